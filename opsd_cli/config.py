@@ -1,0 +1,277 @@
+"""What a run is: one frozen schema, whose field docstrings are the help text.
+
+A config is resolved in one order, each later source winning: preset, file, `--set`, flag. Defaults
+written here are those of the paper's final recipe (OPSD, arXiv 2601.18734) wherever it states one;
+the `embedded` preset, used whenever the model is the embedded one and no preset is named, replaces
+what a model of under a million parameters needs otherwise.
+
+Nothing here imports a GPU library, so every shipped config is parsed by a test anywhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from opsd_cli.divergence import DivergenceSpec
+from opsd_cli.privileged import TEACHER_TEMPLATE
+from opsd_cli.prompts import STUDENT_TEMPLATE, require_placeholders
+
+EMBEDDED = "embedded"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Columns(Section):
+    question: str | None = None
+    """Column that holds the question; by default `question`, else `problem`."""
+    solution: str | None = None
+    """Column that holds the verified reference solution; by default `solution`."""
+    answer: str | None = None
+    """Column that holds the final answer; by default `answer`, else the solution's last box."""
+    id: str | None = None
+    """Column that names a problem; by default a digest of its question."""
+
+
+class Data(Section):
+    train: str | None = None
+    """Problems to learn from: `embedded`, or a JSONL, JSON, CSV or Parquet file."""
+    validation: str | None = None
+    """Problems that choose the best checkpoint; by default held out from `train`."""
+    test: str | None = None
+    """Problems that are reported and never chosen on; by default held out from `train`."""
+    columns: Columns = Columns()
+    """Which columns of a file hold what."""
+    limit: PositiveInt | None = None
+    """Use only the first so many training problems."""
+    validation_problems: PositiveInt = 200
+    """Use at most so many validation problems (and hold out no more)."""
+    test_problems: PositiveInt = 400
+    """Use at most so many test problems (and hold out no more)."""
+
+
+class StudentPrompt(Section):
+    template: str = STUDENT_TEMPLATE
+    """The student's user turn; contains {question} once."""
+    system: str | None = None
+    """A system turn before it."""
+    chat_arguments: dict[str, Any] = {"enable_thinking": False}
+    """Arguments of the chat template."""
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> StudentPrompt:
+        require_placeholders(self.template, ["question"], "prompts.student.template")
+        return self
+
+
+class TeacherPrompt(Section):
+    template: str = TEACHER_TEMPLATE
+    """The teacher's user turn; contains {question} and {solution} once each."""
+    system: str | None = None
+    """A system turn before it."""
+    chat_arguments: dict[str, Any] = {"enable_thinking": True}
+    """Arguments of the chat template."""
+    max_tokens: PositiveInt | None = None
+    """Longest teacher prompt; a longer reference solution is shortened from its middle."""
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> TeacherPrompt:
+        require_placeholders(self.template, ["question", "solution"], "prompts.teacher.template")
+        return self
+
+
+class Prompts(Section):
+    student: StudentPrompt = StudentPrompt()
+    """What the student sees."""
+    teacher: TeacherPrompt = TeacherPrompt()
+    """What the teacher sees."""
+    boundary: Literal["keep", "match"] = "keep"
+    """Where the two chat templates open the answer differently: `keep` warns, `match` gives the
+    teacher the student's opening."""
+
+
+class Divergence(Section):
+    kind: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
+    """forward_kl KL(T||S), reverse_kl KL(S||T), or jsd."""
+    beta: float = Field(0.5, ge=0, le=1)
+    """JSD's weight of the teacher in the mixture."""
+    temperature: float = Field(1.1, gt=0)
+    """Both logits are divided by this inside the loss."""
+    clip: Literal["none", "pointwise", "token"] = "none"
+    """none, pointwise (each vocabulary term, the paper's), or token (the summed divergence)."""
+    clip_at: float = Field(0.05, gt=0)
+    """The cap of either clip."""
+    top_k: PositiveInt | None = None
+    """Compare on the teacher's k most probable tokens only; default the full vocabulary."""
+    tail: bool = True
+    """With top_k: keep the rest of the mass as one bucket, instead of renormalising."""
+
+    def spec(self) -> DivergenceSpec:
+        return DivergenceSpec(**self.model_dump())
+
+
+class Teacher(Section):
+    weights: Literal["initial", "live", "ema"] = "initial"
+    """Whose weights the teacher has: the start's, the current ones, or their moving average."""
+    ema_decay: float = Field(0.99, ge=0, lt=1)
+    """Share of the moving average kept at each step."""
+
+
+class SamplingSection(Section):
+    temperature: float = Field(1.1, ge=0)
+    """0 is greedy."""
+    top_p: float = Field(0.95, gt=0, le=1)
+    """Keep the fewest tokens whose probability reaches this."""
+    top_k: NonNegativeInt = 20
+    """Keep the k most probable tokens; 0 keeps all."""
+    min_p: float = Field(0.0, ge=0, le=1)
+    """Drop tokens below this share of the most probable one's probability."""
+    max_new_tokens: PositiveInt = 1024
+    """Longest completion."""
+
+
+class Rollouts(Section):
+    engine: Literal["builtin"] = "builtin"
+    """What draws the rollouts: the backend's own engine."""
+    per_question: PositiveInt = 1
+    """Completions a question."""
+    batch_size: PositiveInt = 64
+    """Sequences decoded at once."""
+
+
+class Lora(Section):
+    rank: PositiveInt = 64
+    """Rank of the adapter."""
+    alpha: float = Field(128, gt=0)
+    """Scale: the update is multiplied by alpha / rank."""
+    targets: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+    """Linear layers that get an adapter, by the last part of their name."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the adapter."""
+    dora: bool = False
+    """Weight-decomposed LoRA."""
+    rslora: bool = False
+    """Rank-stabilised scaling, alpha / sqrt(rank)."""
+
+
+class Optimizer(Section):
+    learning_rate: float = Field(5e-6, gt=0)
+    """Peak rate of AdamW."""
+    max_grad_norm: float = Field(0.1, gt=0)
+    """Gradients are scaled down to this norm."""
+    warmup_steps: NonNegativeInt = 0
+    """Steps over which the rate rises from 0."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the rate falls after warm-up: not, or to 0 at the last step."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's moment decays."""
+
+
+class Train(Section):
+    steps: PositiveInt = 100
+    """Optimiser steps."""
+    questions_per_step: PositiveInt = 32
+    """Questions a step."""
+    reduction: Literal["tokens", "sequences"] = "tokens"
+    """Mean over all tokens of a step (the paper's code), or over each rollout's tokens and then over
+    rollouts (its formula)."""
+    evaluate_every: PositiveInt = 10
+    """Steps between validations."""
+    checkpoint_every: PositiveInt = 10
+    """Steps between checkpoints."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest checkpoints kept besides the best."""
+    patience: PositiveInt | None = 5
+    """Stop after so many validations in a row below the best; null never stops."""
+    micro_batch_tokens: PositiveInt = 16384
+    """Most padded tokens in one forward pass."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the frozen weights: auto is bfloat16 on a GPU and float32 on a CPU."""
+
+
+class Preflight(Section):
+    enabled: bool = True
+    """Measure, before the first step, whether the reference helps the teacher; stop if not."""
+    problems: PositiveInt = 32
+    """Problems it is measured on."""
+
+
+class EvaluationSection(Section):
+    samples: PositiveInt = 1
+    """Completions a problem."""
+    temperature: float = Field(1.0, ge=0)
+    """0 is greedy."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """As in sampling."""
+    top_k: NonNegativeInt = 0
+    """As in sampling."""
+    max_new_tokens: PositiveInt | None = None
+    """Longest completion; by default sampling.max_new_tokens."""
+
+
+class Grading(Section):
+    deadline_seconds: float = Field(10.0, gt=0)
+    """A grade not reached by then is a timeout, which counts as wrong."""
+
+
+class Config(Section):
+    model: str = EMBEDDED
+    """`embedded`, a folder, or a hub id."""
+    revision: str | None = None
+    """Hub revision of the model."""
+    trust_remote_code: bool = False
+    """Run model code that comes with the weights."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter in PEFT's format to start from."""
+    backend: Literal["auto", "mlx", "cuda", "cpu"] = "auto"
+    """Where to run."""
+    seed: NonNegativeInt = 0
+    """Everything random derives from it."""
+    method: Literal["opsd"] = "opsd"
+    """How to learn."""
+    data: Data = Data()
+    """Which problems."""
+    prompts: Prompts = Prompts()
+    """What student and teacher see."""
+    divergence: Divergence = Divergence()
+    """What is lowered."""
+    teacher: Teacher = Teacher()
+    """Whose weights the teacher has."""
+    sampling: SamplingSection = SamplingSection()
+    """How training rollouts are drawn."""
+    rollouts: Rollouts = Rollouts()
+    """What draws them, and how many."""
+    lora: Lora = Lora()
+    """The trainable adapter."""
+    optimizer: Optimizer = Optimizer()
+    """AdamW."""
+    train: Train = Train()
+    """The loop."""
+    preflight: Preflight = Preflight()
+    """The check before the first step."""
+    evaluation: EvaluationSection = EvaluationSection()
+    """How accuracy is measured."""
+    grading: Grading = Grading()
+    """How answers are compared."""
+
+    @property
+    def model_path(self) -> str:
+        """What to hand to a loader: the embedded model's folder, or `model` as it stands."""
+        from opsd_cli.embedded import MODEL_DIR
+
+        return str(MODEL_DIR) if self.model == EMBEDDED else self.model
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the model is a folder on this machine."""
+        return Path(self.model_path).is_dir()

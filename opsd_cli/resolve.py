@@ -1,0 +1,190 @@
+"""From presets, files, `--set` and flags to one `Config`, with errors a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML, YAMLError
+
+from opsd_cli.config import EMBEDDED, Config
+from opsd_cli.errors import ConfigError
+
+Tree = dict[str, Any]
+
+
+def preset_folder() -> Path:
+    """`configs/` inside an installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+
+
+def preset_path(name: str) -> Path:
+    """The file of a preset; raises `ConfigError` for an unknown name."""
+    path = preset_folder() / f"{name}.yaml"
+    if name not in preset_names():
+        raise ConfigError(f"there is no preset {name!r}", suggest(name, preset_names(), "opsd presets"))
+    return path
+
+
+def suggest(word: str, known: Sequence[str], otherwise: str) -> str:
+    """A "did you mean" where a known word is close, else where to look."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"see `{otherwise}`"
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Parse YAML 1.2 (in which 1e-4 is a number); raises `ConfigError` with the line."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise ConfigError(f"{where}{line}: {problem}", "check indentation and colons") from error
+
+
+def read_tree(path: Path) -> Tree:
+    """The mapping in a config file; raises `ConfigError`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"cannot read config {path}: {reason}", "give a YAML file") from error
+    tree = read_yaml(text, str(path))
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{path} holds a {type(tree).__name__}, not a mapping", "write lines like `seed: 1`"
+        )
+    return tree
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
+    """`over` laid on `base`, mapping by mapping; `chat_arguments` merge key by key as well."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def parse_set(assignment: str) -> Tree:
+    """`a.b=value` as a nested mapping; the value is YAML."""
+    key, equals, value = assignment.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {assignment!r} is not key=value", "write --set train.steps=50")
+    tree: Any = read_yaml(value, f"--set {key.strip()}") if value.strip() else None
+    for part in reversed(key.strip().split(".")):
+        tree = {part: tree}
+    return tree
+
+
+def key_paths(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key of the schema with its field, sections included."""
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        yield path, field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from key_paths(field.annotation, f"{path}.")
+
+
+def explain(error: ValidationError) -> ConfigError:
+    """The first validation failure as one line with a hint."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    known = [name for name, _ in key_paths()]
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
+        if not close:
+            leaf = path.rpartition(".")[2]
+            close = [name for name in known if name.rpartition(".")[2] == leaf]
+        hint = f"did you mean {close[0]!r}?" if close else "see `opsd presets --keys`"
+        return ConfigError(f"unknown config key {path!r}", hint)
+    message = str(first["msg"])
+    fields = dict(key_paths())
+    hint = (fields[path].description or "").replace("\n", " ") if path in fields else ""
+    if not path:
+        return ConfigError(message.removeprefix("Value error, "), hint)
+    return ConfigError(f"{path}: {message[0].lower()}{message[1:]}, got {first['input']!r}", hint)
+
+
+def validate(tree: Mapping[str, Any]) -> Config:
+    """The tree as a `Config`; raises `ConfigError`."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise explain(error) from error
+
+
+def resolve(
+    config: str | None = None,
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """Resolve preset < file < --set < flag.
+
+    Args:
+        config: a preset's name or a YAML file, whose own `preset:` key names what it builds on.
+        assignments: `--set` arguments, in order.
+        flags: nested mapping of the flags that were given; None values are left out.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), preset, file or bad value.
+    """
+    base: Tree = {}
+    preset: str | None = None
+    if config is not None:
+        path = Path(config)
+        if config in preset_names():
+            preset = config
+        elif path.suffix in (".yaml", ".yml") or path.exists():
+            base = read_tree(path)
+            preset = base.pop("preset", None)
+        else:
+            raise ConfigError(
+                f"{config!r} is neither a preset nor a file",
+                suggest(config, preset_names(), "opsd presets"),
+            )
+    for assignment in assignments:
+        base = merge(base, parse_set(assignment))
+    base = merge(base, _without_none(flags or {}))
+    if preset is None and base.get("model", EMBEDDED) == EMBEDDED:
+        preset = EMBEDDED
+    if preset is not None:
+        below = read_tree(preset_path(preset))
+        base = merge(below, base)
+    return validate(base)
+
+
+def _without_none(tree: Mapping[str, Any]) -> Tree:
+    kept: Tree = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            value = _without_none(value)
+            if value:
+                kept[key] = value
+        elif value is not None:
+            kept[key] = value
+    return kept
+
+
+def to_yaml(config: Config) -> str:
+    """The config as YAML that `resolve` reads back to an equal one."""
+    import io
+
+    out = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.width = 100
+    yaml.dump(config.model_dump(mode="json"), out)
+    return out.getvalue()
