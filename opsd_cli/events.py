@@ -1,0 +1,79 @@
+"""What a run tells whoever is watching: the terminal, a log, a test.
+
+The training loop and the evaluator call a `Listener` and never print. Every method of the base
+class does nothing, so a listener overrides only what it shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from opsd_cli.ledger import Ledger
+
+if TYPE_CHECKING:
+    from opsd_cli.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """One optimiser step, as written to `metrics.jsonl` (one key a field, monitors inlined).
+
+    `reward` is the share of this step's training rollouts graded correct; `monitors` holds the
+    collapse monitors of `opsd_cli.monitors`.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    reward: float
+    monitors: dict[str, Any]
+    ledger: Ledger
+    seconds: float
+    cpu_seconds: float
+    tokens_per_second: float
+    memory_peak: int
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """One validation (or test) during a run, as written to `evaluations.jsonl`."""
+
+    step: int
+    split: str
+    accuracy: Estimate
+    truncated: float
+    no_answer: float
+    mean_tokens: float
+    generated: int
+    best: bool
+
+
+class Listener:
+    """Receives a run's events; the default ignores them."""
+
+    def note(self, message: str) -> None:
+        """A plain sentence worth keeping on screen (rows left out, the backend chosen)."""
+
+    def warn(self, message: str) -> None:
+        """A sentence about something the user should look at."""
+
+    def phase(self, name: str, total: int) -> None:
+        """A phase of `total` units begins: "preflight", "rollouts", "gradient", "validation"..."""
+
+    def advance(self, units: int = 1) -> None:
+        """So many units of the current phase are done."""
+
+    def step(self, row: StepRow) -> None:
+        """A step is complete."""
+
+    def evaluation(self, row: EvaluationRow) -> None:
+        """An evaluation is complete."""
+
+    def preflight(self, student: Estimate, teacher: Estimate, problems: int) -> None:
+        """The preflight's two accuracies."""
+
+    def checkpoint(self, step: int, path: str) -> None:
+        """A checkpoint is on disk."""
