@@ -1,0 +1,202 @@
+"""k samples a problem, graded: the one measurement behind preflight, validation and `opsd eval`.
+
+A sample's seed comes from the run's seed, the problem's id and the sample's index, so a set
+evaluated in part, in another order or again later draws the same samples. Every sample counts:
+a truncated, unanswered or ungradable one is wrong, and says which it was.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from backends.interface import Policy, Rollout, RolloutRequest, Sampling
+from opsd_cli.context import Contexts
+from opsd_cli.events import Listener
+from opsd_cli.grading import Grader
+from opsd_cli.problems import Problem
+from opsd_cli.seeds import derive_seed
+from opsd_cli.statistics import Estimate, average_at_k, majority_at_k, pass_at_k
+
+#: Graded together, so that a killed evaluation loses little and the grader stays busy.
+GRADE_TOGETHER = 64
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One graded completion, a line of `samples.jsonl`."""
+
+    problem_id: str
+    sample_index: int
+    completion: str
+    tokens: int
+    finish_reason: str
+    answer: str | None
+    status: str
+    correct: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All samples of a set, problem by problem, and what follows from them.
+
+    `generated` and `prompt_tokens` count only what this call drew, not samples handed to it.
+    """
+
+    name: str
+    problem_ids: tuple[str, ...]
+    samples_per_problem: int
+    samples: tuple[Sample, ...]
+    generated: int
+    prompt_tokens: int
+
+    @property
+    def _grid(self) -> list[tuple[Sample, ...]]:
+        k = self.samples_per_problem
+        return [self.samples[start : start + k] for start in range(0, len(self.samples), k)]
+
+    @property
+    def correct_PK(self) -> np.ndarray:
+        """Booleans [problems, samples]."""
+        return np.array([[sample.correct for sample in row] for row in self._grid])
+
+    @property
+    def accuracy(self) -> Estimate:
+        """avg@k with its interval clustered by problem."""
+        return average_at_k(self.correct_PK, problem_ids=self.problem_ids)
+
+    @property
+    def pass_at(self) -> dict[int, Estimate]:
+        """pass@1, 2, 4, ... up to k, and k."""
+        k = self.samples_per_problem
+        powers = {1 << n for n in range(k.bit_length()) if 1 << n <= k} | {k}
+        return {n: pass_at_k(self.correct_PK, n) for n in sorted(powers)}
+
+    @property
+    def majority(self) -> Estimate:
+        """maj@k. All correct samples vote as one, whatever their spelling."""
+        keys = [[_vote(sample) for sample in row] for row in self._grid]
+        return majority_at_k(self.correct_PK, keys)
+
+    def share(self, predicate: Callable[[Sample], bool]) -> float:
+        return sum(map(predicate, self.samples)) / len(self.samples)
+
+    @property
+    def truncated(self) -> float:
+        """Share of samples that hit the length limit."""
+        return self.share(lambda sample: sample.finish_reason == "length")
+
+    @property
+    def no_answer(self) -> float:
+        """Share of samples without an extractable answer."""
+        return self.share(lambda sample: sample.status == "no_answer")
+
+    @property
+    def mean_tokens(self) -> float:
+        """Mean completion length in tokens."""
+        return sum(sample.tokens for sample in self.samples) / len(self.samples)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary, as in `results.json`."""
+        return {
+            "benchmark": self.name,
+            "problems": len(self.problem_ids),
+            "samples": self.samples_per_problem,
+            "accuracy": self.accuracy.as_dict(),
+            "pass_at": {str(k): value.as_dict() for k, value in self.pass_at.items()},
+            "majority": self.majority.as_dict(),
+            "truncated": self.truncated,
+            "no_answer": self.no_answer,
+            "mean_tokens": self.mean_tokens,
+            "statuses": dict(Counter(sample.status for sample in self.samples)),
+        }
+
+
+def _vote(sample: Sample) -> str | None:
+    if sample.correct:
+        return "\N{CHECK MARK}"
+    return sample.answer if sample.status == "wrong" else None
+
+
+def evaluate(
+    policy: Policy,
+    name: str,
+    problems: Sequence[Problem],
+    contexts: Contexts,
+    sampling: Sampling,
+    *,
+    samples: int,
+    seed: int,
+    grader: Grader,
+    listener: Listener | None = None,
+    privileged: bool = False,
+    on_sample: Callable[[Sample], None] | None = None,
+    done: Collection[Sample] = (),
+) -> Evaluation:
+    """Draw and grade what is missing of `samples` completions for each problem.
+
+    Args:
+        name: what to call the set.
+        privileged: sample from the teacher's prompt instead of the student's.
+        on_sample: called with each newly graded sample, in the order they were graded.
+        done: samples already at hand; they are kept as they are.
+
+    Raises:
+        DataError: `privileged`, and a problem has no reference solution.
+    """
+    listener = listener or Listener()
+    by_id = {problem.id: problem for problem in problems}
+    have = {(sample.problem_id, sample.sample_index): sample for sample in done}
+    prompt = contexts.teacher if privileged else contexts.student
+    requests = [
+        RolloutRequest(p.id, index, prompt(p).ids, derive_seed(seed, "evaluation", p.id, index))
+        for p in problems
+        for index in range(samples)
+        if (p.id, index) not in have
+    ]
+    generated = 0
+    waiting: list[Rollout] = []
+
+    def grade_waiting() -> None:
+        texts = [contexts.tokenizer.decode(rollout.completion_ids) for rollout in waiting]
+        golds = [by_id[rollout.request.problem_id].answer or "" for rollout in waiting]
+        grades = grader.grade_many(list(zip(golds, texts, strict=True)))
+        for rollout, text, grade in zip(waiting, texts, grades, strict=True):
+            sample = Sample(
+                problem_id=rollout.request.problem_id,
+                sample_index=rollout.request.sample_index,
+                completion=text,
+                tokens=len(rollout.completion_ids),
+                finish_reason=rollout.finish_reason,
+                answer=grade.answer,
+                status=grade.status,
+                correct=grade.correct,
+            )
+            have[sample.problem_id, sample.sample_index] = sample
+            if on_sample:
+                on_sample(sample)
+        waiting.clear()
+
+    for rollout in policy.generate(requests, sampling):
+        generated += len(rollout.completion_ids)
+        waiting.append(rollout)
+        listener.advance()
+        if len(waiting) >= GRADE_TOGETHER:
+            grade_waiting()
+    grade_waiting()
+    ordered = tuple(have[p.id, index] for p in problems for index in range(samples))
+    return Evaluation(
+        name=name,
+        problem_ids=tuple(by_id),
+        samples_per_problem=samples,
+        samples=ordered,
+        generated=generated,
+        prompt_tokens=sum(len(request.prompt_ids) for request in requests),
+    )
