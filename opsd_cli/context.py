@@ -10,14 +10,22 @@ from opsd_cli.prompts import Prompt, Template, Tokenizer, student_prompt
 
 
 class Contexts:
-    """Renders student and teacher prompts, counting the references that had to be shortened."""
+    """Renders student and teacher prompts, counting the references that had to be shortened.
 
-    def __init__(self, config: Config, tokenizer: Tokenizer) -> None:
+    Where `prompts.teacher.max_tokens` is not set and the model's `context_limit` is known, teacher
+    prompts are kept short enough for a full completion to follow.
+    """
+
+    def __init__(
+        self, config: Config, tokenizer: Tokenizer, context_limit: int | None = None
+    ) -> None:
         student, teacher = config.prompts.student, config.prompts.teacher
         self.tokenizer = tokenizer
         self._student = Template(student.template, student.system, student.chat_arguments)
         self._teacher = Template(teacher.template, teacher.system, teacher.chat_arguments)
         self._max_tokens = teacher.max_tokens
+        if self._max_tokens is None and context_limit is not None:
+            self._max_tokens = max(1, context_limit - config.sampling.max_new_tokens)
         self._match = config.prompts.boundary == "match"
         self._cache: dict[tuple[str, bool], Prompt] = {}
         self._shortened: set[str] = set()

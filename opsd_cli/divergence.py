@@ -205,8 +205,8 @@ def evaluate(
 
 def _compare(student_NV: Array, teacher_NV: Array, spec: DivergenceSpec, ops: ArrayOps) -> Array:
     """The body: every outcome is a column."""
-    log_p, p = _log_softmax(student_NV, spec.temperature, ops)
-    log_q, q = _log_softmax(teacher_NV, spec.temperature, ops)
+    log_p, p = log_softmax(student_NV, spec.temperature, ops)
+    log_q, q = log_softmax(teacher_NV, spec.temperature, ops)
     student_entropy_N1, teacher_entropy_N1 = -ops.row_dot(p, log_p), -ops.row_dot(q, log_q)
 
     # The logs and probabilities are consumed from here on: each name below takes over a buffer.
@@ -295,8 +295,17 @@ def _compare_top_k(
     return replace(short, gradient_NV=ops.put_(weight_NV, kept_NK, gradient_K1[:, :k]))
 
 
-def _log_softmax(logits_NV: Array, temperature: float, ops: ArrayOps) -> tuple[Array, Array]:
-    """Log-probabilities, floored, and probabilities, for one exponential an entry."""
+def log_softmax(logits_NV: Array, temperature: float, ops: ArrayOps) -> tuple[Array, Array]:
+    """Log-probabilities and probabilities of each row, for one exponential an entry.
+
+    Args:
+        logits_NV: before temperature; left as it is.
+        temperature: divides the logits.
+        ops: the operations of the array's namespace.
+
+    Returns:
+        Log-probabilities, none below `LOG_FLOOR`, and probabilities, both [N, V] and new.
+    """
     logits_NV = ops.floating(logits_NV)
     log_p_NV = logits_NV - ops.row_max(logits_NV)
     if temperature != 1.0:

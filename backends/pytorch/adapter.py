@@ -1,0 +1,254 @@
+"""The trainable LoRA adapter on a frozen base, and the other weights it can be given for a while.
+
+One copy of the base serves student and teacher. A teacher with other weights is the same network
+with the adapter switched off, or with other tensors swapped into the adapter's parameters for the
+length of one forward pass: a pointer each, no copy.
+
+Weights are named as in `adapter_model.safetensors`, PEFT's format, wherever they are written or
+compared, so what one backend writes another reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from opsd_cli.config import Lora
+from opsd_cli.errors import ModelError
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+
+#: What an adapter may train besides LoRA matrices, and this backend does not.
+_UNSUPPORTED = ("modules_to_save", "trainable_token_indices", "target_parameters")
+#: What must agree for weights alone to mean the same function.
+_SCALING = ("lora_alpha", "use_rslora", "use_dora")
+
+
+class Adapter:
+    """A LoRA adapter inside a model.
+
+    Args:
+        model: PEFT's wrapper.
+        from_start: whether the weights the adapter has now were learnt before, so that the
+            policy at the start is base plus adapter, and a copy of them is kept.
+    """
+
+    def __init__(self, model: PeftModel, from_start: bool) -> None:
+        self.model = model
+        self.config: LoraConfig = model.peft_config["default"]
+        trainable = {p.data_ptr(): p for p in model.parameters() if p.requires_grad}
+        state = get_peft_model_state_dict(model, save_embedding_layers=False)
+        self.parameters: dict[str, nn.Parameter] = {
+            name: trainable[tensor.data_ptr()] for name, tensor in sorted(state.items())
+        }
+        self.start = self.copy() if from_start else None
+
+    @property
+    def size(self) -> int:
+        """Trainable numbers."""
+        return sum(parameter.numel() for parameter in self.parameters.values())
+
+    def copy(self) -> dict[str, Tensor]:
+        """The weights as they are now."""
+        return {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    @contextlib.contextmanager
+    def off(self) -> Iterator[None]:
+        """The base alone."""
+        with self.model.disable_adapter():
+            yield
+
+    @contextlib.contextmanager
+    def swapped(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Other weights, until the block ends; no gradient may cross it."""
+        own = {name: parameter.data for name, parameter in self.parameters.items()}
+        try:
+            for name, parameter in self.parameters.items():
+                parameter.data = weights[name]
+            yield
+        finally:
+            for name, parameter in self.parameters.items():
+                parameter.data = own[name]
+
+    def write(self, folder: Path, base_name: str) -> None:
+        """Weights and config in PEFT's format."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: p.detach().cpu().contiguous() for name, p in self.parameters.items()}
+        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        settings = self.config.to_dict() | {
+            "base_model_name_or_path": base_name,
+            "inference_mode": True,
+        }
+        # PEFT keeps target names in a set, whose order differs from run to run.
+        settings = {k: sorted(v) if isinstance(v, set) else v for k, v in settings.items()}
+        (folder / CONFIG_FILE).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+    def read(self, folder: Path) -> None:
+        """Take the weights in the folder.
+
+        Raises:
+            ModelError: there are none, or they belong to another shape of adapter; the weights
+                then stay as they were.
+        """
+        config = read_config(folder)
+        for key in _SCALING:
+            theirs, ours = getattr(config, key), getattr(self.config, key)
+            if theirs != ours:
+                raise ModelError(
+                    f"the adapter in {folder} does not fit: its {key} is {theirs}, here {ours}",
+                    "load it with --adapter, which takes its settings too",
+                )
+        self.assign(read_weights(folder), f"the adapter in {folder}")
+
+    def assign(self, weights: Mapping[str, Tensor], what: str) -> None:
+        """Copy weights in, all or none.
+
+        Raises:
+            ModelError: names or shapes differ; `what` says whose.
+        """
+        require_fit(weights, self.parameters, what)
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(weights[name])
+
+
+def fresh_adapter(model: Any, lora: Lora, seed: int) -> Adapter:
+    """A new adapter, which leaves the model's outputs as they are until it is trained.
+
+    Raises:
+        ModelError: a target names no linear layer of the model.
+    """
+    layers = linear_layers(model)
+    unknown = [target for target in lora.targets if target not in layers]
+    if unknown or not lora.targets:
+        raise ModelError(
+            f"lora.targets: the model has no linear layer {', '.join(map(repr, unknown)) or '[]'}",
+            f"its linear layers are {', '.join(layers)}",
+        )
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=set(lora.targets),
+        lora_dropout=lora.dropout,
+        use_dora=lora.dora,
+        use_rslora=lora.rslora,
+    )
+    torch.manual_seed(seed)
+    return Adapter(get_peft_model(model, config), from_start=False)
+
+
+def adapter_from_folder(model: Any, folder: Path, dropout: float, seed: int) -> Adapter:
+    """The adapter in a folder, with its own rank, scale and targets, and this run's dropout.
+
+    Raises:
+        ModelError: the folder holds no LoRA adapter, or one that does not fit the model.
+    """
+    config = read_config(folder)
+    weights = read_weights(folder)
+    config.inference_mode = False
+    config.lora_dropout = dropout
+    torch.manual_seed(seed)
+    try:
+        wrapped = get_peft_model(model, config)
+    except ValueError as error:
+        raise ModelError(
+            f"the adapter in {folder} does not fit the model: {first_line(error)}",
+            f"the model's linear layers are {', '.join(linear_layers(model))}",
+        ) from error
+    head = wrapped.get_base_model().get_output_embeddings()
+    if hasattr(head, "lora_A"):
+        raise ModelError(
+            f"the adapter in {folder} trains the output head, which must stay frozen",
+            "use an adapter on the attention and feed-forward layers",
+        )
+    adapter = Adapter(wrapped, from_start=False)
+    adapter.assign(weights, f"the adapter in {folder}")
+    adapter.start = adapter.copy()
+    return adapter
+
+
+def linear_layers(model: Any) -> list[str]:
+    """Last names of the linear layers that can have an adapter, in the model's order."""
+    head = model.get_output_embeddings()
+    names = (
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
+    )
+    return list(dict.fromkeys(names))
+
+
+def read_config(folder: Path) -> LoraConfig:
+    """The adapter's settings; `ModelError` where there are none that this backend supports."""
+    if not (folder / CONFIG_FILE).is_file():
+        raise ModelError(
+            f"{folder} holds no adapter: {CONFIG_FILE} is missing",
+            "name the folder that a checkpoint or PEFT's save_pretrained wrote",
+        )
+    try:
+        settings = json.loads((folder / CONFIG_FILE).read_text())
+        kind = settings["peft_type"]
+        config = LoraConfig.from_pretrained(str(folder)) if kind == "LORA" else None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"{folder / CONFIG_FILE} cannot be understood: {first_line(error)}",
+            "it must be an adapter in PEFT's format",
+        ) from error
+    if config is None:
+        raise ModelError(f"{folder} holds a {kind} adapter, not LoRA", "only LoRA is supported")
+    extra = [key for key in _UNSUPPORTED if settings.get(key)]
+    if settings.get("bias", "none") != "none":
+        extra.append("bias")
+    if extra:
+        raise ModelError(
+            f"the adapter in {folder} trains more than LoRA matrices: {', '.join(extra)}",
+            "use an adapter on linear layers alone",
+        )
+    return config
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The adapter's tensors, on the CPU."""
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} holds no adapter weights: {WEIGHTS_FILE} is missing",
+            "only safetensors are read; PEFT's save_pretrained writes them",
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path} cannot be read: {first_line(error)}", "the file may be cut off; copy it again"
+        ) from error
+
+
+def require_fit(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], what: str) -> None:
+    """Raise `ModelError` unless both have the same names and shapes."""
+    hint = "it was made for another model, rank or set of layers"
+    for name, tensor in ours.items():
+        if name not in theirs:
+            raise ModelError(f"{what} does not fit the model: it lacks {name}", hint)
+        if theirs[name].shape != tensor.shape:
+            shapes = f"{list(theirs[name].shape)}, here {list(tensor.shape)}"
+            raise ModelError(f"{what} does not fit the model: {name} is {shapes}", hint)
+    for name in theirs:
+        if name not in ours:
+            raise ModelError(f"{what} does not fit the model: there is no place for {name}", hint)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, cut to one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,251 @@
+"""From rows with columns of any name to problems, counting what is left out.
+
+Rows come from files and from hub data sets alike; here a column is found for each of the four
+roles (question, solution, answer, id) and its values become text. Nothing is used silently:
+
+* a value that is null, blank, an object or a list of several items is no text, and its row is
+  counted as lacking it (a list of one item counts as the item: some sets wrap each answer so);
+* without an answer, the one that the solution marks at its end is taken, and that too is counted;
+* a question seen before is dropped, since a problem in a set twice weighs twice;
+* an id shared by two questions is an error: seeds and resumed evaluations hang on ids.
+
+Column names are known by default only where their meaning is settled. `solution` means a trace,
+a proof or a bare answer depending on the set, so any other name must be mapped by the reader.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from opsd_cli.errors import DataError, UsageError
+from opsd_cli.grading.extract import last_boxed
+from opsd_cli.problems import LoadReport, Problem, ProblemSet
+
+#: The roles, each with the column names taken for it unasked, compared without case.
+RECOGNISED: dict[str, tuple[str, ...]] = {
+    "question": ("question", "problem"),
+    "solution": ("solution",),
+    "answer": ("answer",),
+    "id": (),
+}
+MOST_COLUMNS_SHOWN = 20
+#: Beyond this power of ten a number keeps its exponent instead of growing zeros.
+LARGEST_EXPONENT = 40
+#: The last line of a solution in GSM8K: "#### 18".
+HASHES = re.compile(r"^####[ \t]*(\S.*)$", re.MULTILINE)
+
+
+def choose(
+    names: Sequence[str],
+    columns: Mapping[str, str | None] | None,
+    *,
+    name: str,
+    need_solution: bool,
+    need_answer: bool,
+) -> dict[str, str]:
+    """The column of each role: the mapped one, or one whose name is recognised.
+
+    Args:
+        names: the columns there are, fields of nested ones written with dots ("reward.answer").
+        columns: role -> column, as in `data.columns`; roles left out or None are recognised by
+            name.
+            A column mapped to one role is not recognised for another.
+        name: of the set, for messages.
+        need_solution, need_answer: whether the set is of no use without one.
+
+    Raises:
+        DataError: an unknown role, a mapped column that does not exist, or none for a needed role.
+    """
+    chosen: dict[str, str] = {}
+    for role, column in (columns or {}).items():
+        if role not in RECOGNISED:
+            raise DataError(
+                f"{role!r} is not a column that problems have",
+                _suggestion(role, RECOGNISED) + f"the keys are {', '.join(RECOGNISED)}",
+            )
+        if column is None:
+            continue
+        if column not in names:
+            raise DataError(
+                f"{name} has no column {column!r} for the {role}; it has {_listed(names)}",
+                _suggestion(column, names) + f"set data.columns.{role} to one of these columns",
+            )
+        chosen[role] = column
+    free = [column for column in names if column not in chosen.values()]
+    for role, known in RECOGNISED.items():
+        for column in (c for key in known for c in free if c.casefold() == key):
+            chosen.setdefault(role, column)
+    # An answer can be read off a solution, so either column will do for it.
+    missing = [role for role in ("question",) if role not in chosen]
+    missing += ["solution"] * (need_solution and "solution" not in chosen)
+    missing += ["answer"] * (need_answer and not chosen.keys() & {"solution", "answer"})
+    if missing:
+        raise DataError(
+            f"{name} has no column for the {missing[0]}; it has {_listed(names)}",
+            f"name the column with --set data.columns.{missing[0]}=COLUMN",
+        )
+    return chosen
+
+
+def build(
+    rows: Iterable[Mapping[str, Any]],
+    chosen: Mapping[str, str],
+    *,
+    name: str,
+    need_solution: bool,
+    need_answer: bool,
+    limit: int | None = None,
+) -> ProblemSet:
+    """The problems in `rows`, read through the columns that `choose` found.
+
+    Args:
+        rows: mappings from column names to values; read no further than `limit` needs.
+        chosen: role -> column.
+        name: of the set, for problems and messages.
+        need_solution, need_answer: leave out rows that lack one.
+        limit: stop after so many problems.
+
+    Raises:
+        DataError: no row is usable, or two questions share an id.
+        UsageError: limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"a limit of {limit} leaves no problems", "give a limit of at least 1")
+    problems: list[Problem] = []
+    ids: set[str] = set()
+    seen: set[str] = set()
+    counts: Counter[str] = Counter()
+    limited = False
+    for row in rows:
+        if len(problems) == limit:
+            limited = True
+            break
+        counts["rows"] += 1
+        question, solution, answer, given_id = (
+            text_of(value_at(row, chosen[role])) if role in chosen else None for role in RECOGNISED
+        )
+        derived = _marked_answer(answer, solution)
+        answer = derived or answer
+        if question is None:
+            counts["no_question"] += 1
+        elif need_solution and solution is None:
+            counts["no_solution"] += 1
+        elif need_answer and answer is None:
+            counts["no_answer"] += 1
+        elif (digest := _digest(question)) in seen:
+            counts["duplicates"] += 1
+        else:
+            problem_id = given_id or digest
+            if problem_id in ids:
+                raise DataError(
+                    f"{name} gives the id {problem_id!r} to two questions, "
+                    f"the second in row {counts['rows']}",
+                    "give each problem an id of its own, or leave data.columns.id unset",
+                )
+            seen.add(digest)
+            ids.add(problem_id)
+            counts["derived"] += derived is not None
+            problems.append(Problem(problem_id, question, solution, answer, source=name))
+    report = LoadReport(
+        rows=counts["rows"],
+        used=len(problems),
+        no_question=counts["no_question"],
+        no_solution=counts["no_solution"],
+        no_answer=counts["no_answer"],
+        derived_answers=counts["derived"],
+        duplicates=counts["duplicates"],
+        limited=limited,
+    )
+    if not problems:
+        raise _nothing_usable(report, chosen, name)
+    return ProblemSet(name, tuple(problems), report)
+
+
+def value_at(row: Mapping[str, Any], column: str) -> Any:
+    """The value under a column, or under a dotted path into objects; None where there is none."""
+    if column in row:
+        return row[column]
+    head, _, rest = column.partition(".")
+    inner = row.get(head)
+    return value_at(inner, rest) if rest and isinstance(inner, Mapping) else None
+
+
+def text_of(value: Any) -> str | None:
+    """A value as the text a person would write, stripped; None where it holds no text.
+
+    Whole floats lose their ".0" because an integer column with a gap often arrives as floats;
+    powers of ten are written out, since a grader reads "1e-05" as a product with Euler's number.
+    """
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", errors="replace")
+    if isinstance(value, str):
+        # A lone half of a surrogate pair cannot be encoded, so no tokenizer could take it.
+        return value.encode("utf-8", errors="replace").decode().strip() or None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return None if value != value else plain_number(repr(value).removesuffix(".0"))
+    if isinstance(value, Decimal):
+        return plain_number(str(value))
+    if isinstance(value, list) and len(value) == 1:
+        return text_of(value[0])
+    return None
+
+
+def plain_number(literal: str) -> str:
+    """A number with its exponent written out ("1e-05" -> "0.00001"); otherwise as it stands."""
+    try:
+        number = Decimal(literal)
+    except InvalidOperation:
+        return literal
+    if "e" not in literal.lower() or abs(number.adjusted()) > LARGEST_EXPONENT:
+        return literal
+    return format(number, "f")
+
+
+def _marked_answer(answer: str | None, solution: str | None) -> str | None:
+    """The final answer marked inside a longer text, where the answer is not given bare.
+
+    An answer column that holds a whole GSM8K solution is reduced to what follows its "####";
+    one with a box is left to the grader, which unwraps it.
+    """
+    text = answer or solution or ""
+    boxed = None if answer else last_boxed(text)
+    hashes = HASHES.findall(text)
+    return (boxed or "").strip() or (hashes[-1].strip() if hashes else None)
+
+
+def _digest(question: str) -> str:
+    """A name for a question that survives changes of line breaks and spacing."""
+    return hashlib.sha256(" ".join(question.split()).encode()).hexdigest()[:16]
+
+
+def _nothing_usable(report: LoadReport, chosen: Mapping[str, str], name: str) -> DataError:
+    if not report.rows:
+        return DataError(f"{name} has no rows", "give a file with at least one problem")
+    read = ", ".join(f"{role} from {column!r}" for role, column in chosen.items())
+    return DataError(
+        f"none of the {report.rows:,} rows of {name} can be used: {report.skipped()}",
+        f"columns read: {read}; values must be text or numbers, and data.columns.* can name "
+        "other columns or fields inside them, as in reward.answer",
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:MOST_COLUMNS_SHOWN]) or "no columns"
+    more = len(names) - MOST_COLUMNS_SHOWN
+    return shown + (f" and {more} more" if more > 0 else "")
+
+
+def _suggestion(wrong: str, right: Collection[str]) -> str:
+    lowered = {name.casefold(): name for name in right}
+    close = difflib.get_close_matches(wrong.casefold(), lowered, n=1, cutoff=0.6)
+    return f"did you mean {lowered[close[0]]!r}? " if close else ""

@@ -1,0 +1,287 @@
+"""Problems from JSONL, JSON, CSV and Parquet files, with every value exactly as written.
+
+An answer is compared as text, so a reader that guesses types corrupts data without a word. The
+file builders of `datasets` 5.2 guess: an answer column of 73, "073" and 0.50 came back as 73, 73
+and 0.5; 0.50 alone as 0.5, a 23-digit integer as 1e+23, "2024-01-01" as a timestamp; a CSV line
+one field short was padded, and lines one field long shifted every column by one. They also take a
+path with brackets for a pattern, leave lock files in the user's cache, and import torch to stream.
+So text is read by the standard library with numbers kept as their literals, and Parquet, whose
+types are in the file, by pyarrow, on which `datasets` itself rests. Nothing is cached, written or
+fetched.
+
+Text files are decoded as UTF-8, with or without a byte-order mark, and any error names its line.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opsd_cli.errors import DataError
+from opsd_cli.problems import ProblemSet
+from opsd_cli.problems.columns import build, choose, plain_number
+
+PARQUET_ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file's columns, nested fields included as dotted names, and a way to read its rows.
+
+    `rows` is given the columns wanted, so that a reader which can skip the others does.
+    """
+
+    names: Sequence[str]
+    rows: Callable[[Iterable[str]], Iterable[Mapping[str, Any]]]
+
+
+def load_file(
+    path: str | Path,
+    columns: Mapping[str, str | None] | None = None,
+    *,
+    need_solution: bool,
+    need_answer: bool,
+    limit: int | None = None,
+) -> ProblemSet:
+    """Read problems from a file; its suffix says the format.
+
+    Args:
+        path: a .jsonl, .json (a list of objects, or an object that holds just one such list),
+            .csv (comma-separated, first line the header) or .parquet file.
+        columns: role (question, solution, answer, id) -> column name, or a dotted path to a field
+            inside one. Roles left out go by the recognised names.
+        need_solution, need_answer: skip, and count, rows without one.
+        limit: stop after so many problems.
+
+    Returns:
+        The set, named after the file, with the report of what was skipped.
+
+    Raises:
+        DataError: the file cannot be read as its suffix promises, lacks a column, or has no
+            usable row.
+        UsageError: limit below 1.
+    """
+    path = Path(path).expanduser()
+    table = _reader(path)(path)
+    chosen = choose(
+        table.names,
+        columns,
+        name=path.name,
+        need_solution=need_solution,
+        need_answer=need_answer,
+    )
+    return build(
+        table.rows(chosen.values()),
+        chosen,
+        name=path.name,
+        need_solution=need_solution,
+        need_answer=need_answer,
+        limit=limit,
+    )
+
+
+def _reader(path: Path) -> Callable[[Path], Table]:
+    if not path.exists():
+        folder = path.parent
+        siblings = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        close = difflib.get_close_matches(path.name, siblings, n=1)
+        hint = f"did you mean {str(folder / close[0])!r}?" if close else "check the path"
+        raise DataError(f"there is no file {str(path)!r}", hint)
+    if not path.is_file():
+        raise DataError(f"{str(path)!r} is not a file", "name one file of problems")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"cannot tell the format of {path.name} from its suffix {path.suffix!r}",
+            f"problems are read from {', '.join(READERS)}",
+        )
+    return reader
+
+
+def _read_jsonl(path: Path) -> Table:
+    return _objects(path, _parsed_lines(path, _text(path)), "line")
+
+
+def _read_json(path: Path) -> Table:
+    text = _text(path)
+    try:
+        value = _parse(text)
+    except RecursionError as error:
+        raise DataError(f"{path.name} is nested too deeply", "give flat objects") from error
+    except json.JSONDecodeError as error:
+        # A file of one object a line is often named .json as well.
+        if error.msg == "Extra data" and text.lstrip().startswith("{"):
+            return _objects(path, _parsed_lines(path, text), "line")
+        raise _broken(path, error.lineno, error) from error
+    if isinstance(value, dict):
+        lists = [v for v in value.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+        value = lists[0] if len(lists) == 1 else None
+    if not isinstance(value, list):
+        raise DataError(
+            f"{path.name} is not a list of objects",
+            "write [{...}, {...}], or an object that holds just one such list",
+        )
+    return _objects(path, enumerate(value, start=1), "item")
+
+
+def _read_csv(path: Path) -> Table:
+    text = _text(path)
+    # The module's limit of 131,072 characters a field is a global: worked solutions exceed it.
+    limit = csv.field_size_limit(len(text) + 1)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[dict[str, str]] = []
+    try:
+        header = [cell.strip() for cell in next(reader)]
+        # A column of no name is the index that pandas writes; nothing can ask for it.
+        names = [name for name in header if name]
+        for name in names:
+            if names.count(name) > 1:
+                raise DataError(
+                    f"{path.name} has two columns {name!r}",
+                    "the first line must give each column a name of its own",
+                )
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{path.name} line {reader.line_num} has {len(cells)} fields "
+                    f"where the header has {len(header)}",
+                    'put fields that hold commas or line breaks in double quotes: "a, b"',
+                )
+            rows.append(dict(zip(header, cells, strict=True)))
+    except csv.Error as error:
+        raise DataError(
+            f"{path.name} line {reader.line_num} is not valid CSV: {error}",
+            'close every quoted field, and double the quotes inside: "say ""yes"""',
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+    return Table(names, lambda _: rows)
+
+
+def _read_parquet(path: Path) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def unreadable(error: Exception) -> DataError:
+        return DataError(
+            f"{path.name} cannot be read as Parquet: {_first_line(error)}",
+            "the file may be cut short or of another format; fetch or write it again",
+        )
+
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(error) from error
+
+    def rows(columns: Iterable[str]) -> Iterator[dict[str, Any]]:
+        wanted = {c if c in schema.names else c.partition(".")[0] for c in columns}
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(PARQUET_ROWS_AT_ONCE, columns=sorted(wanted)):
+                    yield from batch.to_pylist()
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise unreadable(error) from error
+
+    return Table(list(_schema_names(schema)), rows)
+
+
+#: Suffix -> reader; each raises DataError for what it cannot read.
+READERS: dict[str, Callable[[Path], Table]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot read {str(path)!r}: {error.strerror}", "check the file's permissions"
+        ) from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path.name} line {line} is not UTF-8 (byte 0x{data[error.start]:02x})",
+            "save the file in UTF-8",
+        ) from error
+    if not text.strip():
+        raise DataError(f"{path.name} is empty", "give a file with at least one problem")
+    return text
+
+
+def _parse(text: str) -> Any:
+    """JSON with its numbers as the text they were written in, and NaN as null."""
+    return json.loads(
+        text,
+        parse_int=str,
+        parse_float=plain_number,
+        parse_constant=lambda name: None if name == "NaN" else name,
+    )
+
+
+def _parsed_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    # Not splitlines(), which also breaks at characters that JSON strings may hold.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, _parse(line)
+            except RecursionError as error:
+                raise DataError(
+                    f"{path.name} line {number} is nested too deeply", "give flat objects"
+                ) from error
+            except json.JSONDecodeError as error:
+                raise _broken(path, number, error) from error
+
+
+def _broken(path: Path, line: int, error: json.JSONDecodeError) -> DataError:
+    return DataError(
+        f"{path.name} line {line} is not valid JSON: {error.msg} at column {error.colno}",
+        "each line must hold one whole object" if path.suffix == ".jsonl" else "mend that line",
+    )
+
+
+def _objects(path: Path, items: Iterable[tuple[int, Any]], unit: str) -> Table:
+    """Parsed items as a table; its columns are those of any of them, in order of appearance."""
+    rows: list[dict[str, Any]] = []
+    names: dict[str, None] = {}
+    for number, item in items:
+        if not isinstance(item, dict):
+            raise DataError(
+                f"{path.name} {unit} {number} is not an object", 'write {"question": ..., ...}'
+            )
+        names.update(dict.fromkeys(_field_names(item)))
+        rows.append(item)
+    return Table(list(names), lambda _: rows)
+
+
+def _field_names(item: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in item.items():
+        yield name
+        if isinstance(value, dict):
+            yield from (f"{name}.{inner}" for inner in _field_names(value))
+
+
+def _schema_names(fields: Iterable[Any]) -> Iterator[str]:
+    import pyarrow as pa
+
+    for field in fields:
+        yield field.name
+        if pa.types.is_struct(field.type):
+            yield from (f"{field.name}.{inner}" for inner in _schema_names(field.type))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,439 @@
+"""The one loop that every method and every backend shares.
+
+    questions -> rollouts -> grades -> loss batch -> gradient -> step -> ledger, metrics, checkpoint
+
+Nothing in a step depends on anything but the config, the step's number and the weights: questions
+come from a permutation seeded per epoch, rollouts from seeds derived from (seed, step, problem,
+sample). A run resumed from a checkpoint therefore repeats what it would have done, and on a CPU
+ends with the same adapter, bit for bit.
+
+The best checkpoint is chosen on validation problems alone. The test split is measured three times
+(before, at the best checkpoint, at the end) and decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.interface import Policy, RolloutRequest, Sampling
+from opsd_cli import methods, runs
+from opsd_cli.config import Config, Optimizer
+from opsd_cli.context import Contexts
+from opsd_cli.errors import ConfigError, Interrupted, PreflightFailed, TrainingError
+from opsd_cli.evaluation import Evaluation, evaluate
+from opsd_cli.events import EvaluationRow, Listener, StepRow
+from opsd_cli.grading import Grader
+from opsd_cli.ledger import Ledger
+from opsd_cli.methods import GradedRollout
+from opsd_cli.monitors import loss_monitors, rollout_monitors
+from opsd_cli.problems import Problem, ProblemSet
+from opsd_cli.problems.sources import Splits
+from opsd_cli.runs import Run
+from opsd_cli.seeds import derive_seed
+from opsd_cli.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run reports; accuracies are on the test split."""
+
+    run_dir: str
+    method: str
+    backend: str
+    steps: int
+    tokens: Ledger
+    accuracy: dict[str, Estimate]
+    best_step: int
+    seconds: float
+    cpu_seconds: float
+    training_cpu_seconds: float
+    stopped_because: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that `opsd train --json` prints."""
+        return {
+            **{key: value for key, value in asdict(self).items() if key != "accuracy"},
+            "accuracy": {name: value.as_dict() for name, value in self.accuracy.items()},
+        }
+
+
+@dataclass
+class _State:
+    """Everything a checkpoint must carry besides the policy."""
+
+    step: int = 0
+    best_step: int = 0
+    best_accuracy: float = -1.0
+    misses: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    training_cpu_seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> _State:
+        return cls(**{**state, "ledger": Ledger(**state["ledger"])})
+
+
+def learning_rate(step: int, steps: int, optimizer: Optimizer) -> float:
+    """The rate of a step, counted from 1: linear warm-up, then the schedule down to 0 after `steps`."""
+    warmup = optimizer.warmup_steps
+    if step <= warmup:
+        return optimizer.learning_rate * step / (warmup + 1)
+    done = (step - 1 - warmup) / max(1, steps - warmup)
+    fall = {
+        "constant": 1.0,
+        "linear": 1 - done,
+        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+    }[optimizer.schedule]
+    return optimizer.learning_rate * fall
+
+
+def questions_of_step(
+    problems: Sequence[Problem], step: int, count: int, seed: int
+) -> Iterator[Problem]:
+    """The questions of a step: consecutive pieces of a fresh permutation each epoch."""
+    for index in range((step - 1) * count, step * count):
+        epoch, place = divmod(index, len(problems))
+        order = np.random.Generator(np.random.Philox(derive_seed(seed, "order", epoch)))
+        yield problems[order.permutation(len(problems))[place]]
+
+
+def training_sampling(config: Config) -> Sampling:
+    """How training rollouts are drawn."""
+    return Sampling(**config.sampling.model_dump())
+
+
+def evaluation_sampling(config: Config) -> Sampling:
+    """How accuracy is measured."""
+    chosen = config.evaluation
+    return Sampling(
+        temperature=chosen.temperature,
+        top_p=chosen.top_p,
+        top_k=chosen.top_k,
+        max_new_tokens=chosen.max_new_tokens or config.sampling.max_new_tokens,
+    )
+
+
+class Trainer:
+    """One run, from preflight to result. Use `train`."""
+
+    def __init__(
+        self, policy: Policy, splits: Splits, run: Run, listener: Listener, grader: Grader
+    ) -> None:
+        self.config = run.config
+        self.policy = policy
+        self.splits = splits
+        self.run = run
+        self.listener = listener
+        self.grader = grader
+        self.contexts = Contexts(run.config, policy.tokenizer, policy.context_limit)
+        self.method = methods.get(run.config)
+        self.state = _State()
+        self._clock = time.perf_counter()
+        self._cpu_clock = time.process_time()
+
+    # -- time ----------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Move the time since the last tick into the state."""
+        now, cpu = time.perf_counter(), time.process_time()
+        self.state.seconds += now - self._clock
+        self.state.cpu_seconds += cpu - self._cpu_clock
+        self._clock, self._cpu_clock = now, cpu
+
+    # -- measuring -----------------------------------------------------------------------------
+
+    def _evaluate(
+        self, problems: ProblemSet, label: str, privileged: bool = False
+    ) -> Evaluation:
+        samples = self.config.evaluation.samples
+        self.listener.phase(label, len(problems.problems) * samples)
+        result = evaluate(
+            self.policy,
+            label,
+            problems.problems,
+            self.contexts,
+            evaluation_sampling(self.config),
+            samples=samples,
+            seed=self.config.seed,
+            grader=self.grader,
+            listener=self.listener,
+            privileged=privileged,
+        )
+        self.state.ledger += Ledger(evaluation=result.generated)
+        return result
+
+    def _record(self, split: str, step: int, result: Evaluation, best: bool) -> EvaluationRow:
+        row = EvaluationRow(
+            step=step,
+            split=split,
+            accuracy=result.accuracy,
+            truncated=result.truncated,
+            no_answer=result.no_answer,
+            mean_tokens=result.mean_tokens,
+            generated=self.state.ledger.generated,
+            best=best,
+        )
+        self.run.append(runs.EVALUATIONS, asdict(row))
+        self.listener.evaluation(row)
+        return row
+
+    def _test(self, label: str, step: int) -> Estimate:
+        """Accuracy on the test split with the weights as they are, or as recorded before."""
+        for row in self.run.rows(runs.EVALUATIONS):
+            if row["split"] == "test" and row["step"] == step:
+                return Estimate(**row["accuracy"])
+        result = self._evaluate(self.splits.test, f"test ({label})")
+        return self._record("test", step, result, best=False).accuracy
+
+    def preflight(self) -> None:
+        """Check that the reference helps.
+
+        Raises:
+            PreflightFailed: the teacher is no better with the reference than the student without.
+        """
+        chosen = list(self.splits.train.problems[: self.config.preflight.problems])
+        sample = ProblemSet("preflight", tuple(chosen), self.splits.train.report)
+        warning = self.contexts.boundary_warning(chosen[0])
+        if warning:
+            self.listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
+        student = self._evaluate(sample, "preflight: student").accuracy
+        teacher = self._evaluate(sample, "preflight: teacher", privileged=True).accuracy
+        self.listener.preflight(student, teacher, len(chosen))
+        if teacher.value <= student.value:
+            raise PreflightFailed(
+                f"the reference does not help: {teacher.value:.0%} right with it, "
+                f"{student.value:.0%} without, on {len(chosen)} problems; nothing to distil",
+                "look at both prompts (opsd sample --show-prompts), or go on regardless with "
+                "--set preflight.enabled=false",
+            )
+
+    def validate(self) -> bool:
+        """Measure validation; True where this step is the best so far."""
+        result = self._evaluate(self.splits.validation, "validation")
+        accuracy = result.accuracy.value
+        best = accuracy > self.state.best_accuracy
+        if best:
+            self.state.best_accuracy, self.state.best_step = accuracy, self.state.step
+        self.state.misses = 0 if best else self.state.misses + 1
+        self._record("validation", self.state.step, result, best)
+        return best
+
+    # -- learning ------------------------------------------------------------------------------
+
+    def rollouts(self, step: int) -> list[GradedRollout]:
+        """This step's completions, graded, in the order of their questions."""
+        config = self.config
+        questions = list(
+            questions_of_step(
+                self.splits.train.problems, step, config.train.questions_per_step, config.seed
+            )
+        )
+        requests = [
+            RolloutRequest(
+                problem_id=problem.id,
+                sample_index=index,
+                prompt_ids=self.contexts.student(problem).ids,
+                seed=derive_seed(config.seed, "rollout", step, problem.id, index),
+            )
+            for problem in questions
+            for index in range(self.method.rollouts_per_question())
+        ]
+        self.listener.phase("rollouts", len(requests))
+        drawn = {}
+        for rollout in self.policy.generate(requests, training_sampling(config)):
+            drawn[rollout.request.problem_id, rollout.request.sample_index] = rollout
+            self.listener.advance()
+        ordered = [drawn[request.problem_id, request.sample_index] for request in requests]
+        by_id = {problem.id: problem for problem in questions}
+        texts = [self.contexts.tokenizer.decode(rollout.completion_ids) for rollout in ordered]
+        golds = [by_id[rollout.request.problem_id].answer or "" for rollout in ordered]
+        grades = self.grader.grade_many(list(zip(golds, texts, strict=True)))
+        return [
+            GradedRollout(rollout, by_id[rollout.request.problem_id], text, grade.correct)
+            for rollout, text, grade in zip(ordered, texts, grades, strict=True)
+        ]
+
+    def learn(self, step: int) -> None:
+        """One step: rollouts, gradient, update, accounts."""
+        started, cpu_started = time.perf_counter(), time.process_time()
+        graded = self.rollouts(step)
+        drawn = time.perf_counter()
+        batch = self.method.batch(graded, self.contexts)
+        self.listener.phase("gradient", 1)
+        report = self.policy.accumulate(batch)
+        if not math.isfinite(report.loss):
+            raise TrainingError(
+                f"the loss of step {step} is {report.loss}",
+                "lower optimizer.learning_rate, or try divergence.kind=jsd, which is bounded",
+            )
+        rate = learning_rate(step, self.config.train.steps, self.config.optimizer)
+        norm = self.policy.apply(rate)
+        self.listener.advance()
+        completions = [g.rollout.completion_ids for g in graded]
+        generated = sum(map(len, completions))
+        self.state.ledger += Ledger(
+            generated=generated,
+            teacher_scored=report.teacher_tokens,
+            prompt=sum(len(g.rollout.request.prompt_ids) for g in graded),
+            trained=report.trained_tokens,
+            rollouts=len(graded),
+        )
+        monitors = rollout_monitors(
+            [g.rollout for g in graded],
+            [g.text for g in graded],
+            [g.problem.solution or "" for g in graded],
+        ) | loss_monitors(report, completions, self.contexts.tokenizer, self.policy.stop_ids)
+        monitors["references_shortened"] = self.contexts.shortened
+        self.state.step = step
+        self.state.training_cpu_seconds += time.process_time() - cpu_started
+        self._tick()
+        row = StepRow(
+            step=step,
+            steps=self.config.train.steps,
+            loss=report.loss,
+            grad_norm=norm,
+            learning_rate=rate,
+            reward=float(np.mean([g.correct for g in graded])),
+            monitors=monitors,
+            ledger=self.state.ledger,
+            seconds=self.state.seconds,
+            cpu_seconds=self.state.cpu_seconds,
+            tokens_per_second=generated / (drawn - started),
+            memory_peak=self.policy.memory().peak,
+        )
+        flat = asdict(row)
+        self.run.append(runs.METRICS, {**flat, **flat.pop("monitors")})
+        for g, tokens in zip(graded, report.tokens, strict=True):
+            self.run.append(
+                runs.ROLLOUTS,
+                {
+                    "step": step,
+                    "problem_id": g.problem.id,
+                    "sample_index": g.rollout.request.sample_index,
+                    "completion": g.text,
+                    "tokens": len(g.rollout.completion_ids),
+                    "finish_reason": g.rollout.finish_reason,
+                    "correct": g.correct,
+                    "divergence": float(tokens.value.mean()),
+                },
+            )
+        self.listener.step(row)
+
+    # -- the whole -----------------------------------------------------------------------------
+
+    def checkpoint(self) -> None:
+        """Put the run on disk as it stands."""
+        self._tick()
+        path = self.run.write_checkpoint(self.state.step, self.policy.save, self.state.as_dict())
+        self.run.mark_best(self.state.best_step)
+        self.run.prune(self.config.train.keep_checkpoints, self.state.best_step)
+        self.listener.checkpoint(self.state.step, str(path))
+
+    def begin(self) -> None:
+        """Preflight and the measurements at step 0, or the state of the newest checkpoint."""
+        latest = self.run.latest()
+        if latest is not None:
+            self.policy.restore(latest)
+            self.state = _State.from_dict(self.run.state())
+            self.run.mark_best(self.state.best_step)
+            self.listener.note(f"resumed at step {self.state.step}")
+            return
+        if self.config.preflight.enabled:
+            self.preflight()
+        self._test("base", 0)
+        self.validate()
+        self.checkpoint()
+
+    def loop(self, stop: Callable[[], bool]) -> str:
+        """Steps until the last, a fall of validation accuracy, or `stop`; returns why it ended."""
+        train = self.config.train
+        while self.state.step < train.steps:
+            if train.patience is not None and self.state.misses >= train.patience:
+                return f"validation had not improved for {self.state.misses} evaluations"
+            step = self.state.step + 1
+            self.learn(step)
+            last = step == train.steps
+            best = self.validate() if step % train.evaluate_every == 0 or last else False
+            stopping = stop() and not last
+            if best or last or stopping or step % train.checkpoint_every == 0:
+                self.checkpoint()
+            if stopping:
+                raise Interrupted(
+                    f"stopped after step {step} of {train.steps}; everything so far is kept",
+                    f"go on with: opsd train --resume --out {self.run.directory}",
+                )
+        return "all steps done"
+
+    def finish(self, why: str) -> TrainResult:
+        """Measure the test split at the end and at the best checkpoint, and write the result."""
+        state = self.state
+        accuracy = {"base": self._test("base", 0)}
+        accuracy["final"] = self._test("final", state.step)
+        best = self.run.checkpoint_path(state.best_step)
+        if state.best_step not in (0, state.step):
+            self.policy.load_adapter(best)
+        accuracy["best"] = self._test("best", state.best_step)
+        self._tick()
+        result = TrainResult(
+            run_dir=str(self.run.directory),
+            method=self.method.name,
+            backend=self.config.backend,
+            steps=state.step,
+            tokens=state.ledger,
+            accuracy={name: accuracy[name] for name in ("base", "best", "final")},
+            best_step=state.best_step,
+            seconds=state.seconds,
+            cpu_seconds=state.cpu_seconds,
+            training_cpu_seconds=state.training_cpu_seconds,
+            stopped_because=why,
+        )
+        runs.write_whole(
+            Path(self.run.directory) / runs.RESULT, json.dumps(result.as_dict(), indent=1) + "\n"
+        )
+        return result
+
+
+def train(
+    policy: Policy,
+    splits: Splits,
+    run: Run,
+    listener: Listener | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> TrainResult:
+    """Run, or go on with, the run in `run`, and return its result.
+
+    Args:
+        policy: loaded trainable, from `run.config`.
+        stop: polled after each step; once True, a checkpoint is written and `Interrupted` raised.
+
+    Raises:
+        ConfigError: fewer training problems than questions a step.
+        PreflightFailed: the reference does not help the teacher.
+        TrainingError: a loss or gradient that is not finite.
+        Interrupted: `stop` said so.
+    """
+    need, have = run.config.train.questions_per_step, len(splits.train.problems)
+    if need > have:
+        raise ConfigError(
+            f"train.questions_per_step is {need}, but there are only {have} training problems",
+            f"set it to {have} or fewer, or bring more problems",
+        )
+    with Grader(deadline_seconds=run.config.grading.deadline_seconds) as grader:
+        trainer = Trainer(policy, splits, run, listener or Listener(), grader)
+        for note in splits.notes:
+            trainer.listener.note(note)
+        trainer.begin()
+        return trainer.finish(trainer.loop(stop))
