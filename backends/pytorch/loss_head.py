@@ -107,6 +107,8 @@ def chunked_divergence(
             f"student and teacher hidden states must share one shape, not "
             f"{list(student_hidden_ND.shape)} and {list(teacher_hidden_ND.shape)}"
         )
+    if weights_N.shape != student_hidden_ND.shape[:1]:
+        raise ValueError(f"{len(weights_N)} weights for {len(student_hidden_ND)} tokens")
     head = _Head(head_weight_VD, head_bias, logit_softcap, valid_vocab)
     wants_gradient = torch.is_grad_enabled() and student_hidden_ND.requires_grad
     with torch.no_grad():
@@ -163,7 +165,7 @@ def chunked_log_probs(
         ValueError: shapes that do not go together.
     """
     if targets_N.shape != hidden_ND.shape[:1]:
-        raise ValueError(f"{list(targets_N.shape)} targets for {len(hidden_ND)} hidden states")
+        raise ValueError(f"{len(targets_N)} targets for {len(hidden_ND)} tokens")
     head = _Head(head_weight_VD, head_bias, logit_softcap, valid_vocab)
     ops = array_ops(torch)
     wants_gradient = torch.is_grad_enabled() and hidden_ND.requires_grad

@@ -1,0 +1,266 @@
+"""The chunked losses against dense logits left to autograd."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from backends.pytorch import loss_head  # noqa: E402
+from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs  # noqa: E402
+from opsd_cli.divergence import DivergenceSpec, evaluate  # noqa: E402
+
+TOKENS, VOCABULARY, HIDDEN = 13, 60, 16
+
+SPECS = [
+    DivergenceSpec(kind, clip=clip, clip_at=0.02, temperature=1.1, **outcomes)
+    for kind in ("forward_kl", "reverse_kl", "jsd")
+    for clip in ("none", "pointwise", "token")
+    for outcomes in ({}, {"top_k": 5}, {"top_k": 5, "tail": False})
+]
+
+
+def spec_id(spec):
+    return f"{spec.kind}-{spec.clip}-{spec.top_k}-{spec.tail}"
+
+
+every_spec = pytest.mark.parametrize("spec", SPECS, ids=spec_id)
+
+
+def inputs(dtype=torch.float64, tokens=TOKENS, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    student = normal(tokens, HIDDEN)
+    teacher = student + 0.4 * normal(tokens, HIDDEN)
+    head = normal(VOCABULARY, HIDDEN) / HIDDEN**0.5 * 2
+    weights = normal(tokens).abs()
+    return (
+        student.to(dtype).requires_grad_(),
+        teacher.to(dtype),
+        head.to(dtype),
+        weights.to(dtype),
+    )
+
+
+class DenseDivergence(torch.autograd.Function):
+    """`evaluate` over a whole [tokens, vocabulary]; itself held to autograd elsewhere."""
+
+    @staticmethod
+    def forward(ctx, student_logits, teacher_logits, spec):
+        result = evaluate(student_logits, teacher_logits, spec, torch)
+        ctx.save_for_backward(result.gradient_NV)
+        return result.value_N
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return ctx.saved_tensors[0] * upstream[:, None], None, None
+
+
+def dense_kl(student, teacher, head):
+    """Forward KL in textbook form, sharing no code with what is tested."""
+    log_p = torch.log_softmax(student @ head.T, -1)
+    log_q = torch.log_softmax(teacher @ head.T, -1)
+    return (log_q.exp() * (log_q - log_p)).sum(-1)
+
+
+@every_spec
+@pytest.mark.parametrize("chunk_tokens", [1, 5, TOKENS, 100, None])
+def test_value_and_hidden_gradient_equal_the_dense_form(spec, chunk_tokens):
+    student, teacher, head, weights = inputs()
+    ours = chunked_divergence(student, teacher, head, weights, spec, chunk_tokens)
+    (gradient,) = torch.autograd.grad(ours.loss, student)
+
+    value = DenseDivergence.apply(student @ head.T, teacher @ head.T, spec)
+    (expected,) = torch.autograd.grad((value * weights).sum(), student)
+    torch.testing.assert_close(ours.value_N, value.detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(ours.loss, (value * weights).sum())
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+    dense = evaluate(student @ head.T, teacher @ head.T, spec, torch)
+    torch.testing.assert_close(ours.clipped_N, dense.clipped_N)
+    torch.testing.assert_close(ours.student_entropy_N, dense.student_entropy_N)
+    torch.testing.assert_close(ours.teacher_entropy_N, dense.teacher_entropy_N)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 3 * 4 * VOCABULARY])
+def test_blocks_within_a_chunk_change_nothing(monkeypatch, block_bytes):
+    monkeypatch.setattr(loss_head, "_BLOCK_BYTES_CPU", block_bytes)
+    student, teacher, head, weights = inputs()
+    ours = chunked_divergence(student, teacher, head, weights, DivergenceSpec(), chunk_tokens=8)
+    (gradient,) = torch.autograd.grad(ours.loss, student)
+    expected = (dense_kl(student, teacher, head) * weights).sum()
+    torch.testing.assert_close(ours.loss, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0])
+    log_probs = chunked_log_probs(student, head, torch.arange(TOKENS), chunk_tokens=8)
+    (gradient,) = torch.autograd.grad(log_probs.log_prob_N.sum(), student)
+    expected = torch.log_softmax(student @ head.T, -1).diagonal().sum()
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0])
+
+
+def test_gradient_reaches_the_student_through_what_came_before_and_no_one_else():
+    student, teacher, head, weights = inputs()
+    teacher.requires_grad_()
+    head.requires_grad_()
+    scale = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    ours = chunked_divergence(student * scale, teacher, head, weights, DivergenceSpec("jsd"))
+    (2.0 * ours.loss).backward()
+    assert teacher.grad is None and head.grad is None
+
+    def loss_at(factor):
+        with torch.no_grad():
+            spec = DivergenceSpec("jsd")
+            return chunked_divergence(student * factor, teacher, head, weights, spec).loss.item()
+
+    numeric = (loss_at(1.5 + 1e-5) - loss_at(1.5 - 1e-5)) / 2e-5
+    assert scale.grad.item() == pytest.approx(2.0 * numeric, rel=1e-6)
+    assert not ours.value_N.requires_grad and not ours.student_entropy_N.requires_grad
+
+
+def test_without_a_gradient_to_give_none_is_computed(monkeypatch):
+    def refuse(self, gradient_NV):
+        raise AssertionError("multiplied back through the head for nothing")
+
+    monkeypatch.setattr(loss_head._Head, "back", refuse)
+    student, teacher, head, weights = inputs()
+    with torch.no_grad():
+        scored = chunked_divergence(student, teacher, head, weights, DivergenceSpec())
+        chunked_log_probs(student, head, torch.arange(TOKENS))
+    frozen = chunked_divergence(student.detach(), teacher, head, weights, DivergenceSpec())
+    assert not scored.loss.requires_grad and not frozen.loss.requires_grad
+    torch.testing.assert_close(scored.value_N, dense_kl(student, teacher, head).detach())
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("valid_vocab", [None, 50])
+def test_bias_soft_cap_and_padding_as_in_a_dense_head(with_bias, softcap, valid_vocab):
+    student, teacher, head, weights = inputs()
+    generator = torch.Generator().manual_seed(1)
+    bias = torch.randn(VOCABULARY, generator=generator, dtype=torch.float64) if with_bias else None
+    targets = torch.arange(TOKENS) + 30
+
+    def dense_logits(hidden):
+        logits = hidden @ head.T
+        logits = logits if bias is None else logits + bias
+        logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+        if valid_vocab is None:
+            return logits
+        return logits.masked_fill(torch.arange(VOCABULARY) >= valid_vocab, -math.inf)
+
+    options = {"head_bias": bias, "logit_softcap": softcap, "valid_vocab": valid_vocab}
+    spec = DivergenceSpec("jsd", temperature=1.3)
+    ours = chunked_divergence(student, teacher, head, weights, spec, 4, **options)
+    (gradient,) = torch.autograd.grad(ours.loss, student)
+    value = DenseDivergence.apply(dense_logits(student), dense_logits(teacher), spec)
+    (expected,) = torch.autograd.grad((value * weights).sum(), student)
+    torch.testing.assert_close(ours.value_N, value.detach())
+    torch.testing.assert_close(gradient, expected)
+
+    scored = chunked_log_probs(student, head, targets, 1.3, 4, **options)
+    (gradient,) = torch.autograd.grad(scored.log_prob_N @ weights, student)
+    log_p = torch.log_softmax(dense_logits(student) / 1.3, -1)
+    log_prob = log_p.gather(-1, targets[:, None])[:, 0]
+    (expected,) = torch.autograd.grad(log_prob @ weights, student)
+    torch.testing.assert_close(scored.log_prob_N, log_prob)
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 5, 100, None])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_log_probs_and_entropy_equal_the_dense_form(chunk_tokens, temperature):
+    student, _, head, advantages = inputs()
+    targets = torch.randint(VOCABULARY, (TOKENS,), generator=torch.Generator().manual_seed(2))
+    ours = chunked_log_probs(student, head, targets, temperature, chunk_tokens)
+    # A policy ratio: what is upstream differs from token to token and depends on the value.
+    (gradient,) = torch.autograd.grad((ours.log_prob_N.exp() * advantages).sum(), student)
+
+    log_p = torch.log_softmax(student @ head.T / temperature, -1)
+    log_prob = log_p.gather(-1, targets[:, None])[:, 0]
+    (expected,) = torch.autograd.grad((log_prob.exp() * advantages).sum(), student)
+    torch.testing.assert_close(ours.log_prob_N, log_prob)
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(ours.entropy_N, -(log_p.exp() * log_p).sum(-1).detach())
+    assert not ours.entropy_N.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_narrower_types_stay_close_to_the_oracle(dtype):
+    tolerance = (
+        {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.1, "atol": 0.02}
+    )
+    spec = DivergenceSpec("jsd", temperature=1.1)
+    student, teacher, head, weights = inputs(dtype)
+    ours = chunked_divergence(student, teacher, head, weights.float(), spec, 4)
+    ours.loss.backward()
+    assert ours.loss.dtype == ours.value_N.dtype == torch.float32
+    assert student.grad.dtype == dtype
+
+    wide = [x.detach().double() for x in (student, teacher, head, weights)]
+    wide[0].requires_grad_()
+    oracle = chunked_divergence(*wide, spec)
+    oracle.loss.backward()
+    torch.testing.assert_close(ours.value_N.double(), oracle.value_N, **tolerance)
+    torch.testing.assert_close(student.grad.double(), wide[0].grad, **tolerance)
+
+
+def test_hidden_states_wider_than_the_head_keep_their_type():
+    student, teacher, head, weights = inputs(torch.float32)
+    ours = chunked_divergence(student, teacher, head.bfloat16(), weights, DivergenceSpec())
+    ours.loss.backward()
+    assert student.grad.dtype == torch.float32 and student.grad.abs().max() > 0
+
+
+def test_the_default_chunk_holds_at_most_its_budget_of_logits(monkeypatch):
+    monkeypatch.setattr(loss_head, "_CHUNK_BYTES_CPU", 4 * VOCABULARY * 6)
+    seen = []
+    original = loss_head._Head.logits
+
+    def watch(self, hidden_ND, buffer):
+        seen.append(len(hidden_ND))
+        return original(self, hidden_ND, buffer)
+
+    monkeypatch.setattr(loss_head._Head, "logits", watch)
+    student, teacher, head, weights = inputs()
+    chunked_divergence(student, teacher, head, weights, DivergenceSpec())
+    assert seen == [6, 6, 6, 6, 1, 1]
+
+
+def test_no_tokens_is_a_loss_of_zero():
+    student, teacher, head, weights = inputs(tokens=0)
+    ours = chunked_divergence(student, teacher, head, weights, DivergenceSpec())
+    ours.loss.backward()
+    assert ours.loss.item() == 0.0 and student.grad.shape == (0, HIDDEN)
+    empty = chunked_log_probs(student, head, torch.zeros(0, dtype=torch.long))
+    assert empty.log_prob_N.shape == empty.entropy_N.shape == (0,)
+
+
+def test_shapes_and_sizes_that_make_no_sense_are_refused():
+    student, teacher, head, weights = inputs()
+    spec = DivergenceSpec()
+    with pytest.raises(ValueError, match="share one shape"):
+        chunked_divergence(student, teacher[1:], head, weights, spec)
+    with pytest.raises(ValueError, match="12 weights for 13"):
+        chunked_divergence(student, teacher, head, weights[1:], spec)
+    with pytest.raises(ValueError, match="targets"):
+        chunked_log_probs(student, head, torch.zeros(2, dtype=torch.long))
+    with pytest.raises(ValueError, match="chunk_tokens"):
+        chunked_divergence(student, teacher, head, weights, spec, chunk_tokens=0)
+    with pytest.raises(ValueError, match="chunk_tokens"):
+        chunked_log_probs(student, head, torch.arange(TOKENS), chunk_tokens=-4)
+
+
+def test_the_same_input_gives_the_same_bits_whatever_ran_before():
+    spec = replace(SPECS[-1], clip="none")
+    results = []
+    for _ in range(2):
+        student, teacher, head, weights = inputs(torch.float32)
+        loss = chunked_divergence(student, teacher, head, weights, spec, 5).loss
+        loss.backward()
+        results.append((loss.detach(), student.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
