@@ -19,6 +19,8 @@ from opsd_cli.errors import ConfigError
 ANSWER_INSTRUCTION = r"Reason step by step, and put the final answer in \boxed{}."
 
 STUDENT_TEMPLATE = "{question}\n\n" + ANSWER_INSTRUCTION
+#: Goes in after the first character of a control token spelled out in somebody's text.
+ESCAPE = "\N{WORD JOINER}"
 
 
 class Tokenizer(Protocol):
@@ -91,12 +93,12 @@ def require_placeholders(template: str, names: Sequence[str], where: str) -> Non
 def escape_control_tokens(text: str, tokenizer: Tokenizer) -> str:
     """Break up every control token spelled out in the text, so that it stays ordinary text.
 
-    A space goes in after the token's first character: a reader still sees what was meant, and the
-    tokenizer no longer does.
+    An invisible joiner goes in after the token's first character: a reader still sees what was
+    meant, and the tokenizer no longer does.
     """
     for token in sorted(tokenizer.control_tokens, key=len, reverse=True):
         if len(token) > 1:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
+            text = text.replace(token, token[0] + ESCAPE + token[1:])
     return text
 
 

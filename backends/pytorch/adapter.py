@@ -40,11 +40,9 @@ class Adapter:
 
     Args:
         model: PEFT's wrapper.
-        from_start: whether the weights the adapter has now were learnt before, so that the
-            policy at the start is base plus adapter, and a copy of them is kept.
     """
 
-    def __init__(self, model: PeftModel, from_start: bool) -> None:
+    def __init__(self, model: PeftModel) -> None:
         self.model = model
         self.config: LoraConfig = model.peft_config["default"]
         trainable = {p.data_ptr(): p for p in model.parameters() if p.requires_grad}
@@ -52,7 +50,8 @@ class Adapter:
         self.parameters: dict[str, nn.Parameter] = {
             name: trainable[tensor.data_ptr()] for name, tensor in sorted(state.items())
         }
-        self.start = self.copy() if from_start else None
+        #: The weights of the start, where those were learnt before; None means the bare base.
+        self.start: dict[str, Tensor] | None = None
 
     @property
     def size(self) -> int:
@@ -146,7 +145,7 @@ def fresh_adapter(model: Any, lora: Lora, seed: int) -> Adapter:
         use_rslora=lora.rslora,
     )
     torch.manual_seed(seed)
-    return Adapter(get_peft_model(model, config), from_start=False)
+    return Adapter(get_peft_model(model, config))
 
 
 def adapter_from_folder(model: Any, folder: Path, dropout: float, seed: int) -> Adapter:
@@ -173,9 +172,8 @@ def adapter_from_folder(model: Any, folder: Path, dropout: float, seed: int) -> 
             f"the adapter in {folder} trains the output head, which must stay frozen",
             "use an adapter on the attention and feed-forward layers",
         )
-    adapter = Adapter(wrapped, from_start=False)
+    adapter = Adapter(wrapped)
     adapter.assign(weights, f"the adapter in {folder}")
-    adapter.start = adapter.copy()
     return adapter
 
 

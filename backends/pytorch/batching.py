@@ -22,7 +22,7 @@ _FILLER = 0
 
 
 @dataclass(frozen=True)
-class Sequences:
+class Padded:
     """Prompts with their completions, B of them holding N completion tokens in all.
 
     Args:
@@ -38,9 +38,9 @@ class Sequences:
     counts: tuple[int, ...]
 
 
-def sequences(
+def pad_right(
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device
-) -> Sequences:
+) -> Padded:
     """(prompt, completion) pairs in one rectangle; the token at p is predicted at p - 1.
 
     Raises:
@@ -56,7 +56,7 @@ def sequences(
         first = row * length + len(prompt) - 1
         predictors.extend(range(first, first + len(completion)))
         targets.extend(completion)
-    return Sequences(
+    return Padded(
         ids_BL=ids_BL.to(device),
         predictors_N=torch.tensor(predictors, dtype=torch.long, device=device),
         targets_N=torch.tensor(targets, dtype=torch.long, device=device),

@@ -102,7 +102,7 @@ class AdapterOptimizer:
         for name, parameter in self.parameters.items() if fitted else ():
             self._adamw.state[parameter] = {
                 "step": state["step"].clone(),
-                **{key: fitted[key][name].to(parameter.device) for key in _MOMENTS},
+                **{key: fitted[key][name].to(parameter.device, copy=True) for key in _MOMENTS},
             }
         self.drop_gradients()
 

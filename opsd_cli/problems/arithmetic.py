@@ -112,7 +112,9 @@ def draw_chain(rng: random.Random) -> Chain:
             op = "+-*"[whole(0, 2)]
             operand = whole(2, 9) if op == "*" else whole(10, 99)
             value = values[-1]
-            result = value + operand if op == "+" else value - operand if op == "-" else value * operand
+            result = (
+                value + operand if op == "+" else value - operand if op == "-" else value * operand
+            )
             operations.append((op, operand))
             values.append(result)
         if all(1 <= value <= LARGEST for value in values):

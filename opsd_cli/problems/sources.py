@@ -111,7 +111,9 @@ def _load_optional(
     return _load(source, split, config, need_solution=False, limit=limit)
 
 
-def _hold_out(train: ProblemSet, wanted: dict[str, int]) -> tuple[ProblemSet, dict[str, ProblemSet]]:
+def _hold_out(
+    train: ProblemSet, wanted: dict[str, int]
+) -> tuple[ProblemSet, dict[str, ProblemSet]]:
     """Split off the wanted sets, each at most `HELD_OUT` of the whole and its own size."""
     by_digest = sorted(train.problems, key=lambda p: hashlib.sha256(p.id.encode()).digest())
     taken: dict[str, ProblemSet] = {}

@@ -110,6 +110,14 @@ def test_paired_difference_covers_95_percent_and_gains_from_pairing() -> None:
     assert width < 0.7 * np.mean([e.high - e.low for e in crossed])
 
 
+def test_limits_solve_the_score_equation_at_the_effective_number_of_draws() -> None:
+    """Means 1, .5, 0, .5: variance 1/6, squared error 1/24, so p(1-p)/SE² = 6 draws; t(3)."""
+    estimate = average_at_k([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1]])
+    for limit in (estimate.low, estimate.high):
+        distance = (limit - 0.5) / math.sqrt(limit * (1 - limit) / 6)
+        assert abs(distance) == pytest.approx(T_TABLE[0.975, 3], abs=1e-5)
+
+
 def test_samples_of_one_problem_do_not_narrow_the_interval() -> None:
     one_each = np.array([[True], [False], [True], [True], [False], [True]])
     repeated = np.repeat(one_each, 16, axis=1)

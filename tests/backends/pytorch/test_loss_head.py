@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 
@@ -252,15 +251,3 @@ def test_shapes_and_sizes_that_make_no_sense_are_refused():
         chunked_divergence(student, teacher, head, weights, spec, chunk_tokens=0)
     with pytest.raises(ValueError, match="chunk_tokens"):
         chunked_log_probs(student, head, torch.arange(TOKENS), chunk_tokens=-4)
-
-
-def test_the_same_input_gives_the_same_bits_whatever_ran_before():
-    spec = replace(SPECS[-1], clip="none")
-    results = []
-    for _ in range(2):
-        student, teacher, head, weights = inputs(torch.float32)
-        loss = chunked_divergence(student, teacher, head, weights, spec, 5).loss
-        loss.backward()
-        results.append((loss.detach(), student.grad))
-    assert torch.equal(results[0][0], results[1][0])
-    assert torch.equal(results[0][1], results[1][1])

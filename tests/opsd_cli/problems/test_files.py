@@ -472,7 +472,13 @@ BAD_FILES: list[tuple[str, str, bytes, str, str]] = [
         "quotes",
     ),
     ("open quote", "a.csv", b'question,answer\n"a,1\n', "is not valid CSV", "quote"),
-    ("same names", "a.csv", b"question,answer,answer\na,1,2\n", "two columns 'answer'", "once"),
+    (
+        "same names",
+        "a.csv",
+        b"question,answer,answer\na,1,2\n",
+        "two columns 'answer'",
+        "of its own",
+    ),
     (
         "latin-1",
         "a.csv",

@@ -1,0 +1,101 @@
+"""The two faces of PyTorch in the registry: a CUDA GPU, and the CPU that every machine has.
+
+torch and its friends take seconds to import, so this module imports them only when asked what the
+machine can do, or to load a model.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+from backends.interface import Capability
+from opsd_cli.errors import BackendMissing
+
+if TYPE_CHECKING:
+    from backends.pytorch.policy import TorchPolicy
+    from opsd_cli.config import Config
+
+_PACKAGES = ("torch", "transformers", "peft", "safetensors")
+_INSTALL = "pip install 'opsd-cli[cuda]'"
+
+
+class CpuBackend:
+    """PyTorch on the CPU: for trying, for testing, and for the embedded model."""
+
+    name = "cpu"
+
+    def capability(self) -> Capability:
+        versions, problem = _packages()
+        if problem:
+            return Capability(False, problem, _INSTALL, versions)
+        import torch
+
+        detail = f"PyTorch {versions['torch']} on {torch.get_num_threads()} CPU threads"
+        return Capability(True, detail, versions=versions)
+
+    def load(self, config: Config, trainable: bool) -> TorchPolicy:
+        return _load(self, config, trainable, "cpu")
+
+
+class CudaBackend:
+    """PyTorch on one CUDA GPU, the first that is visible."""
+
+    name = "cuda"
+
+    def capability(self) -> Capability:
+        versions, problem = _packages()
+        if problem:
+            return Capability(False, problem, _INSTALL, versions)
+        import torch
+
+        if torch.version.cuda is None and torch.version.hip is None:
+            return Capability(
+                False,
+                f"PyTorch {versions['torch']} is built for CPUs alone",
+                "install a CUDA build of torch (pytorch.org), or use --backend cpu",
+                versions,
+            )
+        if not torch.cuda.is_available():
+            return Capability(
+                False,
+                f"PyTorch {versions['torch']} sees no GPU",
+                "check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --backend cpu",
+                versions,
+            )
+        gpu = torch.cuda.get_device_properties(0)
+        detail = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, PyTorch {versions['torch']}"
+        return Capability(True, detail, versions=versions | {"cuda": str(torch.version.cuda)})
+
+    def load(self, config: Config, trainable: bool) -> TorchPolicy:
+        return _load(self, config, trainable, "cuda")
+
+
+def _load(
+    backend: CpuBackend | CudaBackend, config: Config, trainable: bool, device: str
+) -> TorchPolicy:
+    found = backend.capability()
+    if not found.available:
+        raise BackendMissing(
+            f"backend {backend.name!r} cannot run here: {found.detail}", found.hint
+        )
+    import torch
+
+    from backends.pytorch.policy import load_policy
+
+    return load_policy(config, torch.device(device), trainable)
+
+
+def _packages() -> tuple[dict[str, str], str]:
+    """Versions of what is installed, and what is wrong with the rest (empty if nothing is)."""
+    versions: dict[str, str] = {}
+    for package in _PACKAGES:
+        try:
+            importlib.import_module(package)
+            versions[package] = importlib.metadata.version(package)
+        except ImportError as error:
+            return versions, f"{error.name or package} is not installed or cannot be imported"
+        except Exception as error:  # a broken binary may raise anything; capability never does
+            return versions, f"{package} cannot be imported: {error}".splitlines()[0]
+    return versions, ""

@@ -1,0 +1,63 @@
+"""Memory of the device that binds: what is in use, the most there was, and what to say at the end.
+
+On a GPU torch's allocator keeps count. On a CPU the process's resident set is what the system may
+kill it for; its highest value is kept by the kernel for the whole life of the process, so it is
+taken as this model's only if it rose since the model was loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+from collections.abc import Iterator
+
+import psutil
+import torch
+
+from backends.interface import Memory
+from opsd_cli.errors import OpsdError
+
+
+class Meter:
+    """Reads memory in use since it was made."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._process = psutil.Process()
+        self._highest = 0
+        self._highest_before = _highest_resident()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def read(self) -> Memory:
+        if self.device.type == "cuda":
+            return Memory(
+                torch.cuda.memory_allocated(self.device),
+                torch.cuda.max_memory_allocated(self.device),
+            )
+        current = self._process.memory_info().rss
+        risen = _highest_resident()
+        self._highest = max(
+            self._highest, current, risen if risen > self._highest_before else 0
+        )
+        return Memory(current, self._highest)
+
+
+@contextlib.contextmanager
+def explained(error_class: type[OpsdError], message: str, hint: str) -> Iterator[None]:
+    """Turn torch's out-of-memory error, which is pages long, into one of ours."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise error_class(message, hint) from error
+    except RuntimeError as error:
+        # The CPU allocator has no error class of its own.
+        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        raise error_class(message, hint) from error
+
+
+def _highest_resident() -> int:
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return highest if sys.platform == "darwin" else highest * 1024

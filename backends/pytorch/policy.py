@@ -1,0 +1,387 @@
+"""A loaded model acting as student and as teacher: `backends.interface.Policy` in PyTorch.
+
+Student and teacher read their sequences separately, because their prompts differ in length, and
+meet only at the completion's positions: two [N, D] blocks of hidden states, from which `loss_head`
+makes the loss in chunks. The teacher goes first, so that its weights are out of the way again
+before anything is recorded for the backward pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from backends.interface import (
+    BatchReport,
+    DivergenceBatch,
+    LossBatch,
+    Memory,
+    PolicyGradientBatch,
+    Rollout,
+    RolloutRequest,
+    Sampling,
+    TeacherWeights,
+    TokenReport,
+)
+from backends.pytorch import device_memory
+from backends.pytorch.adapter import (
+    Adapter,
+    adapter_from_folder,
+    first_line,
+    fresh_adapter,
+)
+from backends.pytorch.batching import Padded, micro_batches, pad_right
+from backends.pytorch.generation import generate
+from backends.pytorch.loading import Loaded, load
+from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs
+from backends.pytorch.network import Network
+from backends.pytorch.optimizer import AdapterOptimizer, part
+from opsd_cli.config import Config
+from opsd_cli.errors import ModelError, TrainingError
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+
+Pair = tuple[tuple[int, ...], tuple[int, ...]]
+_ROLLOUT_HINT = "lower rollouts.batch_size or sampling.max_new_tokens"
+_TRAIN_HINT = "lower train.micro_batch_tokens, or set train.gradient_checkpointing to true"
+
+
+class TorchPolicy:
+    """See `backends.interface.Policy`.
+
+    Args:
+        config: the run.
+        loaded: model and tokenizer; the model is still on the CPU and gets its adapter there, so
+            that a fresh one is the same whatever the device.
+        device: where to work.
+        trainable: whether to make an optimiser.
+
+    Raises:
+        ModelError: the adapter does not fit the model, or the model does not fit the device.
+    """
+
+    def __init__(
+        self, config: Config, loaded: Loaded, device: torch.device, trainable: bool
+    ) -> None:
+        self.config = config
+        self.tokenizer = loaded.tokenizer
+        self._stop_ids = loaded.stop_ids
+        self._model = loaded.model
+        self._adapter: Adapter | None = None
+        if config.adapter is not None:
+            self._attach(Path(config.adapter).expanduser())
+        elif trainable:
+            self._adapter = fresh_adapter(self._model, config.lora, config.seed)
+        with device_memory.explained(
+            ModelError, f"{config.model} does not fit in this device's memory", "use a smaller one"
+        ):
+            self._model.to(device)
+        if self._adapter is not None and config.adapter is not None:
+            self._adapter.start = self._adapter.copy()
+        dtype = base_dtype(config, device)
+        self._network = Network(
+            self._model, loaded.vocabulary, None if dtype == torch.float32 else dtype
+        )
+        self._network.require_same_logits()
+        self._optimizer: AdapterOptimizer | None = None
+        if trainable and self._adapter is not None:
+            decay = config.teacher.ema_decay if config.teacher.weights == "ema" else None
+            self._optimizer = AdapterOptimizer(self._adapter.parameters, config.optimizer, decay)
+            if config.train.gradient_checkpointing:
+                self._network.enable_checkpointing()
+        self._meter = device_memory.Meter(device)
+
+    @property
+    def description(self) -> str:
+        network = self._network
+        total = sum(p.numel() for p in self._model.parameters())
+        adapter = 0 if self._adapter is None else self._adapter.size
+        dtype = str(network.weight_VD.dtype).removeprefix("torch.")
+        return (
+            f"{type(self._model).__name__}, {_count(total - adapter)} parameters, "
+            f"{_count(adapter)} in the adapter, {dtype} on {network.device}"
+        )
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        return self._stop_ids
+
+    @property
+    def context_limit(self) -> int | None:
+        return self._network.context_limit
+
+    def generate(
+        self, requests: Sequence[RolloutRequest], sampling: Sampling
+    ) -> Iterator[Rollout]:
+        with device_memory.explained(
+            TrainingError, "memory ran out while drawing rollouts", _ROLLOUT_HINT
+        ):
+            yield from generate(
+                self._network,
+                requests,
+                sampling,
+                self._stop_ids,
+                self.config.rollouts.batch_size,
+            )
+
+    def score(
+        self,
+        sequences: Sequence[Pair],
+        role: Literal["student", "teacher"] = "student",
+        teacher: TeacherWeights = "initial",
+        temperature: float = 1.0,
+    ) -> list[np.ndarray]:
+        """As `Policy.score`; temperature 0, which names greedy sampling, scores as 1 does."""
+        weights: TeacherWeights = teacher if role == "teacher" else "live"
+        scores = [np.zeros(0, np.float32) for _ in sequences]
+        with torch.no_grad(), self._memory_explained():
+            for rows in self._micro_batches([[pair] for pair in sequences]):
+                batch, hidden_ND = self._read([sequences[row] for row in rows], weights)
+                found = chunked_log_probs(
+                    hidden_ND, targets_N=batch.targets_N, temperature=temperature or 1.0,
+                    **self._network.head,
+                )  # fmt: skip
+                for row, part_N in zip(rows, _split(found.log_prob_N, batch.counts), strict=True):
+                    scores[row] = part_N
+        return scores
+
+    def measure(self, batch: LossBatch) -> BatchReport:
+        with torch.no_grad():
+            return self._losses(batch, training=False)
+
+    def accumulate(self, batch: LossBatch) -> BatchReport:
+        self._require_optimizer()
+        return self._losses(batch, training=True)
+
+    def apply(self, learning_rate: float) -> float:
+        return self._require_optimizer().step(learning_rate)
+
+    def save_adapter(self, folder: Path) -> None:
+        self._require_adapter().write(folder, self.config.model)
+
+    def save(self, folder: Path) -> None:
+        state = self._require_optimizer().state()
+        for name, tensor in (self._require_adapter().start or {}).items():
+            state[f"start.{name}"] = tensor.cpu()
+        state["random.cpu"] = torch.get_rng_state()
+        if self._network.device.type == "cuda":
+            state["random.cuda"] = torch.cuda.get_rng_state(self._network.device)
+        self.save_adapter(folder)
+        save_file(state, folder / OPTIMIZER_FILE, metadata={"format": "pt"})
+
+    def restore(self, folder: Path) -> None:
+        """As `Policy.restore`.
+
+        Raises:
+            ModelError: the folder is not what `save` wrote for this model and config.
+        """
+        optimizer, adapter = self._require_optimizer(), self._require_adapter()
+        path = folder / OPTIMIZER_FILE
+        try:
+            state = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"{path} cannot be read: {first_line(error)}",
+                "resume from another checkpoint",
+            ) from error
+        adapter.read(folder)
+        optimizer.load(state, str(path))
+        if adapter.start is not None:
+            for name, tensor in adapter.start.items():
+                tensor.copy_(part(state, f"start.{name}", tensor, str(path)))
+        torch.set_rng_state(state["random.cpu"])
+        if "random.cuda" in state and self._network.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random.cuda"], self._network.device)
+
+    def load_adapter(self, folder: Path) -> None:
+        """As `Policy.load_adapter`; a policy loaded without an adapter takes this one whole."""
+        if self._adapter is None:
+            self._attach(folder)
+            self._model.to(self._network.device).eval()
+        else:
+            self._adapter.read(folder)
+
+    def memory(self) -> Memory:
+        return self._meter.read()
+
+    def _attach(self, folder: Path) -> None:
+        lora = self.config.lora
+        self._adapter = adapter_from_folder(self._model, folder, lora.dropout, self.config.seed)
+
+    def _losses(self, batch: LossBatch, training: bool) -> BatchReport:
+        """Loss and token reports; with `training`, the backward pass too."""
+        if isinstance(batch, DivergenceBatch):
+            sides = [
+                [(i.student_prompt, i.completion), (i.teacher_prompt, i.completion)]
+                for i in batch.items
+            ]
+        else:
+            sides = [[(i.prompt, i.completion)] for i in batch.items]
+        empty = np.zeros(0, np.float32)
+        reports = [TokenReport(empty, empty, empty, empty) for _ in batch.items]
+        read = [0, 0]
+        with self._memory_explained():
+            for rows in self._micro_batches(sides):
+                if isinstance(batch, DivergenceBatch):
+                    loss, found = self._divergence(batch, rows, training)
+                else:
+                    loss, found = self._policy_gradient(batch, rows, training)
+                if training:
+                    loss.backward()
+                for row, report in zip(rows, found, strict=True):
+                    reports[row] = report
+                    for side, (prompt, completion) in enumerate(sides[row]):
+                        read[side] += len(prompt) + len(completion)
+        total = sum(
+            item.weight * float(report.value.sum(dtype=np.float64))
+            for item, report in zip(batch.items, reports, strict=True)
+        )
+        return BatchReport(total, tuple(reports), read[0] if training else 0, read[1])
+
+    def _divergence(
+        self, batch: DivergenceBatch, rows: list[int], training: bool
+    ) -> tuple[Tensor, list[TokenReport]]:
+        items = [batch.items[row] for row in rows]
+        with torch.no_grad():
+            _, teacher_ND = self._read(
+                [(item.teacher_prompt, item.completion) for item in items], batch.teacher
+            )
+        student, student_ND = self._read(
+            [(item.student_prompt, item.completion) for item in items], "live", training
+        )
+        weights_N = self._per_token([item.weight for item in items], student.counts)
+        found = chunked_divergence(
+            student_ND, teacher_ND, weights_N=weights_N, spec=batch.spec, **self._network.head
+        )
+        columns = (
+            _split(tensor, student.counts)
+            for tensor in (
+                found.value_N,
+                found.student_entropy_N,
+                found.teacher_entropy_N,
+                found.clipped_N,
+            )
+        )
+        return found.loss, [TokenReport(*column) for column in zip(*columns, strict=True)]
+
+    def _policy_gradient(
+        self, batch: PolicyGradientBatch, rows: list[int], training: bool
+    ) -> tuple[Tensor, list[TokenReport]]:
+        items = [batch.items[row] for row in rows]
+        read, hidden_ND = self._read(
+            [(item.prompt, item.completion) for item in items], "live", training
+        )
+        found = chunked_log_probs(
+            hidden_ND, targets_N=read.targets_N, temperature=batch.temperature,
+            **self._network.head,
+        )  # fmt: skip
+        advantages_N = torch.tensor(
+            [advantage for item in items for advantage in item.advantages],
+            dtype=torch.float32,
+            device=self._network.device,
+        )
+        value_N = -advantages_N * found.log_prob_N
+        weights_N = self._per_token([item.weight for item in items], read.counts)
+        empty = np.zeros(0, np.float32)
+        reports = [
+            TokenReport(value, entropy, empty, empty)
+            for value, entropy in zip(
+                _split(value_N, read.counts), _split(found.entropy_N, read.counts), strict=True
+            )
+        ]
+        return (weights_N * value_N).sum(), reports
+
+    def _read(
+        self, pairs: Sequence[Pair], weights: TeacherWeights, training: bool = False
+    ) -> tuple[Padded, Tensor]:
+        """Hidden states [N, D] at the positions that predict the completions' tokens."""
+        batch = pad_right(pairs, self._network.device)
+        limit = self.context_limit
+        if limit is not None and batch.ids_BL.shape[1] > limit:
+            raise ModelError(
+                f"a sequence of {batch.ids_BL.shape[1]} tokens is longer than the model's "
+                f"context of {limit}",
+                "set prompts.teacher.max_tokens, or lower sampling.max_new_tokens",
+            )
+        with self._acting_with(weights):
+            hidden_BLD = self._network.hidden(batch.ids_BL, training=training)
+        return batch, hidden_BLD.flatten(0, 1)[batch.predictors_N]
+
+    @contextlib.contextmanager
+    def _acting_with(self, weights: TeacherWeights) -> Iterator[None]:
+        adapter = self._adapter
+        if adapter is None or weights == "live":
+            yield
+        elif weights == "ema":
+            ema = self._optimizer.ema if self._optimizer is not None else None
+            if ema is None:
+                raise TrainingError(
+                    "there is no moving average of the weights", "set teacher.weights to ema"
+                )
+            with adapter.swapped(ema):
+                yield
+        elif adapter.start is None:
+            with adapter.off():
+                yield
+        else:
+            with adapter.swapped(adapter.start):
+                yield
+
+    def _micro_batches(self, sides: Sequence[Sequence[Pair]]) -> Iterator[list[int]]:
+        """Indices of items with a completion, by the longer of their sequences."""
+        filled = [index for index, pairs in enumerate(sides) if pairs[0][1]]
+        lengths = [max(len(p) + len(c) for p, c in sides[index]) for index in filled]
+        for group in micro_batches(lengths, self.config.train.micro_batch_tokens):
+            yield [filled[index] for index in group]
+
+    def _per_token(self, weights: Sequence[float], counts: Sequence[int]) -> Tensor:
+        return torch.tensor(np.repeat(np.float32(weights), counts), device=self._network.device)
+
+    def _memory_explained(self) -> contextlib.AbstractContextManager[None]:
+        return device_memory.explained(
+            TrainingError, "memory ran out in a training or scoring pass", _TRAIN_HINT
+        )
+
+    def _require_optimizer(self) -> AdapterOptimizer:
+        if self._optimizer is None:
+            raise ModelError("this policy was loaded for inference", "load it as trainable")
+        return self._optimizer
+
+    def _require_adapter(self) -> Adapter:
+        if self._adapter is None:
+            raise ModelError("this policy has no adapter", "load one, or load it as trainable")
+        return self._adapter
+
+
+def load_policy(config: Config, device: torch.device, trainable: bool) -> TorchPolicy:
+    """Model, tokenizer and adapter of a config; frozen weights in `config.train.dtype`."""
+    return TorchPolicy(config, load(config, base_dtype(config, device)), device, trainable)
+
+
+def base_dtype(config: Config, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on a GPU that has it, and float32 elsewhere."""
+    if config.train.dtype == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if config.train.dtype == "bfloat16" else torch.float32
+
+
+def _split(values_N: Tensor, counts: Sequence[int]) -> list[np.ndarray]:
+    """Float32 arrays on the CPU, one a sequence."""
+    flat_N = values_N.detach().float().cpu().numpy()
+    return np.split(flat_N, np.cumsum(counts)[:-1])
+
+
+def _count(number: int) -> str:
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return str(number)

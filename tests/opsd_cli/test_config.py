@@ -1,0 +1,96 @@
+"""Configs: precedence, presets, round trips, and errors that say what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opsd_cli.config import Config
+from opsd_cli.errors import ConfigError
+from opsd_cli.resolve import key_paths, preset_names, preset_path, read_tree, resolve, to_yaml, validate
+
+
+def test_the_default_is_the_embedded_preset() -> None:
+    config = resolve()
+    assert config.model == "embedded"
+    assert config == resolve("embedded")
+
+
+def test_another_model_gets_the_published_recipe() -> None:
+    config = resolve(flags={"model": "some/model"})
+    assert (config.optimizer.learning_rate, config.lora.rank, config.sampling.top_k) == (5e-6, 64, 20)
+    assert config.data.train is None
+
+
+def test_preset_then_file_then_set_then_flag(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: embedded\ntrain: {steps: 7, patience: 3}\nseed: 5\n")
+    config = resolve(str(file), ["seed=6", "train.patience=4"], {"seed": 7, "model": None})
+    assert (config.train.steps, config.train.patience, config.seed) == (7, 4, 7)
+    assert config.sampling.max_new_tokens == resolve("embedded").sampling.max_new_tokens
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_shipped_preset_is_valid_and_survives_a_round_trip(name: str, tmp_path: Path) -> None:
+    config = resolve(name)
+    path = tmp_path / "again.yaml"
+    path.write_text(to_yaml(config))
+    assert validate(read_tree(path)) == config
+    assert preset_path(name).read_text().startswith("# ")
+
+
+def test_small_rates_are_numbers() -> None:
+    assert resolve(None, ["optimizer.learning_rate=1e-4"]).optimizer.learning_rate == 1e-4
+
+
+def test_every_key_has_a_help_text() -> None:
+    assert [path for path, field in key_paths() if not field.description] == []
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message", "hint"),
+    [
+        ("train.stepss=3", "unknown config key 'train.stepss'", "did you mean 'train.steps'"),
+        ("lerning_rate=3", "unknown config key 'lerning_rate'", "optimizer.learning_rate"),
+        ("train.steps=0", "train.steps", "Optimiser steps"),
+        ("train.steps=many", "train.steps", "Optimiser steps"),
+        ("divergence.kind=kl", "divergence.kind", "forward_kl"),
+        ("train.steps", "is not key=value", "--set train.steps=50"),
+        ("data=3", "data", "Which problems"),
+        ("prompts.student.template=hello", "exactly once", ""),
+    ],
+)
+def test_mistakes_are_explained(assignment: str, message: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(None, [assignment])
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert "\n" not in caught.value.message + caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: [1", "line"),
+        ("- a\n- b\n", "not a mapping"),
+        ("preset: nosuch\n", "no preset 'nosuch'"),
+        ("seed: 1\nseed: 2\n", "duplicate"),
+    ],
+)
+def test_bad_files_are_explained(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        resolve(str(path))
+
+
+def test_a_missing_config_suggests_the_nearest_preset() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve("embeded")
+    assert "did you mean 'embedded'" in caught.value.hint
