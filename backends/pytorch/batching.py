@@ -38,9 +38,7 @@ class Padded:
     counts: tuple[int, ...]
 
 
-def pad_right(
-    pairs: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device
-) -> Padded:
+def pad_right(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device) -> Padded:
     """(prompt, completion) pairs in one rectangle; the token at p is predicted at p - 1.
 
     Raises:

@@ -38,9 +38,7 @@ class Meter:
             )
         current = self._process.memory_info().rss
         risen = _highest_resident()
-        self._highest = max(
-            self._highest, current, risen if risen > self._highest_before else 0
-        )
+        self._highest = max(self._highest, current, risen if risen > self._highest_before else 0)
         return Memory(current, self._highest)
 
 

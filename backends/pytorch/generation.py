@@ -166,8 +166,6 @@ class _Batch:
     def _advance(self, tokens_B: Tensor, step: int) -> None:
         columns = self.prompt_columns + step + 1
         mask_BT = None if self.mask_BT is None else self.mask_BT[:, :columns]
-        hidden_B1D = self.network.hidden(
-            tokens_B[:, None], mask_BT, self.positions_B1, self.cache
-        )
+        hidden_B1D = self.network.hidden(tokens_B[:, None], mask_BT, self.positions_B1, self.cache)
         self.logits_BV = self.network.logits(hidden_B1D[:, -1])
         self.positions_B1 = self.positions_B1 + 1

@@ -60,6 +60,7 @@ class Network:
         self.scale /= getattr(config, "logits_scaling", None) or 1.0
         self.autocast = autocast
         self._training = False
+        self._checkpoints = False
         model.eval()
 
     @property
@@ -115,7 +116,7 @@ class Network:
         return hidden_BLD if self.scale == 1.0 else hidden_BLD * self.scale
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
-        """Float32 logits [N, vocabulary] of a few positions; padded rows of the head are left out."""
+        """Float32 logits [N, vocabulary] of a few positions, without the head's padded rows."""
         weight_VD = self.weight_VD[: self.vocabulary]
         bias_V = None if self.bias_V is None else self.bias_V[: self.vocabulary]
         logits_NV = nn.functional.linear(hidden_ND.to(weight_VD.dtype), weight_VD, bias_V).float()
@@ -138,12 +139,15 @@ class Network:
             ModelError: the architecture cannot.
         """
         try:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            # The newer of transformers' two names for it, where there is one.
+            enable = getattr(self.model, "activation_checkpointing_enable", None)
+            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
         except ValueError as error:
             raise ModelError(
                 f"{type(self.model).__name__} does not support gradient checkpointing",
                 "set train.gradient_checkpointing to false and lower train.micro_batch_tokens",
             ) from error
+        self._checkpoints = True
 
     @torch.no_grad()
     def require_same_logits(self) -> None:
@@ -163,13 +167,12 @@ class Network:
     def _switch(self, training: bool) -> None:
         if training == self._training:
             return
-        checkpoints = training and self.model.is_gradient_checkpointing
         for module in self.model.modules():
             if hasattr(module, "lora_dropout"):
                 module.training = training
                 module.lora_dropout.train(training)
             elif isinstance(module, GradientCheckpointingLayer) or module is self.decoder:
-                module.training = checkpoints
+                module.training = training and self._checkpoints
         self._training = training
 
 
@@ -181,6 +184,7 @@ class _GrowingLayer(DynamicLayer):
 
     def __init__(self) -> None:
         super().__init__()
+        self.is_initialized: bool = False
         self.length = 0
 
     def update(

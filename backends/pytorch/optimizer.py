@@ -73,7 +73,7 @@ class AdapterOptimizer:
         self._adamw.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """`step`, `exp_avg.*`, `exp_avg_sq.*` and `ema.*`, on the CPU; moments once there are any."""
+        """`step`, `exp_avg.*`, `exp_avg_sq.*`, `ema.*`, on the CPU; moments after the first step."""
         state: dict[str, Tensor] = {"step": torch.tensor(0.0)}
         for name, parameter in self.parameters.items():
             moments = self._adamw.state.get(parameter)
@@ -91,19 +91,17 @@ class AdapterOptimizer:
         Raises:
             ModelError: a tensor is missing; `what` names where it should have been.
         """
-        fitted = {
-            key: {name: part(state, f"{key}.{name}", p, what) for name, p in self.parameters.items()}
-            for key in (_MOMENTS if float(state["step"]) else ())
+        started = float(part(state, "step", torch.tensor(0.0), what)) > 0
+        moments = {
+            name: {key: part(state, f"{key}.{name}", p, what).to(p, copy=True) for key in _MOMENTS}
+            for name, p in (self.parameters.items() if started else ())
         }
         if self.ema is not None:
             for name, average in self.ema.items():
                 average.copy_(part(state, f"ema.{name}", average, what))
         self._adamw.state.clear()
-        for name, parameter in self.parameters.items() if fitted else ():
-            self._adamw.state[parameter] = {
-                "step": state["step"].clone(),
-                **{key: fitted[key][name].to(parameter.device, copy=True) for key in _MOMENTS},
-            }
+        for name, pair in moments.items():
+            self._adamw.state[self.parameters[name]] = {"step": state["step"].clone(), **pair}
         self.drop_gradients()
 
 

@@ -9,7 +9,7 @@ before anything is recorded for the backward pass.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -118,9 +118,7 @@ class TorchPolicy:
     def context_limit(self) -> int | None:
         return self._network.context_limit
 
-    def generate(
-        self, requests: Sequence[RolloutRequest], sampling: Sampling
-    ) -> Iterator[Rollout]:
+    def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> Iterator[Rollout]:
         with device_memory.explained(
             TrainingError, "memory ran out while drawing rollouts", _ROLLOUT_HINT
         ):
@@ -197,7 +195,9 @@ class TorchPolicy:
         if adapter.start is not None:
             for name, tensor in adapter.start.items():
                 tensor.copy_(part(state, f"start.{name}", tensor, str(path)))
-        torch.set_rng_state(state["random.cpu"])
+        # Another backend's checkpoint has no random state of torch's.
+        if "random.cpu" in state:
+            torch.set_rng_state(state["random.cpu"])
         if "random.cuda" in state and self._network.device.type == "cuda":
             torch.cuda.set_rng_state(state["random.cuda"], self._network.device)
 
@@ -240,9 +240,10 @@ class TorchPolicy:
                     reports[row] = report
                     for side, (prompt, completion) in enumerate(sides[row]):
                         read[side] += len(prompt) + len(completion)
+        weights = [item.weight for item in batch.items]
         total = sum(
-            item.weight * float(report.value.sum(dtype=np.float64))
-            for item, report in zip(batch.items, reports, strict=True)
+            weight * float(report.value.sum(dtype=np.float64))
+            for weight, report in zip(weights, reports, strict=True)
         )
         return BatchReport(total, tuple(reports), read[0] if training else 0, read[1])
 
@@ -343,7 +344,9 @@ class TorchPolicy:
             yield [filled[index] for index in group]
 
     def _per_token(self, weights: Sequence[float], counts: Sequence[int]) -> Tensor:
-        return torch.tensor(np.repeat(np.float32(weights), counts), device=self._network.device)
+        return torch.tensor(
+            np.repeat(np.asarray(weights, np.float32), counts), device=self._network.device
+        )
 
     def _memory_explained(self) -> contextlib.AbstractContextManager[None]:
         return device_memory.explained(

@@ -50,7 +50,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Measured:
     """One evaluation during pretraining; accuracies are shares of validation problems."""
 
     step: int
@@ -125,8 +125,8 @@ def accuracy(
 
 
 def pretrain(
-    recipe: Recipe, folder: Path, report: Callable[[int, float, Progress | None], Any]
-) -> list[Progress]:
+    recipe: Recipe, folder: Path, report: Callable[[int, float, Measured | None], Any]
+) -> list[Measured]:
     """Build tokenizer and model into `folder`, in safetensors; returns every evaluation made.
 
     `report` is called after each step with the step, its loss, and an evaluation when one was made.
@@ -140,7 +140,7 @@ def pretrain(
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
     stream = batches(documents(tokenizer, recipe.seed, Shares(), "pretrain"), recipe.batch)
-    history: list[Progress] = []
+    history: list[Measured] = []
     for step in range(1, recipe.max_steps + 1):
         ids, labels = collate(next(stream), pad)
         model.train()
@@ -159,7 +159,7 @@ def pretrain(
                 accuracy(model, tokenizer, reference, recipe.evaluate_problems, recipe.seed)
                 for reference in (False, True)
             ]
-            done = Progress(step, loss.item(), *shares)
+            done = Measured(step, loss.item(), *shares)
             history.append(done)
         report(step, loss.item(), done)
         if done and done.without_reference >= recipe.enough_without:

@@ -27,8 +27,8 @@ class LoadReport:
 
     Each row lands in exactly one of `used`, `no_question`, `no_solution`, `no_answer` and
     `duplicates`, which add up to `rows`. `derived_answers` counts the used problems whose answer
-    was taken from the end of a longer text. `limited` tells that reading stopped, at a limit
-    asked for, before the end of the set.
+    was read off a longer text, mostly the solution. `limited` tells that reading stopped at a
+    limit, before the end of the set.
     """
 
     rows: int
@@ -59,7 +59,7 @@ class LoadReport:
         else:
             text = f"used {'the first' if self.limited else 'all'} {_rows(self.used)}"
         if self.derived_answers:
-            text += f"; {_count(self.derived_answers, 'answer')} taken from the solution's end"
+            text += f"; {_count(self.derived_answers, 'answer')} read off a longer text"
         return text
 
 

@@ -5,7 +5,8 @@ roles (question, solution, answer, id) and its values become text. Nothing is us
 
 * a value that is null, blank, an object or a list of several items is no text, and its row is
   counted as lacking it (a list of one item counts as the item: some sets wrap each answer so);
-* without an answer, the one that the solution marks at its end is taken, and that too is counted;
+* without an answer, the one that the solution marks (a box, or GSM8K's "####") is taken, and an
+  answer that is itself such a text is reduced to what it marks; both are counted as derived;
 * a question seen before is dropped, since a problem in a set twice weighs twice;
 * an id shared by two questions is an error: seeds and resumed evaluations hang on ids.
 
@@ -53,11 +54,11 @@ def choose(
 
     Args:
         names: the columns there are, fields of nested ones written with dots ("reward.answer").
-        columns: role -> column, as in `data.columns`; roles left out or None are recognised by
-            name.
-            A column mapped to one role is not recognised for another.
+        columns: role -> column, as in `data.columns`; roles left out or None go by recognised
+            names. A column mapped to one role is not recognised for another.
         name: of the set, for messages.
-        need_solution, need_answer: whether the set is of no use without one.
+        need_solution, need_answer: whether the set is of no use without one. A mapped solution
+            that does not exist is passed over where none is needed.
 
     Raises:
         DataError: an unknown role, a mapped column that does not exist, or none for a needed role.
@@ -69,7 +70,9 @@ def choose(
                 f"{role!r} is not a column that problems have",
                 _suggestion(role, RECOGNISED) + f"the keys are {', '.join(RECOGNISED)}",
             )
-        if column is None:
+        # One config names the columns of all its files, and those that only test models may lack
+        # solutions.
+        if column is None or (role == "solution" and not need_solution and column not in names):
             continue
         if column not in names:
             raise DataError(
@@ -82,14 +85,16 @@ def choose(
         for column in (c for key in known for c in free if c.casefold() == key):
             chosen.setdefault(role, column)
     # An answer can be read off a solution, so either column will do for it.
-    missing = [role for role in ("question",) if role not in chosen]
-    missing += ["solution"] * (need_solution and "solution" not in chosen)
-    missing += ["answer"] * (need_answer and not chosen.keys() & {"solution", "answer"})
-    if missing:
-        raise DataError(
-            f"{name} has no column for the {missing[0]}; it has {_listed(names)}",
-            f"name the column with --set data.columns.{missing[0]}=COLUMN",
-        )
+    for role, found in (
+        ("question", "question" in chosen),
+        ("solution", "solution" in chosen or not need_solution),
+        ("answer", bool(chosen.keys() & {"solution", "answer"}) or not need_answer),
+    ):
+        if not found:
+            raise DataError(
+                f"{name} has no column for the {role}; it has {_listed(names)}",
+                f"name the column with --set data.columns.{role}=COLUMN",
+            )
     return chosen
 
 
@@ -130,7 +135,7 @@ def build(
         question, solution, answer, given_id = (
             text_of(value_at(row, chosen[role])) if role in chosen else None for role in RECOGNISED
         )
-        derived = _marked_answer(answer, solution)
+        derived = _marked_answer(answer or solution or "")
         answer = derived or answer
         if question is None:
             counts["no_question"] += 1
@@ -211,16 +216,11 @@ def plain_number(literal: str) -> str:
     return format(number, "f")
 
 
-def _marked_answer(answer: str | None, solution: str | None) -> str | None:
-    """The final answer marked inside a longer text, where the answer is not given bare.
-
-    An answer column that holds a whole GSM8K solution is reduced to what follows its "####";
-    one with a box is left to the grader, which unwraps it.
-    """
-    text = answer or solution or ""
-    boxed = None if answer else last_boxed(text)
+def _marked_answer(text: str) -> str | None:
+    r"""The last `\boxed{...}` of a text, or else what follows its last "####"."""
+    boxed = last_boxed(text)
     hashes = HASHES.findall(text)
-    return (boxed or "").strip() or (hashes[-1].strip() if hashes else None)
+    return boxed or (hashes[-1].strip() if hashes else None)
 
 
 def _digest(question: str) -> str:

@@ -353,6 +353,26 @@ def test_tokens_masked_for_both_roles_take_no_part(spec):
     np.testing.assert_allclose(np.delete(gradient, padding, -1), plain_gradient, atol=1e-14)
 
 
+@pytest.mark.parametrize("masked", ["student", "teacher", "both"])
+@pytest.mark.parametrize(
+    "spec", [spec for spec in SPECS if spec.top_k and spec.temperature == 1.0], ids=spec_id
+)
+def test_a_tail_that_is_masked_entirely_stays_finite(spec, masked):
+    rows = {"student": random_pair(vocabulary=6)[0], "teacher": random_pair(vocabulary=6)[1]}
+    kept = np.argsort(-rows["teacher"], -1)[:, :3]
+    for role in rows if masked == "both" else [masked]:
+        tail_off = np.full_like(rows[role], -math.inf)
+        np.put_along_axis(tail_off, kept, np.take_along_axis(rows[role], kept, -1), -1)
+        rows[role] = tail_off
+    value, gradient = value_and_gradient(rows["student"], rows["teacher"], spec, np)
+    assert np.isfinite(value).all() and np.isfinite(gradient).all()
+    if masked == "both":
+        rows = {role: np.take_along_axis(row, kept, -1) for role, row in rows.items()}
+        spec = replace(spec, top_k=None)
+        alone, _ = value_and_gradient(rows["student"], rows["teacher"], spec, np)
+        np.testing.assert_allclose(value, alone, rtol=1e-10)
+
+
 def test_a_price_is_put_on_mass_where_the_teacher_has_none():
     student, teacher = np.zeros((1, 2)), np.array([[0.0, -math.inf]])
     value, gradient = value_and_gradient(student, teacher, DivergenceSpec("reverse_kl"), np)

@@ -95,10 +95,11 @@ def test_blocks_within_a_chunk_change_nothing(monkeypatch, block_bytes):
     expected = (dense_kl(student, teacher, head) * weights).sum()
     torch.testing.assert_close(ours.loss, expected)
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0])
-    log_probs = chunked_log_probs(student, head, torch.arange(TOKENS), chunk_tokens=8)
-    (gradient,) = torch.autograd.grad(log_probs.log_prob_N.sum(), student)
-    expected = torch.log_softmax(student @ head.T, -1).diagonal().sum()
-    torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0])
+    scored = chunked_log_probs(student, head, torch.arange(TOKENS), chunk_tokens=8)
+    (gradient,) = torch.autograd.grad(scored.log_prob_N.sum(), student)
+    expected = torch.log_softmax(student @ head.T, -1).diagonal()
+    torch.testing.assert_close(scored.log_prob_N, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), student)[0])
 
 
 def test_gradient_reaches_the_student_through_what_came_before_and_no_one_else():

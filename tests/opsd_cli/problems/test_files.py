@@ -242,7 +242,7 @@ def test_a_mapped_column_that_does_not_exist(suffix: str, tmp_path: Path) -> Non
     path = tmp_path / f"a.{suffix}"
     WRITERS[suffix](path, ROWS)
     with pytest.raises(DataError) as caught:
-        load(path, {"solution": "Solutions"})
+        load(path, {"solution": "Solutions"}, need_solution=True)
     assert caught.value.message == (
         f"{path.name} has no column 'Solutions' for the solution; "
         "it has 'question', 'solution', 'answer'"
@@ -290,6 +290,7 @@ def test_a_column_that_only_later_rows_have(tmp_path: Path) -> None:
         ({"solution": "so \\boxed{5}", "answer": "6"}, "6"),
         ({"solution": "so \\boxed{5}", "answer": ""}, "5"),
         ({"answer": "2+3=5\n#### 5"}, "5"),
+        ({"solution": "so \\boxed{6}", "answer": "$\\boxed{5}$"}, "5"),
         ({"solution": "no mark"}, None),
         ({"solution": "an empty \\boxed{ }"}, None),
         ({"solution": "cut off at \\boxed{12"}, None),
@@ -314,6 +315,22 @@ def test_gsm8k_as_published_serves_both_roles(tmp_path: Path) -> None:
     )
     assert loaded.problems[0].solution == "9+9=18\n#### 18"
     assert answers(loaded) == ["18"]
+
+
+def test_a_column_mapped_to_the_solution_is_not_the_answer_as_well(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"question": "q", "answer": "a proof"}])
+    loaded = load(tmp_path / "a.jsonl", {"solution": "answer"}, need_solution=True)
+    assert (loaded.problems[0].solution, loaded.problems[0].answer) == ("a proof", None)
+
+
+def test_a_mapped_solution_may_be_absent_where_none_is_needed(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"question": "q", "answer": 7}])
+    assert answers(load(tmp_path / "a.jsonl", {"solution": "trace"}, need_answer=True)) == ["7"]
+    with pytest.raises(DataError, match="no column 'trace' for the solution"):
+        load(tmp_path / "a.jsonl", {"solution": "trace"}, need_solution=True)
+    write_jsonl(tmp_path / "a.jsonl", [{"question": "q"}])
+    with pytest.raises(DataError, match="no column for the answer"):
+        load(tmp_path / "a.jsonl", {"solution": "trace"}, need_answer=True)
 
 
 # Rows left out
@@ -396,7 +413,7 @@ def test_limit_counts_usable_problems(suffix: str, tmp_path: Path) -> None:
         (
             LoadReport(rows=1200, used=1198, no_question=1, duplicates=1, derived_answers=1000),
             "used 1,198 of 1,200 rows: 1 without a question, 1 with a question seen before; "
-            "1,000 answers taken from the solution's end",
+            "1,000 answers read off a longer text",
         ),
         (
             LoadReport(rows=12, used=10, no_answer=2, limited=True),

@@ -1,0 +1,56 @@
+"""Build the embedded model again: `python -m opsd_cli.embedded --out DIR`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from backends.pytorch.pretrain import Measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m opsd_cli.embedded", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="new folder for the model's files")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2, help="the published model used 2")
+    parser.add_argument("--max-steps", type=int, help="stop here even if the rule is not met")
+    arguments = parser.parse_args()
+    if arguments.out.exists() and any(arguments.out.iterdir()):
+        parser.error(f"{arguments.out} is not empty")
+
+    import torch
+
+    from backends.pytorch.pretrain import Recipe, pretrain
+
+    torch.set_num_threads(arguments.threads)
+    given = {"seed": arguments.seed, "max_steps": arguments.max_steps}
+    recipe = Recipe(**{key: value for key, value in given.items() if value is not None})
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("step {task.completed}"),
+        BarColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("pretraining", total=recipe.max_steps, loss=float("nan"))
+
+        def report(step: int, loss: float, measured: Measured | None) -> None:
+            bar.update(task, completed=step, loss=loss)
+            if measured:
+                console.print(
+                    f"step {step}: right without the reference {measured.without_reference:.1%}, "
+                    f"with it {measured.with_reference:.1%}"
+                )
+
+        pretrain(recipe, arguments.out, report)
+    console.print(f"written to {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
