@@ -181,9 +181,7 @@ class Policy(Protocol):
     def context_limit(self) -> int | None:
         """The most positions a sequence may have, prompt and completion together; None: unknown."""
 
-    def generate(
-        self, requests: Sequence[RolloutRequest], sampling: Sampling
-    ) -> Iterator[Rollout]:
+    def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> Iterator[Rollout]:
         """Draw every request with the current student weights, yielding each as it finishes."""
 
     def score(

@@ -30,7 +30,9 @@ def preset_path(name: str) -> Path:
     """The file of a preset; raises `ConfigError` for an unknown name."""
     path = preset_folder() / f"{name}.yaml"
     if name not in preset_names():
-        raise ConfigError(f"there is no preset {name!r}", suggest(name, preset_names(), "opsd presets"))
+        raise ConfigError(
+            f"there is no preset {name!r}", suggest(name, preset_names(), "opsd presets")
+        )
     return path
 
 

@@ -51,9 +51,7 @@ class Run:
         self._lock = _lock(directory)
 
     @classmethod
-    def create(
-        cls, directory: Path | None, config: Config, environment: Mapping[str, Any]
-    ) -> Run:
+    def create(cls, directory: Path | None, config: Config, environment: Mapping[str, Any]) -> Run:
         """A new run.
 
         Raises:
@@ -131,7 +129,7 @@ class Run:
         """The newest checkpoint's state; raises `RunError` where there is none."""
         latest = self.latest()
         if latest is None:
-            raise RunError(f"{self.directory} has no checkpoint", "start it again with another --out")
+            raise RunError(f"{self.directory} has no checkpoint", "start again with another --out")
         return json.loads((latest / STATE).read_text(encoding="utf-8"))
 
     def write_checkpoint(
@@ -146,10 +144,12 @@ class Run:
         (partial / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
         for path in partial.iterdir():
             _sync(path)
+        old = target.with_name(f".{target.name}.old")
         if target.exists():
-            shutil.rmtree(target)
+            target.rename(old)
         partial.rename(target)
         _sync(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
         return target
 
     def mark_best(self, step: int) -> None:

@@ -87,7 +87,7 @@ class _State:
 
 
 def learning_rate(step: int, steps: int, optimizer: Optimizer) -> float:
-    """The rate of a step, counted from 1: linear warm-up, then the schedule down to 0 after `steps`."""
+    """The rate of a step, counted from 1: linear warm-up, then down to 0 after the last step."""
     warmup = optimizer.warmup_steps
     if step <= warmup:
         return optimizer.learning_rate * step / (warmup + 1)
@@ -104,10 +104,13 @@ def questions_of_step(
     problems: Sequence[Problem], step: int, count: int, seed: int
 ) -> Iterator[Problem]:
     """The questions of a step: consecutive pieces of a fresh permutation each epoch."""
+    orders: dict[int, np.ndarray] = {}
     for index in range((step - 1) * count, step * count):
         epoch, place = divmod(index, len(problems))
-        order = np.random.Generator(np.random.Philox(derive_seed(seed, "order", epoch)))
-        yield problems[order.permutation(len(problems))[place]]
+        if epoch not in orders:
+            random = np.random.Generator(np.random.Philox(derive_seed(seed, "order", epoch)))
+            orders[epoch] = random.permutation(len(problems))
+        yield problems[orders[epoch][place]]
 
 
 def training_sampling(config: Config) -> Sampling:
@@ -155,9 +158,7 @@ class Trainer:
 
     # -- measuring -----------------------------------------------------------------------------
 
-    def _evaluate(
-        self, problems: ProblemSet, label: str, privileged: bool = False
-    ) -> Evaluation:
+    def _evaluate(self, problems: ProblemSet, label: str, privileged: bool = False) -> Evaluation:
         samples = self.config.evaluation.samples
         self.listener.phase(label, len(problems.problems) * samples)
         result = evaluate(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def fresh_adapter(model: Any, lora: Lora, seed: int) -> Adapter:
         use_rslora=lora.rslora,
     )
     torch.manual_seed(seed)
-    return Adapter(get_peft_model(model, config))
+    return Adapter(_wrapped(model, config))
 
 
 def adapter_from_folder(model: Any, folder: Path, dropout: float, seed: int) -> Adapter:
@@ -160,7 +161,7 @@ def adapter_from_folder(model: Any, folder: Path, dropout: float, seed: int) -> 
     config.lora_dropout = dropout
     torch.manual_seed(seed)
     try:
-        wrapped = get_peft_model(model, config)
+        wrapped = _wrapped(model, config)
     except ValueError as error:
         raise ModelError(
             f"the adapter in {folder} does not fit the model: {first_line(error)}",
@@ -175,6 +176,13 @@ def adapter_from_folder(model: Any, folder: Path, dropout: float, seed: int) -> 
     adapter = Adapter(wrapped)
     adapter.assign(weights, f"the adapter in {folder}")
     return adapter
+
+
+def _wrapped(model: Any, config: LoraConfig) -> PeftModel:
+    with warnings.catch_warnings():
+        # PEFT asks transformers for names that the newest transformers calls deprecated.
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, config)
 
 
 def linear_layers(model: Any) -> list[str]:

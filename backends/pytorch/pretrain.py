@@ -103,7 +103,11 @@ def collate(batch: list[Document], pad: int) -> tuple[torch.Tensor, torch.Tensor
 
 @torch.no_grad()
 def accuracy(
-    model: Qwen3ForCausalLM, tokenizer: HuggingFaceTokenizer, reference: bool, problems: int, seed: int
+    model: Qwen3ForCausalLM,
+    tokenizer: HuggingFaceTokenizer,
+    reference: bool,
+    problems: int,
+    seed: int,
 ) -> float:
     """Share of validation problems whose sampled completion is exactly right, at temperature 1."""
     torch.manual_seed(seed)

@@ -60,20 +60,22 @@ _SIMPLE: tuple[tuple[str, str], ...] = (
     (r"\*\*", "^"),
     (r"<=", r"\\le "),
     (r">=", r"\\ge "),
-    (r"!=(?!=)", r"\\ne "),
-    (r"\+/?-(?=\s*[\d\\A-Za-z(])", r"\\pm "),
+    (r"\+/-", r"\\pm "),
     (r"(?<![A-Za-z\\])infinity(?![A-Za-z])", r"\\infty "),
     (r"\\(?:quad|qquad|enspace|thinspace|space)(?![A-Za-z])|~", " "),
     (r"\\[hv]space\*?\{[^{}]*\}", " "),
 )  # fmt: skip
 _RULES = tuple((re.compile(pattern), new) for pattern, new in _SIMPLE)
 
-_TEXT = r"\\(?:text(?:bf|it|rm|tt|sf|sc|normal|up)?|emph|[mhf]box|mathrm|mathsf|mathtt)"
+_TEXT = (
+    r"\\(?:text(?:bf|it|rm|tt|sf|sc|normal|up)?|emph|[mh]box|mathrm|mathsf|mathtt|operatorname\*?)"
+)
+_FUNCTIONS = frozenset(["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "log", "ln", "exp", "gcd", "lcm"])
 _CONTENTS = r"\\(?:boxed|fbox|mathbf|mathit|boldsymbol|bm|pmb|underline|ensuremath|mathord)"
 _SPACED_GROUPS = re.compile(
     r"(?<![\d.,])([1-9]\d{0,2})((?:(?:(?<!\\)\\[,;: ]|[ ])\s*\d{3})+)(?!\d|\s*/)"
 )
-_COMMA_GROUPS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
+_COMMA_GROUPS = r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])"
 _REPEATING = re.compile(
     r"(?<![\d.])(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))|\((\d+)\))"
 )
@@ -83,6 +85,7 @@ _MIXED = re.compile(
 )
 _MIXED_SLASH = re.compile(r"(?<![\w.^}\)\]!/|])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\w.^!])")
 _CONJUNCTION = re.compile(r"\s*,?\s*(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])\s*")
+_SEPARATOR_IN_TEXT = re.compile(r"\s*(?:,?\s*\b(?:and|or)\b|,)\s*")
 _MATHS_IN_TEXT = re.compile(r"[-+\d.,/:=()\s]*\d[-+\d.,/:=()\s]*")
 
 
@@ -101,7 +104,7 @@ def normalise(text: str) -> str:
     for pattern, new in _RULES:
         text = pattern.sub(new, text)
     text = re.sub(r"\{\s*\\rm\s+([^{}]*)\}", r"\\mathrm{\1}", text)
-    text = _rewrite(text, _CONTENTS, lambda inner: f"{{{inner}}}" if _nests(inner) else inner)
+    text = _rewrite(text, _CONTENTS, _contents)
     text = re.sub(r"\\(?:textcolor|color)\{[^{}]*\}", "", text)
     text = _rewrite(text, _TEXT, _text)
     text = _CONJUNCTION.sub(", ", text)
@@ -147,9 +150,9 @@ def group_end(text: str, start: int, opening: str = "{", closing: str = "}") -> 
     return None
 
 
-def _nests(inner: str) -> bool:
-    """Whether taking a group's braces away could glue it to its neighbours."""
-    return len(inner.strip()) > 1 and not inner.strip().isalnum()
+def _contents(inner: str) -> str:
+    """A group without its command; bracketed where its neighbours could bind a part of it."""
+    return f"({inner})" if re.search(r"[-+]", inner) else f" {inner} "
 
 
 def _scripts(text: str, characters: str, mark: str) -> str:
@@ -175,7 +178,7 @@ def _roots(text: str) -> str:
 
 def _delimiters(text: str) -> str:
     """Without the marks that surround mathematics: dollars, brackets, Markdown emphasis."""
-    text = re.sub(r"\\[()]|\\[\[\]]|`|\*\*(?=\S[^*]*\*\*)|(?<=\S)\*\*(?=\s*$)", " ", text.strip())
+    text = re.sub(r"(?<!\\)\\[()\[\]]|`|\*\*(?=\S[^*]*\*\*)|(?<=\S)\*\*(?=\s*$)", " ", text.strip())
     text = text.strip()
     if text.startswith("$") and text.count("$") == 1:
         text = "\\" + text  # an amount of money, not the start of mathematics
@@ -205,31 +208,28 @@ def _text(inner: str) -> str:
         return inner
     if _MATHS_IN_TEXT.fullmatch(plain) or plain in ("e", "i", "d", "\\$", "%", "\\%") or "\\" in plain:
         return f" {plain} "
-    if plain in ("and", "or", ", and", ", or"):
-        return ", "
+    if plain in _FUNCTIONS:
+        return f"\\{plain} "
     number = re.match(r"([-+]?\d[\d,]*(?:\.\d+)?)\s+(?=[A-Za-z])", plain)
     if number:
         return rf" {number[1]} \text{{{plain[number.end() :]}}}"
-    parts = [part for part in re.split(r"\s*(?:,|\band\b|\bor\b)\s*", plain)]
+    parts = _SEPARATOR_IN_TEXT.split(plain)
     if len(parts) > 1:
-        return ", ".join(rf"\text{{{part}}}" if part else "" for part in parts)
+        return ", ".join(_text(part) for part in parts)
     return rf"\text{{{plain}}}"
 
 
 def _join_thousands(text: str) -> str:
     """Numbers such as 1,234 in one piece, except within brackets, where commas separate."""
-    out, depth, i = "", 0, 0
-    while i < len(text):
-        char = text[i]
-        depth += (char in "([{") - (char in ")]}")
-        match = _COMMA_GROUPS.match(text, i) if depth <= 0 else None
-        if match:
-            out += match.group().replace(",", "")
-            i = match.end()
-        else:
-            out += char
-            i += 1
-    return out
+    depth = 0
+
+    def join(match: re.Match[str]) -> str:
+        nonlocal depth
+        token = match[0]
+        depth += (token in ("(", "[", "\\{")) - (token in (")", "]", "\\}"))
+        return token.replace(",", "") if depth <= 0 and token[0].isdigit() else token
+
+    return re.sub(rf"\\[{{}}]|[()\[\]]|{_COMMA_GROUPS}", join, text)
 
 
 def _repeating(match: re.Match[str]) -> str:
@@ -283,13 +283,9 @@ def _plus_minus(item: str) -> str:
     choices = [(s,) * len(marks) for s in "+-"] if tied else list(product("+-", repeat=len(marks)))
     alternatives = []
     for signs in choices:
-        remaining = iter(signs)
-
-        def sign(match: re.Match[str], remaining: object = remaining) -> str:
-            chosen = next(remaining)  # type: ignore[call-overload]
-            flipped = "-" if chosen == "+" else "+"
-            return flipped if match[0] == "\\mp" else chosen
-
-        alternative = re.sub(r"\\(?:pm|mp)(?![A-Za-z])", sign, item)
+        alternative = item
+        for mark, sign in zip(marks, signs, strict=True):
+            chosen = sign if mark == "\\pm" else "-" if sign == "+" else "+"
+            alternative = re.sub(r"\\(?:pm|mp)(?![A-Za-z])", chosen, alternative, count=1)
         alternatives.append(re.sub(r"(^|[=(,\[{])\s*\+", r"\1", alternative))
     return ", ".join(alternatives)

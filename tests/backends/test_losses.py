@@ -75,7 +75,7 @@ def test_loss_and_gradient_equal_the_dense_ones(
         batch = DivergenceBatch(ITEMS, DivergenceSpec(kind, 0.3, 1.3), "initial")
         unclipped, _ = dense_loss(batch, student, teacher)
         # A cap in the middle, so that it acts on some tokens and not on others.
-        middle = 0.05 if clip == "pointwise" else float(torch.cat(unclipped).median()) * 1.01
+        middle = 0.05 if clip == "pointwise" else torch.cat(unclipped).median().item() * 1.01
         batch = replace(batch, spec=replace(batch.spec, clip=clip, clip_at=middle))
         values, loss = dense_loss(batch, student, teacher)
         report = policy.accumulate(batch)

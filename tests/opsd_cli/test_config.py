@@ -8,7 +8,15 @@ import pytest
 
 from opsd_cli.config import Config
 from opsd_cli.errors import ConfigError
-from opsd_cli.resolve import key_paths, preset_names, preset_path, read_tree, resolve, to_yaml, validate
+from opsd_cli.resolve import (
+    key_paths,
+    preset_names,
+    preset_path,
+    read_tree,
+    resolve,
+    to_yaml,
+    validate,
+)
 
 
 def test_the_default_is_the_embedded_preset() -> None:
@@ -19,7 +27,11 @@ def test_the_default_is_the_embedded_preset() -> None:
 
 def test_another_model_gets_the_published_recipe() -> None:
     config = resolve(flags={"model": "some/model"})
-    assert (config.optimizer.learning_rate, config.lora.rank, config.sampling.top_k) == (5e-6, 64, 20)
+    assert (config.optimizer.learning_rate, config.lora.rank, config.sampling.top_k) == (
+        5e-6,
+        64,
+        20,
+    )
     assert config.data.train is None
 
 

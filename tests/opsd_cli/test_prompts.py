@@ -15,8 +15,8 @@ from opsd_cli.privileged import (
     teacher_prompt,
 )
 from opsd_cli.prompts import (
-    STUDENT_TEMPLATE,
     ESCAPE,
+    STUDENT_TEMPLATE,
     Template,
     escape_control_tokens,
     require_placeholders,

@@ -39,7 +39,9 @@ def test_the_reference_is_in_another_form_than_the_answer() -> None:
 
 
 def test_splits_are_disjoint_by_operands() -> None:
-    operands = {split: {c.operands for c in drawn(split, SIZES.get(split, 3000))} for split in SPLITS}
+    operands = {
+        split: {c.operands for c in drawn(split, SIZES.get(split, 3000))} for split in SPLITS
+    }
     names = list(operands)
     for index, one in enumerate(names):
         for other in names[index + 1 :]:
