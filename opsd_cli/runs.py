@@ -10,6 +10,7 @@ newest checkpoint; resuming cuts them back to it, and the steps in between are r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ EVALUATIONS = "evaluations.jsonl"
 RESULT = "result.json"
 BEST = "best"
 STATE = "state.json"
+LOCK = ".lock"
 LOGS = (METRICS, ROLLOUTS, EVALUATIONS)
 
 
@@ -45,9 +47,10 @@ def default_directory(config: Config, root: Path = Path("runs")) -> Path:
 class Run:
     """An open run directory. Use as a context manager, or call `close` to release its lock."""
 
-    def __init__(self, directory: Path, config: Config) -> None:
+    def __init__(self, directory: Path, config: Config, fresh: bool = False) -> None:
         self.directory = directory
         self.config = config
+        self._fresh = fresh
         self._lock = _lock(directory)
 
     @classmethod
@@ -67,7 +70,7 @@ class Run:
             raise RunError(
                 f"cannot write to {directory}: {error.strerror}", "give another --out DIR"
             ) from error
-        return cls(directory, config)
+        return cls(directory, config, fresh=True)
 
     @classmethod
     def resume(cls, directory: Path) -> Run:
@@ -90,8 +93,15 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Close; a new run that failed before its first checkpoint leaves nothing behind."""
         self.close()
+        if error is not None and self._fresh and self.latest() is None:
+            for name in (CONFIG, ENVIRONMENT, *LOGS, LOCK):
+                (self.directory / name).unlink(missing_ok=True)
+            shutil.rmtree(self.directory / "checkpoints", ignore_errors=True)
+            with contextlib.suppress(OSError):  # somebody else's file came in meanwhile
+                self.directory.rmdir()
 
     def close(self) -> None:
         """Release the lock."""
@@ -218,7 +228,7 @@ def _sync(path: Path) -> None:
 
 def _lock(directory: Path) -> IO[str]:
     """Hold the directory for this process; the system lets go of it however the process ends."""
-    handle = (directory / ".lock").open("w")
+    handle = (directory / LOCK).open("w")
     try:
         import fcntl
     except ImportError:  # Windows: no advisory locks to hold

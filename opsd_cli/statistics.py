@@ -15,7 +15,7 @@ from survey statistics take its place:
   problems (Newcombe 1998, method 10; Zou and Donner 2008).
 
 In simulation they cover better than mean ± t·SE wherever that one is short (ten problems at 94%
-accuracy: 89% against 74%) and agree with it on large sets. They are approximations still: a
+accuracy: 89% against 75%) and agree with it on large sets. They are approximations still: a
 handful of problems, nearly all solved or nearly all failed, cover somewhat below 95%. A single
 problem says nothing of the others, so its interval is the whole range.
 """

@@ -61,6 +61,7 @@ _SIMPLE: tuple[tuple[str, str], ...] = (
     (r"<=", r"\\le "),
     (r">=", r"\\ge "),
     (r"\+/-", r"\\pm "),
+    (r"(?<=\d)\s*(?:percent|pct)(?![A-Za-z])", r"\\%"),
     (r"(?<![A-Za-z\\])infinity(?![A-Za-z])", r"\\infty "),
     (r"\\(?:quad|qquad|enspace|thinspace|space)(?![A-Za-z])|~", " "),
     (r"\\[hv]space\*?\{[^{}]*\}", " "),
@@ -104,10 +105,10 @@ def normalise(text: str) -> str:
     for pattern, new in _RULES:
         text = pattern.sub(new, text)
     text = re.sub(r"\{\s*\\rm\s+([^{}]*)\}", r"\\mathrm{\1}", text)
-    text = _rewrite(text, _CONTENTS, _contents)
+    text = _rewrite(text, _CONTENTS, " {} ".format)
     text = re.sub(r"\\(?:textcolor|color)\{[^{}]*\}", "", text)
     text = _rewrite(text, _TEXT, _text)
-    text = _CONJUNCTION.sub(", ", text)
+    text = re.sub(r",(?:\s*,)+", ",", _CONJUNCTION.sub(", ", text))
     text = _SPACED_GROUPS.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
     text = re.sub(r"(?<!\\)\\[,;:> ]", " ", text)
     text = _join_thousands(text)
@@ -148,11 +149,6 @@ def group_end(text: str, start: int, opening: str = "{", closing: str = "}") -> 
             return i
         i += 1
     return None
-
-
-def _contents(inner: str) -> str:
-    """A group without its command; bracketed where its neighbours could bind a part of it."""
-    return f"({inner})" if re.search(r"[-+]", inner) else f" {inner} "
 
 
 def _scripts(text: str, characters: str, mark: str) -> str:
@@ -208,6 +204,8 @@ def _text(inner: str) -> str:
         return inner
     if _MATHS_IN_TEXT.fullmatch(plain) or plain in ("e", "i", "d", "\\$", "%", "\\%") or "\\" in plain:
         return f" {plain} "
+    if plain in ("percent", "pct"):
+        return r"\%"
     if plain in _FUNCTIONS:
         return f"\\{plain} "
     number = re.match(r"([-+]?\d[\d,]*(?:\.\d+)?)\s+(?=[A-Za-z])", plain)

@@ -62,7 +62,8 @@ _TOKEN = re.compile(r"°[cf]\b|[a-z$¢€₹°]+(?:\.[a-z]\b\.?)?|-?\d+|/")
 @cache
 def canonical(unit: str) -> tuple[str, ...] | None:
     """The unit with every word by its canonical name; None if a word is not in the table."""
-    text = unit.lower().replace("\\%", "%").replace("^\\circ", "°")
+    text = unit.lower()
+    text = re.sub(r"\s*\^\\circ\s*", "°", text)
     text = re.sub(r"\b(?:square|sq)\.?\s+(\w+)", r"\1 2", text)
     text = re.sub(r"\b(?:cubic|cu)\.?\s+(\w+)", r"\1 3", text)
     text = re.sub(r"\bsquared\b", "2", text)

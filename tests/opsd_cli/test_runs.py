@@ -107,3 +107,17 @@ def test_default_directories_never_collide(tmp_path: Path) -> None:
     first = runs.default_directory(config, tmp_path)
     first.mkdir()
     assert runs.default_directory(config, tmp_path) != first
+
+
+def test_a_new_run_that_fails_before_its_first_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), Run.create(tmp_path / "run", resolve(), {}) as run:
+        run.append(runs.EVALUATIONS, {"step": 0})
+        1 / 0  # noqa: B018
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_fails_later_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), Run.create(tmp_path / "run", resolve(), {}) as run:
+        run.write_checkpoint(0, save_adapter, {"step": 0})
+        1 / 0  # noqa: B018
+    assert (tmp_path / "run" / "checkpoints" / "step-000000").is_dir()

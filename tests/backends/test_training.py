@@ -1,0 +1,171 @@
+"""The shared loop on each real backend: stopped and resumed, a run ends as if never stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from backends.interface import Backend
+from opsd_cli import runs
+from opsd_cli.errors import Interrupted, PreflightFailed
+from opsd_cli.problems import LoadReport, Problem, ProblemSet
+from opsd_cli.problems.sources import Splits
+from opsd_cli.resolve import resolve
+from opsd_cli.runs import Run, best_checkpoint
+from opsd_cli.training import TrainResult, train
+from tests.backends.conftest import LORA
+
+STEPS = 6
+
+
+def problem_set(name: str, numbers: range) -> ProblemSet:
+    problems = tuple(
+        Problem(f"{name}-{n}", f"{n} + 1", f"{n} + 1 = {n + 1}", str(n + 1), name) for n in numbers
+    )
+    return ProblemSet(name, problems, LoadReport(rows=len(problems), used=len(problems)))
+
+
+SPLITS = Splits(
+    problem_set("train", range(10)),
+    problem_set("validation", range(10, 14)),
+    problem_set("test", range(20, 24)),
+)
+
+
+@pytest.fixture
+def start(
+    backend: Backend, model_folder: Callable[[str], Path], tmp_path: Path
+) -> Callable[..., TrainResult]:
+    """Run `train` in a directory, or go on with the run that is there."""
+
+    def start(name: str, stop: Callable[[], bool] = lambda: False, **sections: Any) -> TrainResult:
+        directory = tmp_path / name
+        if (directory / runs.CONFIG).exists():
+            run = Run.resume(directory)
+        else:
+            tree: dict[str, Any] = {
+                "model": str(model_folder("qwen3")),
+                "backend": backend.name,
+                "seed": 3,
+                "lora": LORA | {"dropout": 0.2},
+                "teacher": {"weights": "ema", "ema_decay": 0.5},
+                "sampling": {"max_new_tokens": 6},
+                "optimizer": {"learning_rate": 0.05, "max_grad_norm": 1.0, "schedule": "linear"},
+                "train": {
+                    "steps": STEPS,
+                    "questions_per_step": 3,
+                    "evaluate_every": 2,
+                    "checkpoint_every": 2,
+                    "patience": None,
+                },
+                "preflight": {"enabled": False},
+            }
+            run = Run.create(directory, resolve(None, (), {**tree, **sections}), {})
+        with run:
+            policy = backend.load(run.config, trainable=True)
+            return train(policy, SPLITS, run, stop=stop)
+
+    return start
+
+
+def after(polls: int) -> Callable[[], bool]:
+    """A `stop` that says so at the given poll."""
+    seen = iter(range(1, 100))
+    return lambda: next(seen) >= polls
+
+
+def files(directory: Path) -> dict[str, Any]:
+    """What a run ended with, times left out."""
+    last = max((directory / "checkpoints").glob("step-*"))
+    tensors = {
+        f"{name}/{key}": value.tobytes()
+        for name in ("adapter_model.safetensors", "optimizer.safetensors")
+        for key, value in load_file(last / name).items()
+    }
+    timeless = ("seconds", "cpu_seconds", "tokens_per_second", "memory_peak")
+    logs = [
+        [{k: v for k, v in row.items() if k not in timeless} for row in runs.read_rows(path)]
+        for path in (directory / name for name in (runs.METRICS, runs.ROLLOUTS))
+    ]
+    return {"step": last.name, "tensors": tensors, "logs": logs}
+
+
+@pytest.mark.parametrize("stopped_at", [1, 3, 4])
+def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
+    start: Callable[..., TrainResult], tmp_path: Path, stopped_at: int
+) -> None:
+    whole = start("whole")
+    with pytest.raises(Interrupted) as caught:
+        start("stopped", stop=after(stopped_at))
+    assert f"after step {stopped_at} of {STEPS}" in caught.value.message
+    resumed = start("stopped")
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+    assert resumed.tokens == whole.tokens
+    assert resumed.accuracy == whole.accuracy
+    assert resumed.best_step == whole.best_step
+
+
+def test_a_killed_run_repeats_what_was_not_checkpointed(
+    start: Callable[..., TrainResult], tmp_path: Path
+) -> None:
+    start("whole")
+
+    def killed() -> bool:
+        if killed_at.pop() == "now":
+            raise KeyboardInterrupt
+        return False
+
+    killed_at = ["now", "later", "later"]  # popped from the end: dies after step 3, unsaved
+    with pytest.raises(KeyboardInterrupt):
+        start("killed", stop=killed)
+    assert max((tmp_path / "killed" / "checkpoints").iterdir()).name == "step-000002"
+    start("killed")
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_a_run_leaves_what_it_promises(start: Callable[..., TrainResult], tmp_path: Path) -> None:
+    result = start("run")
+    directory = tmp_path / "run"
+    rows = list(runs.read_rows(directory / runs.METRICS))
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    for key in (
+        "loss", "grad_norm", "learning_rate", "reward", "divergence", "entropy", "clipped",
+        "completion_tokens", "stopped", "truncated", "hedges_per_100_words", "copied",
+        "divergence_by_class", "ledger", "memory_peak",
+    ):  # fmt: skip
+        assert key in rows[0], key
+    rollouts = list(runs.read_rows(directory / runs.ROLLOUTS))
+    assert len(rollouts) == STEPS * 3 == result.tokens.rollouts
+    assert sum(row["tokens"] for row in rollouts) == result.tokens.generated
+    splits = {row["split"] for row in runs.read_rows(directory / runs.EVALUATIONS)}
+    assert splits == {"validation", "test"}
+    best = best_checkpoint(directory)
+    assert best is not None and best.name == f"step-{result.best_step:06d}"
+    assert json.loads((directory / runs.RESULT).read_text()) == json.loads(
+        json.dumps(result.as_dict())
+    )
+
+
+def test_patience_stops_a_run_that_does_not_improve(start: Callable[..., TrainResult]) -> None:
+    """A random model is never right, so no validation is better than the first."""
+    train_section = {
+        "steps": STEPS, "questions_per_step": 3, "evaluate_every": 1, "patience": 2,
+    }  # fmt: skip
+    result = start("run", train=train_section)
+    assert result.steps == 2
+    assert result.best_step == 0
+    assert "had not improved" in result.stopped_because
+
+
+def test_preflight_stops_where_the_reference_does_not_help(
+    start: Callable[..., TrainResult], tmp_path: Path
+) -> None:
+    with pytest.raises(PreflightFailed, match="nothing to distil") as caught:
+        start("run", preflight={"enabled": True, "problems": 2})
+    assert "preflight.enabled=false" in caught.value.hint
+    assert not (tmp_path / "run").exists()
