@@ -66,7 +66,7 @@ def keep(logits_BV: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
     weights_BK = scaled_BK.softmax(-1)
     kept_BK = torch.ones_like(weights_BK, dtype=torch.bool)
     if sampling.top_p < 1:
-        ordered_BK, order_BK = weights_BK.sort(-1, descending=True, stable=True)
+        ordered_BK, order_BK = weights_BK.sort(dim=-1, descending=True, stable=True)
         before_BK = ordered_BK.cumsum(-1, dtype=torch.float64) - ordered_BK
         kept_BK.scatter_(-1, order_BK, before_BK < sampling.top_p)
     if sampling.min_p > 0:

@@ -13,7 +13,6 @@ one can check. Only `correct` counts as right.
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import re
@@ -75,7 +74,7 @@ class Grader:
         if workers is not None and workers < 1:
             raise UsageError(f"{workers} grading workers can do no work", "give at least 1")
         self.deadline_seconds = deadline_seconds
-        self._pool = Pool(workers or min(MOST_WORKERS, os.cpu_count() or 1))
+        self._pool = Pool(workers or _cores())
 
     def __enter__(self) -> Self:
         return self
@@ -123,9 +122,15 @@ def _shared_pool() -> Pool:
     global _shared
     with _shared_lock:
         if _shared is None:
-            _shared = Pool(min(MOST_WORKERS, os.cpu_count() or 1))
-            atexit.register(_shared.close)
+            _shared = Pool(_cores())
         return _shared
+
+
+def _cores() -> int:
+    """The cores this process may use, which in a container are often few of many."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+    return min(MOST_WORKERS, os.cpu_count() or 1)
 
 
 def _check_deadline(seconds: float) -> None:

@@ -16,7 +16,9 @@ guarantee: nothing within a process can interrupt one long operation on integers
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import queue
 import subprocess
@@ -24,14 +26,16 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
 from opsd_cli.errors import OpsdError
 
-#: Starting takes half a second on an idle machine; this is for one that is very busy.
+#: Starting takes one or two seconds on an idle machine; this is for one that is very busy.
 START_UP_SECONDS = 120.0
+WORKER = (sys.executable, "-P", "-m", "opsd_cli.grading.worker")
 #: Pairs after which a worker is replaced, so that what sympy keeps in its caches cannot pile up.
 PAIRS_PER_WORKER = 2000
 #: A worker for fewer pairs than this costs more in starting than it saves.
@@ -62,7 +66,9 @@ class _Worker:
     when the process is gone.
     """
 
-    def __init__(self, events: queue.SimpleQueue[tuple[_Worker, str | None]]) -> None:
+    def __init__(
+        self, events: queue.SimpleQueue[tuple[_Worker, str | None]], command: Sequence[str]
+    ) -> None:
         self.ready = False
         self.task: int | None = None
         self.due = time.monotonic() + START_UP_SECONDS
@@ -71,7 +77,7 @@ class _Worker:
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "opsd_cli.grading.worker"],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -119,22 +125,30 @@ class _Worker:
         self._requests.put(None)
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe
-            try:
+            with contextlib.suppress(OSError):  # a request never read is still in its buffer
                 pipe.close()
-            except OSError:  # a request that was never read is still in its buffer
-                pass
         self._errors.close()
 
 
 class Pool:
-    """Up to `workers` processes, started when first needed and kept for the next call."""
+    """Up to `workers` processes, started when first needed and kept for the next call.
 
-    def __init__(self, workers: int) -> None:
+    They end with `close`, with the pool or with the program, whichever comes first; a worker whose
+    parent was killed reads the end of its input.
+
+    Args:
+        workers: most processes at a time.
+        command: what starts one.
+    """
+
+    def __init__(self, workers: int, command: Sequence[str] = WORKER) -> None:
         self._size = workers
+        self._command = command
         self._events: queue.SimpleQueue[tuple[_Worker, str | None]] = queue.SimpleQueue()
         self._crew: list[_Worker] = []
         self._owner = os.getpid()
         self._lock = threading.Lock()
+        weakref.finalize(self, _dismiss_all, self._crew, self._owner)
 
     def statuses(self, pairs: Sequence[tuple[str, str]], deadline_seconds: float) -> list[str]:
         """The status of each (gold answer, answer), in order.
@@ -143,24 +157,19 @@ class Pool:
             OpsdError: a worker cannot be started.
         """
         with self._lock:
-            if self._owner != os.getpid():  # a fork: these processes belong to the other
+            if self._owner != os.getpid():  # after a fork these processes belong to the parent
                 self._owner, self._crew, self._events = os.getpid(), [], queue.SimpleQueue()
+                weakref.finalize(self, _dismiss_all, self._crew, self._owner)
             try:
                 return self._work(pairs, deadline_seconds)
             except BaseException:
-                self._dismiss_all()  # some are in the midst of a pair that nobody waits for
+                _dismiss_all(self._crew, self._owner)  # some work on pairs nobody waits for now
                 raise
 
     def close(self) -> None:
         """End all processes; the next call would start new ones."""
         with self._lock:
-            if self._owner == os.getpid():
-                self._dismiss_all()
-
-    def _dismiss_all(self) -> None:
-        for worker in self._crew:
-            worker.dismiss()
-        self._crew.clear()
+            _dismiss_all(self._crew, self._owner)
 
     def _dismiss(self, worker: _Worker) -> None:
         self._crew.remove(worker)
@@ -174,13 +183,12 @@ class Pool:
             worker, message = self._next_event()
             if worker not in self._crew:
                 continue  # the last words of one already dismissed
-            task, worker.task = worker.task, None
+            task, worker.task, worker.due = worker.task, None, math.inf
             if message == "timeout" or message is None:
-                self._dismiss(worker) if worker.ready else self._fail(worker)
-            if not worker.ready:
-                worker.ready = True
-                continue
-            worker.due = float("inf")
+                if not worker.ready:
+                    raise _cannot_start(worker.last_words())
+                self._dismiss(worker)
+            worker.ready = True
             if task is not None:
                 done[task] = message or "crashed"
         return [done[i] for i in range(len(pairs))]
@@ -196,7 +204,10 @@ class Pool:
         busy = sum(worker.task is not None for worker in self._crew)
         wanted = min(self._size, busy + -(-len(waiting) // FEWEST_PAIRS_EACH))
         while len(self._crew) < wanted:
-            self._crew.append(_Worker(self._events))
+            try:
+                self._crew.append(_Worker(self._events, self._command))
+            except OSError as error:
+                raise _cannot_start(str(error)) from error
         for worker in self._crew:
             if waiting and worker.ready and worker.task is None:
                 task = waiting.popleft()
@@ -206,15 +217,22 @@ class Pool:
         """What a worker says next, or (worker, "timeout") for one past its due time."""
         late = min(self._crew, key=lambda worker: worker.due)
         try:
-            if late.due == float("inf"):
+            if late.due == math.inf:
                 return self._events.get()
             return self._events.get(timeout=max(0.0, late.due - time.monotonic()))
         except queue.Empty:
             return late, "timeout"
 
-    def _fail(self, worker: _Worker) -> None:
-        words = worker.last_words()
-        raise OpsdError(
-            f"a grading worker could not be started: {words}",
-            "run `python -m opsd_cli.grading.worker` to see why; it needs math-verify 0.9",
-        )
+
+def _dismiss_all(crew: list[_Worker], owner: int) -> None:
+    """Outside the class, so that it can run when the pool itself is gone."""
+    if owner == os.getpid():
+        while crew:
+            crew.pop().dismiss()
+
+
+def _cannot_start(words: str) -> OpsdError:
+    return OpsdError(
+        f"a grading worker could not be started: {words}",
+        "run `python -m opsd_cli.grading.worker` to see why; it needs math-verify 0.9",
+    )

@@ -7,8 +7,8 @@ these plain values crosses, since even printing a parsed expression can take min
 What the process does for its own safety:
 
 * standard output is moved out of reach first, so that no stray print can be taken for a grade;
-* math_verify is imported before the first line, "ready", is written: start-up is never counted
-  against a pair;
+* math_verify is imported, and sympy made to import what it imports late, before the first line,
+  "ready", is written: none of it is counted against a pair;
 * on Linux the address space is limited, so that a huge number ends in this process's death and not
   the machine's (macOS does not enforce the limit; there the deadline alone holds);
 * the kernel is asked for SIGALRM some seconds after the deadline, with its default action. The
@@ -31,6 +31,8 @@ from typing import BinaryIO
 MEMORY_LIMIT = 2 * 1024**3
 #: What the kernel waits beyond the deadline before it ends a process that nobody supervises.
 ORPHAN_SECONDS = 5
+#: Pairs that reach the parser, simplify, solve and the sets, which import for half a second.
+WARM_UP = (("x^2+2x+3", "(x+1)^2+2"), ("1<x<2", "[1,2]"))
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -66,9 +68,12 @@ def main() -> None:
         replies.write(json.dumps(message).encode() + b"\n")
         replies.flush()
 
+    # Imported here since an import can print, too.
     from opsd_cli.grading.compare import compare
 
     _bound_memory()
+    for gold, answer in WARM_UP:
+        compare(gold, answer)
     send({"status": "ready"})
     # Up to here standard error tells why a start failed; from here it is only noise.
     os.dup2(1, 2)
@@ -80,6 +85,9 @@ def main() -> None:
         except MemoryError:
             # What is left of the heap is not to be trusted with the next pair.
             os._exit(1)
+        except Exception:
+            # Such as a RecursionError: nobody's fault that has a status, and nothing is broken.
+            status = "crashed"
         _set_alarm(0)
         send({"status": status})
 

@@ -52,6 +52,10 @@ def start(
                 "model": str(model_folder("qwen3")),
                 "backend": backend.name,
                 "seed": 3,
+                "prompts": {
+                    "student": {"template": "{question}"},
+                    "teacher": {"template": "{solution} {question}"},
+                },
                 "lora": LORA | {"dropout": 0.2},
                 "teacher": {"weights": "ema", "ema_decay": 0.5},
                 "sampling": {"max_new_tokens": 6},
