@@ -179,7 +179,8 @@ def evaluate(
 
     Args:
         student_logits_NV: before temperature; any float type, a masked token is -inf. A row that
-            masks every token has no distribution and gives NaN, as does a NaN logit.
+            masks every token (every kept one, without a tail) has no distribution and gives NaN,
+            as does a NaN logit.
         teacher_logits_NV: same shape.
         spec: what to compute.
         xp: the namespace of the arrays: numpy, torch or mlx.core.
@@ -203,7 +204,9 @@ def evaluate(
     return _compare_top_k(student_logits_NV, teacher_logits_NV, spec, spec.top_k, ops)
 
 
-def _compare(student_NV: Array, teacher_NV: Array, spec: DivergenceSpec, ops: ArrayOps) -> Array:
+def _compare(
+    student_NV: Array, teacher_NV: Array, spec: DivergenceSpec, ops: ArrayOps
+) -> DivergenceResult:
     """The body: every outcome is a column."""
     log_p, p = log_softmax(student_NV, spec.temperature, ops)
     log_q, q = log_softmax(teacher_NV, spec.temperature, ops)

@@ -1,10 +1,12 @@
 """Pretrains the embedded model from nothing, on the CPU.
 
-Ordinary next-token training on the completions of `opsd_cli.embedded.corpus`, at a constant rate,
-stopped by a declared rule instead of a declared length: as soon as the model, sampled at temperature
-1 on validation problems, is right with the reference at least 97% of the time and without it at
-least 48%. Stopping there, well before the student format is mastered, is what leaves something to
-distil. Test problems are never looked at.
+Ordinary next-token training on the completions of `opsd_cli.embedded.corpus`, in two phases. In the
+first, both formats are learnt at a constant rate. The second starts once the model, sampled at
+temperature 1 on validation problems, is right often enough without the reference; from then on
+nearly all documents carry one, and the rate falls to zero. Carrying values over from a reference is
+thereby finished while sums are still half guessed, and that gap is what there is to distil. Which
+step the second phase starts at is thus declared as a rule on validation problems; test problems are
+never looked at.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from opsd_cli.embedded.vocabulary import END_OF_TEXT, build_tokenizer
 from opsd_cli.problems.arithmetic import chains
 
 IGNORED = -100
+LONGEST_COMPLETION = 80
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,13 @@ class Recipe:
     batch: int = 32
     learning_rate: float = 2e-3
     warmup: int = 100
-    max_steps: int = 20000
+    first_phase_at_most: int = 4000
+    enough_without: float = 0.45
+    second_phase: int = 600
+    reference_share: float = 0.45
+    second_reference_share: float = 0.9
     evaluate_every: int = 250
     evaluate_problems: int = 200
-    enough_without: float = 0.48
-    enough_with: float = 0.97
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,9 @@ class Measured:
     loss: float
     without_reference: float
     with_reference: float
+
+
+Report = Callable[[int, float, Measured | None], Any]
 
 
 def make_model(recipe: Recipe, vocabulary: int, eos: int, pad: int) -> Qwen3ForCausalLM:
@@ -109,7 +117,7 @@ def accuracy(
     problems: int,
     seed: int,
 ) -> float:
-    """Share of validation problems whose sampled completion is exactly right, at temperature 1."""
+    """Share of validation problems answered rightly by one sample each, at temperature 1."""
     torch.manual_seed(seed)
     drawn = list(islice(chains("validation"), problems))
     docs = [document(chain, tokenizer, reference=reference, thinking=False) for chain in drawn]
@@ -119,58 +127,104 @@ def accuracy(
     mask = torch.tensor([[0] * (width - len(d.prompt)) + [1] * len(d.prompt) for d in docs])
     model.eval()
     out = model.generate(
-        input_ids=ids, attention_mask=mask, max_new_tokens=72, do_sample=True, temperature=1.0,
-        top_k=0, top_p=1.0,
-    )  # fmt: skip
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=LONGEST_COMPLETION,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+    )
     right = 0
     for chain, row in zip(drawn, out[:, width:].tolist(), strict=True):
         right += f"\\boxed{{{chain.values[-1]}}}" in tokenizer.decode(row)
     return right / problems
 
 
-def pretrain(
-    recipe: Recipe, folder: Path, report: Callable[[int, float, Measured | None], Any]
-) -> list[Measured]:
+class Pretraining:
+    """Model, optimiser and measurements of one run of a recipe. Use `pretrain`."""
+
+    def __init__(self, recipe: Recipe, folder: Path, report: Report) -> None:
+        self.recipe = recipe
+        self.report = report
+        build_tokenizer(folder, recipe.seed)
+        self.tokenizer = HuggingFaceTokenizer(AutoTokenizer.from_pretrained(folder))
+        eos, self.pad = (
+            self.tokenizer.wrapped.convert_tokens_to_ids(token)
+            for token in (END_OF_TURN, END_OF_TEXT)
+        )
+        self.model = make_model(recipe, len(self.tokenizer.wrapped), eos, self.pad)
+        parameters = list(self.model.parameters())
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.05},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+        self.step = 0
+        self.history: list[Measured] = []
+
+    def learn(self, batch: list[Document], learning_rate: float) -> float:
+        """One optimiser step; returns its loss."""
+        ids, labels = collate(batch, self.pad)
+        self.model.train()
+        hidden = self.model.model(input_ids=ids).last_hidden_state[:, :-1]
+        learnt = labels[:, 1:] != IGNORED
+        loss = cross_entropy(self.model.lm_head(hidden[learnt]), labels[:, 1:][learnt])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        return loss.item()
+
+    def measure(self, loss: float) -> Measured:
+        """Both accuracies with the weights as they are."""
+        count, seed = self.recipe.evaluate_problems, self.recipe.seed
+        without, with_it = (
+            accuracy(self.model, self.tokenizer, reference, count, seed)
+            for reference in (False, True)
+        )
+        self.history.append(Measured(self.step, loss, without, with_it))
+        return self.history[-1]
+
+    def first_phase(self) -> None:
+        """Both formats, until the model is right often enough without the reference."""
+        recipe = self.recipe
+        stream = self._stream(recipe.seed, recipe.reference_share)
+        while self.step < recipe.first_phase_at_most:
+            rate = recipe.learning_rate * min(1.0, (self.step + 1) / recipe.warmup)
+            loss = self.learn(next(stream), rate)
+            measured = self.measure(loss) if self.step % recipe.evaluate_every == 0 else None
+            self.report(self.step, loss, measured)
+            if measured and measured.without_reference >= recipe.enough_without:
+                return
+
+    def second_phase(self) -> None:
+        """Mostly with the reference, the rate falling to zero."""
+        recipe = self.recipe
+        stream = self._stream(recipe.seed + 1, recipe.second_reference_share)
+        for left in range(recipe.second_phase, 0, -1):
+            loss = self.learn(next(stream), recipe.learning_rate * left / recipe.second_phase)
+            self.report(self.step, loss, self.measure(loss) if left == 1 else None)
+
+    def _stream(self, seed: int, reference_share: float) -> Iterator[list[Document]]:
+        shares = Shares(reference=reference_share)
+        return batches(documents(self.tokenizer, seed, shares, "pretrain"), self.recipe.batch)
+
+
+def pretrain(recipe: Recipe, folder: Path, report: Report) -> list[Measured]:
     """Build tokenizer and model into `folder`, in safetensors; returns every evaluation made.
 
     `report` is called after each step with the step, its loss, and an evaluation when one was made.
     """
-    build_tokenizer(folder, recipe.seed)
-    tokenizer = HuggingFaceTokenizer(AutoTokenizer.from_pretrained(folder))
-    eos, pad = (tokenizer.wrapped.convert_tokens_to_ids(t) for t in (END_OF_TURN, END_OF_TEXT))
-    model = make_model(recipe, len(tokenizer.wrapped), eos, pad)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-    stream = batches(documents(tokenizer, recipe.seed, Shares(), "pretrain"), recipe.batch)
-    history: list[Measured] = []
-    for step in range(1, recipe.max_steps + 1):
-        ids, labels = collate(next(stream), pad)
-        model.train()
-        hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
-        learnt = labels[:, 1:] != IGNORED
-        loss = cross_entropy(model.lm_head(hidden[learnt]), labels[:, 1:][learnt])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * min(1.0, step / recipe.warmup)
-        optimizer.step()
-        optimizer.zero_grad()
-        done = None
-        if step % recipe.evaluate_every == 0:
-            shares = [
-                accuracy(model, tokenizer, reference, recipe.evaluate_problems, recipe.seed)
-                for reference in (False, True)
-            ]
-            done = Measured(step, loss.item(), *shares)
-            history.append(done)
-        report(step, loss.item(), done)
-        if done and done.without_reference >= recipe.enough_without:
-            if done.with_reference >= recipe.enough_with:
-                break
-    model.save_pretrained(folder)
+    run = Pretraining(recipe, folder, report)
+    run.first_phase()
+    run.second_phase()
+    run.model.save_pretrained(folder)
+    history = [asdict(measured) for measured in run.history]
     (folder / "recipe.json").write_text(
-        json.dumps({"recipe": asdict(recipe), "history": [asdict(p) for p in history]}, indent=1)
+        json.dumps({"recipe": asdict(recipe), "history": history}, indent=1) + "\n"
     )
-    return history
+    return run.history

@@ -18,7 +18,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="new folder for the model's files")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="the published model used 2")
-    parser.add_argument("--max-steps", type=int, help="stop here even if the rule is not met")
     arguments = parser.parse_args()
     if arguments.out.exists() and any(arguments.out.iterdir()):
         parser.error(f"{arguments.out} is not empty")
@@ -28,8 +27,7 @@ def main() -> None:
     from backends.pytorch.pretrain import Recipe, pretrain
 
     torch.set_num_threads(arguments.threads)
-    given = {"seed": arguments.seed, "max_steps": arguments.max_steps}
-    recipe = Recipe(**{key: value for key, value in given.items() if value is not None})
+    recipe = Recipe(seed=arguments.seed)
     console = Console(stderr=True)
     columns = (
         TextColumn("step {task.completed}"),
@@ -38,7 +36,7 @@ def main() -> None:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("pretraining", total=recipe.max_steps, loss=float("nan"))
+        task = bar.add_task("pretraining", total=recipe.first_phase_at_most + recipe.second_phase, loss=float("nan"))
 
         def report(step: int, loss: float, measured: Measured | None) -> None:
             bar.update(task, completed=step, loss=loss)
