@@ -1,0 +1,256 @@
+"""The commands and their flags. Each body lives in a file of its own, imported when it is run, so
+that `opsd --help` costs little more than importing Typer.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from opsd_cli import __version__, errors
+from opsd_cli.cli import options
+
+app = typer.Typer(
+    name="opsd",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="On-policy self-distillation: a language model teaches itself to reason.\n\n"
+    "Every command runs with no other word, on a small embedded model. Start with "
+    "[bold]opsd train[/bold].",
+)
+presets_app = typer.Typer(
+    invoke_without_command=True, help="List the presets, show one, copy one, or list every key."
+)
+app.add_typer(presets_app, name="presets")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"opsd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def sample(
+    question: Annotated[
+        str | None, typer.Argument(help="A question; by default problems of the validation split.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Take the questions from a file.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--from", metavar="train|validation|test", help="Which split otherwise.")
+    ] = "validation",
+    limit: options.Limit = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Completions a question.")] = 1,
+    solution: Annotated[
+        str | None, typer.Option("--solution", help="The reference solution of a typed question.")
+    ] = None,
+    privileged: Annotated[
+        bool, typer.Option("--privileged", help="Let the teacher answer, who sees the reference.")
+    ] = False,
+    divergence: Annotated[
+        bool,
+        typer.Option("--divergence", help="Colour each token by how far teacher and student differ."),
+    ] = False,
+    show_prompts: Annotated[
+        bool, typer.Option("--show-prompts", help="Print both roles' prompts, exactly.")
+    ] = False,
+    config: options.Config = None,
+    set_: options.Set = None,
+    backend: options.Backend = None,
+    model: options.Model = None,
+    adapter: options.Adapter = None,
+    seed: options.Seed = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Draw completions for a question.
+
+    [dim]opsd sample --divergence[/dim]
+    [dim]opsd sample "Start with 12. Add 30. What is the result?" --n 4[/dim]
+    """
+    from opsd_cli.cli import common, sample
+
+    sample.run(
+        common.request(config, set_, backend, model, adapter, seed, json, quiet, dry_run),
+        sample.What(
+            question=question, file=file, split=split, limit=limit, n=n, solution=solution,
+            privileged=privileged, divergence=divergence, show_prompts=show_prompts,
+        ),
+    )  # fmt: skip
+
+
+@app.command()
+def train(
+    method: Annotated[str | None, typer.Option("--method", help="How to learn: opsd.")] = None,
+    out: options.Out = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, as if never stopped.")
+    ] = False,
+    config: options.Config = None,
+    set_: options.Set = None,
+    backend: options.Backend = None,
+    model: options.Model = None,
+    adapter: options.Adapter = None,
+    seed: options.Seed = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Teach a model by on-policy self-distillation.
+
+    [dim]opsd train[/dim]
+    [dim]opsd train --config opsd-qwen3-1.7b --set data.train=problems.jsonl --out runs/mine[/dim]
+    """
+    from opsd_cli.cli import common, train
+
+    train.run(
+        common.request(
+            config, set_, backend, model, adapter, seed, json, quiet, dry_run, method=method
+        ),
+        out,
+        resume,
+    )
+
+
+@app.command("eval")
+def evaluate(
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option("--benchmark", "-b", metavar="NAME|FILE", help="What to measure on; repeatable."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", "-k", min=1, help="Completions a problem.")
+    ] = None,
+    limit: options.Limit = None,
+    out: options.Out = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the evaluation in --out.")
+    ] = False,
+    regrade: Annotated[
+        bool, typer.Option("--regrade", help="Grade the samples in --out again; draw none.")
+    ] = False,
+    config: options.Config = None,
+    set_: options.Set = None,
+    backend: options.Backend = None,
+    model: options.Model = None,
+    adapter: options.Adapter = None,
+    seed: options.Seed = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Measure accuracy: k samples a problem, graded.
+
+    [dim]opsd eval --samples 4[/dim]
+    [dim]opsd eval --adapter runs/mine --benchmark problems.jsonl --samples 8[/dim]
+    """
+    from opsd_cli.cli import common, evaluate
+
+    evaluate.run(
+        common.request(
+            config, set_, backend, model, adapter, seed, json, quiet, dry_run, samples=samples
+        ),
+        evaluate.What(
+            benchmarks=tuple(benchmark or ()), limit=limit, out=out, resume=resume, regrade=regrade
+        ),
+    )
+
+
+@app.command()
+def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
+    """Report platform, versions and what each backend can do here; paste it into an issue."""
+    from opsd_cli.cli import doctor
+
+    doctor.run(json)
+
+
+@presets_app.callback()
+def presets(context: typer.Context, json: options.Json = False) -> None:
+    """List the presets."""
+    from opsd_cli.cli import presets
+
+    if context.invoked_subcommand is None:
+        presets.show_all(json)
+
+
+@presets_app.command("show")
+def presets_show(name: Annotated[str, typer.Argument(autocompletion=options._presets)]) -> None:
+    """Print a preset's file."""
+    from opsd_cli.cli import presets
+
+    presets.show(name)
+
+
+@presets_app.command("copy")
+def presets_copy(
+    name: Annotated[str, typer.Argument(autocompletion=options._presets)], file: Path
+) -> None:
+    """Copy a preset to a file of your own, to edit and pass to --config."""
+    from opsd_cli.cli import presets
+
+    presets.copy(name, file)
+
+
+@presets_app.command("keys")
+def presets_keys(json: options.Json = False) -> None:
+    """List every config key with its default and meaning."""
+    from opsd_cli.cli import presets
+
+    presets.keys(json)
+
+
+def main() -> None:
+    """The `opsd` command: errors become a line and a hint, and a documented exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+    except errors.OpsdError as error:
+        if debug:
+            raise
+        fail(error.message, error.hint, error.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted", "", errors.Interrupted.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        usage = getattr(error, "format_message", None)
+        if usage is not None:  # Typer's own complaint about the command line
+            line = " ".join(usage().split())
+            fail(line[:1].lower() + line[1:].rstrip("."), "see `opsd --help`", 2)
+        if debug:
+            raise
+        kind = type(error).__name__
+        fail(f"unexpected {kind}: {' '.join(str(error).split())}", "run again with --debug", 1)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str, hint: str, code: int) -> None:
+    """Print an error as people see it, and leave."""
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,124 @@
+"""What every command does before its own work: read flags, resolve the config, load the model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opsd_cli.cli.console import Output
+from opsd_cli.config import Config
+from opsd_cli.errors import ModelError
+from opsd_cli.resolve import resolve
+from opsd_cli.runs import CONFIG, best_checkpoint
+
+if TYPE_CHECKING:
+    from backends import Choice
+    from backends.interface import Policy
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The common flags of a command, as typed."""
+
+    config_name: str | None
+    assignments: tuple[str, ...]
+    flags: dict[str, Any] = field(default_factory=dict)
+    dry_run: bool = False
+    out: Output = field(default_factory=Output)
+
+    def config(self, inherit: bool = False) -> Config:
+        """The resolved config.
+
+        With `inherit` and `--adapter RUN`, the run's own config is the base where none is named,
+        so that its model, prompts and sampling need not be repeated.
+        """
+        flags = dict(self.flags)
+        name = self.config_name
+        if flags.get("adapter"):
+            given = Path(flags["adapter"]).expanduser()
+            flags["adapter"] = str(adapter_folder(given))
+            if inherit and name is None and (given / CONFIG).is_file():
+                name = str(given / CONFIG)
+        return resolve(name, self.assignments, flags)
+
+    @property
+    def changes_anything(self) -> bool:
+        """Whether any flag or `--set` changes the config."""
+        return bool(self.config_name or self.assignments or _given(self.flags))
+
+
+def request(
+    config: str | None,
+    assignments: Sequence[str] | None,
+    backend: str | None,
+    model: str | None,
+    adapter: str | None,
+    seed: int | None,
+    json: bool,
+    quiet: bool,
+    dry_run: bool,
+    method: str | None = None,
+    samples: int | None = None,
+) -> Request:
+    """Gather the common flags."""
+    flags = {
+        "backend": backend,
+        "model": model,
+        "adapter": adapter,
+        "seed": seed,
+        "method": method,
+        "evaluation": {"samples": samples},
+    }
+    return Request(config, tuple(assignments or ()), flags, dry_run, Output(json, quiet))
+
+
+def _given(tree: dict[str, Any]) -> bool:
+    return any(_given(v) if isinstance(v, dict) else v is not None for v in tree.values())
+
+
+def adapter_folder(given: Path) -> Path:
+    """The folder of adapter files that a path stands for: itself, or a run's best checkpoint.
+
+    Raises:
+        ModelError: there is no adapter there.
+    """
+    if (given / ADAPTER_CONFIG).is_file():
+        return given
+    best = best_checkpoint(given)
+    if best is not None:
+        return best
+    if not given.exists():
+        raise ModelError(f"there is no adapter at {given}", "give a run's or an adapter's folder")
+    raise ModelError(
+        f"{given} holds no adapter: neither {ADAPTER_CONFIG} nor a run's `best`",
+        "give a run's directory, or a folder with adapter_config.json",
+    )
+
+
+def choose_backend(config: Config, out: Output) -> tuple[Config, Choice]:
+    """Choose the backend, say why, and write it into the config."""
+    import backends
+
+    choice = backends.choose(config.backend)
+    out.note(f"backend {choice.name}: {choice.reason}")
+    return config.model_copy(update={"backend": choice.name}), choice
+
+
+def load_policy(config: Config, out: Output, trainable: bool) -> Policy:
+    """Load the model on the chosen backend and say what it is."""
+    import backends
+
+    with out.working("loading the model"):
+        policy = backends.get(config.backend).load(config, trainable)
+    out.note(f"model {config.model}: {policy.description}")
+    return policy
+
+
+def is_terminal() -> bool:
+    """Whether messages go to a person's screen."""
+    return sys.stderr.isatty()

@@ -1,0 +1,173 @@
+"""What a training run looks like: a live panel on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from opsd_cli.cli.console import Output, count, duration, percent
+from opsd_cli.events import EvaluationRow, Listener, StepRow
+from opsd_cli.statistics import Estimate
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.live import Live
+
+BARS = "▁▂▃▄▅▆▇█"
+#: Off a terminal, at most one line a step in so many seconds.
+PLAIN_SECONDS = 5.0
+
+
+def sparkline(values: list[float]) -> str:
+    """The values as bars between their least and greatest."""
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    return "".join(BARS[round((value - low) / span * (len(BARS) - 1))] for value in values)
+
+
+class PlainListener(Listener):
+    """Lines for a log file."""
+
+    def __init__(self, out: Output) -> None:
+        self.out = out
+        self._last = 0.0
+
+    def note(self, message: str) -> None:
+        self.out.note(message)
+
+    def warn(self, message: str) -> None:
+        self.out.warn(message)
+
+    def step(self, row: StepRow) -> None:
+        now = time.monotonic()
+        if now - self._last < PLAIN_SECONDS and row.step not in (1, row.steps):
+            return
+        self._last = now
+        self.out.note(
+            f"step {row.step}/{row.steps}  loss {row.loss:.4f}  "
+            f"train accuracy {row.reward:.0%}  generated {count(row.ledger.generated)}  "
+            f"{row.tokens_per_second:.0f} tok/s  {duration(row.seconds)}"
+        )
+
+    def evaluation(self, row: EvaluationRow) -> None:
+        best = "  (best so far)" if row.best else ""
+        self.out.note(f"step {row.step}: {row.split} accuracy {percent(row.accuracy)}{best}")
+
+    def preflight(self, student: Estimate, teacher: Estimate, problems: int) -> None:
+        self.out.note(preflight_line(student, teacher, problems))
+
+
+def preflight_line(student: Estimate, teacher: Estimate, problems: int) -> str:
+    return (
+        f"preflight on {problems} problems: {student.value:.0%} right without the reference, "
+        f"{teacher.value:.0%} with it"
+    )
+
+
+class LiveListener(PlainListener):
+    """A panel that is redrawn in place; evaluations scroll by above it."""
+
+    def __init__(self, out: Output, live: Live) -> None:
+        super().__init__(out)
+        self._live = live
+        self._row: StepRow | None = None
+        self._phase = ("starting", 0, 0)
+        self._validations: list[float] = []
+        self._base: float | None = None
+        self._draw()
+
+    def phase(self, name: str, total: int) -> None:
+        self._phase = (name, 0, total)
+        self._draw()
+
+    def advance(self, units: int = 1) -> None:
+        name, done, total = self._phase
+        self._phase = (name, done + units, total)
+        self._draw()
+
+    def step(self, row: StepRow) -> None:
+        self._row = row
+        self._draw()
+
+    def evaluation(self, row: EvaluationRow) -> None:
+        if row.split == "validation":
+            self._validations.append(row.accuracy.value)
+        super().evaluation(row)
+        self._draw()
+
+    def _draw(self) -> None:
+        self._live.update(self._panel())
+
+    def _panel(self) -> Group:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        name, done, total = self._phase
+        row = self._row
+        bars = Table.grid(padding=(0, 1), expand=True)
+        bars.add_column(width=24, no_wrap=True)
+        bars.add_column(ratio=1)
+        bars.add_column(width=9, justify="right")
+        if row:
+            bars.add_row(
+                Text("training", style="bold"),
+                ProgressBar(row.steps, row.step),
+                f"{row.step}/{row.steps}",
+            )
+        bars.add_row(
+            Text(name, style="dim"), ProgressBar(max(1, total), done), f"{done}/{total}"
+        )
+        if row is None:
+            return Group(bars)
+        left = (row.steps - row.step) * row.seconds / max(1, row.step)
+        ledger = row.ledger
+        facts = Table.grid(padding=(0, 2))
+        facts.add_row(
+            "loss", f"{row.loss:.4f}", "train accuracy", f"{row.reward:.0%}",
+            "generated", count(ledger.generated), "speed", f"{row.tokens_per_second:.0f} tok/s",
+        )  # fmt: skip
+        facts.add_row(
+            "divergence", f"{row.monitors['divergence']:.4f}",
+            "validation", self._validation(),
+            "teacher", count(ledger.teacher_scored),
+            "memory", f"{row.memory_peak / 2**30:.2f} GiB",
+        )  # fmt: skip
+        facts.add_row(
+            "entropy", f"{row.monitors['entropy']:.3f}",
+            "", sparkline(self._validations),
+            "trained", count(ledger.trained),
+            "time", f"{duration(row.seconds)} (left {duration(left)})",
+        )  # fmt: skip
+        return Group(bars, facts)
+
+    def _validation(self) -> str:
+        if not self._validations:
+            return "–"
+        return f"{self._validations[-1]:.1%} (best {max(self._validations):.1%})"
+
+
+def watched(out: Output, work: Callable[[Listener], object]) -> object:
+    """Call `work` with the listener that fits where messages go."""
+    if out.quiet:
+        return work(Quiet(out))
+    if not out.messages.is_terminal:
+        return work(PlainListener(out))
+    from rich.live import Live
+
+    with Live(console=out.messages, refresh_per_second=8, transient=True) as live:
+        return work(LiveListener(out, live))
+
+
+class Quiet(Listener):
+    """Warnings only."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+
+    def warn(self, message: str) -> None:
+        self._out.warn(message)

@@ -1,0 +1,57 @@
+"""`opsd presets`: list them, show one, copy one, list every key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from opsd_cli.cli.console import Output
+from opsd_cli.errors import UsageError
+from opsd_cli.resolve import key_paths, preset_names, preset_path
+
+
+def summary(name: str) -> str:
+    """A preset's first comment line."""
+    return preset_path(name).read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+
+
+def show_all(as_json: bool) -> None:
+    out = Output(as_json)
+    summaries = {name: summary(name) for name in preset_names()}
+    if not as_json:
+        width = max(map(len, summaries))
+        for name, text in summaries.items():
+            print(f"{name:<{width}}  {text}")
+    out.object(summaries)
+
+
+def show(name: str) -> None:
+    print(preset_path(name).read_text(encoding="utf-8"), end="")
+
+
+def copy(name: str, file: Path) -> None:
+    text = preset_path(name).read_text(encoding="utf-8")
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{file} exists already", "give another name") from error
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}", "give another place") from error
+    print(f"copied to {file}; use it with --config {file}")
+
+
+def keys(as_json: bool) -> None:
+    listed: dict[str, Any] = {}
+    for path, field in key_paths():
+        if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            help_text = " ".join((field.description or "").split())
+            default = field.default
+            listed[path] = {"default": default, "help": help_text}
+    if not as_json:
+        for path, entry in listed.items():
+            print(f"{path} = {json.dumps(entry['default'])}\n    {entry['help']}")
+    Output(as_json).object(listed)

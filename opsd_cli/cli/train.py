@@ -1,0 +1,158 @@
+"""`opsd train`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from opsd_cli import runs
+from opsd_cli.cli.common import Request, choose_backend, load_policy
+from opsd_cli.cli.console import Output, count, duration, percent
+from opsd_cli.cli.live import watched
+from opsd_cli.config import Config
+from opsd_cli.environment import environment
+from opsd_cli.errors import UsageError
+from opsd_cli.problems.sources import Splits, load_splits
+from opsd_cli.resolve import to_yaml
+from opsd_cli.runs import Run
+
+if TYPE_CHECKING:
+    from opsd_cli.training import TrainResult
+
+
+def run(request: Request, directory: Path | None, resume: bool) -> None:
+    """Train, and say what came of it."""
+    out = request.out
+    if resume:
+        if directory is None:
+            raise UsageError("--resume needs the run's directory", "give --out DIR")
+        if request.changes_anything:
+            raise UsageError(
+                "--resume goes on with the run's own config, which flags cannot change",
+                "leave out the other flags, or start a new run in another --out",
+            )
+        with Run.resume(directory) as opened:
+            out.note(f"backend {opened.config.backend}, as the run began")
+            _work(opened, load_splits(opened.config), out)
+        return
+    config = request.config()
+    if config.adapter is not None:
+        config = config.model_copy(update={"adapter": str(Path(config.adapter).resolve())})
+    if directory is not None:
+        runs.refuse_used(directory)
+    splits = load_splits(config)
+    if request.dry_run:
+        show_plan(config, splits, out)
+        return
+    config, choice = choose_backend(config, out)
+    with Run.create(directory, config, environment(choice.name, choice.reason)) as opened:
+        _work(opened, splits, out)
+
+
+def _work(opened: Run, splits: Splits, out: Output) -> None:
+    from opsd_cli.training import train
+
+    out.note(f"run {opened.directory}")
+    policy = load_policy(opened.config, out, trainable=True)
+    with stop_on_signal(out) as stopped:
+        result = cast(
+            "TrainResult",
+            watched(
+                out, lambda listener: train(policy, splits, opened, listener, stopped.is_set)
+            ),
+        )
+    from opsd_cli.reports import write_run_report
+
+    report = write_run_report(opened.directory)
+    show_result(result, report, out)
+    out.object(result.as_dict())
+
+
+@contextmanager
+def stop_on_signal(out: Output) -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C interrupts at once."""
+    stopped = threading.Event()
+
+    def ask(number: int, _: Any) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+        out.warn("finishing this step, then saving; press Ctrl-C again to stop at once")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def plan(config: Config, splits: Splits) -> dict[str, Any]:
+    """The most tokens a run can spend, by kind, and what it evaluates."""
+    train = config.train
+    rollouts = train.steps * train.questions_per_step * config.rollouts.per_question
+    validations = 1 + train.steps // train.evaluate_every + bool(train.steps % train.evaluate_every)
+    return {
+        "problems": {
+            "train": len(splits.train.problems),
+            "validation": len(splits.validation.problems),
+            "test": len(splits.test.problems),
+        },
+        "rollouts": rollouts,
+        "generated_tokens_at_most": rollouts * config.sampling.max_new_tokens,
+        "evaluation_rollouts_at_most": config.evaluation.samples
+        * (
+            validations * len(splits.validation.problems)
+            + 3 * len(splits.test.problems)
+            + 2 * config.preflight.problems * config.preflight.enabled
+        ),
+    }
+
+
+def show_plan(config: Config, splits: Splits, out: Output) -> None:
+    """What `--dry-run` shows."""
+    planned = plan(config, splits)
+    out.show(to_yaml(config).rstrip())
+    sizes = ", ".join(f"{size} {name}" for name, size in planned["problems"].items())
+    out.show(f"\nproblems: {sizes}")
+    out.show(
+        f"rollouts: {planned['rollouts']:,}, at most "
+        f"{planned['generated_tokens_at_most']:,} generated tokens; evaluation: at most "
+        f"{planned['evaluation_rollouts_at_most']:,} rollouts"
+    )
+    out.show("nothing was written")
+    out.object({"config": json.loads(config.model_dump_json()), "plan": planned})
+
+
+def show_result(result: TrainResult, report: Path, out: Output) -> None:
+    """The closing table."""
+    from rich.table import Table
+
+    base, best, final = (result.accuracy[name] for name in ("base", "best", "final"))
+    table = Table(title="accuracy on the test split", title_justify="left", box=None, padding=(0, 2))
+    for heading in ("", "accuracy (95% interval)", "gain"):
+        table.add_column(heading)
+    table.add_row("base", percent(base), "")
+    for name, value in ((f"best (step {result.best_step})", best), ("final", final)):
+        table.add_row(name, percent(value), f"{100 * (value.value - base.value):+.1f} points")
+    out.show(table)
+    tokens = result.tokens
+    out.show(
+        f"{result.steps} steps ({result.stopped_because}) in {duration(result.seconds)}; tokens: "
+        f"{count(tokens.generated)} generated, {count(tokens.teacher_scored)} scored by the "
+        f"teacher, {count(tokens.trained)} trained"
+    )
+    out.show(f"run: {result.run_dir}\nreport: {report}")
+    if not out.quiet:
+        out.note(
+            f"next: opsd sample --adapter {result.run_dir} --divergence\n"
+            f"      opsd eval --adapter {result.run_dir} --samples 4"
+        )
