@@ -181,8 +181,8 @@ class Train(Section):
     questions_per_step: PositiveInt = 32
     """Questions a step."""
     reduction: Literal["tokens", "sequences"] = "tokens"
-    """Mean over all tokens of a step (the paper's code), or over each rollout's tokens and then over
-    rollouts (its formula)."""
+    """Mean over all tokens of a step (the paper's code), or over each rollout's tokens and then
+    over rollouts (its formula)."""
     evaluate_every: PositiveInt = 10
     """Steps between validations."""
     checkpoint_every: PositiveInt = 10

@@ -91,16 +91,28 @@ class EvaluationDirectory:
         with (self.directory / SAMPLES).open("a", encoding="utf-8") as out:
             out.write(_line(benchmark, sample))
 
-    def regrade(self, problems: Mapping[str, Sequence[Problem]], grader: Grader) -> int:
-        """Grade every stored sample again, against the given problems; returns how many changed.
+    def regrade(self, problems: Mapping[str, Sequence[Problem]], grader: Grader) -> tuple[int, int]:
+        """Grade every stored sample of the given problems again.
 
-        `samples.jsonl` is replaced whole or not at all.
+        Returns how many changed, and how many there are. `samples.jsonl` is replaced whole or not
+        at all, and a sample of a problem that is not given is an error, not dropped.
+
+        Raises:
+            RunError: there are samples of other problems or benchmarks.
         """
+        known = {(name, problem.id) for name, members in problems.items() for problem in members}
+        for row in read_rows(self.directory / SAMPLES):
+            if (row["benchmark"], row["problem_id"]) not in known:
+                raise RunError(
+                    f"{self.directory} holds samples of {row['benchmark']}, problem "
+                    f"{row['problem_id']!r}, which is not among the problems given",
+                    "name the same --benchmark as when it was made, without --limit",
+                )
         changed = 0
         lines: list[tuple[str, Sample]] = []
         for benchmark, members in problems.items():
             golds = {problem.id: problem.answer or "" for problem in members}
-            stored = [s for s in self.samples(benchmark) if s.problem_id in golds]
+            stored = self.samples(benchmark)
             grades = grader.grade_many([(golds[s.problem_id], s.completion) for s in stored])
             for sample, grade in zip(stored, grades, strict=True):
                 now = replace(
@@ -109,7 +121,7 @@ class EvaluationDirectory:
                 changed += now != sample
                 lines.append((benchmark, now))
         write_whole(self.directory / SAMPLES, "".join(_line(*line) for line in lines))
-        return changed
+        return changed, len(lines)
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Replace `results.json`."""

@@ -67,7 +67,9 @@ def sample(
     ] = False,
     divergence: Annotated[
         bool,
-        typer.Option("--divergence", help="Colour each token by how far teacher and student differ."),
+        typer.Option(
+            "--divergence", help="Colour each token by how far teacher and student differ."
+        ),
     ] = False,
     show_prompts: Annotated[
         bool, typer.Option("--show-prompts", help="Print both roles' prompts, exactly.")
@@ -137,7 +139,9 @@ def train(
 def evaluate(
     benchmark: Annotated[
         list[str] | None,
-        typer.Option("--benchmark", "-b", metavar="NAME|FILE", help="What to measure on; repeatable."),
+        typer.Option(
+            "--benchmark", "-b", metavar="NAME|FILE", help="What to measure on; repeatable."
+        ),
     ] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", "-k", min=1, help="Completions a problem.")

@@ -26,6 +26,7 @@ def report() -> dict[str, Any]:
             "detail": capability.detail,
             "hint": capability.hint,
         }
+    choice: dict[str, str | None]
     try:
         chosen = backends.choose("auto")
         choice = {"name": chosen.name, "reason": chosen.reason}

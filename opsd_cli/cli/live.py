@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from opsd_cli.cli.console import Output, count, duration, percent
 from opsd_cli.events import EvaluationRow, Listener, StepRow
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.live import Live
 
+Result = TypeVar("Result")
 BARS = "▁▂▃▄▅▆▇█"
 #: Off a terminal, at most one line a step in so many seconds.
 PLAIN_SECONDS = 5.0
@@ -119,9 +120,7 @@ class LiveListener(PlainListener):
                 ProgressBar(row.steps, row.step),
                 f"{row.step}/{row.steps}",
             )
-        bars.add_row(
-            Text(name, style="dim"), ProgressBar(max(1, total), done), f"{done}/{total}"
-        )
+        bars.add_row(Text(name, style="dim"), ProgressBar(max(1, total), done), f"{done}/{total}")
         if row is None:
             return Group(bars)
         left = (row.steps - row.step) * row.seconds / max(1, row.step)
@@ -151,7 +150,7 @@ class LiveListener(PlainListener):
         return f"{self._validations[-1]:.1%} (best {max(self._validations):.1%})"
 
 
-def watched(out: Output, work: Callable[[Listener], object]) -> object:
+def watched(out: Output, work: Callable[[Listener], Result]) -> Result:
     """Call `work` with the listener that fits where messages go."""
     if out.quiet:
         return work(Quiet(out))

@@ -49,7 +49,9 @@ Model = Annotated[
 ]
 Adapter = Annotated[
     str | None,
-    typer.Option("--adapter", metavar="DIR", help="A LoRA adapter's folder, or a run's (its best)."),
+    typer.Option(
+        "--adapter", metavar="DIR", help="A LoRA adapter's folder, or a run's (its best)."
+    ),
 ]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where to write; a new directory.")

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from opsd_cli import runs
 from opsd_cli.cli.common import Request, choose_backend, load_policy
@@ -60,11 +60,8 @@ def _work(opened: Run, splits: Splits, out: Output) -> None:
     out.note(f"run {opened.directory}")
     policy = load_policy(opened.config, out, trainable=True)
     with stop_on_signal(out) as stopped:
-        result = cast(
-            "TrainResult",
-            watched(
-                out, lambda listener: train(policy, splits, opened, listener, stopped.is_set)
-            ),
+        result = watched(
+            out, lambda listener: train(policy, splits, opened, listener, stopped.is_set)
         )
     from opsd_cli.reports import write_run_report
 
@@ -137,7 +134,9 @@ def show_result(result: TrainResult, report: Path, out: Output) -> None:
     from rich.table import Table
 
     base, best, final = (result.accuracy[name] for name in ("base", "best", "final"))
-    table = Table(title="accuracy on the test split", title_justify="left", box=None, padding=(0, 2))
+    table = Table(
+        title="accuracy on the test split", title_justify="left", box=None, padding=(0, 2)
+    )
     for heading in ("", "accuracy (95% interval)", "gain"):
         table.add_column(heading)
     table.add_row("base", percent(base), "")

@@ -347,9 +347,7 @@ def _degrees_to_radians(text: str) -> str:
         return text
     if not _TRIGONOMETRIC.search(text):
         return text.replace("^\\circ", "")
-    return re.sub(
-        r"(\\frac\{\d+\}\{\d+\}|\d+|[A-Za-z])\s*\^\\circ", r"{\\frac{\1\\pi}{180}}", text
-    )
+    return re.sub(r"(\\frac\{\d+\}\{\d+\}|\d+|[A-Za-z])\s*\^\\circ", r"{\\frac{\1\\pi}{180}}", text)
 
 
 @lru_cache(maxsize=256)

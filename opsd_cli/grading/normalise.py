@@ -71,7 +71,24 @@ _RULES = tuple((re.compile(pattern), new) for pattern, new in _SIMPLE)
 _TEXT = (
     r"\\(?:text(?:bf|it|rm|tt|sf|sc|normal|up)?|emph|[mh]box|mathrm|mathsf|mathtt|operatorname\*?)"
 )
-_FUNCTIONS = frozenset(["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "log", "ln", "exp", "gcd", "lcm"])
+_FUNCTIONS = frozenset(
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "log",
+        "ln",
+        "exp",
+        "gcd",
+        "lcm",
+    ]
+)
 _CONTENTS = r"\\(?:boxed|fbox|mathbf|mathit|boldsymbol|bm|pmb|underline|ensuremath|mathord)"
 _SPACED_GROUPS = re.compile(
     r"(?<![\d.,])([1-9]\d{0,2})((?:(?:(?<!\\)\\[,;: ]|[ ])\s*\d{3})+)(?!\d|\s*/)"
@@ -81,9 +98,7 @@ _REPEATING = re.compile(
     r"(?<![\d.])(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))|\((\d+)\))"
 )
 _SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])")
-_MIXED = re.compile(
-    r"(?<![\w.^}\)\]!/|])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}(?!\s*[\^!\d])"
-)
+_MIXED = re.compile(r"(?<![\w.^}\)\]!/|])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}(?!\s*[\^!\d])")
 _MIXED_SLASH = re.compile(r"(?<![\w.^}\)\]!/|])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\w.^!])")
 _CONJUNCTION = re.compile(r"\s*,?\s*(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])\s*")
 _SEPARATOR_IN_TEXT = re.compile(r"\s*(?:,?\s*\b(?:and|or)\b|,)\s*")
@@ -190,7 +205,9 @@ def _rewrite(text: str, command: str, change: Callable[[str], str]) -> str:
         end = group_end(text, match.end())
         if end is None:
             break
-        out += text[i : match.start()] + change(_rewrite(text[match.end() + 1 : end], command, change))
+        out += text[i : match.start()] + change(
+            _rewrite(text[match.end() + 1 : end], command, change)
+        )
         i = end + 1
     return out + text[i:]
 
@@ -202,7 +219,11 @@ def _text(inner: str) -> str:
     plain = inner.strip()
     if not plain or plain in (",", ";", ":", "."):
         return inner
-    if _MATHS_IN_TEXT.fullmatch(plain) or plain in ("e", "i", "d", "\\$", "%", "\\%") or "\\" in plain:
+    if (
+        _MATHS_IN_TEXT.fullmatch(plain)
+        or plain in ("e", "i", "d", "\\$", "%", "\\%")
+        or "\\" in plain
+    ):
         return f" {plain} "
     if plain in ("percent", "pct"):
         return r"\%"
