@@ -81,14 +81,28 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
 
 
 def parse_set(assignment: str) -> Tree:
-    """`a.b=value` as a nested mapping; the value is YAML."""
+    """`a.b=value` as a nested mapping.
+
+    The value is YAML, but that of a key that holds text is taken as it stands, braces and all;
+    `null` and an empty value are null either way.
+    """
     key, equals, value = assignment.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {assignment!r} is not key=value", "write --set train.steps=50")
-    tree: Any = read_yaml(value, f"--set {key.strip()}") if value.strip() else None
-    for part in reversed(key.strip().split(".")):
+    key, value = key.strip(), value.strip()
+    tree: Any = None
+    if _holds_text(key):
+        tree = None if value in ("", "null") else value
+    elif value:
+        tree = read_yaml(value, f"--set {key}")
+    for part in reversed(key.split(".")):
         tree = {part: tree}
     return tree
+
+
+def _holds_text(key: str) -> bool:
+    field = dict(key_paths()).get(key)
+    return field is not None and field.annotation in (str, str | None)
 
 
 def key_paths(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -73,7 +73,7 @@ class AdapterOptimizer:
         self._adamw.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """`step`, `exp_avg.*`, `exp_avg_sq.*`, `ema.*`, on the CPU; moments after the first step."""
+        """`step`, `exp_avg.*`, `exp_avg_sq.*`, `ema.*` on the CPU; no moments before a step."""
         state: dict[str, Tensor] = {"step": torch.tensor(0.0)}
         for name, parameter in self.parameters.items():
             moments = self._adamw.state.get(parameter)

@@ -54,6 +54,7 @@ _SIMPLE: tuple[tuple[str, str], ...] = (
     (r"\\(?:varnothing|O)(?![A-Za-z])", r"\\emptyset"),
     (r"\\(?:simeq|approxeq|thickapprox)(?![A-Za-z])", r"\\approx "),
     (r"\\degree(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ "),
+    (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\{,\}", ","),
     (r"\{:\}", ":"),
     (r"(?<!\\)\\!", ""),
@@ -101,7 +102,7 @@ _SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])")
 _MIXED = re.compile(r"(?<![\w.^}\)\]!/|])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}(?!\s*[\^!\d])")
 _MIXED_SLASH = re.compile(r"(?<![\w.^}\)\]!/|])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\w.^!])")
 _CONJUNCTION = re.compile(r"\s*,?\s*(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])\s*")
-_SEPARATOR_IN_TEXT = re.compile(r"\s*(?:,?\s*\b(?:and|or)\b|,)\s*")
+_SEPARATOR_IN_TEXT = re.compile(r"\s*(?:,?\s*\b(?:and|or)\b|,(?!\d{3}))\s*")
 _MATHS_IN_TEXT = re.compile(r"[-+\d.,/:=()\s]*\d[-+\d.,/:=()\s]*")
 
 
@@ -132,7 +133,7 @@ def normalise(text: str) -> str:
     text = _arguments(text)
     text = _MIXED_SLASH.sub(_mixed, text)
     text = _MIXED.sub(_mixed, text)
-    text = re.sub(r"\s+", " ", text).strip().rstrip(".,;").strip()
+    text = re.sub(r"\s+", " ", text).strip().rstrip(".,;\\ ")
     return ", ".join(_plus_minus(item) for item in split_top(text))
 
 
@@ -229,12 +230,12 @@ def _text(inner: str) -> str:
         return r"\%"
     if plain in _FUNCTIONS:
         return f"\\{plain} "
-    number = re.match(r"([-+]?\d[\d,]*(?:\.\d+)?)\s+(?=[A-Za-z])", plain)
-    if number:
-        return rf" {number[1]} \text{{{plain[number.end() :]}}}"
     parts = _SEPARATOR_IN_TEXT.split(plain)
     if len(parts) > 1:
         return ", ".join(_text(part) for part in parts)
+    number = re.match(r"([-+]?\d[\d,]*(?:\.\d+)?)\s+(?=[A-Za-z])", plain)
+    if number:
+        return rf" {number[1]} \text{{{plain[number.end() :]}}}"
     return rf"\text{{{plain}}}"
 
 

@@ -16,7 +16,7 @@ _SPELLINGS = {
     "millimetre": "mm millimetre millimeter", "kilometre": "km kilometre kilometer",
     "inch": "in inch inche", "foot": "ft foot feet", "yard": "yd yard", "mile": "mi mile",
     "gram": "g gm gram gramme", "kilogram": "kg kilogram kilo", "milligram": "mg milligram",
-    "pound": "lb pound", "ounce": "oz ounce", "ton": "ton tonne",
+    "pound": "lb £ pound", "ounce": "oz ounce", "ton": "ton tonne",
     "litre": "l litre liter", "millilitre": "ml millilitre milliliter",
     "gallon": "gal gallon", "quart": "quart", "pint": "pint", "cup": "cup", "acre": "acre",
     "second": "s sec second", "minute": "min minute", "hour": "h hr hour",
@@ -34,6 +34,9 @@ _CANONICAL = {
     spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings.split()
 }
 _CANONICAL |= {"mph": "mile / hour", "kph": "kilometre / hour", "kmph": "kilometre / hour"}
+
+#: Units that are one sign and stand behind the number; money may stand before it as well.
+SIGNS = frozenset("%$€£¥₹¢")
 
 #: Words that multiply. A dozen aside they are powers of ten.
 SCALES = {
@@ -81,7 +84,7 @@ BARE_UNIT = re.compile(
     re.IGNORECASE,
 )
 
-_TOKEN = re.compile(r"°[cf]\b|[a-z$¢€₹°]+(?:\.[a-z]\b\.?)?|-?\d+|/")
+_TOKEN = re.compile(r"°[cf]\b|[a-z$¢€£₹°]+(?:\.[a-z]\b\.?)?|-?\d+|/")
 
 
 @cache

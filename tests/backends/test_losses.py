@@ -109,7 +109,7 @@ def test_any_ragged_batch_equals_the_dense_one(
     policy.load_adapter(folder)
     student = oracle.dense(model_folder("llama"), folder)
     batch = DivergenceBatch(items, DivergenceSpec("jsd"), "initial")
-    values, loss = dense_loss(batch, student, oracle.dense(model_folder("llama")))
+    _, loss = dense_loss(batch, student, oracle.dense(model_folder("llama")))
     report = policy.accumulate(batch)
     assert [len(t.value) for t in report.tokens] == [len(i.completion) for i in items]
     assert report.loss == pytest.approx(float(loss.detach()), rel=1e-4, abs=1e-6)
@@ -124,7 +124,10 @@ def test_top_k_with_tail_reaches_the_loss(load: Load, model_folder, adapter_fold
     policy.load_adapter(folder)
     spec = DivergenceSpec("reverse_kl", top_k=4, tail=True)
     report = policy.measure(DivergenceBatch(ITEMS, spec, "initial"))
-    student, teacher = oracle.Dense(model_folder("qwen3"), folder), oracle.dense(model_folder("qwen3"))
+    student, teacher = (
+        oracle.Dense(model_folder("qwen3"), folder),
+        oracle.dense(model_folder("qwen3")),
+    )
     for item, tokens in zip(ITEMS, report.tokens, strict=True):
         wanted = evaluate(
             student.logits(item.student_prompt, item.completion).detach().numpy(),
@@ -268,7 +271,10 @@ def test_scores_equal_the_dense_log_probabilities(
     folder = adapter_folder(family)
     policy = load(family)
     policy.load_adapter(folder)
-    student, teacher = oracle.Dense(model_folder(family), folder), oracle.dense(model_folder(family))
+    student, teacher = (
+        oracle.Dense(model_folder(family), folder),
+        oracle.dense(model_folder(family)),
+    )
     for role, model, temperature in (("student", student, 1.0), ("teacher", teacher, 1.7)):
         found = policy.score(PAIRS, role=role, teacher="initial", temperature=temperature)
         for (prompt, completion), scores in zip(PAIRS, found, strict=True):
@@ -323,7 +329,7 @@ def test_moving_average_is_that_of_the_weights(
     policy = load(teacher={"weights": "ema", "ema_decay": 0.6})
     policy.save_adapter(tmp_path / "0")
     average = oracle.weights(tmp_path / "0")
-    for index in range(3):
+    for _ in range(3):
         step(policy, "ema")
         policy.save(tmp_path / "now")
         now = oracle.weights(tmp_path / "now")

@@ -56,6 +56,16 @@ def test_small_rates_are_numbers() -> None:
     assert resolve(None, ["optimizer.learning_rate=1e-4"]).optimizer.learning_rate == 1e-4
 
 
+def test_text_is_taken_as_it_stands() -> None:
+    config = resolve(
+        None,
+        ["prompts.student.template={question}: {}", "data.test=7", "prompts.student.system=null"],
+    )
+    assert config.prompts.student.template == "{question}: {}"
+    assert config.data.test == "7"
+    assert config.prompts.student.system is None
+
+
 def test_every_key_has_a_help_text() -> None:
     assert [path for path, field in key_paths() if not field.description] == []
 

@@ -127,9 +127,7 @@ def test_few_pairs_start_one_worker() -> None:
         pool.close()
 
 
-def test_a_worker_is_replaced_after_its_share(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_is_replaced_after_its_share(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "PAIRS_PER_WORKER", 3)
     pids = ask(pool, *["who"] * 6)
     assert len(set(pids[:3])) == len(set(pids[3:])) == 1
