@@ -33,7 +33,7 @@ DEADLINE_SECONDS = 10.0
 #: More would help only where nearly every answer needs parsing.
 MOST_WORKERS = 4
 
-_INTEGER = re.compile(r"([-+]?)0*([0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3})+)")
+_INTEGER = re.compile(r"([-+]?)([0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3})+)")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,9 @@ _BARE_BOX = re.compile(r"\s+([-+]?[0-9][0-9,./]*(?<![,.]))")
 _HASHES = re.compile(r"^\s*####[ \t]*(\S.*)$")
 _MARKER = re.compile(r"(?i)\banswer[\s*_]*(?:\bis\b|:|=)[\s*_:]*(?P<rest>.*)$")
 _HEADING = re.compile(r"(?i)^[\s#*_]*(?:the\s+)?(?:final\s+)?answer(?:\s+is)?[\s*_]*:?[\s*_]*$")
+#: A line longer than this is no heading, and only its end can announce an answer. The patterns
+#: above would take time quadratic in its spaces.
+_LONGEST_LINE = 400
 #: A bare answer longer than this, or of more words, is a sentence.
 _LONGEST_BARE = 120
 _MOST_WORDS = 3
@@ -78,11 +81,13 @@ def _marked(text: str) -> str | None:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return None
-    for pattern, group in ((_HASHES, 1), (_MARKER, "rest")):
-        found = pattern.search(lines[-1])
-        if found and _clean(found[group]):
-            return _clean(found[group])
-    if len(lines) > 1 and _HEADING.match(lines[-2]):
+    hashes = _HASHES.match(lines[-1])
+    if hashes and _clean(hashes[1]):
+        return _clean(hashes[1])
+    marker = _MARKER.search(lines[-1][-_LONGEST_LINE:])
+    if marker and _clean(marker["rest"]):
+        return _clean(marker["rest"])
+    if len(lines) > 1 and len(lines[-2]) <= _LONGEST_LINE and _HEADING.match(lines[-2]):
         return _clean(lines[-1]) or None
     return None
 

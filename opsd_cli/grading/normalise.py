@@ -35,7 +35,7 @@ _SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉₋"
 _DIGITS = "0123456789-"
 
 _SIMPLE: tuple[tuple[str, str], ...] = (
-    (r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|centering|checkmark)(?![A-Za-z])", ""),
+    (r"\\(?:(?:display|text|script)style|(?:no)?limits|centering|checkmark)(?![A-Za-z])", ""),
     (r"\\(?:left|right|middle)\s*\.", ""),
     (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z])", ""),
     (r"\\[dtc]frac(?![A-Za-z])|\\(?:nice|s|flat)frac(?![A-Za-z])", r"\\frac"),

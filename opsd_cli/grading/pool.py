@@ -34,7 +34,7 @@ from pathlib import Path
 from opsd_cli.errors import OpsdError
 
 #: Starting takes one or two seconds on an idle machine; this is for one that is very busy.
-START_UP_SECONDS = 120.0
+START_UP_SECONDS = 300.0
 WORKER = (sys.executable, "-P", "-m", "opsd_cli.grading.worker")
 #: Pairs after which a worker is replaced, so that what sympy keeps in its caches cannot pile up.
 PAIRS_PER_WORKER = 2000

@@ -82,9 +82,9 @@ def bare(text: str) -> str:
 def unname(text: str, other: str) -> tuple[str, str]:
     r"""A name that a text gives to what follows, and what follows.
 
-    That is `(x,y)` of `(x,y)=(1,2)`. The name in `x = 5` or `f(3) = 5` is left to math-verify, which
-    compares equations, unless the `other` text has no relation at all. Membership, `x \in [0,1]`,
-    names nothing.
+    That is `(x,y)` of `(x,y)=(1,2)`. The name in `x = 5` or `f(3) = 5` is left to math-verify,
+    which compares equations, unless the `other` text has no relation at all. Membership, as in
+    `x \in [0,1]`, names nothing.
     """
     if member := _MEMBER.match(text):
         return "", text[member.end() :]

@@ -47,32 +47,11 @@ SCALES = {
 #: With one of these the words are part of the answer, not its unit.
 SENSE_WORDS = frozenset(
     [
-        "no",
-        "not",
-        "never",
-        "or",
-        "and",
-        "if",
-        "when",
-        "unless",
-        "for",
-        "except",
-        "false",
-        "wrong",
-        "incorrect",
-        "than",
-        "least",
-        "most",
-        "over",
-        "under",
-        "above",
-        "below",
-        "about",
-        "only",
-        "mod",
-        "modulo",
+        "no", "not", "never", "or", "and", "if", "when", "unless", "for", "except", "false",
+        "wrong", "incorrect", "than", "least", "most", "over", "under", "above", "below", "about",
+        "only", "mod", "modulo",
     ]
-)
+)  # fmt: skip
 
 #: Bare unit names that can follow a number without \text: two letters or more, else a variable.
 _BARE = "|".join(

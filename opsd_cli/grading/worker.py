@@ -7,8 +7,9 @@ these plain values crosses, since even printing a parsed expression can take min
 What the process does for its own safety:
 
 * standard output is moved out of reach first, so that no stray print can be taken for a grade;
-* math_verify is imported, and sympy made to import what it imports late, before the first line,
-  "ready", is written: none of it is counted against a pair;
+* a few pairs are graded before the first line, "ready", is written. What sympy imports late is then
+  imported, and counted against no pair; and a worker that grades them wrong does not start, since
+  the comparison survives every exception and would otherwise give plausible nonsense to the end;
 * on Linux the address space is limited, so that a huge number ends in this process's death and not
   the machine's (macOS does not enforce the limit; there the deadline alone holds);
 * the kernel is asked for SIGALRM some seconds after the deadline, with its default action. The
@@ -32,7 +33,11 @@ MEMORY_LIMIT = 2 * 1024**3
 #: What the kernel waits beyond the deadline before it ends a process that nobody supervises.
 ORPHAN_SECONDS = 5
 #: Pairs that reach the parser, simplify, solve and the sets, which import for half a second.
-WARM_UP = (("x^2+2x+3", "(x+1)^2+2"), ("1<x<2", "[1,2]"))
+WARM_UP = (
+    ("x^2+2x+3", "(x+1)^2+2", "correct"),
+    ("1<x<2", "[1,2]", "wrong"),
+    (r"\frac{1}{2} \text{ cm}", "0.5", "correct"),
+)
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -72,8 +77,9 @@ def main() -> None:
     from opsd_cli.grading.compare import compare
 
     _bound_memory()
-    for gold, answer in WARM_UP:
-        compare(gold, answer)
+    for gold, answer, expected in WARM_UP:
+        if (found := compare(gold, answer)) != expected:
+            raise RuntimeError(f"{answer!r} for {gold!r} is graded {found}, not {expected}")
     send({"status": "ready"})
     # Up to here standard error tells why a start failed; from here it is only noise.
     os.dup2(1, 2)

@@ -1,0 +1,8 @@
+"""What a person reads after a run: one page, self-contained, and a picture of it."""
+
+from __future__ import annotations
+
+from opsd_cli.reports.picture import write_picture
+from opsd_cli.reports.run_report import write_run_report
+
+__all__ = ["write_picture", "write_run_report"]

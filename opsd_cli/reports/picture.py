@@ -1,0 +1,48 @@
+"""The picture of a run: accuracy against generated tokens, as a PNG."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from opsd_cli import runs
+
+
+def write_picture(run_dir: Path, out: Path) -> Path:
+    """Draw validation accuracy over tokens with its interval, and test accuracy before and after.
+
+    Raises:
+        FileNotFoundError: the run has not finished.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    result = json.loads((run_dir / runs.RESULT).read_text(encoding="utf-8"))
+    rows = [r for r in runs.read_rows(run_dir / runs.EVALUATIONS) if r["split"] == "validation"]
+    tokens = [row["generated"] / 1000 for row in rows]
+    figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
+    low, high = ([100 * row["accuracy"][edge] for row in rows] for edge in ("low", "high"))
+    axes.fill_between(tokens, low, high, alpha=0.15, linewidth=0)
+    values = [100 * row["accuracy"]["value"] for row in rows]
+    axes.plot(tokens, values, marker="o", label="validation (95% interval)")
+    test = {name: 100 * result["accuracy"][name]["value"] for name in ("base", "best")}
+    best_at = next(
+        t for t, row in zip(tokens, rows, strict=True) if row["step"] == result["best_step"]
+    )
+    axes.axhline(test["base"], color="0.5", linestyle="--", linewidth=1)
+    axes.annotate(
+        f"base model on test: {test['base']:.1f}%", (tokens[-1], test["base"]),
+        ha="right", va="bottom", color="0.35",
+    )  # fmt: skip
+    axes.plot([best_at], [test["best"]], marker="*", markersize=16, color="C1", linestyle="none",
+              label=f"best checkpoint on test: {test['best']:.1f}%")  # fmt: skip
+    axes.set_xlabel("thousand tokens generated")
+    axes.set_ylabel("accuracy, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.12))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=150)
+    pyplot.close(figure)
+    return out
