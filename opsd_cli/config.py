@@ -41,9 +41,9 @@ class Data(Section):
     train: str | None = None
     """Problems to learn from: `embedded`, or a JSONL, JSON, CSV or Parquet file."""
     validation: str | None = None
-    """Problems that choose the best checkpoint; by default held out from `train`."""
+    """Problems that choose the best checkpoint; by default held out from `train`'s file."""
     test: str | None = None
-    """Problems that are reported and never chosen on; by default held out from `train`."""
+    """Problems that are reported and never chosen on; by default held out from `train`'s file."""
     columns: Columns = Columns()
     """Which columns of a file hold what."""
     limit: PositiveInt | None = None

@@ -1,0 +1,122 @@
+"""Forty-odd ways to get it wrong: what is typed, what lies there, and what comes back.
+
+One table serves the test and `docs/errors.md`, which `python -m tests.opsd_cli.cli.bad_input`
+prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+GOOD = "".join(
+    f'{{"question": "{n} + 1", "solution": "{n} + 1 = {n + 1}", "answer": "{n + 1}"}}\n'
+    for n in range(40)
+)
+RUN = "seed: 0\n"
+TINY = {"good.jsonl": GOOD}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A mistake. `says` and `hints` are parts of the two lines; `files` lie in the directory."""
+
+    command: str
+    code: int
+    says: str
+    hints: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+CASES = [
+    # the command line
+    Case("trian", 2, "no such command 'trian'", "--help"),
+    Case("train --stes 3", 2, "no such option: --stes", "--help"),
+    Case("train --seed many", 2, "should be a valid integer"),
+    Case("train --seed", 2, "requires an argument"),
+    Case("train extra", 2, "unexpected extra argument"),
+    Case("sample --n 0", 2, "greater than or equal to 1"),
+    Case("eval --limit 0", 2, "greater than or equal to 1"),
+    # configs
+    Case("train --config nosuch.yaml", 2, "cannot read config nosuch.yaml", "YAML"),
+    Case("train --config embeded", 2, "neither a preset nor a file", "did you mean 'embedded'"),
+    Case("train --config bad.yaml", 2, "bad.yaml, line", "", {"bad.yaml": "seed: [1\n"}),
+    Case("train --config list.yaml", 2, "not a mapping", "", {"list.yaml": "- 1\n"}),
+    Case("train --config p.yaml", 2, "no preset 'x'", "opsd presets", {"p.yaml": "preset: x\n"}),
+    Case("train --config k.yaml", 2, "unknown config key 'train.stpes'", "'train.steps'",
+         {"k.yaml": "train: {stpes: 3}\n"}),
+    Case("train --config data", 2, "cannot read config data", "YAML", {"data/x": ""}),
+    Case("train --set train.steps", 2, "is not key=value", "--set train.steps=50"),
+    Case("train --set train.setps=3", 2, "unknown config key", "did you mean 'train.steps'"),
+    Case("train --set train.steps=0", 2, "train.steps: input should be greater than 0"),
+    Case("train --set train.steps=ten", 2, "train.steps: input should be a valid integer"),
+    Case("train --set divergence.kind=kl", 2, "divergence.kind", "forward_kl"),
+    Case("train --set divergence.beta=2", 2, "divergence.beta", "JSD"),
+    Case("train --set optimizer.learning_rate=-1", 2, "greater than 0", "AdamW"),
+    Case("train --set lora.dropout=1", 2, "lora.dropout: input should be less than 1"),
+    Case("train --set prompts.student.template=hi", 2, "exactly once", "{question}"),
+    Case("train --set teacher.weights=old", 2, "teacher.weights", "weights"),
+    Case("train --set seed=-1", 2, "seed: input should be greater than or equal to 0"),
+    Case("train --set rollouts.engine=vllm", 2, "rollouts.engine", "engine"),
+    Case("train --method grpo", 2, "method: input should be 'opsd'"),
+    Case("train --set train.questions_per_step=50 --set data.train=good.jsonl", 2,
+         "only 32 training problems", "32 or fewer", TINY),
+    # backends
+    Case("train --backend tpu", 2, "backend", "Where to run"),
+    Case("train --backend mlx", 3, "backend 'mlx' is missing", "--backend cpu"),
+    # problems
+    Case("train --model some/model", 2, "data.train is not set", "--set data.train=problems.jsonl"),
+    Case("train --set data.train=nosuch.jsonl", 2, "nosuch.jsonl"),
+    Case("train --set data.train=notes.txt", 2, "notes.txt", "", {"notes.txt": "hello"}),
+    Case("train --set data.train=empty.jsonl", 2, "empty.jsonl", "", {"empty.jsonl": ""}),
+    Case("train --set data.train=torn.jsonl", 2, "line 41", "", {"torn.jsonl": GOOD + '{"question'}),
+    Case("train --set data.train=few.jsonl", 2, "too few to hold out", "data.validation",
+         {"few.jsonl": "".join(GOOD.splitlines(True)[:5])}),
+    Case("train --set data.train=good.jsonl --set data.columns.solution=solutoin", 2,
+         "solutoin", "did you mean", TINY),
+    Case("train --set data.train=bare.jsonl", 2, "solution", "", {"bare.jsonl": '{"question": "1+1"}\n'}),
+    Case("train --set data.train=good.jsonl --set data.test=good.jsonl", 2, "share", "unseen", TINY),
+    Case("eval --benchmark aime99", 2, "aime99"),
+    Case("eval --benchmark good.jsonl --benchmark good.jsonl", 2, "named twice", "once", TINY),
+    # runs
+    Case("train --out used", 2, "already holds a run", "--resume", {"used/config.yaml": RUN}),
+    Case("train --out full", 2, "full is not empty", "empty directory", {"full/thesis.tex": "x"}),
+    Case("train --out file", 2, "file is a file", "directory", {"file": "x"}),
+    Case("train --resume", 2, "--resume needs the run's directory", "--out DIR"),
+    Case("train --resume --out nosuch", 2, "nosuch is not a run", "directory of the run"),
+    Case("train --resume --out used --seed 3", 2, "flags cannot change", "another --out",
+         {"used/config.yaml": RUN}),
+    Case("eval --out full", 2, "full is not empty", "empty directory", {"full/thesis.tex": "x"}),
+    Case("eval --resume", 2, "--resume needs the evaluation's directory", "--out DIR"),
+    Case("eval --regrade", 2, "--regrade needs the evaluation's directory", "--out DIR"),
+    Case("eval --regrade --out full", 2, "full is not an evaluation", "", {"full/x": "x"}),
+    # adapters
+    Case("eval --adapter nosuch", 2, "no adapter at nosuch", "folder"),
+    Case("eval --adapter full", 2, "full holds no adapter", "adapter_config.json", {"full/x": ""}),
+    # sample
+    Case("sample hello --divergence", 2, "--divergence needs a reference", "--solution"),
+    Case("sample hello --privileged", 2, "--privileged needs a reference", "--solution"),
+    Case("sample hello --file good.jsonl", 2, "both given", "one of them", TINY),
+    Case("sample --solution 4", 2, "belongs to a typed question", "type the question"),
+    Case("sample --from tset", 2, "no split 'tset'", "train, validation, test"),
+    Case("sample ''", 2, "the question is empty", "type a question"),
+    # presets
+    Case("presets show embeded", 2, "no preset 'embeded'", "did you mean 'embedded'"),
+    Case("presets copy embedded mine.yaml", 2, "mine.yaml exists", "another name",
+         {"mine.yaml": "seed: 1\n"}),
+    Case("presets copy embedded no/such/place.yaml", 2, "cannot write", "another place"),
+]  # fmt: skip
+
+
+def main() -> None:
+    print("# What goes wrong, and what is said\n")
+    print("Each was typed; the first line names what is wrong, the second what to do. Nothing is")
+    print("written or lost. `tests/opsd_cli/cli/test_bad_input.py` checks every row.\n")
+    print("| typed | exit code | says | hints |\n|---|---|---|---|")
+    for case in CASES:
+        cells = (f"`opsd {case.command}`", str(case.code), case.says, case.hints)
+        print("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+
+
+if __name__ == "__main__":
+    main()

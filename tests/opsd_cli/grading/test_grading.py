@@ -1,0 +1,196 @@
+"""The grader as its callers use it, with real workers: the acceptance pairs, bombs, threads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import opsd_cli.grading as grading
+from opsd_cli.errors import UsageError
+from opsd_cli.grading import Grade, Grader, grade_many
+from opsd_cli.grading.pool import Pool
+
+DATA = Path(__file__).parents[2] / "data"
+ROOT = Path(__file__).parents[3]
+#: Shared by the tests of right and wrong, so generous that a busy machine changes no status.
+GENEROUS = 120.0
+
+
+def read(name: str) -> list[dict]:
+    return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[Grader]:
+    with Grader(GENEROUS, workers=1) as made:
+        yield made
+
+
+def graded(grader: Grader, name: str) -> list[tuple[dict, Grade]]:
+    rows = read(name)
+    grades = grader.grade_many([(row["gold"], row["prediction"]) for row in rows])
+    return list(zip(rows, grades, strict=True))
+
+
+def test_the_shared_pairs(grader: Grader) -> None:
+    found = graded(grader, "grading_pairs.jsonl")
+    assert [row["name"] for row, grade in found if grade.correct != row["correct"]] == []
+
+
+def test_pairs_meant_to_mislead(grader: Grader) -> None:
+    found = graded(grader, "grading_extra.jsonl")
+    assert [row["name"] for row, grade in found if grade.correct > row["correct"]] == []
+    assert [row["name"] for row, grade in found if grade.correct < row["correct"]] == []
+    stated = [(row["name"], row["status"], grade.status) for row, grade in found if "status" in row]
+    assert [case for case in stated if case[1] != case[2]] == []
+
+
+def test_the_fast_path_agrees_with_the_worker(grader: Grader) -> None:
+    rows = read("grading_pairs.jsonl") + read("grading_extra.jsonl")
+    rows += [
+        {"gold": gold, "prediction": prediction}
+        for gold in ("0", "-7", "007", "1,234", "12345678901234567890")
+        for prediction in ("0", "-0", "+7", "7", "1234", "1,234", "12345678901234567891")
+    ]
+    settled = []
+    for row in rows:
+        gold = grading.gold_answer(row["gold"])
+        answer = grading.completion_answer(row["prediction"])
+        if gold and answer and (status := grading._settle(gold, answer)):
+            settled.append(((gold, answer), status))
+    assert len(settled) > 60
+    slow = grader._pool.statuses([pair for pair, _ in settled], GENEROUS)
+    assert [(pair, status) for pair, status in settled] == [
+        (pair, status) for (pair, _), status in zip(settled, slow, strict=True)
+    ]
+
+
+BOMBS = {
+    "tower": r"\boxed{9^{9^{9^9}}}",
+    "factorial": r"\boxed{1000000000!}",
+    "long expression": r"\boxed{" + "1+" * 100_000 + "1}",
+}
+HARMLESS = {
+    "braces": r"\boxed{" + "{" * 500 + "7" + "}" * 500 + "}",
+    "fractions": r"\boxed{" + r"\frac{1}{" * 500 + "7" + "}" * 500 + "}",
+    "long completion": "and so on, " * 20_000 + r"\boxed{8}",
+}
+
+
+def test_every_bomb_ends_by_the_deadline_and_the_next_grade_is_right() -> None:
+    pairs = [("7", bomb) for bomb in BOMBS.values()]
+    with Grader(deadline_seconds=1.0, workers=2) as grader:
+        grades = grader.grade_many(pairs)
+        grader.deadline_seconds = GENEROUS
+        after = grader.grade_many([(r"\frac{1}{2}", r"\boxed{0.5}"), ("x", r"\boxed{x+1}")])
+    assert {grade.status for grade in grades} <= {"timeout", "crashed"}
+    assert [grade.status for grade in after] == ["correct", "wrong"]
+
+
+def test_deep_and_long_texts_do_no_harm(grader: Grader) -> None:
+    pairs = [("7", text) for text in HARMLESS.values()] + [(r"\frac{1}{2}", r"\boxed{0.5}")]
+    *grades, after = grader.grade_many(pairs)
+    assert grades[2].status == "wrong" and grades[2].answer == "8"
+    assert all(grade.status != "no_answer" for grade in grades)
+    assert after.correct
+
+
+def test_any_thread_may_grade(grader: Grader) -> None:
+    found: list[Grade] = []
+    thread = threading.Thread(
+        target=lambda: found.extend(grader.grade_many([("x+1", r"\boxed{1+x}")]))
+    )
+    thread.start()
+    thread.join()
+    assert [grade.status for grade in found] == ["correct"]
+
+
+def test_a_script_without_a_main_guard_works_from_any_directory(tmp_path: Path) -> None:
+    # The directory holds a module that the worker must not import in place of the library's, and
+    # the package is found only by a changed sys.path.
+    (tmp_path / "sympy.py").write_text("raise SystemExit('the wrong sympy')\n")
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys\nsys.path.append({str(ROOT)!r})\n"
+        "from opsd_cli.grading import grade_many\n"
+        "pairs = [(r'\\frac{1}{2}', r'\\boxed{0.5}'), ('x', r'\\boxed{x+1}')]\n"
+        "print([grade.status for grade in grade_many(pairs, deadline_seconds=120)])\n"
+        "heavy = {'sympy', 'math_verify', 'numpy', 'pydantic', 'torch'} & set(sys.modules)\n"
+        "print(sorted(heavy))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["['correct', 'wrong']", "[]"]
+
+
+@pytest.fixture
+def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> list[str]:
+        raise AssertionError("a worker was asked")
+
+    monkeypatch.setattr(Pool, "statuses", refuse)
+
+
+@pytest.mark.usefixtures("no_worker")
+def test_plain_integers_and_equal_texts_need_no_worker() -> None:
+    pairs = [
+        ("42", r"\boxed{42}"),
+        ("42", "The answer is 43."),
+        ("073", r"\boxed{73}"),
+        ("#### 1,234", r"\boxed{1234}"),
+        (r"$2\sqrt{3}$", r"\boxed{2\sqrt{3}}"),
+        ("42", r"\boxed{42"),
+        ("", r"\boxed{42}"),
+    ]
+    statuses = ["correct", "wrong", "correct", "correct", "correct", "no_answer", "unparsable_gold"]
+    assert [grade.status for grade in grade_many(pairs)] == statuses
+
+
+@given(st.integers(), st.integers())
+def test_integers_are_settled_by_value(gold: int, answer: int) -> None:
+    status = grading._settle(str(gold), f"{answer:+,}")
+    assert status == ("correct" if gold == answer else "wrong")
+
+
+def test_an_integer_too_long_for_python_is_settled() -> None:
+    digits = "9" * 100_000
+    assert grading._settle(digits, "0" + digits) == "correct"
+    assert grading._settle(digits, digits[:-1] + "8") == "wrong"
+    assert grading._settle("7", "0" * 200_000 + "x") is None
+
+
+def test_a_grade_is_a_plain_frozen_value() -> None:
+    assert Grade("correct", "3").correct
+    assert not any(
+        Grade(status).correct
+        for status in ("wrong", "no_answer", "unparsable_gold", "timeout", "crashed")
+    )
+    with pytest.raises(AttributeError):
+        Grade("correct").status = "wrong"  # type: ignore[misc]
+
+
+def test_no_pairs_no_grades() -> None:
+    assert grade_many([]) == []
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_deadline_that_is_no_time_is_refused(seconds: float) -> None:
+    with pytest.raises(UsageError, match="deadline"):
+        grade_many([("1", "1")], deadline_seconds=seconds)
+    with pytest.raises(UsageError, match="deadline"):
+        Grader(deadline_seconds=seconds)
+
+
+def test_no_workers_can_do_no_work() -> None:
+    with pytest.raises(UsageError, match="0 grading workers"):
+        Grader(workers=0)
