@@ -1,0 +1,171 @@
+"""The commands end to end, on a policy without a model."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import backends
+from opsd_cli.cli.app import main
+from opsd_cli.runs import read_rows
+from tests.opsd_cli.cli.bad_input import GOOD
+from tests.opsd_cli.fakes import FakeBackend, FakePolicy
+
+Opsd = Callable[[str], tuple[int, str, str]]
+QUICK = "--set train.steps=4 --set train.evaluate_every=2 --set train.questions_per_step=8"
+
+
+@pytest.fixture
+def opsd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Opsd:
+    """Type a command in an empty directory with good.jsonl; gives code, stdout and stderr."""
+    monkeypatch.setitem(backends.BACKENDS, "cpu", "tests.opsd_cli.fakes:FakeBackend")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.jsonl").write_text(GOOD)
+
+    def typed(command: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["opsd", *shlex.split(command)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), captured.out, captured.err
+
+    return typed
+
+
+def test_train_leaves_a_run_and_one_json_object(opsd: Opsd, tmp_path: Path) -> None:
+    code, out, err = opsd(f"train --json --out run --set data.train=good.jsonl {QUICK}")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["run_dir"] == "run" and result["steps"] == 4
+    assert set(result["accuracy"]) == {"base", "best", "final"}
+    assert set(result["accuracy"]["best"]) == {"value", "low", "high"}
+    assert result["accuracy"]["best"]["value"] > result["accuracy"]["base"]["value"]
+    assert {"generated", "teacher_scored", "prompt", "trained"} <= set(result["tokens"])
+    for name in ("config.yaml", "environment.json", "metrics.jsonl", "best", "report.html"):
+        assert (tmp_path / "run" / name).exists(), name
+    assert "preflight" in err and "held out of good.jsonl" in err
+
+
+def test_a_finished_run_can_be_evaluated_and_resumed(opsd: Opsd, tmp_path: Path) -> None:
+    assert opsd(f"train --out run --set data.train=good.jsonl {QUICK}")[0] == 0
+    code, out, _ = opsd("eval --adapter run --benchmark good.jsonl --out e --json --samples 2")
+    assert code == 0
+    summary = json.loads(out)
+    assert "checkpoints" in summary["adapter"]
+    assert summary["benchmarks"]["good.jsonl"]["problems"] == 40
+    assert len(list(read_rows(tmp_path / "e" / "samples.jsonl"))) == 80
+    code, out, _ = opsd("eval --adapter run --benchmark good.jsonl --out e --resume --samples 3")
+    assert code == 0 and "avg@3" in out
+    assert len(list(read_rows(tmp_path / "e" / "samples.jsonl"))) == 120
+    code, out, _ = opsd("eval --benchmark good.jsonl --out e --regrade")
+    assert code == 0 and "0 changed" in out
+    assert opsd("train --resume --out run --json")[0] == 0
+
+
+def test_preflight_failure_leaves_nothing(
+    opsd: Opsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        FakeBackend, "load", lambda *_: FakePolicy(
+            skill=0.9, taught=0.1
+        )
+    )  # fmt: skip
+    code, out, err = opsd(f"train --out run {QUICK} --set data.train=good.jsonl")
+    assert code == 1 and "nothing to distil" in err and out == ""
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "sample"])
+def test_a_dry_run_writes_nothing(opsd: Opsd, tmp_path: Path, command: str) -> None:
+    code, out, err = opsd(f"{command} --dry-run --json")
+    assert code == 0, err
+    json.loads(out)
+    assert [path.name for path in tmp_path.iterdir()] == ["good.jsonl"]
+
+
+def test_sample_shows_prompts_exactly(opsd: Opsd) -> None:
+    code, out, _ = opsd("sample '1 + [2]' --solution '[bold]3' --show-prompts --quiet")
+    assert code == 0
+    assert "<|im_start|>user\n1 + [2]\n\nReason step by step" in out
+    assert "[solution begins]\n[bold]3\n[solution ends]" in out
+    assert "tokens" in out
+
+
+def test_sample_divergence_as_json(opsd: Opsd) -> None:
+    code, out, _ = opsd("sample '1 + 2' --solution '3' --divergence --n 2 --json")
+    assert code == 0
+    completions = json.loads(out)["completions"]
+    assert len(completions) == 2
+    for completion in completions:
+        tokens = completion["divergence"]["tokens"]
+        assert "".join(token["text"] for token in tokens) == completion["completion"]
+        assert completion["divergence"]["mean"] == pytest.approx(
+            sum(token["value"] for token in tokens) / len(tokens)
+        )
+
+
+def test_without_colour_divergent_tokens_are_marked(opsd: Opsd) -> None:
+    _, out, _ = opsd("sample '1 + 2' --solution '3' --divergence")
+    assert "⟦" in out and "mean" in out
+
+
+def test_privileged_sampling_uses_the_reference(opsd: Opsd) -> None:
+    code, out, _ = opsd("sample --file good.jsonl --privileged --json --n 3")
+    assert code == 0
+    assert {c["status"] for c in json.loads(out)["completions"]} == {"correct"}
+
+
+def test_quiet_keeps_results_alone(opsd: Opsd) -> None:
+    code, out, err = opsd("eval --benchmark good.jsonl --quiet --limit 3")
+    assert code == 0 and err == "" and "avg@2" in out
+
+
+def test_presets(opsd: Opsd, tmp_path: Path) -> None:
+    assert "embedded" in opsd("presets")[1]
+    assert opsd("presets copy embedded mine.yaml")[0] == 0
+    assert (tmp_path / "mine.yaml").read_text() == opsd("presets show embedded")[1]
+    assert "optimizer.learning_rate = 5e-06" in opsd("presets keys")[1]
+
+
+def test_doctor_reports_every_backend(opsd: Opsd) -> None:
+    code, out, _ = opsd("doctor --json")
+    report: dict[str, Any] = json.loads(out)
+    assert code == 0 and set(report["backends"]) == {"mlx", "cuda", "cpu"}
+    assert report["backends"]["cpu"]["detail"] == "a fake processor"
+
+
+def test_version_and_help(opsd: Opsd) -> None:
+    assert opsd("--version")[1].startswith("opsd ")
+    assert "Teach a model" in opsd("--help")[1]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nsys.argv = ['opsd', *sys.argv[1:]]\nfrom opsd_cli.cli.app import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    print('LOADED', *sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    loaded = done.stdout.rpartition("LOADED")[2].split()
+    heavy = {"numpy", "ruamel.yaml", "torch", "mlx", "datasets", "matplotlib"}
+    if "train" not in arguments:  # Typer itself needs pydantic for a command's parameters
+        heavy.add("pydantic")
+    assert "typer" in loaded and not heavy & set(loaded)
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "opsd_cli", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("opsd ")
