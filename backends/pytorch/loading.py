@@ -61,18 +61,29 @@ def load(config: Config, dtype: torch.dtype) -> Loaded:
             wrapped = AutoTokenizer.from_pretrained(where, **common)
         except Exception as error:
             raise _explained(error, config.model, "tokenizer") from error
+        if not set(wrapped.get_vocab()) - set(wrapped.all_special_tokens):
+            # For lack of files some architectures get a tokenizer that knows no text.
+            raise ModelError(
+                f"{config.model} has no tokenizer", "put tokenizer.json beside its config.json"
+            )
         try:
             model, report = AutoModelForCausalLM.from_pretrained(
-                where, dtype=dtype, use_safetensors=True, output_loading_info=True, **common
+                where,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                **common,
             )
         except Exception as error:
             raise _explained(error, config.model, "model") from error
-    missing = sorted(report["missing_keys"]) + sorted(str(k) for k in report["mismatched_keys"])
-    if missing:
+    absent = sorted(report["missing_keys"]) + sorted(key[0] for key in report["mismatched_keys"])
+    if absent:
+        others = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise ModelError(
-            f"the weights of {config.model} are incomplete: {missing[0]} and "
-            f"{len(missing) - 1} more are missing or of another shape",
-            "download the model again, or check that its config.json belongs to its weights",
+            f"the weights of {config.model} do not go with its config.json: "
+            f"{absent[0]}{others} missing or of another shape",
+            "download the model again, whole",
         )
     model.requires_grad_(False)
     ends = model.generation_config.eos_token_id

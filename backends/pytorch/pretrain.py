@@ -45,9 +45,9 @@ class Recipe:
     batch: int = 32
     learning_rate: float = 2e-3
     warmup: int = 100
-    first_phase_at_most: int = 4000
-    enough_without: float = 0.45
-    second_phase: int = 600
+    first_phase_at_most: int = 3000
+    enough_without: float = 0.24
+    second_phase: int = 700
     reference_share: float = 0.45
     second_reference_share: float = 0.9
     evaluate_every: int = 250

@@ -25,12 +25,13 @@ CHAT_TEMPLATE = (
 
 def build_tokenizer(folder: Path, pad_is_end: bool) -> int:
     """A character tokenizer; returns how many ids it has."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     special = [END, OTHER_END] if pad_is_end else [END, OTHER_END, PAD]
     vocabulary = {token: index for index, token in enumerate([*special, "<unk>", *CHARACTERS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens(special)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -88,7 +88,13 @@ def test_weights_of_another_model(
     refused: Callable[..., ModelError], model_folder: Callable[[str], Path], copy: Path
 ) -> None:
     shutil.copy(model_folder("gemma2") / "model.safetensors", copy / "model.safetensors")
-    assert "incomplete" in refused(model=str(copy)).message
+    assert "q_norm.weight" in refused(model=str(copy)).message
+
+
+def test_weights_of_another_size(refused: Callable[..., ModelError], copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "intermediate_size": 28}))
+    assert "down_proj.weight" in refused(model=str(copy)).message
 
 
 def test_a_config_that_is_not_json(refused: Callable[..., ModelError], copy: Path) -> None:
@@ -106,7 +112,7 @@ def test_a_model_that_does_not_continue_text(
 def test_a_folder_without_a_tokenizer(refused: Callable[..., ModelError], copy: Path) -> None:
     for file in copy.glob("tokenizer*"):
         file.unlink()
-    assert "tokenizer" in refused(model=str(copy)).message
+    assert "no tokenizer" in refused(model=str(copy)).message
 
 
 def test_a_hub_id_without_the_hub(

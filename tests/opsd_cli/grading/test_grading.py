@@ -73,34 +73,29 @@ def test_the_fast_path_agrees_with_the_worker(grader: Grader) -> None:
     ]
 
 
-BOMBS = {
-    "tower": r"\boxed{9^{9^{9^9}}}",
-    "factorial": r"\boxed{1000000000!}",
-    "long expression": r"\boxed{" + "1+" * 100_000 + "1}",
-}
-HARMLESS = {
-    "braces": r"\boxed{" + "{" * 500 + "7" + "}" * 500 + "}",
-    "fractions": r"\boxed{" + r"\frac{1}{" * 500 + "7" + "}" * 500 + "}",
-    "long completion": "and so on, " * 20_000 + r"\boxed{8}",
-}
+BOMBS = [r"\boxed{9^{9^{9^9}}}", r"\boxed{1000000000!}"]
+DEEP = r"\boxed{" + "{" * 500 + "7" + "}" * 500 + "}"
+LONG = "and so on, " * 20_000 + r"\boxed{8}"
 
 
-def test_every_bomb_ends_by_the_deadline_and_the_next_grade_is_right() -> None:
-    pairs = [("7", bomb) for bomb in BOMBS.values()]
-    with Grader(deadline_seconds=1.0, workers=2) as grader:
-        grades = grader.grade_many(pairs)
-        grader.deadline_seconds = GENEROUS
-        after = grader.grade_many([(r"\frac{1}{2}", r"\boxed{0.5}"), ("x", r"\boxed{x+1}")])
-    assert {grade.status for grade in grades} <= {"timeout", "crashed"}
+def test_a_bomb_ends_at_the_deadline_and_the_next_grade_is_right(
+    grader: Grader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grader, "deadline_seconds", 1.0)
+    statuses = [grade.status for grade in grader.grade_many([("7", bomb) for bomb in BOMBS])]
+    # With gmpy2 a factorial dies of the memory limit instead.
+    assert set(statuses) <= {"timeout", "crashed"}
+    monkeypatch.undo()
+    after = grader.grade_many([(r"\frac{1}{2}", r"\boxed{0.5}"), ("x", r"\boxed{x+1}")])
     assert [grade.status for grade in after] == ["correct", "wrong"]
 
 
 def test_deep_and_long_texts_do_no_harm(grader: Grader) -> None:
-    pairs = [("7", text) for text in HARMLESS.values()] + [(r"\frac{1}{2}", r"\boxed{0.5}")]
-    *grades, after = grader.grade_many(pairs)
-    assert grades[2].status == "wrong" and grades[2].answer == "8"
-    assert all(grade.status != "no_answer" for grade in grades)
-    assert after.correct
+    deep, long, after = grader.grade_many(
+        [("7", DEEP), ("7", LONG), (r"\frac{1}{2}", r"\boxed{0.5}")]
+    )
+    assert (deep.status, long.status, after.status) == ("correct", "wrong", "correct")
+    assert long.answer == "8"
 
 
 def test_any_thread_may_grade(grader: Grader) -> None:
