@@ -213,7 +213,7 @@ class Policy(Protocol):
         """`save_adapter`, and `optimizer.safetensors`: moments, EMA teacher, random state."""
 
     def restore(self, folder: Path) -> None:
-        """Everything `save` wrote; the next step is then bit for bit the one that would have been."""
+        """Everything `save` wrote; the next step is then, bit for bit, what it would have been."""
 
     def load_adapter(self, folder: Path) -> None:
         """Adapter weights alone. Raises `ModelError` where they do not fit this model."""

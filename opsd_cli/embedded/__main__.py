@@ -36,9 +36,7 @@ def main() -> None:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(
-            "pretraining", total=recipe.first_phase_at_most + recipe.second_phase, loss=float("nan")
-        )
+        task = bar.add_task("pretraining", total=recipe.steps, loss=float("nan"))
 
         def report(step: int, loss: float, measured: Measured | None) -> None:
             bar.update(task, completed=step, loss=loss)

@@ -2,13 +2,15 @@
 
 Three formats, each rendered by the very code that training and evaluation use:
 
-- *with the reference*: the teacher's prompt, then the working in sentences;
-- *without*: the student's prompt, then the same working;
+- *with the reference*: the teacher's prompt, then the working in sentences, always right;
+- *without*: the student's prompt, then working as people do it, slips included;
 - *thinking*: either prompt with thinking on, then the working inside think tags and a boxed answer.
 
-The completion is always right. The model is nevertheless wrong about half the time without the
-reference, because its pretraining stops early, while it still guesses at sums; carrying values over
-from equations is learnt much sooner. That gap is what there is to distil.
+The slips are the classic ones of written arithmetic: a carry forgotten in a sum or a product, and
+the smaller digit taken from the larger whichever stands above (Brown and Burton, *Diagnostic models
+for procedural bugs in basic mathematical skills*, 1978). So the model comes to know how to
+calculate, and to have bad habits; with a reference in view it has none. That gap, as in a large
+model that has read more careless text than careful, is what there is to distil.
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from opsd_cli.privileged import TEACHER_TEMPLATE, teacher_prompt
-from opsd_cli.problems.arithmetic import Chain, Split, chains
+from opsd_cli.problems.arithmetic import LARGEST, Chain, Split, chains
 from opsd_cli.prompts import STUDENT_TEMPLATE, Template, Tokenizer, student_prompt
 
 END_OF_TURN = "<|im_end|>"
+#: How often each operation is done by its faulty procedure; often that makes no difference.
+SLIPS = {"+": 0.45, "-": 0.6, "*": 0.45}
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,39 @@ def completion_text(chain: Chain, thinking: bool) -> str:
     return f"<think>\n{chain.sentences()}\n</think>\n\n{final}{END_OF_TURN}"
 
 
+def faulty(op: str, value: int, operand: int) -> int:
+    """The result without carrying or borrowing; both numbers below 100."""
+    (tens, ones), (more_tens, more_ones) = divmod(value, 10), divmod(operand, 10)
+    if op == "+":
+        return (tens + more_tens) % 10 * 10 + (ones + more_ones) % 10
+    if op == "-":
+        return abs(tens - more_tens) * 10 + abs(ones - more_ones)
+    return tens * operand % 10 * 10 + ones * operand % 10
+
+
+def attempt(chain: Chain, rng: random.Random) -> Chain:
+    """The chain as somebody with bad habits works it; later steps build on earlier slips."""
+    while True:
+        values = [chain.values[0]]
+        for op, operand in chain.operations:
+            value = values[-1]
+            if rng.random() < SLIPS[op]:
+                values.append(faulty(op, value, operand))
+            else:
+                sign = -1 if op == "-" else 1
+                values.append(value * operand if op == "*" else value + sign * operand)
+        if all(0 <= value <= LARGEST for value in values):
+            return Chain(chain.operations, tuple(values))
+
+
 def document(chain: Chain, tokenizer: Tokenizer, reference: bool, thinking: bool) -> Document:
+    """A problem's right completion, under either prompt."""
+    return _document(chain, chain, tokenizer, reference, thinking)
+
+
+def _document(
+    chain: Chain, worked: Chain, tokenizer: Tokenizer, reference: bool, thinking: bool
+) -> Document:
     student, teacher = templates(thinking)
     problem = chain.problem()
     if reference:
@@ -64,16 +100,14 @@ def document(chain: Chain, tokenizer: Tokenizer, reference: bool, thinking: bool
         prompt = teacher_prompt(problem.question, problem.solution, teacher, tokenizer)
     else:
         prompt = student_prompt(problem.question, student, tokenizer)
-    return Document(prompt.ids, tuple(tokenizer.encode(completion_text(chain, thinking))))
+    return Document(prompt.ids, tuple(tokenizer.encode(completion_text(worked, thinking))))
 
 
 def documents(tokenizer: Tokenizer, seed: int, shares: Shares, split: Split) -> Iterator[Document]:
     """An endless stream of documents over distinct problems of one split."""
     rng = random.Random(f"formats/{seed}")
     for chain in chains(split, seed):
-        yield document(
-            chain,
-            tokenizer,
-            reference=rng.random() < shares.reference,
-            thinking=rng.random() < shares.thinking,
-        )
+        reference = rng.random() < shares.reference
+        thinking = rng.random() < shares.thinking
+        worked = chain if reference else attempt(chain, rng)
+        yield _document(chain, worked, tokenizer, reference, thinking)

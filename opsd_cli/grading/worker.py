@@ -22,6 +22,7 @@ while one long operation on integers does, and they would take SIGALRM away.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import signal
@@ -73,6 +74,7 @@ def main() -> None:
         replies.write(json.dumps(message).encode() + b"\n")
         replies.flush()
 
+    logging.disable()  # math-verify warns that its timeouts are off
     # Imported here since an import can print, too.
     from opsd_cli.grading.compare import compare
 
@@ -87,7 +89,7 @@ def main() -> None:
         request = json.loads(line)
         _set_alarm(request["seconds"] + ORPHAN_SECONDS)
         try:
-            status = compare(request["gold"], request["answer"])
+            status: str = compare(request["gold"], request["answer"])
         except MemoryError:
             # What is left of the heap is not to be trusted with the next pair.
             os._exit(1)

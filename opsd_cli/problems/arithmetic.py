@@ -33,7 +33,7 @@ SPLITS: dict[Split, range] = {
 }
 #: How many problems each split offers to the commands.
 SIZES: dict[Split, int] = {"train": 2000, "validation": 200, "test": 400}
-LARGEST = 999
+LARGEST = 99
 SOURCE = "embedded"
 
 
@@ -100,7 +100,7 @@ class Chain:
 
 
 def draw_chain(rng: random.Random) -> Chain:
-    """One chain with every value between 1 and 999, uniform over the generator's own choices."""
+    """One chain with every value between 1 and 99, uniform over the generator's own choices."""
 
     def whole(low: int, high: int) -> int:
         return low + int(rng.random() * (high - low + 1))

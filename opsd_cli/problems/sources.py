@@ -125,8 +125,10 @@ def _hold_out(
         count = min(size, int(len(by_digest) * HELD_OUT))
         if count == 0:
             raise DataError(
-                f"{train.name} has {len(by_digest)} usable problems, too few to hold out a {name} set",
-                f"name one with --set data.{name}=FILE, or bring at least {int(1 / HELD_OUT)} problems",
+                f"{train.name} has {len(by_digest)} usable problems, "
+                f"too few to hold out a {name} set",
+                f"name one with --set data.{name}=FILE, "
+                f"or bring at least {int(1 / HELD_OUT)} problems",
             )
         taken[name] = _subset(train, f"{train.name} ({name})", by_digest[start : start + count])
         start += count

@@ -29,7 +29,8 @@ figure{margin:0;padding:.75rem;background:var(--card);border-radius:.5rem}
 figcaption{font-weight:600}
 svg{width:100%;height:auto;display:block}svg .grid{stroke:var(--grid)}.tick{font-size:12px}
 .legend{font-size:.85rem;margin:.25rem 0 0}.legend span{margin-right:1rem}
-.legend i{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.35em}.scroll{overflow-x:auto}
+.legend i{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.35em}
+.scroll{overflow-x:auto}
 table{border-collapse:collapse}td,th{padding:.25rem .9rem .25rem 0;text-align:left;
 border-bottom:1px solid var(--grid);vertical-align:top}
 pre{white-space:pre-wrap;word-break:break-word;
@@ -114,8 +115,8 @@ def accuracy_section(result: dict[str, Any] | None, evaluations: list[dict[str, 
         )
     if result is not None:  # test rows carry the ledger of the moment they were measured
         at = {row["step"]: row["generated"] for row in evaluations if row["split"] == "validation"}
-        rows = {row["step"]: row for row in evaluations if row["split"] == "test"}
-        chosen = [rows[step] for step in sorted(rows)]
+        tests = {row["step"]: row for row in evaluations if row["split"] == "test"}
+        chosen = [tests[step] for step in sorted(tests)]
         series[1] = Series(
             "test",
             "var(--two)",

@@ -59,8 +59,11 @@ def run(job: tuple[Variant, int, int, tuple[str, ...]]) -> tuple[Variant, float,
         rows: list[dict[str, Any]] = [
             row for row in opened.rows(EVALUATIONS) if row["split"] == "validation"
         ]
-    return job[0], rows[0]["accuracy"]["value"], rows[-1]["accuracy"]["value"], (
-        result.training_cpu_seconds
+    return (
+        job[0],
+        rows[0]["accuracy"]["value"],
+        rows[-1]["accuracy"]["value"],
+        (result.training_cpu_seconds),
     )
 
 

@@ -23,8 +23,8 @@ TINY = Recipe(
     head_dim=8,
     batch=4,
     warmup=2,
-    first_phase_at_most=4,
-    second_phase=3,
+    steps=5,
+    decay=2,
     evaluate_every=2,
     evaluate_problems=2,
 )
@@ -40,21 +40,16 @@ def test_a_tiny_recipe_leaves_a_loadable_model(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     steps = build(tmp_path)
-    assert [step for step, _, _ in steps] == [1, 2, 3, 4, 5, 6, 7]
-    assert [m.step for _, _, m in steps if m] == [2, 4, 7]
+    assert [step for step, _, _ in steps] == [1, 2, 3, 4, 5]
+    assert [m.step for _, _, m in steps if m] == [2, 4, 5]
     assert [m["step"] for m in json.loads((tmp_path / "recipe.json").read_text())["history"]] == [
-        2, 4, 7,
+        2, 4, 5,
     ]  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(tmp_path, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert model.config.model_type == "qwen3"
     assert model.config.vocab_size == len(tokenizer)
     assert model.generation_config.eos_token_id[0] == tokenizer.eos_token_id
-
-
-def test_the_first_phase_ends_by_its_rule(tmp_path: Path) -> None:
-    steps = build(tmp_path, replace(TINY, enough_without=0.0))
-    assert [m.step for _, _, m in steps if m] == [2, 5]
 
 
 def test_the_same_seed_gives_the_same_model(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ stub.compare = compare
 sys.modules["opsd_cli.grading.compare"] = stub
 from opsd_cli.grading import worker
 worker.ORPHAN_SECONDS = 0.5
+WARM_UP
 worker.main()
 """
 
@@ -43,7 +44,7 @@ def converse(*answers: str, seconds: float = 60.0) -> tuple[list[str], int]:
     """The statuses after "ready" for gold "1", and the process's exit code."""
     requests = [{"gold": "1", "answer": answer, "seconds": seconds} for answer in answers]
     done = subprocess.run(
-        [sys.executable, "-c", STUB],
+        [sys.executable, "-c", STUB.replace("WARM_UP", "worker.WARM_UP = ()")],
         input="".join(json.dumps(request) + "\n" for request in requests),
         capture_output=True,
         text=True,
@@ -81,3 +82,12 @@ def test_the_kernel_ends_a_worker_whose_supervisor_is_gone() -> None:
     import signal
 
     assert converse("forever", seconds=0.4) == ([], -signal.SIGALRM)
+
+
+def test_a_worker_that_grades_its_own_pairs_wrong_does_not_start() -> None:
+    script = STUB.replace("WARM_UP", "worker.WARM_UP = (('1', '2', 'correct'),)")
+    done = subprocess.run(
+        [sys.executable, "-c", script], input="", capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout == ""
+    assert "'2' for '1' is graded wrong, not correct" in done.stderr

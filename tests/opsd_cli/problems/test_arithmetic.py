@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from opsd_cli.problems.arithmetic import SIZES, SPLITS, Split, chains
+from opsd_cli.problems.arithmetic import LARGEST, SIZES, SPLITS, Split, chains
 
 OFFERED: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -22,7 +22,7 @@ def test_every_chain_is_right_and_told_the_same_three_ways(split: Split) -> None
         value = chain.values[0]
         for op, operand in chain.operations:
             value = {"+": value + operand, "-": value - operand, "*": value * operand}[op]
-            assert 1 <= value <= 999
+            assert 1 <= value <= LARGEST
         problem = chain.problem()
         assert problem.answer == str(value)
         for line in (problem.solution or "").splitlines():
@@ -60,4 +60,4 @@ def test_the_first_test_problem_is_pinned() -> None:
     assert next(chains("test")).question() == PINNED
 
 
-PINNED = "Start with 61. Multiply by 6. Add 54. What is the result?"
+PINNED = "Start with 52. Subtract 43. Add 30. Multiply by 2. What is the result?"
