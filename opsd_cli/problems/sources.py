@@ -54,12 +54,12 @@ def load_splits(config: Config) -> Splits:
             "give a file with --set data.train=problems.jsonl",
         )
     notes: list[str] = []
-    if data.train == EMBEDDED:
-        given = {name: getattr(data, name) or EMBEDDED for name in ("validation", "test")}
-        data = data.model_copy(update=given)
+    otherwise = EMBEDDED if data.train == EMBEDDED else None
     train = _load(data.train, "train", config, need_solution=True, limit=data.limit)
-    validation = _load_optional(data.validation, "validation", config, data.validation_problems)
-    test = _load_optional(data.test, "test", config, data.test_problems)
+    validation = _load_optional(
+        data.validation or otherwise, "validation", config, data.validation_problems
+    )
+    test = _load_optional(data.test or otherwise, "test", config, data.test_problems)
     wanted = {
         name: size
         for name, given, size in (

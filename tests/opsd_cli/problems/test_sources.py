@@ -1,0 +1,84 @@
+"""Splits: given, embedded, or held out; never overlapping."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from opsd_cli.errors import DataError
+from opsd_cli.problems.sources import Splits, load_benchmark, load_splits
+from opsd_cli.resolve import resolve
+
+
+def write(path: Path, numbers: range, **more: str) -> Path:
+    rows = [
+        {"question": f"{n} + 1", "solution": "by hand", "answer": n + 1} | more for n in numbers
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def splits(*assignments: str) -> Splits:
+    return load_splits(resolve(None, assignments))
+
+
+def questions(loaded: Splits) -> list[set[str]]:
+    sets = (loaded.train, loaded.validation, loaded.test)
+    return [{problem.question for problem in each.problems} for each in sets]
+
+
+def test_the_embedded_splits_have_their_sizes() -> None:
+    assert [len(q) for q in questions(splits())] == [2000, 200, 400]
+    assert [len(q) for q in questions(splits("data.test_problems=7"))] == [2000, 200, 7]
+
+
+def test_validation_and_test_are_held_out_of_a_lone_file(tmp_path: Path) -> None:
+    file = write(tmp_path / "all.jsonl", range(100))
+    loaded = splits(f"data.train={file}")
+    train, validation, test = questions(loaded)
+    assert (len(train), len(validation), len(test)) == (80, 10, 10)
+    assert not train & validation and not train & test and not validation & test
+    assert "10 for validation and 10 for test" in loaded.notes[0]
+
+
+def test_what_is_held_out_depends_on_the_problems_alone(tmp_path: Path) -> None:
+    forward = write(tmp_path / "forward.jsonl", range(100))
+    backward = write(tmp_path / "backward.jsonl", range(99, -1, -1))
+    one, two = (splits(f"data.train={f}", f"seed={s}") for s, f in enumerate((forward, backward)))
+    assert questions(one) == questions(two)
+
+
+def test_given_files_are_used_whole(tmp_path: Path) -> None:
+    files = {
+        name: write(tmp_path / f"{name}.jsonl", numbers)
+        for name, numbers in (
+            ("train", range(30)), ("validation", range(30, 35)), ("test", range(35, 42)),
+        )
+    }  # fmt: skip
+    loaded = splits(*(f"data.{name}={file}" for name, file in files.items()))
+    assert [len(q) for q in questions(loaded)] == [30, 5, 7]
+
+
+def test_a_shared_question_is_refused(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", range(30))
+    test = write(tmp_path / "test.jsonl", range(29, 32))
+    with pytest.raises(DataError, match="share 1 questions"):
+        splits(f"data.train={train}", f"data.test={test}")
+
+
+def test_rows_left_out_are_reported(tmp_path: Path) -> None:
+    file = write(tmp_path / "all.jsonl", range(100))
+    with file.open("a") as out:
+        out.write('{"question": "no solution", "answer": "1"}\n')
+    assert any("1 without a solution" in note for note in splits(f"data.train={file}").notes)
+
+
+def test_a_benchmark_needs_answers_but_no_solutions(tmp_path: Path) -> None:
+    file = tmp_path / "b.jsonl"
+    file.write_text('{"problem": "1+1", "answer": "2"}\n{"problem": "?"}\n')
+    loaded = load_benchmark(str(file), resolve())
+    assert [p.question for p in loaded.problems] == ["1+1"]
+    assert loaded.report.no_answer == 1
+    assert len(load_benchmark("embedded", resolve(), limit=3).problems) == 3
