@@ -1,9 +1,9 @@
 """Pretrains the embedded model from nothing, on the CPU.
 
-Ordinary next-token training on the completions of `opsd_cli.embedded.corpus`, whose habits, not a
-lack of training, make the model err without a reference. The rate is constant and falls to zero
-over the last steps. Accuracies are measured on validation problems; test problems are never
-looked at.
+Ordinary next-token training on the completions of `opsd_cli.embedded.corpus`, in two stages: at
+school every working is right, so the model learns to calculate; then come the slips, and it picks
+up bad habits wherever no reference is in view. The rate is constant and falls to zero over the
+last steps. Accuracies are measured on validation problems; test problems are never looked at.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class Recipe:
     batch: int = 32
     learning_rate: float = 2e-3
     warmup: int = 100
+    school: int = 1500
     steps: int = 2000
-    decay: int = 500
+    decay: int = 400
     reference_share: float = 0.4
     evaluate_every: int = 250
     evaluate_problems: int = 200
@@ -187,12 +188,18 @@ class Pretraining:
     def run(self) -> None:
         """Every step of the recipe."""
         recipe = self.recipe
-        shares = Shares(reference=recipe.reference_share)
-        stream = batches(documents(self.tokenizer, recipe.seed, shares, "pretrain"), recipe.batch)
+        school, habits = (
+            batches(documents(self.tokenizer, seed, shares, "pretrain"), recipe.batch)
+            for seed, shares in (
+                (recipe.seed, Shares(recipe.reference_share, slips=False)),
+                (recipe.seed + 1, Shares(recipe.reference_share)),
+            )
+        )
         for step in range(1, recipe.steps + 1):
             rise = min(1.0, step / recipe.warmup)
             fall = min(1.0, (recipe.steps - step + 1) / recipe.decay)
-            loss = self.learn(next(stream), recipe.learning_rate * rise * fall)
+            batch = next(school if step <= recipe.school else habits)
+            loss = self.learn(batch, recipe.learning_rate * rise * fall)
             due = step % recipe.evaluate_every == 0 or step == recipe.steps
             self.report(step, loss, self.measure(loss) if due else None)
 

@@ -30,10 +30,11 @@ SLIPS = {"+": 0.45, "-": 0.6, "*": 0.45}
 
 @dataclass(frozen=True)
 class Shares:
-    """How often each format occurs; the rest is the plain student format."""
+    """How often each format occurs; the rest is the plain student format, with slips or without."""
 
-    reference: float = 0.45
+    reference: float = 0.4
     thinking: float = 0.08
+    slips: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,5 +110,6 @@ def documents(tokenizer: Tokenizer, seed: int, shares: Shares, split: Split) -> 
     for chain in chains(split, seed):
         reference = rng.random() < shares.reference
         thinking = rng.random() < shares.thinking
-        worked = chain if reference else attempt(chain, rng)
+        careless = shares.slips and not reference
+        worked = attempt(chain, rng) if careless else chain
         yield _document(chain, worked, tokenizer, reference, thinking)
