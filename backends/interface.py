@@ -99,20 +99,37 @@ class DivergenceBatch:
 
 @dataclass(frozen=True)
 class PolicyGradientItem:
-    """A completion and the advantage of each of its tokens; supervised learning is advantage 1."""
+    """A completion and the advantage of each of its tokens; supervised learning is advantage 1.
+
+    `old_log_probs` are those of the weights the completion was drawn with, and
+    `initial_log_probs` those of the teacher of weights "initial" under the same prompt, both at
+    the batch's temperature, one a token; empty where the batch has no use for them.
+    """
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     advantages: tuple[float, ...]
     weight: float = 1.0
+    old_log_probs: tuple[float, ...] = ()
+    initial_log_probs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class PolicyGradientBatch:
-    """loss = -sum over items of weight * sum over tokens of advantage * log p(token)."""
+    """loss = sum over items of weight * sum over tokens of surrogate + kl * penalty, where
+
+        surrogate = -A log p                                              without old log-probs
+        surrogate = -min(r A, min(max(r, 1 - clip_low), 1 + clip_high) A),  r = p / p_old, with
+        penalty   = p_0 / p - log(p_0 / p) - 1,  p_0 the initial policy's
+
+    which is GRPO's loss (arXiv 2402.03300, equation 3, with the penalty of its equation 4).
+    """
 
     items: tuple[PolicyGradientItem, ...]
     temperature: float = 1.0
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    kl: float = 0.0
 
 
 LossBatch = DivergenceBatch | PolicyGradientBatch
@@ -122,8 +139,9 @@ LossBatch = DivergenceBatch | PolicyGradientBatch
 class TokenReport:
     """What a loss batch found at each token of one item, float32 [N] each.
 
-    `value` is the divergence (or minus advantage times log-probability), before `weight`. For a
-    policy-gradient batch `teacher_entropy` and `clipped` are empty.
+    `value` is the divergence (or the policy gradient's surrogate and penalty), before `weight`.
+    `clipped` is 1 where a clip took hold. A policy-gradient batch has no `teacher_entropy`, and
+    without old log-probabilities no `clipped`: both are then empty.
     """
 
     value: np.ndarray

@@ -45,6 +45,11 @@ class HuggingFaceTokenizer:
         )
 
     @property
+    def end_of_turn(self) -> int | None:
+        end = self.wrapped.eos_token_id
+        return None if end is None else int(end)
+
+    @property
     def pad_id(self) -> int:
         pad = self.wrapped.pad_token_id
         return int(pad if pad is not None else self.wrapped.eos_token_id or 0)

@@ -110,8 +110,11 @@ class Divergence(Section):
     tail: bool = True
     """With top_k: keep the rest of the mass as one bucket, instead of renormalising."""
 
+    vocabulary: Literal["full", "sampled"] = "full"
+    """full, or the sampled token alone: its log-ratio of teacher to student as an advantage."""
+
     def spec(self) -> DivergenceSpec:
-        return DivergenceSpec(**self.model_dump())
+        return DivergenceSpec(**self.model_dump(exclude={"vocabulary"}))
 
 
 class Teacher(Section):
@@ -137,10 +140,40 @@ class SamplingSection(Section):
 class Rollouts(Section):
     engine: Literal["builtin"] = "builtin"
     """What draws the rollouts: the backend's own engine."""
-    per_question: PositiveInt = 1
-    """Completions a question."""
+    per_question: PositiveInt | None = None
+    """Completions a question; by default 1 for opsd, 8 for grpo and hybrid."""
     batch_size: PositiveInt = 64
     """Sequences decoded at once."""
+
+
+class Grpo(Section):
+    scale: Literal["group", "none"] = "group"
+    """Divide a group's advantages by its standard deviation, or not (Dr. GRPO)."""
+    loss: Literal["grpo", "dapo", "dr_grpo"] = "grpo"
+    """Mean over a completion's tokens, then over completions; over all tokens (DAPO); or with
+    the length limit as the denominator (Dr. GRPO)."""
+    clip_low: float = Field(0.2, ge=0, lt=1)
+    """How far below 1 the ratio to the old policy may count."""
+    clip_high: float = Field(0.2, ge=0)
+    """How far above 1; more than clip_low is DAPO's clip-higher."""
+    kl: float = Field(0.0, ge=0)
+    """Weight of the penalty on leaving the initial policy."""
+    passes: PositiveInt = 1
+    """Passes over a step's rollouts; with one and one minibatch, no clip can take hold."""
+    minibatches: PositiveInt = 1
+    """Optimiser steps a pass."""
+    zero_variance: Literal["keep", "resample"] = "keep"
+    """What to do with a question whose completions are all right or all wrong: keep it, without a
+    gradient, or draw another question in its place (DAPO)."""
+    resampling_rounds: PositiveInt = 3
+    """With resample: how often in a step."""
+
+
+class Hybrid(Section):
+    mix: float = Field(0.5, ge=0, le=1)
+    """Share of a token's advantage that the teacher sizes; 0 is GRPO."""
+    spread: float = Field(0.5, gt=0, lt=1)
+    """The greatest relative change of a token's weight."""
 
 
 class Lora(Section):
@@ -237,8 +270,9 @@ class Config(Section):
     """Where to run."""
     seed: NonNegativeInt = 0
     """Everything random derives from it."""
-    method: Literal["opsd"] = "opsd"
-    """How to learn."""
+    method: Literal["opsd", "grpo", "sft", "hybrid"] = "opsd"
+    """How to learn: self-distillation, rewards alone, the reference solutions, or rewards sized by
+    the teacher."""
     data: Data = Data()
     """Which problems."""
     prompts: Prompts = Prompts()
@@ -251,6 +285,10 @@ class Config(Section):
     """How training rollouts are drawn."""
     rollouts: Rollouts = Rollouts()
     """What draws them, and how many."""
+    grpo: Grpo = Grpo()
+    """Rewards: grpo and hybrid."""
+    hybrid: Hybrid = Hybrid()
+    """Rewards sized by the teacher."""
     lora: Lora = Lora()
     """The trainable adapter."""
     optimizer: Optimizer = Optimizer()

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class StepRow:
     """One optimiser step, as written to `metrics.jsonl` (one key a field, monitors inlined).
 
-    `reward` is the share of this step's training rollouts graded correct; `monitors` holds the
-    collapse monitors of `opsd_cli.monitors`.
+    `reward` is the share of this step's training rollouts graded correct, None for a method that
+    draws none; `monitors` holds the collapse monitors of `opsd_cli.monitors` and what the method
+    measures itself.
     """
 
     step: int
@@ -28,12 +29,12 @@ class StepRow:
     loss: float
     grad_norm: float
     learning_rate: float
-    reward: float
+    reward: float | None
     monitors: dict[str, Any]
     ledger: Ledger
     seconds: float
     cpu_seconds: float
-    tokens_per_second: float
+    tokens_per_second: float | None
     memory_peak: int
 
 

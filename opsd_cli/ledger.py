@@ -5,7 +5,9 @@ Comparisons between methods fail when each counts its own way, so the kinds are 
 - `generated`: sampled by the student in training rollouts (and by a reason-first teacher);
 - `teacher_scored`: positions in the teacher's forward passes, its prompts included;
 - `prompt`: prompt tokens fed to the sampler, once for each rollout;
-- `trained`: positions in the student's forward passes with gradient, prompts included.
+- `trained`: positions in the student's forward passes with gradient, prompts included;
+- `scored`: positions in other forward passes without gradient (old, initial and student
+  log-probabilities), prompts included.
 
 Preflight and evaluation spend tokens too; they are the same for every method and kept apart.
 """
@@ -24,6 +26,7 @@ class Ledger:
     teacher_scored: int = 0
     prompt: int = 0
     trained: int = 0
+    scored: int = 0
     evaluation: int = 0
     rollouts: int = 0
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.interface import BatchReport, Rollout
+from backends.interface import BatchReport, DivergenceBatch, LossBatch, Rollout
 from opsd_cli.prompts import Tokenizer
 
 HEDGES = (
@@ -77,25 +77,48 @@ def rollout_monitors(
 
 
 def loss_monitors(
-    report: BatchReport,
-    completions: Sequence[Sequence[int]],
+    batches: Sequence[LossBatch],
+    reports: Sequence[BatchReport],
     tokenizer: Tokenizer,
     stop_ids: frozenset[int],
 ) -> dict[str, Any]:
-    """Divergence, entropies and clipping over a step's tokens, and divergence by token class."""
-    value = np.concatenate([item.value for item in report.tokens])
-    ids = [token for completion in completions for token in completion]
+    """Entropies, clipping and, for a divergence, its size by class of token, over a step.
+
+    Empty where the step had no loss batch.
+    """
+    found = [tokens for report in reports for tokens in report.tokens]
+    if not found:
+        return {}
+    value, entropy, teacher_entropy, clipped = (
+        np.concatenate([getattr(tokens, name) for tokens in found])
+        for name in ("value", "student_entropy", "teacher_entropy", "clipped")
+    )
+    measured: dict[str, Any] = {"entropy": float(entropy.mean())}
+    if len(clipped):
+        measured["clipped"] = float(clipped.mean())
+    if not len(teacher_entropy):
+        return measured
+    ids = [token for batch in batches for item in batch.items for token in item.completion]
     text_of = {token: tokenizer.decode([token]) for token in set(ids)}
     by_class: dict[str, list[float]] = defaultdict(list)
     for token, v in zip(ids, value.tolist(), strict=True):
         by_class[token_class(text_of[token], token in stop_ids)].append(v)
-    return {
+    return measured | {
         "divergence": float(value.mean()),
         "divergence_max": float(value.max()),
-        "entropy": float(np.concatenate([item.student_entropy for item in report.tokens]).mean()),
-        "teacher_entropy": float(
-            np.concatenate([item.teacher_entropy for item in report.tokens]).mean()
-        ),
-        "clipped": float(np.concatenate([item.clipped for item in report.tokens]).mean()),
+        "teacher_entropy": float(teacher_entropy.mean()),
         "divergence_by_class": {name: float(np.mean(v)) for name, v in sorted(by_class.items())},
+    }
+
+
+def divergence_of_completions(
+    batches: Sequence[LossBatch], reports: Sequence[BatchReport]
+) -> dict[tuple[tuple[int, ...], tuple[int, ...]], float]:
+    """The mean divergence of each completion, by its student prompt and its tokens."""
+    return {
+        (item.student_prompt, item.completion): float(tokens.value.mean())
+        for batch, report in zip(batches, reports, strict=True)
+        if isinstance(batch, DivergenceBatch)
+        for item, tokens in zip(batch.items, report.tokens, strict=True)
+        if item.completion
     }

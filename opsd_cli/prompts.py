@@ -41,6 +41,10 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Text, with control tokens written out."""
 
+    @property
+    def end_of_turn(self) -> int | None:
+        """The token that ends a turn, where the tokenizer names one."""
+
 
 @dataclass(frozen=True)
 class Template:

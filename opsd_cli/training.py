@@ -18,12 +18,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backends.interface import Policy, RolloutRequest, Sampling
+from backends.interface import BatchReport, LossBatch, Policy, RolloutRequest, Sampling
 from opsd_cli import methods, runs
 from opsd_cli.config import Config, Optimizer
 from opsd_cli.context import Contexts
@@ -32,8 +33,8 @@ from opsd_cli.evaluation import Evaluation, evaluate
 from opsd_cli.events import EvaluationRow, Listener, StepRow
 from opsd_cli.grading import Grader
 from opsd_cli.ledger import Ledger
-from opsd_cli.methods import GradedRollout
-from opsd_cli.monitors import loss_monitors, rollout_monitors
+from opsd_cli.methods import GradedRollout, groups_of
+from opsd_cli.monitors import divergence_of_completions, loss_monitors, rollout_monitors
 from opsd_cli.problems import Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
 from opsd_cli.runs import Run
@@ -234,27 +235,26 @@ class Trainer:
 
     # -- learning ------------------------------------------------------------------------------
 
-    def rollouts(self, step: int) -> list[GradedRollout]:
-        """This step's completions, graded, in the order of their questions."""
-        config = self.config
-        questions = list(
-            questions_of_step(
-                self.splits.train.problems, step, config.train.questions_per_step, config.seed
-            )
-        )
+    def questions(self, step: int) -> list[Problem]:
+        """The questions of a step."""
+        train, seed = self.splits.train.problems, self.config.seed
+        return list(questions_of_step(train, step, self.config.train.questions_per_step, seed))
+
+    def draw(self, questions: Sequence[Problem], step: int, attempt: int) -> list[GradedRollout]:
+        """Completions of each question, graded, in the order of the questions."""
         requests = [
             RolloutRequest(
                 problem_id=problem.id,
                 sample_index=index,
                 prompt_ids=self.contexts.student(problem).ids,
-                seed=derive_seed(config.seed, "rollout", step, problem.id, index),
+                seed=derive_seed(self.config.seed, "rollout", step, problem.id, index, attempt),
             )
             for problem in questions
             for index in range(self.method.rollouts_per_question())
         ]
         self.listener.phase("rollouts", len(requests))
         drawn = {}
-        for rollout in self.policy.generate(requests, training_sampling(config)):
+        for rollout in self.policy.generate(requests, training_sampling(self.config)):
             drawn[rollout.request.problem_id, rollout.request.sample_index] = rollout
             self.listener.advance()
         ordered = [drawn[request.problem_id, request.sample_index] for request in requests]
@@ -267,36 +267,81 @@ class Trainer:
             for rollout, text, grade in zip(ordered, texts, grades, strict=True)
         ]
 
+    def rollouts(
+        self, questions: Sequence[Problem], step: int
+    ) -> tuple[list[GradedRollout], list[GradedRollout]]:
+        """This step's rollouts, grouped by question: those to learn from, and those replaced.
+
+        Where the method asks for it, questions whose rollouts teach nothing give way to others,
+        drawn at random for this step and round alone, so that a resumed run draws the same.
+        """
+        kept = groups_of(self.draw(questions, step, 0))
+        replaced: list[GradedRollout] = []
+        met = {problem.id for problem in questions}
+        for attempt in range(1, self.method.resampling_rounds() + 1):
+            dull = [place for place, group in enumerate(kept) if not self.method.teaches(group)]
+            seed = derive_seed(self.config.seed, "resample", step, attempt)
+            order = np.random.Generator(np.random.Philox(seed)).permutation(
+                len(self.splits.train.problems)
+            )
+            candidates = (self.splits.train.problems[place] for place in order)
+            fresh = list(islice((p for p in candidates if p.id not in met), len(dull)))
+            if not fresh:
+                break
+            met.update(problem.id for problem in fresh)
+            for place, group in zip(dull, groups_of(self.draw(fresh, step, attempt)), strict=False):
+                replaced += kept[place]
+                kept[place] = group
+        return [graded for group in kept for graded in group], replaced
+
+    def update(self, step: int, batches: Sequence[LossBatch]) -> tuple[list[BatchReport], float]:
+        """An optimiser step for each batch; returns their reports and the greatest gradient norm.
+
+        Raises:
+            TrainingError: a loss is not finite.
+        """
+        rate = learning_rate(step, self.config.train.steps, self.config.optimizer)
+        self.listener.phase("gradient", len(batches))
+        reports, norm = [], 0.0
+        for batch in batches:
+            report = self.policy.accumulate(batch)
+            if not math.isfinite(report.loss):
+                raise TrainingError(
+                    f"the loss of step {step} is {report.loss}",
+                    "lower optimizer.learning_rate, or try divergence.kind=jsd, which is bounded",
+                )
+            norm = max(norm, self.policy.apply(rate))
+            reports.append(report)
+            self.listener.advance()
+        return reports, norm
+
     def learn(self, step: int) -> None:
         """One step: rollouts, gradient, update, accounts."""
         started, cpu_started = time.perf_counter(), time.process_time()
-        graded = self.rollouts(step)
+        questions = self.questions(step)
+        graded, replaced = self.rollouts(questions, step)
+        everything = graded + replaced
         drawn = time.perf_counter()
-        batch = self.method.batch(graded, self.contexts)
-        self.listener.phase("gradient", 1)
-        report = self.policy.accumulate(batch)
-        if not math.isfinite(report.loss):
-            raise TrainingError(
-                f"the loss of step {step} is {report.loss}",
-                "lower optimizer.learning_rate, or try divergence.kind=jsd, which is bounded",
-            )
-        rate = learning_rate(step, self.config.train.steps, self.config.optimizer)
-        norm = self.policy.apply(rate)
-        self.listener.advance()
-        completions = [g.rollout.completion_ids for g in graded]
-        generated = sum(map(len, completions))
-        self.state.ledger += Ledger(
+        lesson = self.method.lesson(questions, graded, self.contexts, self.policy)
+        reports, norm = self.update(step, lesson.batches)
+        generated = sum(len(g.rollout.completion_ids) for g in everything)
+        self.state.ledger += lesson.spent + Ledger(
             generated=generated,
-            teacher_scored=report.teacher_tokens,
-            prompt=sum(len(g.rollout.request.prompt_ids) for g in graded),
-            trained=report.trained_tokens,
-            rollouts=len(graded),
+            teacher_scored=sum(report.teacher_tokens for report in reports),
+            prompt=sum(len(g.rollout.request.prompt_ids) for g in everything),
+            trained=sum(report.trained_tokens for report in reports),
+            rollouts=len(everything),
         )
-        monitors = rollout_monitors(
-            [g.rollout for g in graded],
-            [g.text for g in graded],
-            [g.problem.solution or "" for g in graded],
-        ) | loss_monitors(report, completions, self.contexts.tokenizer, self.policy.stop_ids)
+        monitors: dict[str, Any] = {**lesson.measures}
+        if graded:
+            monitors |= rollout_monitors(
+                [g.rollout for g in graded],
+                [g.text for g in graded],
+                [g.problem.solution or "" for g in graded],
+            )
+        monitors |= loss_monitors(
+            lesson.batches, reports, self.contexts.tokenizer, self.policy.stop_ids
+        )
         monitors["references_shortened"] = self.contexts.shortened
         self.state.step = step
         self.state.training_cpu_seconds += time.process_time() - cpu_started
@@ -304,20 +349,21 @@ class Trainer:
         row = StepRow(
             step=step,
             steps=self.config.train.steps,
-            loss=report.loss,
+            loss=float(np.mean([report.loss for report in reports])) if reports else 0.0,
             grad_norm=norm,
-            learning_rate=rate,
-            reward=float(np.mean([g.correct for g in graded])),
+            learning_rate=learning_rate(step, self.config.train.steps, self.config.optimizer),
+            reward=float(np.mean([g.correct for g in everything])) if everything else None,
             monitors=monitors,
             ledger=self.state.ledger,
             seconds=self.state.seconds,
             cpu_seconds=self.state.cpu_seconds,
-            tokens_per_second=generated / (drawn - started),
+            tokens_per_second=generated / (drawn - started) if everything else None,
             memory_peak=self.policy.memory().peak,
         )
         flat = asdict(row)
         self.run.append(runs.METRICS, {**flat, **flat.pop("monitors")})
-        for g, tokens in zip(graded, report.tokens, strict=True):
+        divergence = divergence_of_completions(lesson.batches, reports)
+        for g in everything:
             self.run.append(
                 runs.ROLLOUTS,
                 {
@@ -328,7 +374,9 @@ class Trainer:
                     "tokens": len(g.rollout.completion_ids),
                     "finish_reason": g.rollout.finish_reason,
                     "correct": g.correct,
-                    "divergence": float(tokens.value.mean()),
+                    "divergence": divergence.get(
+                        (g.rollout.request.prompt_ids, g.rollout.completion_ids)
+                    ),
                 },
             )
         self.listener.step(row)
@@ -352,7 +400,7 @@ class Trainer:
             self.run.mark_best(self.state.best_step)
             self.listener.note(f"resumed at step {self.state.step}")
             return
-        if self.config.preflight.enabled:
+        if self.config.preflight.enabled and self.method.needs_teacher:
             self.preflight()
         self._test("base", 0)
         self.validate()

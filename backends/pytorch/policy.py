@@ -25,6 +25,7 @@ from backends.interface import (
     LossBatch,
     Memory,
     PolicyGradientBatch,
+    PolicyGradientItem,
     Rollout,
     RolloutRequest,
     Sampling,
@@ -284,20 +285,26 @@ class TorchPolicy:
             hidden_ND, targets_N=read.targets_N, temperature=batch.temperature,
             **self._network.head,
         )  # fmt: skip
-        advantages_N = torch.tensor(
-            [advantage for item in items for advantage in item.advantages],
-            dtype=torch.float32,
-            device=self._network.device,
-        )
-        value_N = -advantages_N * found.log_prob_N
+        advantages_N = self._per_item(items, "advantages")
+        log_p_N = found.log_prob_N
+        clipped_N = None
+        if items[0].old_log_probs:
+            ratio_N = (log_p_N - self._per_item(items, "old_log_probs")).exp()
+            capped_N = ratio_N.clamp(1 - batch.clip_low, 1 + batch.clip_high)
+            value_N = -torch.minimum(ratio_N * advantages_N, capped_N * advantages_N)
+            clipped_N = (capped_N * advantages_N < ratio_N * advantages_N).float()
+        else:
+            value_N = -advantages_N * log_p_N
+        if batch.kl:
+            gap_N = self._per_item(items, "initial_log_probs") - log_p_N
+            value_N = value_N + batch.kl * (gap_N.exp() - gap_N - 1)
         weights_N = self._per_token([item.weight for item in items], read.counts)
         empty = np.zeros(0, np.float32)
-        reports = [
-            TokenReport(value, entropy, empty, empty)
-            for value, entropy in zip(
-                _split(value_N, read.counts), _split(found.entropy_N, read.counts), strict=True
-            )
-        ]
+        columns = (
+            [empty] * len(items) if tensor is None else _split(tensor, read.counts)
+            for tensor in (value_N, found.entropy_N, None, clipped_N)
+        )
+        reports = [TokenReport(*column) for column in zip(*columns, strict=True)]
         return (weights_N * value_N).sum(), reports
 
     def _read(
@@ -347,6 +354,11 @@ class TorchPolicy:
         return torch.tensor(
             np.repeat(np.asarray(weights, np.float32), counts), device=self._network.device
         )
+
+    def _per_item(self, items: Sequence[PolicyGradientItem], name: str) -> Tensor:
+        """One number a token of every item, flattened."""
+        numbers = [number for item in items for number in getattr(item, name)]
+        return torch.tensor(numbers, dtype=torch.float32, device=self._network.device)
 
     def _memory_explained(self) -> contextlib.AbstractContextManager[None]:
         return device_memory.explained(

@@ -46,6 +46,7 @@ class Recipe:
     steps: int = 2000
     decay: int = 400
     reference_share: float = 0.4
+    drill_share: float = 0.5
     evaluate_every: int = 250
     evaluate_problems: int = 200
 
@@ -191,7 +192,7 @@ class Pretraining:
         school, habits = (
             batches(documents(self.tokenizer, seed, shares, "pretrain"), recipe.batch)
             for seed, shares in (
-                (recipe.seed, Shares(recipe.reference_share, slips=False)),
+                (recipe.seed, Shares(recipe.reference_share, recipe.drill_share, slips=False)),
                 (recipe.seed + 1, Shares(recipe.reference_share)),
             )
         )

@@ -103,7 +103,10 @@ def sample(
 
 @app.command()
 def train(
-    method: Annotated[str | None, typer.Option("--method", help="How to learn: opsd.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", metavar="opsd|grpo|sft|hybrid", help="How to learn."),
+    ] = None,
     out: options.Out = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, as if never stopped.")

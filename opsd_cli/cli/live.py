@@ -49,8 +49,8 @@ class PlainListener(Listener):
         self._last = now
         self.out.note(
             f"step {row.step}/{row.steps}  loss {row.loss:.4f}  "
-            f"train accuracy {row.reward:.0%}  generated {count(row.ledger.generated)}  "
-            f"{row.tokens_per_second:.0f} tok/s  {duration(row.seconds)}"
+            f"train accuracy {_share(row.reward)}  generated {count(row.ledger.generated)}  "
+            f"{_speed(row)}  {duration(row.seconds)}"
         )
 
     def evaluation(self, row: EvaluationRow) -> None:
@@ -59,6 +59,18 @@ class PlainListener(Listener):
 
     def preflight(self, student: Estimate, teacher: Estimate, problems: int) -> None:
         self.out.note(preflight_line(student, teacher, problems))
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _speed(row: StepRow) -> str:
+    return "–" if row.tokens_per_second is None else f"{row.tokens_per_second:.0f} tok/s"
 
 
 def preflight_line(student: Estimate, teacher: Estimate, problems: int) -> str:
@@ -127,17 +139,17 @@ class LiveListener(PlainListener):
         ledger = row.ledger
         facts = Table.grid(padding=(0, 2))
         facts.add_row(
-            "loss", f"{row.loss:.4f}", "train accuracy", f"{row.reward:.0%}",
-            "generated", count(ledger.generated), "speed", f"{row.tokens_per_second:.0f} tok/s",
+            "loss", f"{row.loss:.4f}", "train accuracy", _share(row.reward),
+            "generated", count(ledger.generated), "speed", _speed(row),
         )  # fmt: skip
         facts.add_row(
-            "divergence", f"{row.monitors['divergence']:.4f}",
+            "divergence", _number(row.monitors.get("divergence"), 4),
             "validation", self._validation(),
             "teacher", count(ledger.teacher_scored),
             "memory", f"{row.memory_peak / 2**30:.2f} GiB",
         )  # fmt: skip
         facts.add_row(
-            "entropy", f"{row.monitors['entropy']:.3f}",
+            "entropy", _number(row.monitors.get("entropy"), 3),
             "", sparkline(self._validations),
             "trained", count(ledger.trained),
             "time", f"{duration(row.seconds)} (left {duration(left)})",

@@ -94,8 +94,11 @@ def stop_on_signal(out: Output) -> Iterator[threading.Event]:
 
 def plan(config: Config, splits: Splits) -> dict[str, Any]:
     """The most tokens a run can spend, by kind, and what it evaluates."""
+    from opsd_cli import methods
+
     train = config.train
-    rollouts = train.steps * train.questions_per_step * config.rollouts.per_question
+    per_question = methods.get(config).rollouts_per_question()
+    rollouts = train.steps * train.questions_per_step * per_question
     validations = 1 + train.steps // train.evaluate_every + bool(train.steps % train.evaluate_every)
     return {
         "problems": {

@@ -1,7 +1,8 @@
 """The texts the embedded model is pretrained on.
 
-Three formats, each rendered by the very code that training and evaluation use:
+Four formats, the prompts rendered by the very code that training and evaluation use:
 
+- *drill*: no question, only right workings one after another, to learn to calculate;
 - *with the reference*: the teacher's prompt, then the working in sentences, always right;
 - *without*: the student's prompt, then working as people do it, slips included;
 - *thinking*: either prompt with thinking on, then the working inside think tags and a boxed answer.
@@ -18,21 +19,26 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from opsd_cli.privileged import TEACHER_TEMPLATE, teacher_prompt
 from opsd_cli.problems.arithmetic import LARGEST, Chain, Split, chains
 from opsd_cli.prompts import STUDENT_TEMPLATE, Template, Tokenizer, student_prompt
 
 END_OF_TURN = "<|im_end|>"
+#: Problems worked in one drill, about as long as a teacher's prompt.
+DRILL = 6
 #: How often each operation is done by its faulty procedure; often that makes no difference.
 SLIPS = {"+": 0.45, "-": 0.6, "*": 0.45}
 
 
 @dataclass(frozen=True)
 class Shares:
-    """How often each format occurs; the rest is the plain student format, with slips or without."""
+    """How often each format occurs: drills, then of the rest those with the reference; what is left
+    is the student's format, with slips or without. Thinking is a variant of either prompt."""
 
     reference: float = 0.4
+    drill: float = 0.0
     thinking: float = 0.08
     slips: bool = True
 
@@ -104,10 +110,21 @@ def _document(
     return Document(prompt.ids, tuple(tokenizer.encode(completion_text(worked, thinking))))
 
 
+def drill(worked: list[Chain], tokenizer: Tokenizer) -> Document:
+    """Workings without their questions and final lines."""
+    text = " ".join(chain.sentences().rpartition(" So the result")[0] for chain in worked)
+    start = tokenizer.encode("<|im_start|>assistant\n")
+    return Document(tuple(start), tuple(tokenizer.encode(text + END_OF_TURN)))
+
+
 def documents(tokenizer: Tokenizer, seed: int, shares: Shares, split: Split) -> Iterator[Document]:
     """An endless stream of documents over distinct problems of one split."""
     rng = random.Random(f"formats/{seed}")
-    for chain in chains(split, seed):
+    source = chains(split, seed)
+    for chain in source:
+        if rng.random() < shares.drill:
+            yield drill([chain, *islice(source, DRILL - 1)], tokenizer)
+            continue
         reference = rng.random() < shares.reference
         thinking = rng.random() < shares.thinking
         careless = shares.slips and not reference

@@ -1,14 +1,20 @@
-"""Learning methods: which rollouts to ask for, and which loss batch to build from them."""
+"""Learning methods: which rollouts to ask for, and what to learn from them.
+
+All methods share the sampler, the grader, the prompts, the optimiser, the ledger and the evaluator;
+a method is one small file that turns a step's graded rollouts into loss batches.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Protocol
 
-from backends.interface import LossBatch, Rollout
+from backends.interface import LossBatch, Policy, Rollout
 from opsd_cli.config import Config
 from opsd_cli.context import Contexts
+from opsd_cli.ledger import Ledger
 from opsd_cli.problems import Problem
 
 
@@ -22,20 +28,80 @@ class GradedRollout:
     correct: bool
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What one step learns.
+
+    Attributes:
+        batches: an optimiser step is taken after each; none where there is nothing to learn.
+        spent: tokens of forward passes that the method itself asked for.
+        measures: numbers of the method's own for `metrics.jsonl`.
+    """
+
+    batches: tuple[LossBatch, ...]
+    spent: Ledger = field(default_factory=Ledger)
+    measures: dict[str, float] = field(default_factory=dict)
+
+
 class Method(Protocol):
     """What the training loop asks of a method."""
 
     name: str
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it learns from the privileged teacher, so that the preflight applies."""
+
     def rollouts_per_question(self) -> int:
         """How many completions of each question a step draws; 0 for off-policy methods."""
 
-    def batch(self, rollouts: Sequence[GradedRollout], contexts: Contexts) -> LossBatch:
-        """The loss of one step."""
+    def resampling_rounds(self) -> int:
+        """How often a step may replace questions whose rollouts teach nothing."""
+
+    def teaches(self, group: Sequence[GradedRollout]) -> bool:
+        """Whether there is anything to learn from one question's rollouts."""
+
+    def lesson(
+        self,
+        problems: Sequence[Problem],
+        rollouts: Sequence[GradedRollout],
+        contexts: Contexts,
+        policy: Policy,
+    ) -> Lesson:
+        """What to learn from the questions of a step and their rollouts, grouped by question."""
 
 
 def get(config: Config) -> Method:
     """The method that a config names."""
+    if config.method == "grpo":
+        from opsd_cli.methods.grpo import Grpo
+
+        return Grpo(config)
+    if config.method == "hybrid":
+        from opsd_cli.methods.hybrid import Hybrid
+
+        return Hybrid(config)
+    if config.method == "sft":
+        from opsd_cli.methods.sft import Sft
+
+        return Sft(config)
     from opsd_cli.methods.opsd import Opsd
 
     return Opsd(config)
+
+
+def groups_of(rollouts: Sequence[GradedRollout]) -> list[list[GradedRollout]]:
+    """The rollouts of each question, in order."""
+    return [list(group) for _, group in groupby(rollouts, key=lambda graded: graded.problem.id)]
+
+
+def token_weights(lengths: Sequence[int], reduction: str) -> list[float]:
+    """The weight of every token of each completion, so that all the weights sum to one.
+
+    `tokens` is the mean over all tokens; `sequences` the mean over a completion's tokens, then
+    over completions.
+    """
+    total = sum(lengths)
+    if reduction == "tokens":
+        return [1 / total] * len(lengths)
+    return [1 / (max(1, length) * len(lengths)) for length in lengths]

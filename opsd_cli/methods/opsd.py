@@ -5,44 +5,109 @@
 The student's own completion is scored under both prompts; right and wrong completions teach alike,
 so no grade enters the loss. Reduction `sequences` is the formula above; `tokens`, the paper's code,
 divides by the step's token count instead, which weighs long completions more.
+
+With `divergence.vocabulary` "sampled", only the sampled token is compared: its log-ratio of teacher
+to student is an advantage, held constant, in a policy gradient. Its expectation is the gradient of
+the reverse KL, estimated from one token where the full vocabulary gives it exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backends.interface import DivergenceBatch, DivergenceItem
+import numpy as np
+
+from backends.interface import (
+    DivergenceBatch,
+    DivergenceItem,
+    Policy,
+    PolicyGradientBatch,
+    PolicyGradientItem,
+)
 from opsd_cli.config import Config
 from opsd_cli.context import Contexts
-from opsd_cli.methods import GradedRollout
+from opsd_cli.ledger import Ledger
+from opsd_cli.methods import GradedRollout, Lesson, token_weights
+from opsd_cli.problems import Problem
 
 
 class Opsd:
     """Divergence between the teacher and the student over the student's rollouts."""
 
     name = "opsd"
+    needs_teacher = True
 
     def __init__(self, config: Config) -> None:
+        self._config = config
         self._spec = config.divergence.spec()
-        self._teacher = config.teacher.weights
-        self._per_question = config.rollouts.per_question
-        self._by_tokens = config.train.reduction == "tokens"
 
     def rollouts_per_question(self) -> int:
-        return self._per_question
+        return self._config.rollouts.per_question or 1
 
-    def batch(self, rollouts: Sequence[GradedRollout], contexts: Contexts) -> DivergenceBatch:
-        total = sum(len(graded.rollout.completion_ids) for graded in rollouts)
-        items = []
-        for graded in rollouts:
-            completion = graded.rollout.completion_ids
-            weight = 1 / total if self._by_tokens else 1 / (len(completion) * len(rollouts))
-            items.append(
-                DivergenceItem(
-                    student_prompt=graded.rollout.request.prompt_ids,
-                    teacher_prompt=contexts.teacher(graded.problem).ids,
-                    completion=completion,
-                    weight=weight,
-                )
+    def resampling_rounds(self) -> int:
+        return 0
+
+    def teaches(self, group: Sequence[GradedRollout]) -> bool:
+        return True
+
+    def lesson(
+        self,
+        problems: Sequence[Problem],
+        rollouts: Sequence[GradedRollout],
+        contexts: Contexts,
+        policy: Policy,
+    ) -> Lesson:
+        lengths = [len(graded.rollout.completion_ids) for graded in rollouts]
+        weights = token_weights(lengths, self._config.train.reduction)
+        items = tuple(
+            DivergenceItem(
+                student_prompt=graded.rollout.request.prompt_ids,
+                teacher_prompt=contexts.teacher(graded.problem).ids,
+                completion=graded.rollout.completion_ids,
+                weight=weight,
             )
-        return DivergenceBatch(tuple(items), self._spec, self._teacher)
+            for graded, weight in zip(rollouts, weights, strict=True)
+        )
+        if self._config.divergence.vocabulary == "sampled":
+            return self._sampled(items, policy)
+        return Lesson((DivergenceBatch(items, self._spec, self._config.teacher.weights),))
+
+    def _sampled(self, items: Sequence[DivergenceItem], policy: Policy) -> Lesson:
+        temperature = self._spec.temperature
+        teacher, student, spent = teacher_and_student_scores(
+            items, policy, self._config, temperature
+        )
+        learnt = tuple(
+            PolicyGradientItem(
+                item.student_prompt, item.completion, tuple((t - s).tolist()), item.weight
+            )
+            for item, t, s in zip(items, teacher, student, strict=True)
+        )
+        gap = sum(i.weight * sum(i.advantages) for i in learnt)
+        return Lesson(
+            (PolicyGradientBatch(learnt, temperature),), spent, {"sampled_reverse_kl": -gap}
+        )
+
+
+def teacher_and_student_scores(
+    items: Sequence[DivergenceItem], policy: Policy, config: Config, temperature: float
+) -> tuple[list[np.ndarray], list[np.ndarray], Ledger]:
+    """Log-probabilities of every completion's tokens under both prompts, and what they cost.
+
+    Returns:
+        The teacher's and the student's, float32 [N] an item, and the tokens read.
+    """
+    teacher = policy.score(
+        [(item.teacher_prompt, item.completion) for item in items],
+        "teacher",
+        config.teacher.weights,
+        temperature,
+    )
+    student = policy.score(
+        [(item.student_prompt, item.completion) for item in items], temperature=temperature
+    )
+    spent = Ledger(
+        teacher_scored=sum(len(i.teacher_prompt) + len(i.completion) for i in items),
+        scored=sum(len(i.student_prompt) + len(i.completion) for i in items),
+    )
+    return teacher, student, spent

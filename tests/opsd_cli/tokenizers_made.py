@@ -12,6 +12,7 @@ class CharacterTokenizer:
     """One id a character, and one for each control token; implements prompts.Tokenizer."""
 
     control_tokens = TURNS
+    end_of_turn = TURNS.index("<|im_end|>")
 
     def render_chat(
         self, messages: Sequence[Mapping[str, str]], generation_prompt: bool, **arguments: Any

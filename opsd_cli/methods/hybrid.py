@@ -1,0 +1,83 @@
+"""A verifiable reward and the teacher's signal together (RLSD, METHOD's *relatives*).
+
+The verifier decides the sign of a completion's advantage, as in GRPO; how far teacher and student
+disagree about a token decides how much of it that token gets:
+
+    A_n = A * ((1 - mix) + mix * w_n),   w_n = clip((p_T / p_S) ^ sign(A), 1 - spread, 1 + spread)
+
+A token of a right completion that the teacher finds likelier than the student is reinforced more;
+one of a wrong completion that the teacher finds less likely is discouraged more. No direction is
+ever reversed, so a mistaken teacher can only blur the reward, and `mix` 0 is GRPO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from backends.interface import DivergenceItem, Policy
+from opsd_cli.context import Contexts
+from opsd_cli.ledger import Ledger
+from opsd_cli.methods import GradedRollout, Lesson, groups_of
+from opsd_cli.methods.grpo import Grpo, group_advantages, policy_gradient_lesson
+from opsd_cli.methods.opsd import teacher_and_student_scores
+from opsd_cli.problems import Problem
+
+
+def redistributed(
+    advantage: float, gap_N: np.ndarray, mix: float, spread: float
+) -> tuple[float, ...]:
+    """One completion's advantage, token by token.
+
+    Args:
+        gap_N: log p_T - log p_S of each token.
+        mix: 0 leaves the advantage as it is, 1 weighs it fully.
+        spread: the greatest change of a token's weight, in (0, 1).
+    """
+    # exp() of a huge gap is inf, which the clip then bounds.
+    with np.errstate(over="ignore"):
+        ratio_N = np.exp(np.sign(advantage) * np.asarray(gap_N, np.float64))
+    weight_N = np.clip(ratio_N, 1 - spread, 1 + spread)
+    return tuple((advantage * ((1 - mix) + mix * weight_N)).tolist())
+
+
+class Hybrid(Grpo):
+    """GRPO whose advantages are spread over tokens by the teacher."""
+
+    name = "hybrid"
+    needs_teacher = True
+
+    def lesson(
+        self,
+        problems: Sequence[Problem],
+        rollouts: Sequence[GradedRollout],
+        contexts: Contexts,
+        policy: Policy,
+    ) -> Lesson:
+        config = self._config
+        each = group_advantages(rollouts, config.grpo.scale)
+        # Where the verifier gives no sign there is nothing for the teacher to size.
+        signed = [row for row, advantage in enumerate(each) if advantage != 0]
+        items = [
+            DivergenceItem(
+                rollouts[row].rollout.request.prompt_ids,
+                contexts.teacher(rollouts[row].problem).ids,
+                rollouts[row].rollout.completion_ids,
+            )
+            for row in signed
+        ]
+        temperature = config.sampling.temperature or 1.0
+        teacher, student, scored = (
+            teacher_and_student_scores(items, policy, config, temperature)
+            if items
+            else ([], [], Ledger())
+        )
+        tokens: list[tuple[float, ...]] = [
+            (0.0,) * len(graded.rollout.completion_ids) for graded in rollouts
+        ]
+        for row, t, s in zip(signed, teacher, student, strict=True):
+            tokens[row] = redistributed(each[row], t - s, config.hybrid.mix, config.hybrid.spread)
+        batches, spent = policy_gradient_lesson(rollouts, tokens, config, policy)
+        flat = [not self.teaches(group) for group in groups_of(rollouts)]
+        return Lesson(batches, scored + spent, {"zero_variance_groups": float(np.mean(flat))})
