@@ -11,7 +11,7 @@ Nothing here imports a GPU library, so every shipped config is parsed by a test 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -20,6 +20,9 @@ from opsd_cli.privileged import TEACHER_TEMPLATE
 from opsd_cli.prompts import STUDENT_TEMPLATE, require_placeholders
 
 EMBEDDED = "embedded"
+OPSD = "opsd"
+MethodName = Literal["opsd", "grpo", "sft", "hybrid"]
+METHODS: tuple[str, ...] = get_args(MethodName)
 
 
 class Section(BaseModel):
@@ -270,7 +273,7 @@ class Config(Section):
     """Where to run."""
     seed: NonNegativeInt = 0
     """Everything random derives from it."""
-    method: Literal["opsd", "grpo", "sft", "hybrid"] = "opsd"
+    method: MethodName = OPSD
     """How to learn: self-distillation, rewards alone, the reference solutions, or rewards sized by
     the teacher."""
     data: Data = Data()

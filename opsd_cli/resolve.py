@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
-from opsd_cli.config import EMBEDDED, Config
+from opsd_cli.config import EMBEDDED, METHODS, OPSD, Config
 from opsd_cli.errors import ConfigError
 
 Tree = dict[str, Any]
@@ -149,6 +149,9 @@ def resolve(
 ) -> Config:
     """Resolve preset < file < --set < flag.
 
+    A preset or file may have a `methods` section, whose part for the chosen method is laid over
+    the rest of it: learning rates that suit one method rarely suit another.
+
     Args:
         config: a preset's name or a YAML file, whose own `preset:` key names what it builds on.
         assignments: `--set` arguments, in order.
@@ -157,29 +160,49 @@ def resolve(
     Raises:
         ConfigError: an unknown key (with the nearest known one), preset, file or bad value.
     """
-    base: Tree = {}
+    file: Tree = {}
     preset: str | None = None
     if config is not None:
         path = Path(config)
         if config in preset_names():
             preset = config
         elif path.suffix in (".yaml", ".yml") or path.exists():
-            base = read_tree(path)
-            preset = base.pop("preset", None)
+            file = read_tree(path)
+            preset = file.pop("preset", None)
         else:
             raise ConfigError(
                 f"{config!r} is neither a preset nor a file",
                 suggest(config, preset_names(), "opsd presets"),
             )
+    given: Tree = {}
     for assignment in assignments:
-        base = merge(base, parse_set(assignment))
-    base = merge(base, _without_none(flags or {}))
-    if preset is None and base.get("model", EMBEDDED) == EMBEDDED:
+        given = merge(given, parse_set(assignment))
+    given = merge(given, _without_none(flags or {}))
+    model = given.get("model", file.get("model", EMBEDDED))
+    if preset is None and model == EMBEDDED:
         preset = EMBEDDED
-    if preset is not None:
-        below = read_tree(preset_path(preset))
-        base = merge(below, base)
-    return validate(base)
+    below = read_tree(preset_path(preset)) if preset is not None else {}
+    method = next((tree["method"] for tree in (given, file, below) if "method" in tree), OPSD)
+    layers = [_for_method(tree, method) for tree in (below, file)]
+    return validate(merge(merge(*layers), given))
+
+
+def _for_method(tree: Tree, method: str) -> Tree:
+    """A preset or file with what its `methods` section says of this method laid over it."""
+    tree = dict(tree)
+    sections = tree.pop("methods", None) or {}
+    if not isinstance(sections, dict) or not all(isinstance(v, dict) for v in sections.values()):
+        raise ConfigError(
+            "`methods` is not a mapping from methods to config keys",
+            "write lines like `methods: {grpo: {train: {steps: 200}}}`",
+        )
+    for name in sections:
+        if name not in METHODS:
+            raise ConfigError(
+                f"`methods` names {name!r}, which is no method",
+                suggest(str(name), METHODS, "opsd train --help"),
+            )
+    return merge(tree, sections.get(method, {}))
 
 
 def _without_none(tree: Mapping[str, Any]) -> Tree:

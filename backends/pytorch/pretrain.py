@@ -42,11 +42,11 @@ class Recipe:
     batch: int = 32
     learning_rate: float = 2e-3
     warmup: int = 100
-    school: int = 1500
-    steps: int = 2000
+    school: int = 2000
+    steps: int = 2500
     decay: int = 400
-    reference_share: float = 0.4
-    drill_share: float = 0.5
+    school_shares: Shares = Shares(reference=0.4, drill=0.5, slips=False)
+    habits_shares: Shares = Shares(reference=0.5, drill=0.1)
     evaluate_every: int = 250
     evaluate_problems: int = 200
 
@@ -192,8 +192,8 @@ class Pretraining:
         school, habits = (
             batches(documents(self.tokenizer, seed, shares, "pretrain"), recipe.batch)
             for seed, shares in (
-                (recipe.seed, Shares(recipe.reference_share, recipe.drill_share, slips=False)),
-                (recipe.seed + 1, Shares(recipe.reference_share)),
+                (recipe.seed, recipe.school_shares),
+                (recipe.seed + 1, recipe.habits_shares),
             )
         )
         for step in range(1, recipe.steps + 1):
