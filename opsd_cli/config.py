@@ -11,7 +11,7 @@ Nothing here imports a GPU library, so every shipped config is parsed by a test 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -20,7 +20,7 @@ from opsd_cli.privileged import TEACHER_TEMPLATE
 from opsd_cli.prompts import STUDENT_TEMPLATE, require_placeholders
 
 EMBEDDED = "embedded"
-OPSD = "opsd"
+OPSD: Final = "opsd"
 MethodName = Literal["opsd", "grpo", "sft", "hybrid"]
 METHODS: tuple[str, ...] = get_args(MethodName)
 
@@ -227,6 +227,8 @@ class Train(Section):
     """Newest checkpoints kept besides the best."""
     patience: PositiveInt | None = 5
     """Stop after so many validations in a row below the best; null never stops."""
+    curve: bool = False
+    """Measure the test split too at every validation; it is reported and decides nothing."""
     micro_batch_tokens: PositiveInt = 16384
     """Most padded tokens in one forward pass."""
     gradient_checkpointing: bool = False

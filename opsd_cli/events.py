@@ -40,7 +40,11 @@ class StepRow:
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    """One validation (or test) during a run, as written to `evaluations.jsonl`."""
+    """One validation (or test) during a run, as written to `evaluations.jsonl`.
+
+    `correct` is each problem's share of right samples, in the order of the split, and `problems`
+    a digest of the split, so that evaluations of different runs can be paired or refused.
+    """
 
     step: int
     split: str
@@ -50,6 +54,10 @@ class EvaluationRow:
     mean_tokens: float
     generated: int
     best: bool
+    ledger: Ledger
+    training_cpu_seconds: float
+    problems: str
+    correct: tuple[float, ...]
 
 
 class Listener:

@@ -178,6 +178,8 @@ class Trainer:
         return result
 
     def _record(self, split: str, step: int, result: Evaluation, best: bool) -> EvaluationRow:
+        problems = self.splits.test if split == "test" else self.splits.validation
+        ledger, cpu_seconds = self._spent_by(step)
         row = EvaluationRow(
             step=step,
             split=split,
@@ -185,12 +187,24 @@ class Trainer:
             truncated=result.truncated,
             no_answer=result.no_answer,
             mean_tokens=result.mean_tokens,
-            generated=self.state.ledger.generated,
+            generated=ledger.generated,
             best=best,
+            ledger=ledger,
+            training_cpu_seconds=cpu_seconds,
+            problems=problems.digest(),
+            correct=tuple(result.correct_PK.mean(axis=1).tolist()),
         )
         self.run.append(runs.EVALUATIONS, asdict(row))
         self.listener.evaluation(row)
         return row
+
+    def _spent_by(self, step: int) -> tuple[Ledger, float]:
+        """Tokens and CPU seconds spent by a step, which may be one long past."""
+        if step != self.state.step:
+            for row in self.run.rows(runs.EVALUATIONS):
+                if row["step"] == step:
+                    return Ledger(**row["ledger"]), row["training_cpu_seconds"]
+        return self.state.ledger, self.state.training_cpu_seconds
 
     def _test(self, label: str, step: int) -> Estimate:
         """Accuracy on the test split with the weights as they are, or as recorded before."""
@@ -415,7 +429,10 @@ class Trainer:
             step = self.state.step + 1
             self.learn(step)
             last = step == train.steps
-            best = self.validate() if step % train.evaluate_every == 0 or last else False
+            due = step % train.evaluate_every == 0 or last
+            best = self.validate() if due else False
+            if due and train.curve:
+                self._test("curve", step)
             stopping = stop() and not last
             if best or last or stopping or step % train.checkpoint_every == 0:
                 self.checkpoint()

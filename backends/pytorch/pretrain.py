@@ -26,6 +26,8 @@ from opsd_cli.problems.arithmetic import chains
 
 IGNORED = -100
 LONGEST_COMPLETION = 80
+SCHOOL = Shares(reference=0.4, drill=0.5, slips=False)
+HABITS = Shares(reference=0.5, drill=0.1)
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class Recipe:
     school: int = 2000
     steps: int = 2500
     decay: int = 400
-    school_shares: Shares = Shares(reference=0.4, drill=0.5, slips=False)
-    habits_shares: Shares = Shares(reference=0.5, drill=0.1)
+    school_shares: Shares = SCHOOL
+    habits_shares: Shares = HABITS
     evaluate_every: int = 250
     evaluate_problems: int = 200
 

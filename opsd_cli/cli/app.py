@@ -186,6 +186,67 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    finished: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="Finished runs to compare; none trains anew."),
+    ] = None,
+    methods: Annotated[
+        str, typer.Option("--methods", metavar="A,B,...", help="Of opsd, grpo, sft and hybrid.")
+    ] = "opsd,grpo",
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Runs of each method, counted from --seed.")
+    ] = 3,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="First choose each learning rate on validation.")
+    ] = False,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            "--target",
+            min=0,
+            max=1,
+            help="Accuracy to reach; by default the best that the weakest method reaches.",
+        ),
+    ] = None,
+    require_ratio: Annotated[
+        float | None,
+        typer.Option("--require-ratio", min=0, help="Exit with 4 where the ratio is below this."),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs side by side.")] = 1,
+    out: options.Out = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the comparison in --out.")
+    ] = False,
+    config: options.Config = None,
+    set_: options.Set = None,
+    backend: options.Backend = None,
+    model: options.Model = None,
+    adapter: options.Adapter = None,
+    seed: options.Seed = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Set methods against each other on equal terms: tokens for the same accuracy.
+
+    [dim]opsd compare[/dim]
+    [dim]opsd compare --methods opsd,grpo,sft --seeds 5 --tune[/dim]
+    [dim]opsd compare runs/a runs/b --require-ratio 4[/dim]
+    """
+    from opsd_cli.cli import common, compare
+
+    compare.run(
+        common.request(config, set_, backend, model, adapter, seed, json, quiet, dry_run),
+        compare.What(
+            finished=tuple(finished or ()), methods=methods, seeds=seeds, tune=tune,
+            target=target, require_ratio=require_ratio, jobs=jobs, out=out, resume=resume,
+        ),
+    )  # fmt: skip
+
+
+@app.command()
 def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
     """Report platform, versions and what each backend can do here; paste it into an issue."""
     from opsd_cli.cli import doctor

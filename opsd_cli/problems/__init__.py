@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 
@@ -70,6 +71,11 @@ class ProblemSet:
     name: str
     problems: tuple[Problem, ...]
     report: LoadReport
+
+    def digest(self) -> str:
+        """Names the set: the same for the same questions and answers in the same order."""
+        text = "\x1f".join(f"{p.id}\x1e{p.question}\x1e{p.answer}" for p in self.problems)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _rows(count: int) -> str:

@@ -12,30 +12,11 @@ from typing import Any
 
 from opsd_cli import runs
 from opsd_cli.cli.console import count, duration
+from opsd_cli.reports.page import figure, html_page
 from opsd_cli.reports.svg import Series, line_chart
 
 REPORT = "report.html"
 SAMPLES_SHOWN = 4
-STYLE = """
-:root{color-scheme:light dark;--ink:#1c2430;--dim:#667080;--page:#fff;--card:#f5f7fa;--grid:#dfe4ea;
---one:#0b6bcb;--two:#c2410c;--three:#15803d;--four:#7e22ce}
-@media(prefers-color-scheme:dark){:root{--ink:#e6eaf0;--dim:#98a2b3;--page:#12161c;--card:#1b212a;
---grid:#303846;--one:#6cb2ff;--two:#fb923c;--three:#4ade80;--four:#c084fc}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:1080px;padding:1.5rem 1rem;color:var(--ink);
-background:var(--page);font:16px/1.5 system-ui,sans-serif}h1{font-size:1.35rem;line-height:1.35}
-h2{font-size:1.05rem;margin:2rem 0 .5rem}.dim,.legend,.tick{color:var(--dim);fill:var(--dim)}
-.grid2{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr))}
-figure{margin:0;padding:.75rem;background:var(--card);border-radius:.5rem}
-figcaption{font-weight:600}
-svg{width:100%;height:auto;display:block}svg .grid{stroke:var(--grid)}.tick{font-size:12px}
-.legend{font-size:.85rem;margin:.25rem 0 0}.legend span{margin-right:1rem}
-.legend i{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.35em}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse}td,th{padding:.25rem .9rem .25rem 0;text-align:left;
-border-bottom:1px solid var(--grid);vertical-align:top}
-pre{white-space:pre-wrap;word-break:break-word;
-background:var(--card);padding:.75rem;border-radius:.5rem;font-size:.85rem;margin:.25rem 0}
-"""
 
 
 def write_run_report(run_dir: Path) -> Path:
@@ -67,13 +48,7 @@ def build_page(run_dir: Path) -> str:
         "<details><summary>environment</summary><pre>"
         f"{escape(json.dumps(environment, indent=1))}</pre></details>",
     ]
-    return (
-        "<!doctype html><html lang=en><head><meta charset=utf-8>"
-        '<meta name=viewport content="width=device-width,initial-scale=1">'
-        f"<title>opsd: {escape(run_dir.name)}</title><style>{STYLE}</style></head><body>"
-        + "".join(sections)
-        + "</body></html>\n"
-    )
+    return html_page(f"opsd: {run_dir.name}", sections)
 
 
 def verdict(result: dict[str, Any] | None, metrics: list[dict[str, Any]]) -> str:
@@ -95,10 +70,6 @@ def _percent(estimate: dict[str, float]) -> str:
     )
 
 
-def _figure(title: str, body: str) -> str:
-    return f"<figure><figcaption>{escape(title)}</figcaption>{body}</figure>"
-
-
 def accuracy_section(result: dict[str, Any] | None, evaluations: list[dict[str, Any]]) -> str:
     series = []
     for split, colour in (("validation", "var(--one)"), ("test", "var(--two)")):
@@ -113,16 +84,6 @@ def accuracy_section(result: dict[str, Any] | None, evaluations: list[dict[str, 
                 marked=best[-1] if best else None,
             )
         )
-    if result is not None:  # test rows carry the ledger of the moment they were measured
-        at = {row["step"]: row["generated"] for row in evaluations if row["split"] == "validation"}
-        tests = {row["step"]: row for row in evaluations if row["split"] == "test"}
-        chosen = [tests[step] for step in sorted(tests)]
-        series[1] = Series(
-            "test",
-            "var(--two)",
-            [(at.get(r["step"], r["generated"]), r["accuracy"]["value"]) for r in chosen],
-            [(r["accuracy"]["low"], r["accuracy"]["high"]) for r in chosen],
-        )
     chart = line_chart(series, "generated tokens", "accuracy", percent=True)
     table = ""
     if result is not None:
@@ -131,7 +92,7 @@ def accuracy_section(result: dict[str, Any] | None, evaluations: list[dict[str, 
             for name in ("base", "best", "final")
         )
         table = f"<div class=scroll><table><tr><th>test<th>accuracy{rows_html}</table></div>"
-    return f"<h2>Accuracy</h2>{_figure('accuracy, with 95% intervals', chart)}{table}"
+    return f"<h2>Accuracy</h2>{figure('accuracy, with 95% intervals', chart)}{table}"
 
 
 def learning_section(metrics: list[dict[str, Any]]) -> str:
@@ -169,7 +130,7 @@ def monitors_section(metrics: list[dict[str, Any]]) -> str:
                 [
                     (row["step"], row["divergence_by_class"][name])
                     for row in metrics
-                    if name in row["divergence_by_class"]
+                    if name in row.get("divergence_by_class", {})
                 ],
             )
             for index, name in enumerate(classes)
@@ -177,7 +138,7 @@ def monitors_section(metrics: list[dict[str, Any]]) -> str:
         "step",
         "divergence",
     )
-    extra = _figure("divergence by class of token, nats", by_class)
+    extra = figure("divergence by class of token, nats", by_class)
     return _charts("Signs of collapse", charts, metrics, extra)
 
 
@@ -191,10 +152,14 @@ def _charts(
     figures = []
     for title, lines in charts:
         series = [
-            Series(name, colour, [(row["step"], row[key]) for row in metrics if key in row])
+            Series(
+                name,
+                colour,
+                [(row["step"], row[key]) for row in metrics if row.get(key) is not None],
+            )
             for (key, name), colour in zip(lines, colours, strict=False)
         ]
-        figures.append(_figure(title, line_chart(series, "step", title)))
+        figures.append(figure(title, line_chart(series, "step", title)))
     return f"<h2>{escape(heading)}</h2><div class=grid2>{''.join(figures)}{extra}</div>"
 
 
@@ -213,6 +178,11 @@ def tokens_section(metrics: list[dict[str, Any]]) -> str:
     )
 
 
+def _divergence(row: dict[str, Any]) -> str:
+    value = row.get("divergence")
+    return "" if value is None else f", divergence {value:.3f}"
+
+
 def rollouts_section(rollouts: list[dict[str, Any]]) -> str:
     """A few rollouts of the first and of the last step, side by side."""
     if not rollouts:
@@ -222,7 +192,7 @@ def rollouts_section(rollouts: list[dict[str, Any]]) -> str:
         mine = [row for row in rollouts if row["step"] == step][:SAMPLES_SHOWN]
         cards = "".join(
             f"<p class=dim>{escape(row['problem_id'])}: {'right' if row['correct'] else 'wrong'}, "
-            f"{row['tokens']} tokens, divergence {row['divergence']:.3f}</p>"
+            f"{row['tokens']} tokens{_divergence(row)}</p>"
             f"<pre>{escape(row['completion'])}</pre>"
             for row in mine
         )

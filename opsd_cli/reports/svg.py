@@ -38,13 +38,21 @@ def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def line_chart(series: Sequence[Series], x_label: str, y_label: str, percent: bool = False) -> str:
-    """The chart, or a sentence where there is nothing to draw yet."""
+def line_chart(
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    percent: bool = False,
+    level: float | None = None,
+) -> str:
+    """The chart, with a dashed line at `level`; or a sentence where there is nothing to draw."""
     points = [point for line in series for point in line.points]
     if not points:
         return "<p class=dim>nothing to draw yet</p>"
     xs = [x for x, _ in points]
     ys = [y for _, y in points] + [edge for line in series for band in line.band for edge in band]
+    if level is not None:
+        ys.append(level)
     x_low, x_high = min(0.0, *xs), max(xs) or 1.0
     y_low, y_high = _padded(min(ys), max(ys))
     if percent:
@@ -77,6 +85,12 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, percent: bo
     parts.append(
         f"<text class=tick x={middle} y={HEIGHT - 3} text-anchor=middle>{escape(x_label)}</text>"
     )
+    if level is not None:
+        _, y = place(x_low, level)
+        parts.append(
+            f"<line class=level x1={LEFT} x2={WIDTH - RIGHT} y1={y} y2={y} />"
+            f"<text class=tick x={WIDTH - RIGHT} y={y - 4} text-anchor=end>{written(level)}</text>"
+        )
     for line in series:
         placed = [place(*point) for point in line.points]
         if line.band:

@@ -12,9 +12,9 @@ import numpy as np
 from backends.interface import (
     BatchReport,
     Capability,
-    DivergenceBatch,
     LossBatch,
     Memory,
+    PolicyGradientBatch,
     Rollout,
     RolloutRequest,
     Sampling,
@@ -68,7 +68,8 @@ class FakePolicy:
         return [np.zeros(len(completion), np.float32) for _, completion in sequences]
 
     def measure(self, batch: LossBatch) -> BatchReport:
-        assert isinstance(batch, DivergenceBatch)
+        if isinstance(batch, PolicyGradientBatch):
+            return self._policy_gradient(batch)
         tokens = []
         for item in batch.items:
             value = np.linspace(0, 1 - self.skill, len(item.completion), dtype=np.float32)
@@ -80,6 +81,18 @@ class FakePolicy:
         trained = sum(len(i.student_prompt) + len(i.completion) for i in batch.items)
         scored = sum(len(i.teacher_prompt) + len(i.completion) for i in batch.items)
         return BatchReport(loss, tuple(tokens), trained, scored)
+
+    def _policy_gradient(self, batch: PolicyGradientBatch) -> BatchReport:
+        tokens = []
+        for item in batch.items:
+            value = -np.asarray(item.advantages, np.float32)
+            nothing = np.zeros(0, np.float32)
+            tokens.append(TokenReport(value, np.full_like(value, 0.5), nothing, nothing))
+        loss = sum(
+            i.weight * float(t.value.sum()) for i, t in zip(batch.items, tokens, strict=True)
+        )
+        trained = sum(len(i.prompt) + len(i.completion) for i in batch.items)
+        return BatchReport(loss, tuple(tokens), trained, 0)
 
     accumulate = measure
 

@@ -23,6 +23,7 @@ TINY = Recipe(
     head_dim=8,
     batch=4,
     warmup=2,
+    school=3,
     steps=5,
     decay=2,
     evaluate_every=2,

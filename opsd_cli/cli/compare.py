@@ -1,0 +1,336 @@
+"""`opsd compare`: methods trained side by side, or finished runs set against each other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opsd_cli import runs
+from opsd_cli.cli.common import Request, choose_backend
+from opsd_cli.cli.console import Output, count, duration
+from opsd_cli.config import METHODS, Config
+from opsd_cli.errors import GateNotMet, RunError, UsageError
+from opsd_cli.resolve import suggest
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from opsd_cli.comparison.curves import Curve
+    from opsd_cli.comparison.running import Job, Progress, Tuned
+
+PLOT_WIDTH, PLOT_HEIGHT = 64, 15
+SAMPLES = "samples.json"
+#: Validation problems whose completions the page shows, for each method.
+SAMPLED_PROBLEMS = 3
+
+
+@dataclass(frozen=True)
+class What:
+    """The flags of `opsd compare` alone."""
+
+    finished: tuple[Path, ...]
+    methods: str
+    seeds: int
+    tune: bool
+    target: float | None
+    require_ratio: float | None
+    jobs: int
+    out: Path | None
+    resume: bool
+
+
+def run(request: Request, what: What) -> None:
+    """Train what is missing, then compare."""
+    if what.finished:
+        if what.resume or request.changes_anything:
+            raise UsageError(
+                "finished runs are compared as they are, so --resume and config flags do nothing",
+                "leave them out, or leave out the runs to train anew",
+            )
+        _compare_finished(what, request.out)
+    elif what.resume:
+        if what.out is None:
+            raise UsageError("--resume needs the comparison's directory", "give --out DIR")
+        if request.changes_anything:
+            raise UsageError(
+                "--resume goes on with the comparison's own plan, which flags cannot change",
+                "leave out the other flags, or start a new comparison in another --out",
+            )
+        _train_and_compare(what.out, what, request.out)
+    else:
+        _begin(request, what)
+
+
+def named_methods(text: str) -> tuple[str, ...]:
+    """The methods of a comma-separated list; raises `UsageError` for a wrong one."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in METHODS:
+            raise UsageError(f"there is no method {name!r}", suggest(name, METHODS, "--help"))
+    if len(set(names)) < max(2, len(names)):
+        raise UsageError(
+            f"--methods {text!r} does not name two different methods",
+            f"choose from {', '.join(METHODS)}",
+        )
+    return names
+
+
+def _begin(request: Request, what: What) -> None:
+    """A new comparison."""
+    from opsd_cli.comparison.running import plan_of, write_plan
+    from opsd_cli.problems.sources import load_splits
+
+    out = request.out
+    names = named_methods(what.methods)
+    configs = {
+        name: Request(
+            request.config_name, request.assignments, {**request.flags, "method": name}
+        ).config()
+        for name in names
+    }
+    directory = what.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    _refuse_used(directory)
+    for config in configs.values():
+        load_splits(config)
+    if request.dry_run:
+        _show_plan(configs, what, out)
+        return
+    first = next(iter(configs.values()))
+    chosen, _ = choose_backend(first, out)
+    configs = {
+        name: config.model_copy(update={"backend": chosen.backend})
+        for name, config in configs.items()
+    }
+    seeds = range(first.seed, first.seed + what.seeds)
+    write_plan(directory, plan_of(configs, list(seeds), what.tune, what.target))
+    _train_and_compare(directory, what, out)
+
+
+def _refuse_used(directory: Path) -> None:
+    """Raise `RunError`, with the ways out, where a directory is not free."""
+    from opsd_cli.comparison.running import PLAN
+
+    if (directory / PLAN).is_file():
+        raise RunError(
+            f"{directory} already holds a comparison",
+            f"go on with it (--resume --out {directory}), write elsewhere (another --out), "
+            "or move it away first",
+        )
+    runs.refuse_used(directory)
+
+
+def _show_plan(configs: dict[str, Config], what: What, out: Output) -> None:
+    from opsd_cli.cli.train import plan
+    from opsd_cli.problems.sources import load_splits
+
+    planned = {name: plan(config, load_splits(config)) for name, config in configs.items()}
+    for name, entry in planned.items():
+        config = configs[name]
+        out.show(
+            f"{name}: {what.seeds} seeds × {config.train.steps} steps, learning rate "
+            f"{config.optimizer.learning_rate:g}; {entry['rollouts']:,} rollouts a seed, at most "
+            f"{entry['generated_tokens_at_most']:,} generated tokens"
+        )
+    out.show("nothing was written")
+    out.object({"plan": planned, "seeds": what.seeds})
+
+
+def _train_and_compare(directory: Path, what: What, out: Output) -> None:
+    from opsd_cli.comparison.curves import read_curve
+    from opsd_cli.comparison.running import (
+        comparison_jobs,
+        configs_of,
+        read_plan,
+        tuned,
+        tuning_jobs,
+        with_rate,
+    )
+
+    plan = read_plan(directory)
+    configs = configs_of(plan)
+    found: dict[str, Tuned] = {}
+    if plan["tune"]:
+        jobs = tuning_jobs(configs)
+        _watch(directory, jobs, what.jobs, out)
+        found = tuned(directory, jobs)
+        configs = {name: with_rate(c, found[name].chosen) for name, c in configs.items()}
+        for name, entry in found.items():
+            out.note(f"{name}: learning rate {entry.chosen:g}, chosen on validation")
+    jobs = comparison_jobs(configs, plan["seeds"])
+    _watch(directory, jobs, what.jobs, out)
+    curves = [read_curve(directory / job.name, job.method) for job in jobs]
+    target = plan["target"] if what.target is None else what.target
+    _conclude(curves, directory, what, out, target, found)
+
+
+def _compare_finished(what: What, out: Output) -> None:
+    from opsd_cli.comparison.curves import read_curve
+
+    if len(what.finished) < 2:
+        raise UsageError("one run cannot be compared with itself", "name two runs or more")
+    curves = [read_curve(path) for path in what.finished]
+    directory = what.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    _refuse_used(directory)
+    _conclude(curves, directory, what, out, what.target, {})
+
+
+def _conclude(
+    curves: Sequence[Curve],
+    directory: Path,
+    what: What,
+    out: Output,
+    target: float | None,
+    found: dict[str, Tuned],
+) -> None:
+    """Calculate, write, show, and apply the gate."""
+    from opsd_cli.comparison.curves import comparable, labelled
+    from opsd_cli.comparison.summary import COMPARISON, summarise, times, verdict
+    from opsd_cli.reports import write_comparison_picture, write_comparison_report
+
+    kept, left_out = comparable(curves)
+    for path, reason in left_out.items():
+        out.warn(f"{path} is left out: {reason}")
+    groups = labelled(kept)
+    with out.working("calculating intervals"):
+        summary = summarise(groups, directory, target, left_out, found)
+    directory.mkdir(parents=True, exist_ok=True)
+    runs.write_whole(directory / COMPARISON, json.dumps(_jsonable(summary), indent=1) + "\n")
+    samples = _samples(groups, directory, out)
+    picture = write_comparison_picture(summary, directory / "comparison.png")
+    page = write_comparison_report(summary, groups, samples, directory)
+    out.show(_result_table(summary))
+    out.show(_plot(summary, colour=out.results.is_terminal and not out.json))
+    out.show(verdict(summary))
+    out.show(f"picture: {picture}\nreport: {page}")
+    out.object(summary)
+    ratio = summary["token_efficiency"]["ratio"]
+    if what.require_ratio is not None and not ratio >= what.require_ratio:
+        raise GateNotMet(
+            f"the token-efficiency ratio is {times(ratio)}, below the {what.require_ratio:g}× "
+            "required",
+            f"the comparison itself is complete: {page}",
+        )
+
+
+def _samples(
+    groups: dict[str, list[Curve]], directory: Path, out: Output
+) -> dict[str, list[dict[str, Any]]]:
+    """A few validation completions of each method's first run, with every token's divergence."""
+    path = directory / SAMPLES
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    drawn: dict[str, list[dict[str, Any]]] = {}
+    with out.working("drawing samples for the page"):
+        for label, curves in groups.items():
+            command = [
+                sys.executable, "-m", "opsd_cli", "sample", "--json", "--quiet", "--divergence",
+                "--adapter", str(curves[0].directory), "--limit", str(SAMPLED_PROBLEMS),
+            ]  # fmt: skip
+            answer = subprocess.run(command, capture_output=True, text=True, check=False)
+            if answer.returncode:
+                said = answer.stderr.strip().splitlines()[:1]
+                out.warn(f"no samples of {label} for the page: {' '.join(said)}")
+            else:
+                drawn[label] = json.loads(answer.stdout)["completions"]
+    runs.write_whole(path, json.dumps(drawn, ensure_ascii=False) + "\n")
+    return drawn
+
+
+def _jsonable(value: Any) -> Any:
+    """Infinities and NaN, which JSON does not have, as null."""
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    return value if not isinstance(value, float) or abs(value) < float("inf") else None
+
+
+def _watch(directory: Path, jobs: Sequence[Job], at_once: int, out: Output) -> None:
+    """Run jobs with a table that is redrawn in place, or a line for each that ends."""
+    from opsd_cli.comparison.running import run_jobs
+
+    if not out.messages.is_terminal or out.quiet:
+        done: set[str] = set()
+
+        def tell(progress: list[Progress]) -> None:
+            for entry in progress:
+                if entry.state == "done" and entry.job.name not in done:
+                    done.add(entry.job.name)
+                    if entry.accuracy is not None:
+                        out.note(
+                            f"{entry.job.name}: test accuracy {entry.accuracy:.1%} after "
+                            f"{count(entry.generated)} generated tokens, {duration(entry.seconds)}"
+                        )
+
+        run_jobs(directory, jobs, at_once, tell)
+        return
+    from rich.live import Live
+
+    with Live(console=out.messages, refresh_per_second=4) as live:
+        run_jobs(directory, jobs, at_once, lambda progress: live.update(_progress_table(progress)))
+
+
+def _progress_table(progress: Sequence[Progress]) -> Table:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1), expand=True)
+    for heading in ("run", "", "step", "accuracy", "generated", "time"):
+        table.add_column(heading, ratio=1 if not heading else None, no_wrap=True)
+    for entry in progress:
+        steps = entry.job.config.train.steps
+        table.add_row(
+            entry.job.name,
+            ProgressBar(steps, entry.step),
+            f"{entry.step}/{steps}" if entry.state != "waiting" else "waiting",
+            "–" if entry.accuracy is None else f"{entry.accuracy:.1%}",
+            count(entry.generated),
+            duration(entry.seconds),
+        )
+    return table
+
+
+def _result_table(summary: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2))
+    target = f"{summary['target_accuracy']:.1%}"
+    for heading in ("method", "test accuracy (95% interval)", f"tokens to {target}", "generated"):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for name, entry in summary["methods"].items():
+        accuracy = entry["accuracy"]
+        needed = entry["tokens_to_target"]
+        table.add_row(
+            name,
+            f"{100 * accuracy['value']:.1f}% "
+            f"({100 * accuracy['low']:.1f}–{100 * accuracy['high']:.1f})",
+            "not reached" if needed is None else count(needed),
+            count(entry["tokens_generated"]),
+        )
+    return table
+
+
+def _plot(summary: dict[str, Any], colour: bool) -> Any:
+    """Accuracy over generated tokens, drawn in characters."""
+    from rich.text import Text
+    from uniplot import plot_to_string
+
+    methods = summary["methods"]
+    drawn = plot_to_string(
+        xs=[[x / 1000 for x in entry["curve"]["cost"]["generated"]] for entry in methods.values()],
+        ys=[[100 * y for y in entry["curve"]["accuracy"]] for entry in methods.values()],
+        lines=True,
+        color=colour,
+        legend_labels=list(methods),
+        title="test accuracy, %, over thousand tokens generated",
+        y_gridlines=[100 * summary["target_accuracy"]],
+        width=PLOT_WIDTH,
+        height=PLOT_HEIGHT,
+    )
+    return Text.from_ansi(drawn)

@@ -1,0 +1,170 @@
+"""What finished runs measured: accuracy on the test split against everything that was spent.
+
+Only runs that differ in method, seed and settings may be set against each other: same base model,
+same test problems in the same order, same student prompt, same way of sampling and grading the
+evaluation. Whatever else comes in is left out with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opsd_cli import runs
+from opsd_cli.config import Config
+from opsd_cli.errors import DataError, RunError
+from opsd_cli.resolve import read_tree, validate
+
+#: What a run is charged for, in the order in which reports show it.
+COSTS = {
+    "generated": "tokens generated",
+    "generated_and_scored": "tokens generated or scored by the teacher",
+    "all": "all tokens (generated, prompts, scored, trained)",
+    "cpu_seconds": "CPU seconds of training",
+    "flops": "estimated FLOPs per parameter",
+}
+
+
+def cost_of(ledger: Mapping[str, int], cpu_seconds: float) -> dict[str, float]:
+    """Every cost in `COSTS` of what a ledger holds.
+
+    The estimate of FLOPs per parameter is 2 a token read or generated, and 4 a token trained: the
+    backward pass through frozen weights needs the gradient of the activations alone.
+    """
+    scored = ledger["teacher_scored"] + ledger.get("scored", 0)
+    read = ledger["generated"] + ledger["prompt"] + scored
+    return {
+        "generated": ledger["generated"],
+        "generated_and_scored": ledger["generated"] + scored,
+        "all": read + ledger["trained"],
+        "cpu_seconds": cpu_seconds,
+        "flops": 2 * read + 4 * ledger["trained"],
+    }
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's test accuracy at each of its E evaluations of P problems.
+
+    Attributes:
+        label: which method, or which run, this belongs to.
+        cost_E: what was spent by then, by the names of `COSTS`.
+        correct_EP: each problem's share of right samples, within [0, 1].
+        basis: everything that must agree for two curves to be compared.
+    """
+
+    label: str
+    method: str
+    seed: int
+    directory: Path
+    steps: tuple[int, ...]
+    cost_E: dict[str, np.ndarray]
+    correct_EP: np.ndarray
+    basis: Mapping[str, Any]
+    config: Config
+    result: Mapping[str, Any]
+
+    @property
+    def accuracy_E(self) -> np.ndarray:
+        """Mean accuracy at each evaluation."""
+        return self.correct_EP.mean(axis=1)
+
+
+def read_curve(directory: Path, label: str | None = None) -> Curve:
+    """The curve of a finished run.
+
+    Raises:
+        RunError: there is no run there, or it has not finished.
+        DataError: its evaluations lack what a comparison needs.
+    """
+    if not (directory / runs.CONFIG).is_file():
+        raise RunError(f"{directory} is not a run: it has no {runs.CONFIG}", "name run directories")
+    result_path = directory / runs.RESULT
+    if not result_path.is_file():
+        raise RunError(
+            f"the run in {directory} has not finished",
+            f"go on with it: opsd train --resume --out {directory}",
+        )
+    result = json.loads(result_path.read_text(encoding="utf-8"))
+    config = validate(read_tree(directory / runs.CONFIG))
+    environment = json.loads((directory / runs.ENVIRONMENT).read_text(encoding="utf-8"))
+    rows = {r["step"]: r for r in runs.read_rows(directory / runs.EVALUATIONS)
+            if r["split"] == "test"}  # fmt: skip
+    ordered = [rows[step] for step in sorted(rows)]
+    if not ordered or any("correct" not in row or "ledger" not in row for row in ordered):
+        raise DataError(
+            f"the run in {directory} was made by an earlier version, without what a comparison "
+            "needs",
+            "train it again",
+        )
+    costs = [cost_of(row["ledger"], row["training_cpu_seconds"]) for row in ordered]
+    return Curve(
+        label=label or result["method"],
+        method=result["method"],
+        seed=config.seed,
+        directory=directory,
+        steps=tuple(row["step"] for row in ordered),
+        cost_E={name: np.array([cost[name] for cost in costs], np.float64) for name in COSTS},
+        correct_EP=np.array([row["correct"] for row in ordered], np.float64),
+        basis=basis_of(config, environment, ordered[0]["problems"]),
+        config=config,
+        result=result,
+    )
+
+
+def basis_of(config: Config, environment: Mapping[str, Any], problems: str) -> dict[str, Any]:
+    """What must agree, by what a person calls it."""
+    evaluation = config.evaluation.model_dump(mode="json")
+    evaluation["max_new_tokens"] = (
+        config.evaluation.max_new_tokens or config.sampling.max_new_tokens
+    )
+    return {
+        "test problems": problems,
+        "base model": [config.model, config.revision, config.adapter],
+        "student prompt": config.prompts.student.model_dump(mode="json"),
+        "evaluation sampling": evaluation,
+        "grader": [
+            environment.get("versions", {}).get("math-verify"),
+            config.grading.model_dump(mode="json"),
+        ],
+    }
+
+
+def comparable(curves: Sequence[Curve]) -> tuple[list[Curve], dict[str, str]]:
+    """The curves that agree with the most common basis, and why each other one is left out."""
+    keys = [json.dumps(curve.basis, sort_keys=True) for curve in curves]
+    usual = max(keys, key=keys.count)
+    reference = curves[keys.index(usual)]
+    kept, left = [], {}
+    for curve, key in zip(curves, keys, strict=True):
+        if key == usual:
+            kept.append(curve)
+        else:
+            differs = [n for n, value in curve.basis.items() if value != reference.basis[n]]
+            left[str(curve.directory)] = f"another {' and another '.join(differs)}"
+    return kept, left
+
+
+def labelled(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
+    """Curves by label; one label's differ in their seed alone.
+
+    Two runs of one method and seed, or of other settings, are told apart by their directory.
+    """
+    groups: dict[str, list[Curve]] = {}
+    for curve in curves:
+        label = curve.label
+        for other in groups.get(label, ()):
+            if _settings(other.config) != _settings(curve.config) or other.seed == curve.seed:
+                label = f"{curve.label} ({curve.directory.name})"
+                break
+        groups.setdefault(label, []).append(curve)
+    return {label: sorted(group, key=lambda c: c.seed) for label, group in groups.items()}
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return config.model_dump(exclude={"seed", "backend"})

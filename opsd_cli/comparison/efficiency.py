@@ -1,0 +1,238 @@
+"""Tokens to reach an accuracy, and how many times fewer one method needs than another.
+
+A method's curve is the mean over its seeds and the problems. What it takes to reach a target is
+read off a monotone fit of that curve: least squares (isotonic) up to its highest point and level
+afterwards, so that neither a lucky evaluation on the way nor a later collapse moves the answer. A
+running maximum would do neither: it turns noise on a plateau into slow progress, which flatters
+whoever is compared with the slower method.
+
+Intervals come from a paired bootstrap: seeds and problems are drawn again with replacement, the
+same for every method, and the whole calculation is repeated, the target included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opsd_cli.comparison.curves import COSTS, Curve
+from opsd_cli.errors import UsageError
+
+REPLICATES = 2000
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times less the better method spends; infinite where the other never gets there.
+
+    `low` and `high` bound the central 95% of the bootstrap.
+    """
+
+    value: float
+    low: float
+    high: float
+    counted: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def monotone(y_E: Array) -> Array:
+    """The nondecreasing curve nearest to y up to y's highest point, level from there on."""
+    peak = int(np.argmax(y_E))
+    blocks: list[list[float]] = []  # mean, count
+    for value in y_E[: peak + 1]:
+        blocks.append([float(value), 1.0])
+        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
+            mean, count = blocks.pop()
+            before = blocks[-1]
+            total = before[1] + count
+            before[0] = (before[0] * before[1] + mean * count) / total
+            before[1] = total
+    fitted = np.concatenate([np.full(int(count), mean) for mean, count in blocks])
+    return np.concatenate([fitted, np.full(len(y_E) - peak - 1, fitted[-1])])
+
+
+def cost_to_reach(target: float, cost_E: Array, fitted_E: Array) -> float:
+    """The cost at which a monotone curve first reaches a target, between points linearly.
+
+    Returns:
+        Infinity where it never does.
+    """
+    reached = np.flatnonzero(fitted_E >= target - 1e-12)
+    if not len(reached):
+        return math.inf
+    at = int(reached[0])
+    if at == 0:
+        return float(cost_E[0])
+    low, high = fitted_E[at - 1], fitted_E[at]
+    share = (target - low) / (high - low)
+    return float(cost_E[at - 1] + share * (cost_E[at] - cost_E[at - 1]))
+
+
+class Method:
+    """The curves of one method as arrays: seeds S, evaluations E, problems P."""
+
+    def __init__(self, name: str, curves: Sequence[Curve]) -> None:
+        self.name = name
+        self.curves = list(curves)
+        points = min(len(curve.steps) for curve in curves)
+        self.steps = curves[0].steps[:points]
+        self.cost_SE = {
+            cost: np.stack([curve.cost_E[cost][:points] for curve in curves]) for cost in COSTS
+        }
+        self.correct_SEP = np.stack([curve.correct_EP[:points] for curve in curves])
+
+    def curve(self, seeds_S: Array, problems_P: Array, cost: str) -> tuple[Array, Array]:
+        """Mean cost and mean accuracy at each evaluation, with the given weights."""
+        accuracy_E = np.einsum("s,sep,p->e", seeds_S, self.correct_SEP, problems_P)
+        return seeds_S @ self.cost_SE[cost], accuracy_E / (seeds_S.sum() * problems_P.sum())
+
+
+class Efficiency:
+    """Every method's curves, and what they say; the same draws serve every question asked.
+
+    Args:
+        groups: curves by method, of the same P problems.
+        target: a fixed accuracy; None takes the best that the weakest method reaches.
+
+    Raises:
+        UsageError: fewer than two methods, or a target that the base already meets.
+    """
+
+    def __init__(
+        self,
+        groups: Mapping[str, Sequence[Curve]],
+        target: float | None = None,
+        replicates: int = REPLICATES,
+        seed: int = 0,
+    ) -> None:
+        if len(groups) < 2:
+            raise UsageError("there is only one method to compare", "name runs of two methods")
+        self.methods = {name: Method(name, curves) for name, curves in groups.items()}
+        self.given_target = target
+        base = max(float(m.correct_SEP[:, 0].mean()) for m in self.methods.values())
+        if target is not None and target <= base:
+            raise UsageError(
+                f"the base model already reaches {base:.1%}, so {target:.1%} takes no tokens",
+                "give a --target above that",
+            )
+        self.draws = list(self._draw(replicates, np.random.default_rng(seed)))
+
+    def _draw(self, replicates: int, random: np.random.Generator) -> Any:
+        """Weights of every seed of each method and of every problem, for each replicate.
+
+        Methods with the same seeds get the same draw of them.
+        """
+        problems = next(iter(self.methods.values())).correct_SEP.shape[2]
+        for _ in range(replicates):
+            by_seeds: dict[tuple[int, ...], Array] = {}
+            weights = {}
+            for name, method in self.methods.items():
+                seeds = tuple(curve.seed for curve in method.curves)
+                if seeds not in by_seeds:
+                    by_seeds[seeds] = _resample(len(seeds), random)
+                weights[name] = by_seeds[seeds]
+            yield weights, _resample(problems, random)
+
+    def _even(self) -> tuple[dict[str, Array], Array]:
+        methods = self.methods
+        problems = next(iter(methods.values())).correct_SEP.shape[2]
+        return {n: np.ones(len(m.curves)) / len(m.curves) for n, m in methods.items()}, np.ones(
+            problems
+        )
+
+    def _costs(
+        self, weights: Mapping[str, Array], problems_P: Array, cost: str
+    ) -> tuple[float, dict[str, float]]:
+        """The target, and what each method spends to reach it."""
+        found = {}
+        for name, method in self.methods.items():
+            x_E, y_E = method.curve(weights[name], problems_P, cost)
+            found[name] = (x_E, monotone(y_E))
+        target = self.given_target
+        if target is None:
+            target = min(float(fitted[-1]) for _, fitted in found.values())
+        return target, {name: cost_to_reach(target, x, y) for name, (x, y) in found.items()}
+
+    @property
+    def target(self) -> float:
+        """The accuracy that is asked for."""
+        return self._costs(*self._even(), "generated")[0]
+
+    @property
+    def weakest(self) -> str:
+        """The method whose best is lowest."""
+        return min(self.methods, key=lambda name: self.best(name))
+
+    def best(self, name: str) -> float:
+        """The highest accuracy of a method's monotone curve."""
+        weights, problems_P = self._even()
+        return float(monotone(self.methods[name].curve(weights[name], problems_P, "all")[1])[-1])
+
+    def mean_curve(self, name: str, cost: str) -> tuple[Array, Array]:
+        """Mean cost and accuracy at each evaluation."""
+        weights, problems_P = self._even()
+        return self.methods[name].curve(weights[name], problems_P, cost)
+
+    def band(self, name: str) -> Array:
+        """The 95% interval of a method's accuracy at each evaluation, [E, 2]."""
+        rows = [
+            self.methods[name].curve(weights[name], problems_P, "all")[1]
+            for weights, problems_P in self.draws
+        ]
+        return np.quantile(rows, [0.025, 0.975], axis=0).T
+
+    def to_target(self, cost: str = "generated") -> dict[str, float]:
+        """What each method spends to reach the target; infinite where it does not."""
+        return self._costs(*self._even(), cost)[1]
+
+    def ratio(self, one: str, other: str, cost: str = "generated") -> Ratio:
+        """How many times less `one` spends than `other` to reach the target."""
+        value = _quotient(self.to_target(cost), one, other)
+        drawn = [
+            _quotient(self._costs(weights, problems_P, cost)[1], one, other)
+            for weights, problems_P in self.draws
+        ]
+        known = np.array([ratio for ratio in drawn if not math.isnan(ratio)])
+        if math.isnan(value) or not len(known):
+            return Ratio(math.nan, math.nan, math.nan, cost)
+        # "lower"/"higher" pick existing draws: interpolating next to infinity gives NaN.
+        low = float(np.quantile(known, 0.025, method="lower"))
+        high = float(np.quantile(known, 0.975, method="higher"))
+        return Ratio(value, min(low, value), max(high, value), cost)
+
+    def difference(self, one: str, other: str) -> tuple[float, float, float]:
+        """Best accuracy of `one` less that of `other`, with its interval."""
+
+        def gap(weights: Mapping[str, Array], problems_P: Array) -> float:
+            best = [
+                monotone(self.methods[name].curve(weights[name], problems_P, "all")[1])[-1]
+                for name in (one, other)
+            ]
+            return float(best[0] - best[1])
+
+        drawn = [gap(*draw) for draw in self.draws]
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        return gap(*self._even()), float(low), float(high)
+
+
+def _resample(count: int, random: np.random.Generator) -> Array:
+    """How often each of `count` things is drawn, with replacement, as weights."""
+    drawn = np.bincount(random.integers(0, count, count), minlength=count)
+    return drawn / count
+
+
+def _quotient(costs: Mapping[str, float], one: str, other: str) -> float:
+    """costs[other] / costs[one]: 0 where only `one` fails, NaN where both do."""
+    if math.isinf(costs[one]):
+        return math.nan if math.isinf(costs[other]) else 0.0
+    if costs[one] <= 0:
+        return math.nan
+    return costs[other] / costs[one]

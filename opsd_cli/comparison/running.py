@@ -1,0 +1,266 @@
+"""Training every method and seed of a comparison, each in a process of its own.
+
+A comparison's directory holds `plan.json` and one run directory a method and seed, each made by
+`opsd train` itself: what is compared is what a person would have got. A run that has finished is
+never run again, and one that was stopped goes on from its newest checkpoint, so a comparison can
+be interrupted at any time. `--tune` adds short runs under `tune/` that choose each method's
+learning rate on validation problems, and whose cost is kept beside the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from opsd_cli import runs
+from opsd_cli.config import Config
+from opsd_cli.errors import Interrupted, RunError, TrainingError
+from opsd_cli.resolve import to_yaml, validate
+
+PLAN = "plan.json"
+POLL_SECONDS = 0.5
+#: Factors of a method's configured learning rate that `--tune` tries.
+TUNE_FACTORS = (0.3, 1.0, 3.0)
+#: Tuning runs use seeds that no comparison of fewer than so many seeds uses.
+TUNE_SEED_OFFSET = 1000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run: its directory's name and its config."""
+
+    name: str
+    method: str
+    config: Config
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is; accuracy is the newest on the test split, tokens those generated."""
+
+    job: Job
+    state: str
+    step: int = 0
+    accuracy: float | None = None
+    generated: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What the search over learning rates found for one method, on validation alone."""
+
+    method: str
+    rates: tuple[float, ...]
+    validation: tuple[float, ...]
+    chosen: float
+    generated: int
+    cpu_seconds: float
+
+
+def prepared(config: Config) -> Config:
+    """A config as a comparison runs it: every evaluation on test too, never stopped early."""
+    train = config.train.model_copy(update={"curve": True, "patience": None})
+    return config.model_copy(update={"train": train})
+
+
+def with_rate(config: Config, rate: float) -> Config:
+    optimizer = config.optimizer.model_copy(update={"learning_rate": rate})
+    return config.model_copy(update={"optimizer": optimizer})
+
+
+def with_seed(config: Config, seed: int) -> Config:
+    return config.model_copy(update={"seed": seed})
+
+
+def comparison_jobs(configs: dict[str, Config], seeds: Sequence[int]) -> list[Job]:
+    """A run for each seed of each method, the methods taking turns."""
+    return [
+        Job(f"{label}-s{seed}", label, with_seed(prepared(config), seed))
+        for seed in seeds
+        for label, config in configs.items()
+    ]
+
+
+def tuning_jobs(configs: dict[str, Config]) -> list[Job]:
+    """A run for each method and rate, at one seed, that never looks at the test split's curve."""
+    jobs = []
+    for label, config in configs.items():
+        base = prepared(config)
+        base = base.model_copy(
+            update={
+                "train": base.train.model_copy(update={"curve": False}),
+                "seed": config.seed + TUNE_SEED_OFFSET,
+            }
+        )
+        for factor in TUNE_FACTORS:
+            rate = float(f"{config.optimizer.learning_rate * factor:.3g}")
+            jobs.append(Job(f"tune/{label}-lr{rate:g}", label, with_rate(base, rate)))
+    return jobs
+
+
+def tuned(directory: Path, jobs: Sequence[Job]) -> dict[str, Tuned]:
+    """For each method the rate whose best validation accuracy is highest; the lower on a tie."""
+    found: dict[str, Tuned] = {}
+    for method in dict.fromkeys(job.method for job in jobs):
+        mine = [job for job in jobs if job.method == method]
+        best, generated, seconds = [], 0, 0.0
+        for job in mine:
+            rows = runs.read_rows(directory / job.name / runs.EVALUATIONS)
+            best.append(max(r["accuracy"]["value"] for r in rows if r["split"] == "validation"))
+            result = json.loads((directory / job.name / runs.RESULT).read_text(encoding="utf-8"))
+            generated += result["tokens"]["generated"]
+            seconds += result["training_cpu_seconds"]
+        rates = [job.config.optimizer.learning_rate for job in mine]
+        chosen = min(zip(best, rates, strict=True), key=lambda pair: (-pair[0], pair[1]))[1]
+        found[method] = Tuned(method, tuple(rates), tuple(best), chosen, generated, seconds)
+    return found
+
+
+def write_plan(directory: Path, plan: dict[str, Any]) -> None:
+    """Record what a comparison is, for a later `--resume`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    runs.write_whole(directory / PLAN, json.dumps(plan, indent=1) + "\n")
+
+
+def read_plan(directory: Path) -> dict[str, Any]:
+    """What `write_plan` wrote; raises `RunError` where there is no comparison."""
+    path = directory / PLAN
+    if not path.is_file():
+        raise RunError(
+            f"{directory} is not a comparison: it has no {PLAN}",
+            "give --out the directory of the comparison to go on with",
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def plan_of(
+    configs: dict[str, Config], seeds: Sequence[int], tune: bool, target: float | None
+) -> dict[str, Any]:
+    return {
+        "seeds": list(seeds),
+        "tune": tune,
+        "target": target,
+        "configs": {label: json.loads(c.model_dump_json()) for label, c in configs.items()},
+    }
+
+
+def configs_of(plan: dict[str, Any]) -> dict[str, Config]:
+    return {label: validate(tree) for label, tree in plan["configs"].items()}
+
+
+def progress_of(directory: Path, job: Job, running: bool) -> Progress:
+    """How far a job is, from the files of its run."""
+    run = directory / job.name
+    finished = (run / runs.RESULT).is_file()
+    state = "done" if finished else "running" if running else "waiting"
+    metrics = last_row(run / runs.METRICS)
+    tests = [r for r in runs.read_rows(run / runs.EVALUATIONS) if r["split"] == "test"]
+    return Progress(
+        job=job,
+        state=state,
+        step=metrics["step"] if metrics else 0,
+        accuracy=tests[-1]["accuracy"]["value"] if tests else None,
+        generated=metrics["ledger"]["generated"] if metrics else 0,
+        seconds=metrics["seconds"] if metrics else 0.0,
+    )
+
+
+def last_row(path: Path) -> dict[str, Any] | None:
+    """The last whole line of a log, read from its end."""
+    if not path.exists():
+        return None
+    with path.open("rb") as log:
+        size = log.seek(0, os.SEEK_END)
+        log.seek(max(0, size - 65536))
+        lines = log.read().split(b"\n")
+    whole = [line for line in lines[:-1] if line.startswith(b"{") and line.endswith(b"}")]
+    return json.loads(whole[-1]) if whole else None
+
+
+def run_jobs(
+    directory: Path, jobs: Sequence[Job], at_once: int, watch: Callable[[list[Progress]], None]
+) -> None:
+    """Run every job that has not finished, `at_once` side by side.
+
+    Args:
+        watch: called about twice a second with the progress of every job.
+
+    Raises:
+        TrainingError: a run failed; the others are asked to stop, and keep what they have.
+        Interrupted: Ctrl-C; every run keeps what it has.
+    """
+    waiting = [job for job in jobs if not (directory / job.name / runs.RESULT).is_file()]
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                job = waiting.pop(0)
+                running[job.name] = start(directory, job, at_once)
+            time.sleep(POLL_SECONDS)
+            for name, process in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[name]
+                if process.returncode != 0:
+                    raise _failed(directory / name, process.returncode)
+            watch([progress_of(directory, job, job.name in running) for job in jobs])
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "the comparison was stopped; every run keeps its newest checkpoint",
+            f"go on with: opsd compare --resume --out {directory}",
+        ) from None
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+
+
+def start(directory: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
+    """Begin a run, or go on with it; its messages go to a log beside its directory."""
+    run = directory / job.name
+    run.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "opsd_cli", "train", "--quiet", "--out", str(run)]
+    if (run / runs.CONFIG).is_file():
+        command.append("--resume")
+    else:
+        config = run.with_name(f"{run.name}.yaml")
+        runs.write_whole(config, to_yaml(job.config))
+        command += ["--config", str(config)]
+    environment = dict(os.environ)
+    if at_once > 1:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // at_once)))
+    with run.with_name(f"{run.name}.log").open("wb") as log:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # Ctrl-C reaches this process alone, which then asks each run to stop and save.
+            start_new_session=True,
+        )
+
+
+def _failed(run: Path, code: int) -> TrainingError:
+    log = run.with_name(f"{run.name}.log")
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = next((line for line in lines if line.startswith("error: ")), f"exit code {code}")
+    hint = next((line for line in lines if line.startswith("hint: ")), "")
+    return TrainingError(
+        f"the run {run.name} failed: {said.removeprefix('error: ')}",
+        hint.removeprefix("hint: ") or f"see {log}",
+    )
+
+
+def tuned_dict(found: dict[str, Tuned]) -> dict[str, Any]:
+    return {name: asdict(value) for name, value in found.items()}

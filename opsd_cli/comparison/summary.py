@@ -1,0 +1,159 @@
+"""What a comparison says: the object of `compare --json`, which the page and the picture draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opsd_cli.comparison.curves import COSTS, Curve
+from opsd_cli.comparison.efficiency import Efficiency
+from opsd_cli.comparison.running import Tuned
+
+COMPARISON = "comparison.json"
+GENERATED, WITH_TEACHER = "generated", "generated_and_scored"
+
+
+def pair_of(names: Sequence[str]) -> tuple[str, str]:
+    """Which two methods the headline is about: OPSD, or the first named, against GRPO if there."""
+    one = next((name for name in names if name.partition(" ")[0] == "opsd"), names[0])
+    others = [name for name in names if name != one]
+    return one, next((name for name in others if name.partition(" ")[0] == "grpo"), others[0])
+
+
+def summarise(
+    groups: Mapping[str, Sequence[Curve]],
+    directory: Path,
+    target: float | None = None,
+    left_out: Mapping[str, str] | None = None,
+    tuned: Mapping[str, Tuned] | None = None,
+) -> dict[str, Any]:
+    """Everything a comparison found; infinite costs (never reached) are None."""
+    efficiency = Efficiency(groups, target)
+    one, other = pair_of(list(groups))
+    to_target = {cost: efficiency.to_target(cost) for cost in COSTS}
+    ratios = {cost: efficiency.ratio(one, other, cost).as_dict() for cost in COSTS}
+    named = {
+        cost: {"ratio": entry["value"], "low": entry["low"], "high": entry["high"],
+               "counted": cost, "better": one, "than": other}
+        for cost, entry in ratios.items()
+    }  # fmt: skip
+    methods = {}
+    for name, curves in groups.items():
+        methods[name] = {
+            "method": curves[0].method,
+            "accuracy": chosen_accuracy(efficiency, name),
+            "base_accuracy": float(np.mean([curve.accuracy_E[0] for curve in curves])),
+            "best": efficiency.best(name),
+            "tokens_generated": float(np.mean([c.cost_E[GENERATED][-1] for c in curves])),
+            "tokens_to_target": _finite(to_target[GENERATED][name]),
+            "cost_to_target": {cost: _finite(found[name]) for cost, found in to_target.items()},
+            "spent": {cost: float(np.mean([c.cost_E[cost][-1] for c in curves])) for cost in COSTS},
+            "learning_rate": curves[0].config.optimizer.learning_rate,
+            "per_question": curves[0].config.rollouts.per_question,
+            "questions_per_step": curves[0].config.train.questions_per_step,
+            "steps": int(curves[0].result["steps"]),
+            "seeds": [curve.seed for curve in curves],
+            "runs": [str(curve.directory) for curve in curves],
+            "tokens": _mean_tokens(curves),
+            "curve": _curve(efficiency, name),
+        }
+    names = list(groups)
+    return {
+        "comparison_dir": str(directory),
+        "seeds": sorted({curve.seed for curves in groups.values() for curve in curves}),
+        "test_problems": int(next(iter(groups.values()))[0].correct_EP.shape[1]),
+        "target_accuracy": efficiency.target,
+        "target_from": f"the best that {efficiency.weakest} reaches" if target is None else "given",
+        "methods": methods,
+        "token_efficiency": named[GENERATED],
+        "token_efficiency_all": named[WITH_TEACHER],
+        "efficiency": named,
+        "differences": [
+            {"one": a, "other": b, **_difference(efficiency, a, b)}
+            for index, a in enumerate(names)
+            for b in names[index + 1 :]
+        ],
+        "left_out": dict(left_out or {}),
+        "tuned": {name: asdict(value) for name, value in (tuned or {}).items()},
+    }
+
+
+def chosen_accuracy(efficiency: Efficiency, name: str) -> dict[str, float]:
+    """Test accuracy of the checkpoints that validation chose, with its bootstrap interval."""
+    method = efficiency.methods[name]
+    chosen = np.stack(
+        [
+            curve.correct_EP[curve.steps.index(int(curve.result["best_step"]))]
+            for curve in method.curves
+        ]
+    )
+    drawn = [
+        float(weights[name] @ chosen @ problems_P / (weights[name].sum() * problems_P.sum()))
+        for weights, problems_P in efficiency.draws
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {"value": float(chosen.mean()), "low": float(low), "high": float(high)}
+
+
+def verdict(summary: Mapping[str, Any]) -> str:
+    """The comparison in a sentence or two."""
+    found = summary["token_efficiency"]
+    one, other = found["better"], found["than"]
+    target = f"{summary['target_accuracy']:.1%}"
+    ratio = found["ratio"]
+    if ratio is None or math.isnan(ratio):
+        return f"Neither {one} nor {other} reaches {target}."
+    if math.isinf(ratio):
+        return f"{one} reaches {target}; {other} does not."
+    if ratio == 0:
+        return f"{other} reaches {target}; {one} does not."
+    interval = f"95% interval {times(found['low'])} to {times(found['high'])}"
+    with_teacher = summary["token_efficiency_all"]
+    also = (
+        f"Counting the tokens the teacher scores as well: {times(with_teacher['ratio'])} "
+        f"({times(with_teacher['low'])} to {times(with_teacher['high'])})."
+    )
+    if ratio >= 1:
+        said = f"{one} needs {times(ratio)} fewer generated tokens than {other}"
+    else:
+        said = f"{one} needs {times(1 / ratio)} more generated tokens than {other}"
+        interval = f"ratio {times(ratio)}, {interval}"
+    return f"{said} to reach {target} ({interval}). {also}"
+
+
+def times(ratio: float | None) -> str:
+    """As in "8.3×"; "∞" where the other never gets there."""
+    if ratio is None or math.isnan(ratio):
+        return "unknown"
+    return "∞" if math.isinf(ratio) else f"{ratio:.3g}×"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _difference(efficiency: Efficiency, one: str, other: str) -> dict[str, float]:
+    value, low, high = efficiency.difference(one, other)
+    return {"value": value, "low": low, "high": high}
+
+
+def _mean_tokens(curves: Sequence[Curve]) -> dict[str, float]:
+    kinds = curves[0].result["tokens"]
+    return {kind: float(np.mean([curve.result["tokens"][kind] for curve in curves]))
+            for kind in kinds}  # fmt: skip
+
+
+def _curve(efficiency: Efficiency, name: str) -> dict[str, Any]:
+    costs = {cost: efficiency.mean_curve(name, cost)[0].tolist() for cost in COSTS}
+    accuracy = efficiency.mean_curve(name, GENERATED)[1].tolist()
+    return {
+        "steps": list(efficiency.methods[name].steps),
+        "cost": costs,
+        "accuracy": accuracy,
+        "band": efficiency.band(name).tolist(),
+    }

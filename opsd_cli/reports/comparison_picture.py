@@ -1,0 +1,58 @@
+"""The picture of a comparison: accuracy against generated tokens, a band a method, as a PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_comparison_picture(summary: Mapping[str, Any], out: Path) -> Path:
+    """Draw every method's mean curve with its 95% band, the target, and the ratio between them."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    from opsd_cli.comparison.summary import times
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.6), layout="constrained")
+    target = 100 * summary["target_accuracy"]
+    axes.axhline(target, color="0.45", linestyle="--", linewidth=1, zorder=1)
+    axes.annotate(
+        f"target {target:.1f}%", (1, target), xycoords=("axes fraction", "data"),
+        xytext=(-4, 4), textcoords="offset points", ha="right", va="bottom", color="0.35",
+    )  # fmt: skip
+    for index, (name, entry) in enumerate(summary["methods"].items()):
+        curve = entry["curve"]
+        x = [tokens / 1000 for tokens in curve["cost"]["generated"]]
+        y = [100 * value for value in curve["accuracy"]]
+        low, high = ([100 * edge for edge in side] for side in zip(*curve["band"], strict=True))
+        colour = f"C{index}"
+        axes.fill_between(x, low, high, alpha=0.15, linewidth=0, color=colour)
+        axes.plot(x, y, marker="o", markersize=4, color=colour, label=name)
+        if entry["tokens_to_target"] is not None:
+            axes.plot(
+                [entry["tokens_to_target"] / 1000], [target], marker="D", color=colour,
+                markeredgecolor="white", markersize=9, linestyle="none", zorder=3,
+            )  # fmt: skip
+    found = summary["token_efficiency"]
+    better, than = (
+        summary["methods"][found[side]]["tokens_to_target"] for side in ("better", "than")
+    )
+    title = f"{found['better']} against {found['than']}: {times(found['ratio'])} fewer tokens"
+    if better is not None and than is not None:
+        axes.annotate(
+            "", (better / 1000, target), (than / 1000, target),
+            arrowprops={"arrowstyle": "<->", "color": "0.35", "shrinkA": 6, "shrinkB": 6},
+        )  # fmt: skip
+        title += f" (95% interval {times(found['low'])} to {times(found['high'])})"
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.set_xlabel("thousand tokens generated")
+    axes.set_ylabel("accuracy on test problems, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=150)
+    pyplot.close(figure)
+    return out

@@ -1,0 +1,290 @@
+"""`report.html` of a comparison: the verdict, the curves, and everything a sceptic asks for next.
+
+Everything a model or a data set wrote is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opsd_cli import runs
+from opsd_cli.cli.console import count
+from opsd_cli.comparison.curves import COSTS
+from opsd_cli.comparison.summary import times, verdict
+from opsd_cli.reports.page import figure, html_page
+from opsd_cli.reports.run_report import REPORT
+from opsd_cli.reports.svg import Series, line_chart
+
+if TYPE_CHECKING:
+    from opsd_cli.comparison.curves import Curve
+
+COLOURS = ("var(--one)", "var(--two)", "var(--three)", "var(--four)", "var(--dim)", "var(--ink)")
+MONITORS = {
+    "reward": "share of training rollouts that are right",
+    "completion_tokens": "completion length, tokens",
+    "entropy": "student's entropy, nats a token",
+    "truncated": "share of completions cut at the limit",
+    "hedges_per_100_words": "hedging words per 100 words",
+    "copied": "share of the completion copied from the reference",
+    "zero_variance_groups": "share of groups all right or all wrong",
+    "grad_norm": "gradient norm",
+}
+#: Upper edges of the colour scale of tokens, in nats, with the share of colour.
+SHADES = ((0.01, 0), (0.05, 18), (0.2, 36), (0.5, 58), (float("inf"), 85))
+
+Summary = Mapping[str, Any]
+Groups = Mapping[str, Sequence["Curve"]]
+
+
+def write_comparison_report(
+    summary: Summary, groups: Groups, samples: Mapping[str, list[dict[str, Any]]], directory: Path
+) -> Path:
+    """Write the page; returns its path."""
+    sections = [
+        f"<h1>{escape(verdict(summary))}</h1>",
+        f"<p class=dim>{escape(what_was_compared(summary))}</p>",
+        curves_section(summary),
+        methods_section(summary),
+        efficiency_section(summary),
+        differences_section(summary),
+        tokens_section(summary),
+        tuning_section(summary),
+        monitors_section(groups),
+        samples_section(samples),
+        reproduction_section(summary, groups),
+    ]
+    path = directory / REPORT
+    runs.write_whole(path, html_page(f"opsd compare: {directory.name}", sections))
+    return path
+
+
+def what_was_compared(summary: Summary) -> str:
+    left = "".join(f" Left out: {path}, {why}." for path, why in summary["left_out"].items())
+    return (
+        f"{len(summary['methods'])} methods, seeds {', '.join(map(str, summary['seeds']))}, "
+        f"{summary['test_problems']} test problems, which chose nothing. The target is "
+        f"{summary['target_from']}. Intervals: paired bootstrap over seeds and problems.{left}"
+    )
+
+
+def curves_section(summary: Summary) -> str:
+    figures = []
+    for cost, title in COSTS.items():
+        series = [
+            Series(
+                name,
+                colour,
+                list(zip(entry["curve"]["cost"][cost], entry["curve"]["accuracy"], strict=True)),
+                [tuple(edges) for edges in entry["curve"]["band"]],
+            )
+            for (name, entry), colour in zip(summary["methods"].items(), COLOURS, strict=False)
+        ]
+        chart = line_chart(
+            series, title, "accuracy", percent=True, level=summary["target_accuracy"]
+        )
+        figures.append(figure(f"accuracy against {title}", chart))
+    return (
+        f"<h2>Accuracy against what it cost</h2>{figures[0]}"
+        f"<div class=grid2 style='margin-top:1rem'>{''.join(figures[1:])}</div>"
+    )
+
+
+def methods_section(summary: Summary) -> str:
+    target = f"{summary['target_accuracy']:.1%}"
+    rows = [
+        (
+            name,
+            f"{entry['base_accuracy']:.1%}",
+            _interval(entry["accuracy"]),
+            f"{entry['best']:.1%}",
+            "not reached" if entry["tokens_to_target"] is None
+            else count(entry["tokens_to_target"]),
+            count(entry["tokens_generated"]),
+            f"{entry['learning_rate']:g}",
+            f"{entry['steps']} × {entry['questions_per_step']}",
+        )
+        for name, entry in summary["methods"].items()
+    ]  # fmt: skip
+    heads = (
+        "method", "base", "checkpoint chosen on validation", "best of the curve",
+        f"tokens to {target}", "tokens generated", "learning rate", "steps × questions",
+    )  # fmt: skip
+    return "<h2>Methods</h2>" + _table(heads, rows)
+
+
+def efficiency_section(summary: Summary) -> str:
+    found = summary["efficiency"]
+    rows = [
+        (title, times(found[cost]["ratio"]),
+         f"{times(found[cost]['low'])} to {times(found[cost]['high'])}")
+        for cost, title in COSTS.items()
+    ]  # fmt: skip
+    headline = summary["token_efficiency"]
+    return (
+        f"<h2>How many times less {escape(headline['better'])} spends than "
+        f"{escape(headline['than'])} for the same accuracy</h2>"
+        + _table(("counted", "ratio", "95% interval"), rows)
+    )
+
+
+def differences_section(summary: Summary) -> str:
+    rows = [
+        (f"{d['one']} less {d['other']}", f"{100 * d['value']:+.1f} points",
+         f"{100 * d['low']:+.1f} to {100 * d['high']:+.1f}")
+        for d in summary["differences"]
+    ]  # fmt: skip
+    return "<h2>Best accuracy, paired differences</h2>" + _table(
+        ("", "difference", "95% interval"), rows
+    )
+
+
+def tokens_section(summary: Summary) -> str:
+    methods = summary["methods"]
+    kinds = list(next(iter(methods.values()))["tokens"])
+    rows = [
+        (name, *(count(entry["tokens"][kind]) for kind in kinds),
+         f"{entry['spent']['cpu_seconds']:.0f} s")
+        for name, entry in methods.items()
+    ]  # fmt: skip
+    heads = ("method, a run", *(kind.replace("_", " ") for kind in kinds), "training CPU")
+    return "<h2>Tokens and time</h2>" + _table(heads, rows)
+
+
+def tuning_section(summary: Summary) -> str:
+    if not summary["tuned"]:
+        return (
+            "<h2>Learning rates</h2><p>Taken from the config; no search was part of this "
+            "comparison (<code>--tune</code> makes one).</p>"
+        )
+    rows = [
+        (
+            name,
+            ", ".join(
+                f"{rate:g}: {accuracy:.1%}"
+                for rate, accuracy in zip(entry["rates"], entry["validation"], strict=True)
+            ),
+            f"{entry['chosen']:g}",
+            count(entry["generated"]),
+            f"{entry['cpu_seconds']:.0f} s",
+        )
+        for name, entry in summary["tuned"].items()
+    ]
+    heads = ("method", "best validation accuracy at each rate", "chosen", "tokens", "CPU")
+    return "<h2>The search over learning rates, on validation alone</h2>" + _table(heads, rows)
+
+
+def monitors_section(groups: Groups) -> str:
+    """Each method's first run, step by step."""
+    metrics = {
+        name: list(runs.read_rows(curves[0].directory / runs.METRICS))
+        for name, curves in groups.items()
+    }
+    figures = []
+    for key, title in MONITORS.items():
+        series = [
+            Series(
+                name,
+                colour,
+                [
+                    (row["ledger"]["generated"], row[key])
+                    for row in rows
+                    if row.get(key) is not None
+                ],
+            )
+            for (name, rows), colour in zip(metrics.items(), COLOURS, strict=False)
+        ]
+        series = [line for line in series if line.points]
+        if series:
+            figures.append(figure(title, line_chart(series, "tokens generated", title)))
+    return (
+        "<h2>Signs of collapse</h2><p class=dim>Each method's first seed.</p>"
+        f"<div class=grid2>{''.join(figures)}</div>"
+    )
+
+
+def samples_section(samples: Mapping[str, list[dict[str, Any]]]) -> str:
+    """The same problems answered by each method's model, tokens shaded by divergence."""
+    if not samples:
+        return ""
+    names = list(samples)
+    problems = list(dict.fromkeys(entry["problem_id"] for entry in samples[names[0]]))
+    parts = []
+    for problem in problems:
+        cards = []
+        for name in names:
+            entry = next((e for e in samples[name] if e["problem_id"] == problem), None)
+            if entry is not None:
+                cards.append(
+                    f"<div><p class=dim>{escape(name)}: {escape(str(entry['status']))}, "
+                    f"{entry['tokens']} tokens</p><pre>{_shaded(entry)}</pre></div>"
+                )
+        parts.append(f"<h3>{escape(problem)}</h3><div class=grid2>{''.join(cards)}</div>")
+    return (
+        "<h2>Rollouts on validation problems</h2><p class=dim>Shaded by how far the trained model, "
+        "shown the reference, would still answer differently: "
+        + " ".join(
+            f"<span style='{_shade(share)}'>{'above' if edge == float('inf') else 'to'} "
+            f"{low if edge == float('inf') else edge:g}</span>"
+            for (edge, share), low in zip(SHADES, (0.0, 0.01, 0.05, 0.2, 0.5), strict=True)
+        )
+        + " nats.</p>"
+        + "".join(parts)
+    )
+
+
+def _shaded(entry: Mapping[str, Any]) -> str:
+    found = entry.get("divergence")
+    if not found:
+        return escape(entry["completion"])
+    parts = []
+    for token in found["tokens"]:
+        share = next(share for edge, share in SHADES if token["value"] <= edge)
+        text = escape(token["text"])
+        title = f"{token['value']:.3f} nats"
+        parts.append(f"<span style='{_shade(share)}' title='{title}'>{text}</span>")
+    return "".join(parts)
+
+
+def _shade(share: int) -> str:
+    if not share:
+        return ""
+    return f"background:color-mix(in srgb,var(--two) {share}%,transparent)"
+
+
+def reproduction_section(summary: Summary, groups: Groups) -> str:
+    parts = ["<h2>Exactly what ran</h2>"]
+    first = next(iter(groups.values()))[0]
+    environment = json.loads((first.directory / runs.ENVIRONMENT).read_text(encoding="utf-8"))
+    parts.append(
+        "<p>Train any of these runs again: <code>opsd train --config RUN/config.yaml --out NEW"
+        "</code>; compare them again: <code>opsd compare "
+        + " ".join(escape(run) for e in summary["methods"].values() for run in e["runs"])
+        + "</code></p>"
+    )
+    for name, curves in groups.items():
+        config = (curves[0].directory / runs.CONFIG).read_text(encoding="utf-8")
+        parts.append(
+            f"<details><summary>{escape(name)}: config.yaml (seed {curves[0].seed})</summary>"
+            f"<pre>{escape(config)}</pre></details>"
+        )
+    parts.append(
+        "<details><summary>environment</summary><pre>"
+        f"{escape(json.dumps(environment, indent=1))}</pre></details>"
+    )
+    return "".join(parts)
+
+
+def _interval(estimate: Mapping[str, float]) -> str:
+    return (
+        f"{100 * estimate['value']:.1f}% ({100 * estimate['low']:.1f}–{100 * estimate['high']:.1f})"
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(text)}" for text in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
+    return f"<div class=scroll><table><tr>{head}{body}</table></div>"
