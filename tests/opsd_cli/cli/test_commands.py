@@ -84,7 +84,31 @@ def test_preflight_failure_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "sample"])
+def test_finished_runs_are_compared(
+    opsd: Opsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opsd_cli.cli.compare._samples", lambda *_: {})
+    quick = f"--set data.train=good.jsonl --set train.curve=true {QUICK}"
+    for method in ("opsd", "grpo"):
+        assert opsd(f"train --out {method} --method {method} {quick}")[0] == 0
+    assert opsd(f"train --out odd {quick} --set grading.deadline_seconds=3")[0] == 0
+    code, out, err = opsd("compare opsd grpo odd --out c --json")
+    assert code == 0, err
+    assert "odd is left out: another grader" in err
+    summary = json.loads(out)
+    assert set(summary["methods"]) == {"opsd", "grpo"}
+    assert summary["token_efficiency"]["counted"] == "generated"
+    assert summary["token_efficiency"]["ratio"] > 1
+    for name in ("comparison.json", "comparison.png", "report.html"):
+        assert (tmp_path / "c" / name).stat().st_size > 0, name
+    page = (tmp_path / "c" / "report.html").read_text()
+    assert "opsd needs" in page and "Signs of collapse" in page
+    code, out, err = opsd("compare opsd grpo --out gated --require-ratio 1e9")
+    assert code == 4 and "below the 1e+09× required" in err and "opsd needs" in out
+    assert opsd("compare opsd grpo --out c")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "sample", "compare"])
 def test_a_dry_run_writes_nothing(opsd: Opsd, tmp_path: Path, command: str) -> None:
     code, out, err = opsd(f"{command} --dry-run --json")
     assert code == 0, err
