@@ -192,6 +192,10 @@ class Policy(Protocol):
         """One line for people: architecture, parameters, adapter parameters, dtype, device."""
 
     @property
+    def parameter_count(self) -> int:
+        """Parameters of the model and its adapter."""
+
+    @property
     def stop_ids(self) -> frozenset[int]:
         """Token ids that end a completion (the generation config's list)."""
 

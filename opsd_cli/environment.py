@@ -27,6 +27,13 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def available_cores() -> int:
+    """The cores this process may use, which in a container are often few of many."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def environment(backend: str, reason: str) -> dict[str, Any]:
     """Platform, versions and the backend chosen; no names of people, machines or folders."""
     return {

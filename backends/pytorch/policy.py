@@ -103,13 +103,17 @@ class TorchPolicy:
     @property
     def description(self) -> str:
         network = self._network
-        total = sum(p.numel() for p in self._model.parameters())
+        total = self.parameter_count
         adapter = 0 if self._adapter is None else self._adapter.size
         dtype = str(network.weight_VD.dtype).removeprefix("torch.")
         return (
             f"{type(self._model).__name__}, {_count(total - adapter)} parameters, "
             f"{_count(adapter)} in the adapter, {dtype} on {network.device}"
         )
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self._model.parameters())
 
     @property
     def stop_ids(self) -> frozenset[int]:

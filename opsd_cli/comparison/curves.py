@@ -129,7 +129,7 @@ def basis_of(config: Config, environment: Mapping[str, Any], problems: str) -> d
         "student prompt": config.prompts.student.model_dump(mode="json"),
         "evaluation sampling": evaluation,
         "grader": [
-            environment.get("versions", {}).get("math-verify"),
+            environment.get("packages", {}).get("math-verify"),
             config.grading.model_dump(mode="json"),
         ],
     }

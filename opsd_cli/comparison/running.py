@@ -21,6 +21,7 @@ from typing import Any
 
 from opsd_cli import runs
 from opsd_cli.config import Config
+from opsd_cli.environment import available_cores
 from opsd_cli.errors import Interrupted, RunError, TrainingError
 from opsd_cli.resolve import to_yaml, validate
 
@@ -237,8 +238,8 @@ def start(directory: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
         command += ["--config", str(config)]
     environment = dict(os.environ)
     if at_once > 1:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // at_once)))
+        # Side by side, threads that wait for each other cost far more than they give.
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // at_once)))
     with run.with_name(f"{run.name}.log").open("wb") as log:
         return subprocess.Popen(
             command,

@@ -14,13 +14,13 @@ one can check. Only `correct` counts as right.
 from __future__ import annotations
 
 import math
-import os
 import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
+from opsd_cli.environment import available_cores
 from opsd_cli.errors import UsageError
 from opsd_cli.grading.extract import completion_answer, gold_answer
 from opsd_cli.grading.pool import Pool
@@ -74,7 +74,7 @@ class Grader:
         if workers is not None and workers < 1:
             raise UsageError(f"{workers} grading workers can do no work", "give at least 1")
         self.deadline_seconds = deadline_seconds
-        self._pool = Pool(workers or _cores())
+        self._pool = Pool(workers or _workers())
 
     def __enter__(self) -> Self:
         return self
@@ -122,15 +122,12 @@ def _shared_pool() -> Pool:
     global _shared
     with _shared_lock:
         if _shared is None:
-            _shared = Pool(_cores())
+            _shared = Pool(_workers())
         return _shared
 
 
-def _cores() -> int:
-    """The cores this process may use, which in a container are often few of many."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
-    return min(MOST_WORKERS, os.cpu_count() or 1)
+def _workers() -> int:
+    return min(MOST_WORKERS, available_cores())
 
 
 def _check_deadline(seconds: float) -> None:

@@ -36,6 +36,7 @@ class FakePolicy:
 
     tokenizer = CharacterTokenizer()
     description = "a fake"
+    parameter_count = 1
     stop_ids = frozenset([STOP])
     context_limit: int | None = None
 

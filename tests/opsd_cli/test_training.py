@@ -42,7 +42,7 @@ def run_method(
             "train.evaluate_every=2", "train.patience=null", *assignments,
         ],
     )  # fmt: skip
-    with Run.create(directory, config, {"versions": {}}) as run:
+    with Run.create(directory, config, {"packages": {}}) as run:
         result = train(policy, SPLITS, run)
     return result, list(read_rows(directory / runs.METRICS))
 
