@@ -55,8 +55,10 @@ def line_chart(
         ys.append(level)
     x_low, x_high = min(0.0, *xs), max(xs) or 1.0
     y_low, y_high = _padded(min(ys), max(ys))
+    if min(ys) >= 0:
+        y_low = max(0.0, y_low)
     if percent:
-        y_low, y_high = max(0.0, y_low), min(1.0, y_high)
+        y_high = min(1.0, y_high)
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (x - x_low) / ((x_high - x_low) or 1.0)
