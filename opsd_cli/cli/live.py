@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 BARS = "▁▂▃▄▅▆▇█"
+#: Validations in the sparkline; more would not fit 80 columns.
+COURSE = 7
 #: Off a terminal, at most one line a step in so many seconds.
 PLAIN_SECONDS = 5.0
 
@@ -137,29 +139,38 @@ class LiveListener(PlainListener):
             return Group(bars)
         left = (row.steps - row.step) * row.seconds / max(1, row.step)
         ledger = row.ledger
-        facts = Table.grid(padding=(0, 2))
+        facts = Table.grid(padding=(0, 2, 0, 0))
+        for _ in range(6):
+            facts.add_column(no_wrap=True)
+        latest, best = self._validated()
         facts.add_row(
-            "loss", f"{row.loss:.4f}", "train accuracy", _share(row.reward),
-            "generated", count(ledger.generated), "speed", _speed(row),
+            "loss", f"{row.loss:.4f}",
+            "train", _share(row.reward),
+            "generated", count(ledger.generated),
         )  # fmt: skip
         facts.add_row(
             "divergence", _number(row.monitors.get("divergence"), 4),
-            "validation", self._validation(),
+            "validation", latest,
             "teacher", count(ledger.teacher_scored),
-            "memory", f"{row.memory_peak / 2**30:.2f} GiB",
         )  # fmt: skip
         facts.add_row(
             "entropy", _number(row.monitors.get("entropy"), 3),
-            "", sparkline(self._validations),
+            "best", best,
             "trained", count(ledger.trained),
-            "time", f"{duration(row.seconds)} (left {duration(left)})",
+        )  # fmt: skip
+        facts.add_row(
+            "speed", _speed(row),
+            "memory", f"{row.memory_peak / 2**30:.2f} GiB",
+            "time", f"{duration(row.seconds)}, {duration(left)} left",
         )  # fmt: skip
         return Group(bars, facts)
 
-    def _validation(self) -> str:
+    def _validated(self) -> tuple[str, str]:
+        """The newest accuracy with its course, and the best so far."""
         if not self._validations:
-            return "–"
-        return f"{self._validations[-1]:.1%} (best {max(self._validations):.1%})"
+            return "–", "–"
+        course = sparkline(self._validations[-COURSE:])
+        return f"{self._validations[-1]:.1%} {course}", f"{max(self._validations):.1%}"
 
 
 def watched(out: Output, work: Callable[[Listener], Result]) -> Result:
