@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from opsd_cli import runs
 from opsd_cli.cli.common import Request, choose_backend
-from opsd_cli.cli.console import Output, count, duration
+from opsd_cli.cli.console import Output
 from opsd_cli.config import METHODS, Config
 from opsd_cli.errors import GateNotMet, RunError, UsageError
+from opsd_cli.figures import count, duration, percent
 from opsd_cli.resolve import suggest
 
 if TYPE_CHECKING:
@@ -299,17 +300,17 @@ def _progress_table(progress: Sequence[Progress]) -> Table:
 def _result_table(summary: dict[str, Any]) -> Table:
     from rich.table import Table
 
+    from opsd_cli.statistics import Estimate
+
     table = Table(box=None, padding=(0, 2))
     target = f"{summary['target_accuracy']:.1%}"
     for heading in ("method", "test accuracy (95% interval)", f"tokens to {target}", "generated"):
         table.add_column(heading, justify="left" if heading == "method" else "right")
     for name, entry in summary["methods"].items():
-        accuracy = entry["accuracy"]
         needed = entry["tokens_to_target"]
         table.add_row(
             name,
-            f"{100 * accuracy['value']:.1f}% "
-            f"({100 * accuracy['low']:.1f}–{100 * accuracy['high']:.1f})",
+            percent(Estimate(**entry["accuracy"])),
             "not reached" if needed is None else count(needed),
             count(entry["tokens_generated"]),
         )

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.cli.common import Request, choose_backend, load_policy
-from opsd_cli.cli.console import Output, count, percent
+from opsd_cli.cli.console import Output
 from opsd_cli.config import EMBEDDED, Config
 from opsd_cli.errors import UsageError
 from opsd_cli.evaluation_store import EvaluationDirectory
+from opsd_cli.figures import count, percent
 from opsd_cli.problems import ProblemSet
 from opsd_cli.problems.sources import load_benchmark
 from opsd_cli.runs import refuse_used

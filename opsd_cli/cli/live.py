@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from opsd_cli.cli.console import Output, count, duration, percent
+from opsd_cli.cli.console import Output
 from opsd_cli.events import EvaluationRow, Listener, StepRow
+from opsd_cli.figures import count, duration, percent
 from opsd_cli.statistics import Estimate
 
 if TYPE_CHECKING:

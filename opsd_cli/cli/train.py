@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from opsd_cli import runs
 from opsd_cli.cli.common import Request, choose_backend, load_policy
-from opsd_cli.cli.console import Output, count, duration, percent
+from opsd_cli.cli.console import Output
 from opsd_cli.cli.live import watched
 from opsd_cli.config import Config
 from opsd_cli.environment import environment
 from opsd_cli.errors import UsageError
+from opsd_cli.figures import count, duration, percent
 from opsd_cli.problems.sources import Splits, load_splits
 from opsd_cli.resolve import to_yaml
 from opsd_cli.runs import Run

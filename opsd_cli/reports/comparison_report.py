@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli import runs
-from opsd_cli.cli.console import count
 from opsd_cli.comparison.curves import COSTS
 from opsd_cli.comparison.summary import times, verdict
+from opsd_cli.figures import count, percent
 from opsd_cli.reports.page import figure, html_page
 from opsd_cli.reports.run_report import REPORT
 from opsd_cli.reports.svg import Series, line_chart
+from opsd_cli.statistics import Estimate
 
 if TYPE_CHECKING:
     from opsd_cli.comparison.curves import Curve
@@ -99,7 +100,7 @@ def methods_section(summary: Summary) -> str:
         (
             name,
             f"{entry['base_accuracy']:.1%}",
-            _interval(entry["accuracy"]),
+            percent(Estimate(**entry["accuracy"])),
             f"{entry['best']:.1%}",
             "not reached" if entry["tokens_to_target"] is None
             else count(entry["tokens_to_target"]),
@@ -276,12 +277,6 @@ def reproduction_section(summary: Summary, groups: Groups) -> str:
         f"{escape(json.dumps(environment, indent=1))}</pre></details>"
     )
     return "".join(parts)
-
-
-def _interval(estimate: Mapping[str, float]) -> str:
-    return (
-        f"{100 * estimate['value']:.1f}% ({100 * estimate['low']:.1f}–{100 * estimate['high']:.1f})"
-    )
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from opsd_cli import runs
-from opsd_cli.cli.console import count, duration
+from opsd_cli.figures import count, duration, percent
 from opsd_cli.reports.page import figure, html_page
 from opsd_cli.reports.svg import Series, line_chart
+from opsd_cli.statistics import Estimate
 
 REPORT = "report.html"
 SAMPLES_SHOWN = 4
@@ -57,16 +58,10 @@ def verdict(result: dict[str, Any] | None, metrics: list[dict[str, Any]]) -> str
         return f"This run has not finished: {len(metrics)} steps are done."
     base, best = result["accuracy"]["base"], result["accuracy"]["best"]
     return (
-        f"Accuracy on unseen test problems went from {_percent(base)} to {_percent(best)} "
+        f"Accuracy on unseen test problems went from {percent(Estimate(**base))} to {percent(Estimate(**best))} "
         f"(checkpoint of step {result['best_step']}, chosen on validation) with "
         f"{count(result['tokens']['generated'])} generated tokens in "
         f"{duration(result['seconds'])}."
-    )
-
-
-def _percent(estimate: dict[str, float]) -> str:
-    return (
-        f"{100 * estimate['value']:.1f}% ({100 * estimate['low']:.1f}–{100 * estimate['high']:.1f})"
     )
 
 
@@ -88,7 +83,7 @@ def accuracy_section(result: dict[str, Any] | None, evaluations: list[dict[str, 
     table = ""
     if result is not None:
         rows_html = "".join(
-            f"<tr><td>{name}<td>{_percent(result['accuracy'][name])}"
+            f"<tr><td>{name}<td>{percent(Estimate(**result['accuracy'][name]))}"
             for name in ("base", "best", "final")
         )
         table = f"<div class=scroll><table><tr><th>test<th>accuracy{rows_html}</table></div>"

@@ -1,0 +1,32 @@
+"""How numbers are written, the same in the terminal, on a page and in a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opsd_cli.statistics import Estimate
+
+
+def percent(estimate: Estimate) -> str:
+    """As in "52.3% (48.1–56.4)"."""
+    low, high = 100 * estimate.low, 100 * estimate.high
+    return f"{100 * estimate.value:.1f}% ({low:.1f}–{high:.1f})"
+
+
+def count(number: float) -> str:
+    """A count to three digits: 940, 12.3k, 1.05M."""
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{suffix}"
+    return f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """As in "48 s", "3:05" or "2:03:05"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
