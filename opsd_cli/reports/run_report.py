@@ -56,9 +56,9 @@ def verdict(result: dict[str, Any] | None, metrics: list[dict[str, Any]]) -> str
     """The run in a sentence."""
     if result is None:
         return f"This run has not finished: {len(metrics)} steps are done."
-    base, best = result["accuracy"]["base"], result["accuracy"]["best"]
+    base, best = (percent(Estimate(**result["accuracy"][name])) for name in ("base", "best"))
     return (
-        f"Accuracy on unseen test problems went from {percent(Estimate(**base))} to {percent(Estimate(**best))} "
+        f"Accuracy on unseen test problems went from {base} to {best} "
         f"(checkpoint of step {result['best_step']}, chosen on validation) with "
         f"{count(result['tokens']['generated'])} generated tokens in "
         f"{duration(result['seconds'])}."
