@@ -161,10 +161,8 @@ class Grpo(Section):
     """How far above 1; more than clip_low is DAPO's clip-higher."""
     kl: float = Field(0.0, ge=0)
     """Weight of the penalty on leaving the initial policy."""
-    passes: PositiveInt = 1
-    """Passes over a step's rollouts; with one and one minibatch, no clip can take hold."""
     minibatches: PositiveInt = 1
-    """Optimiser steps a pass."""
+    """Optimiser steps a pass; with one, and one pass, no clip can take hold."""
     zero_variance: Literal["keep", "resample"] = "keep"
     """What to do with a question whose completions are all right or all wrong: keep it, without a
     gradient, or draw another question in its place (DAPO)."""
@@ -219,6 +217,8 @@ class Train(Section):
     reduction: Literal["tokens", "sequences"] = "tokens"
     """Mean over all tokens of a step (the paper's code), or over each rollout's tokens and then
     over rollouts (its formula)."""
+    passes: PositiveInt = 1
+    """Gradient passes over each step's rollouts: fewer tokens generated, more trained on."""
     evaluate_every: PositiveInt = 10
     """Steps between validations."""
     checkpoint_every: PositiveInt = 10

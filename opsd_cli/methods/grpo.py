@@ -87,8 +87,8 @@ def policy_gradient_lesson(
         (rollouts[row].rollout.request.prompt_ids, rollouts[row].rollout.completion_ids)
         for row in chosen
     ]
-    passes = section.passes * section.minibatches
-    old = policy.score(pairs, temperature=temperature) if passes > 1 and pairs else None
+    updates = config.train.passes * section.minibatches
+    old = policy.score(pairs, temperature=temperature) if updates > 1 and pairs else None
     initial = (
         policy.score(pairs, "teacher", "initial", temperature) if section.kl > 0 and pairs else None
     )
@@ -128,7 +128,7 @@ def policy_gradient_lesson(
                     items, temperature, section.clip_low, section.clip_high, section.kl
                 )
             )
-    return tuple(batches) * section.passes, spent
+    return tuple(batches) * config.train.passes, spent
 
 
 class Grpo:

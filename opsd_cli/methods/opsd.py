@@ -6,6 +6,9 @@ The student's own completion is scored under both prompts; right and wrong compl
 so no grade enters the loss. Reduction `sequences` is the formula above; `tokens`, the paper's code,
 divides by the step's token count instead, which weighs long completions more.
 
+With `train.passes` above 1 the same completions are learnt from again after each update. They are
+then no longer quite the current student's, but the divergence on them is exact all the same.
+
 With `divergence.vocabulary` "sampled", only the sampled token is compared: its log-ratio of teacher
 to student is an advantage, held constant, in a policy gradient. Its expectation is the gradient of
 the reverse KL, estimated from one token where the full vocabulary gives it exactly.
@@ -70,7 +73,8 @@ class Opsd:
         )
         if self._config.divergence.vocabulary == "sampled":
             return self._sampled(items, policy)
-        return Lesson((DivergenceBatch(items, self._spec, self._config.teacher.weights),))
+        batch = DivergenceBatch(items, self._spec, self._config.teacher.weights)
+        return Lesson((batch,) * self._config.train.passes)
 
     def _sampled(self, items: Sequence[DivergenceItem], policy: Policy) -> Lesson:
         temperature = self._spec.temperature

@@ -73,4 +73,4 @@ class Sft:
             PolicyGradientItem(prompt, ids, (1.0,) * len(ids), weight)
             for prompt, ids, weight in zip(prompts, targets, weights, strict=True)
         )
-        return Lesson((PolicyGradientBatch(items),))
+        return Lesson((PolicyGradientBatch(items),) * self._config.train.passes)

@@ -103,7 +103,7 @@ def test_grpo_with_nothing_to_learn_has_no_batch() -> None:
 
 
 def test_grpo_passes_keep_the_old_log_probs() -> None:
-    config = config_of("grpo", grpo={"passes": 2, "minibatches": 2, "clip_high": 0.28})
+    config = config_of("grpo", train={"passes": 2}, grpo={"minibatches": 2, "clip_high": 0.28})
     policy = Scored()
     rollouts = rolled({name: [True, False] for name in ("p0", "p1", "p2")}, config)
     lesson = learn(config, rollouts, policy)
@@ -135,6 +135,12 @@ def test_opsd_covers_every_rollout_with_weights_of_one() -> None:
         (batch,) = learn(config, rolled({"p0": [True], "p1": [False, True]}, config)).batches
         assert isinstance(batch, DivergenceBatch) and len(batch.items) == 3
         assert sum(i.weight * len(i.completion) for i in batch.items) == pytest.approx(1)
+
+
+def test_opsd_passes_learn_from_the_same_rollouts_again() -> None:
+    config = config_of("opsd", train={"passes": 3})
+    batches = learn(config, rolled({"p0": [True]}, config)).batches
+    assert len(batches) == 3 and batches[0] == batches[1] == batches[2]
 
 
 def test_sampled_token_opsd_is_a_policy_gradient_of_the_log_ratio() -> None:
