@@ -182,6 +182,8 @@ def _wrapped(model: Any, config: LoraConfig) -> PeftModel:
     with warnings.catch_warnings():
         # PEFT asks transformers for names that the newest transformers calls deprecated.
         warnings.simplefilter("ignore", FutureWarning)
+        # A base is often a folder here and a hub id where the adapter was made.
+        warnings.filterwarnings("ignore", message=".*base_model_name_or_path.*")
         return get_peft_model(model, config)
 
 

@@ -152,13 +152,15 @@ def _regrade(
 def _show(results: dict[str, Evaluation], out: Output) -> None:
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2))
+    # No wider than 80 columns: headings break where they are told to, cells never.
+    table = Table(box=None, padding=(0, 1, 0, 0))
     k = next(iter(results.values())).samples_per_problem
-    headings = ["benchmark", "problems", f"avg@{k} (95% interval)"]
+    headings = ["benchmark", "problems", f"avg@{k}\n(95% interval)"]
     if k > 1:
         headings += [f"pass@{k}", f"maj@{k}"]
-    for heading in (*headings, "truncated", "no answer", "mean tokens"):
-        table.add_column(heading, justify="left" if heading == "benchmark" else "right")
+    for heading in (*headings, "cut off", "no\nanswer", "mean\ntokens"):
+        left = heading == "benchmark"
+        table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for name, result in results.items():
         row = [name, str(len(result.problem_ids)), percent(result.accuracy)]
         if k > 1:
