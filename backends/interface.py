@@ -203,8 +203,14 @@ class Policy(Protocol):
     def context_limit(self) -> int | None:
         """The most positions a sequence may have, prompt and completion together; None: unknown."""
 
-    def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> Iterator[Rollout]:
-        """Draw every request with the current student weights, yielding each as it finishes."""
+    def generate(
+        self,
+        requests: Sequence[RolloutRequest],
+        sampling: Sampling,
+        role: Literal["student", "teacher"] = "student",
+        teacher: TeacherWeights = "initial",
+    ) -> Iterator[Rollout]:
+        """Draw every request, yielding each as it finishes, with the weights of `role`."""
 
     def score(
         self,

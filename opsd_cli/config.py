@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from opsd_cli.divergence import DivergenceSpec
-from opsd_cli.privileged import TEACHER_TEMPLATE
+from opsd_cli.privileged import ANALYSIS_TEMPLATE, TEACHER_TEMPLATE
 from opsd_cli.prompts import STUDENT_TEMPLATE, require_placeholders
 
 EMBEDDED = "embedded"
@@ -80,10 +80,15 @@ class TeacherPrompt(Section):
     """Arguments of the chat template."""
     max_tokens: PositiveInt | None = None
     """Longest teacher prompt; a longer reference solution is shortened from its middle."""
+    analysis_template: str = ANALYSIS_TEMPLATE
+    """With teacher.reason_first, asks for the analysis; contains {question} and {solution}. The
+    analysis goes where `template` says {analysis}, else below the solution."""
 
     @model_validator(mode="after")
     def _placeholders(self) -> TeacherPrompt:
-        require_placeholders(self.template, ["question", "solution"], "prompts.teacher.template")
+        names = ["question", "solution"]
+        require_placeholders(self.template, names, "prompts.teacher.template")
+        require_placeholders(self.analysis_template, names, "prompts.teacher.analysis_template")
         return self
 
 
@@ -125,6 +130,10 @@ class Teacher(Section):
     """Whose weights the teacher has: the start's, the current ones, or their moving average."""
     ema_decay: float = Field(0.99, ge=0, lt=1)
     """Share of the moving average kept at each step."""
+    reason_first: bool = False
+    """The teacher first writes an analysis of the solution, which then joins its context."""
+    analysis_tokens: PositiveInt = 512
+    """Longest analysis."""
 
 
 class SamplingSection(Section):

@@ -26,6 +26,9 @@ class Contexts:
         self._max_tokens = teacher.max_tokens
         if self._max_tokens is None and context_limit is not None:
             self._max_tokens = max(1, context_limit - config.sampling.max_new_tokens)
+        self._analyst = Template(teacher.analysis_template, teacher.system, student.chat_arguments)
+        self._reason_first = config.teacher.reason_first
+        self._analyses: dict[str, str] = {}
         self._match = config.prompts.boundary == "match"
         self._cache: dict[tuple[str, bool], Prompt] = {}
         self._shortened: set[str] = set()
@@ -43,16 +46,21 @@ class Contexts:
         return self._cache[key]
 
     def teacher(self, problem: Problem) -> Prompt:
-        """What the teacher sees; raises `DataError` for a problem without a reference."""
+        """What the teacher sees; raises `DataError` for a problem without a reference.
+
+        Where the teacher is to reason first, `opsd_cli.analysis.analyse` comes before this.
+        """
         key = (problem.id, True)
         if key not in self._cache:
-            if problem.solution is None:
-                raise DataError(
-                    f"problem {problem.id!r} has no reference solution for the teacher",
-                    "name its column with --set data.columns.solution=COLUMN, or give --solution",
-                )
+            if self._reason_first and problem.id not in self._analyses:
+                raise RuntimeError(f"the teacher has not analysed {problem.id!r} yet")
             prompt = teacher_prompt(
-                problem.question, problem.solution, self._teacher, self.tokenizer, self._max_tokens
+                problem.question,
+                self._reference(problem),
+                self._teacher,
+                self.tokenizer,
+                self._max_tokens,
+                self._analyses.get(problem.id),
             )
             if prompt.shortened:
                 self._shortened.add(problem.id)
@@ -60,6 +68,33 @@ class Contexts:
                 prompt = match_boundary(self.student(problem), prompt, self.tokenizer)
             self._cache[key] = prompt
         return self._cache[key]
+
+    def has_analysis(self, problem: Problem) -> bool:
+        """Whether the teacher has written its analysis of this problem's solution."""
+        return problem.id in self._analyses
+
+    def take_analysis(self, problem: Problem, text: str) -> None:
+        """Put the teacher's analysis into its prompt from now on, in place of any earlier one."""
+        self._analyses[problem.id] = text
+        self._cache.pop((problem.id, True), None)
+
+    def analysis_request(self, problem: Problem) -> Prompt:
+        """The prompt that asks for an analysis; raises as `teacher` does."""
+        return teacher_prompt(
+            problem.question,
+            self._reference(problem),
+            self._analyst,
+            self.tokenizer,
+            self._max_tokens,
+        )
+
+    def _reference(self, problem: Problem) -> str:
+        if problem.solution is None:
+            raise DataError(
+                f"problem {problem.id!r} has no reference solution for the teacher",
+                "name its column with --set data.columns.solution=COLUMN, or give --solution",
+            )
+        return problem.solution
 
     def boundary_warning(self, problem: Problem) -> str | None:
         """One line where the two roles would open the answer differently, else None."""

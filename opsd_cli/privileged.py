@@ -32,6 +32,18 @@ TEACHER_TEMPLATE = (
     "derive the same answer by your own reasoning.\n\n" + ANSWER_INSTRUCTION
 )
 GAP = "\n[...]\n"
+#: Asks the teacher for an analysis, where it is to reason first.
+ANALYSIS_TEMPLATE = (
+    "{question}\n\n"
+    "A verified solution:\n"
+    "[solution begins]\n"
+    "{solution}\n"
+    "[solution ends]\n\n"
+    "Do not solve the problem again. Explain briefly, in your own words, why each step of this "
+    "solution holds, and where somebody working without it would most likely go wrong."
+)
+#: Where a teacher's template has no {analysis}, the analysis follows the solution under this line.
+ANALYSIS_HEADING = "\n\nYour analysis of this solution:\n"
 
 
 def teacher_prompt(
@@ -40,17 +52,23 @@ def teacher_prompt(
     template: Template,
     tokenizer: Tokenizer,
     max_tokens: int | None = None,
+    analysis: str | None = None,
 ) -> Prompt:
     """The teacher's prompt, its reference shortened from the middle to fit `max_tokens`.
+
+    `analysis`, the teacher's own account of the solution, is never shortened.
 
     Raises:
         DataError: the question and the instructions alone exceed `max_tokens`.
     """
     question = escape_control_tokens(question, tokenizer)
     solution = escape_control_tokens(solution, tokenizer)
+    notes = escape_control_tokens(analysis or "", tokenizer)
+    below = ANALYSIS_HEADING + notes if notes and "{analysis}" not in template.text else ""
 
     def rendered(reference: str) -> Prompt:
-        return render(template, template.fill(question=question, solution=reference), tokenizer)
+        filled = template.fill(question=question, solution=reference + below, analysis=notes)
+        return render(template, filled, tokenizer)
 
     prompt = rendered(solution)
     if max_tokens is None or len(prompt.ids) <= max_tokens:

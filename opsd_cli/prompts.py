@@ -117,6 +117,11 @@ def render(template: Template, user_turn: str, tokenizer: Tokenizer) -> Prompt:
     return Prompt(text=text, ids=tuple(tokenizer.encode(text)), opening=opening)
 
 
+def after_thinking(text: str) -> str:
+    """What a thinking model says in the end: the text after its think block, where it has one."""
+    return text.rpartition("</think>")[2].strip()
+
+
 def student_prompt(question: str, template: Template, tokenizer: Tokenizer) -> Prompt:
     """The student's prompt for a question."""
     question = escape_control_tokens(question, tokenizer)

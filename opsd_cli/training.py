@@ -26,6 +26,7 @@ import numpy as np
 
 from backends.interface import BatchReport, LossBatch, Policy, RolloutRequest, Sampling
 from opsd_cli import methods, runs
+from opsd_cli.analysis import analyse
 from opsd_cli.config import Config, Optimizer
 from opsd_cli.context import Contexts
 from opsd_cli.errors import ConfigError, Interrupted, PreflightFailed, TrainingError
@@ -222,6 +223,7 @@ class Trainer:
         """
         chosen = list(self.splits.train.problems[: self.config.preflight.problems])
         sample = ProblemSet("preflight", tuple(chosen), self.splits.train.report)
+        self.state.ledger += analyse(chosen, self.contexts, self.policy, self.config)
         warning = self.contexts.boundary_warning(chosen[0])
         if warning:
             self.listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")

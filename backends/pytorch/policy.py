@@ -123,17 +123,31 @@ class TorchPolicy:
     def context_limit(self) -> int | None:
         return self._network.context_limit
 
-    def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> Iterator[Rollout]:
+    def generate(
+        self,
+        requests: Sequence[RolloutRequest],
+        sampling: Sampling,
+        role: Literal["student", "teacher"] = "student",
+        teacher: TeacherWeights = "initial",
+    ) -> Iterator[Rollout]:
+        """As `Policy.generate`; as the teacher, all at once, so that its weights are out of the
+        way again before the first is handed over."""
         with device_memory.explained(
             TrainingError, "memory ran out while drawing rollouts", _ROLLOUT_HINT
         ):
-            yield from generate(
+            drawn = generate(
                 self._network,
                 requests,
                 sampling,
                 self._stop_ids,
                 self.config.rollouts.batch_size,
             )
+            if role == "student":
+                yield from drawn
+            else:
+                with self._acting_with(teacher):
+                    finished = list(drawn)
+                yield from finished
 
     def score(
         self,

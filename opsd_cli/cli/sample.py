@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opsd_cli.analysis import analyse
 from opsd_cli.cli.common import Request, choose_backend, load_policy
 from opsd_cli.cli.console import Output
 from opsd_cli.config import Config
@@ -57,6 +58,9 @@ def run(request: Request, what: What) -> None:
     config, _ = choose_backend(config, out)
     policy = load_policy(config, out, trainable=False)
     contexts = Contexts(config, policy.tokenizer, policy.context_limit)
+    if what.privileged or what.divergence or what.show_prompts or request.dry_run:
+        # The teacher's prompt is complete only with its analysis, where it reasons first.
+        analyse([p for p in problems if p.solution is not None], contexts, policy, config)
     shown = []
     if what.show_prompts or request.dry_run:
         for problem in problems:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from backends.interface import DivergenceItem, Policy
+from opsd_cli.analysis import analyse
 from opsd_cli.context import Contexts
 from opsd_cli.ledger import Ledger
 from opsd_cli.methods import GradedRollout, Lesson, groups_of
@@ -59,6 +60,10 @@ class Hybrid(Grpo):
         each = group_advantages(rollouts, config.grpo.scale)
         # Where the verifier gives no sign there is nothing for the teacher to size.
         signed = [row for row, advantage in enumerate(each) if advantage != 0]
+        asked = {rollouts[row].problem.id: rollouts[row].rollout.request.seed for row in signed}
+        studied = analyse(
+            [rollouts[row].problem for row in signed], contexts, policy, config, asked
+        )
         items = [
             DivergenceItem(
                 rollouts[row].rollout.request.prompt_ids,
@@ -80,4 +85,5 @@ class Hybrid(Grpo):
             tokens[row] = redistributed(each[row], t - s, config.hybrid.mix, config.hybrid.spread)
         batches, spent = policy_gradient_lesson(rollouts, tokens, config, policy)
         flat = [not self.teaches(group) for group in groups_of(rollouts)]
-        return Lesson(batches, scored + spent, {"zero_variance_groups": float(np.mean(flat))})
+        measures = {"zero_variance_groups": float(np.mean(flat))}
+        return Lesson(batches, studied + scored + spent, measures)

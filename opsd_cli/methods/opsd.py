@@ -27,6 +27,7 @@ from backends.interface import (
     PolicyGradientBatch,
     PolicyGradientItem,
 )
+from opsd_cli.analysis import analyse
 from opsd_cli.config import Config
 from opsd_cli.context import Contexts
 from opsd_cli.ledger import Ledger
@@ -60,6 +61,8 @@ class Opsd:
         contexts: Contexts,
         policy: Policy,
     ) -> Lesson:
+        asked = {graded.problem.id: graded.rollout.request.seed for graded in rollouts}
+        studied = analyse([g.problem for g in rollouts], contexts, policy, self._config, asked)
         lengths = [len(graded.rollout.completion_ids) for graded in rollouts]
         weights = token_weights(lengths, self._config.train.reduction)
         items = tuple(
@@ -72,11 +75,11 @@ class Opsd:
             for graded, weight in zip(rollouts, weights, strict=True)
         )
         if self._config.divergence.vocabulary == "sampled":
-            return self._sampled(items, policy)
+            return self._sampled(items, policy, studied)
         batch = DivergenceBatch(items, self._spec, self._config.teacher.weights)
-        return Lesson((batch,) * self._config.train.passes)
+        return Lesson((batch,) * self._config.train.passes, studied)
 
-    def _sampled(self, items: Sequence[DivergenceItem], policy: Policy) -> Lesson:
+    def _sampled(self, items: Sequence[DivergenceItem], policy: Policy, studied: Ledger) -> Lesson:
         temperature = self._spec.temperature
         teacher, student, spent = teacher_and_student_scores(
             items, policy, self._config, temperature
@@ -89,7 +92,9 @@ class Opsd:
         )
         gap = sum(i.weight * sum(i.advantages) for i in learnt)
         return Lesson(
-            (PolicyGradientBatch(learnt, temperature),), spent, {"sampled_reverse_kl": -gap}
+            (PolicyGradientBatch(learnt, temperature),),
+            spent + studied,
+            {"sampled_reverse_kl": -gap},
         )
 
 

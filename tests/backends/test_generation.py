@@ -228,6 +228,24 @@ def test_other_work_between_two_rollouts_does_no_harm(load: Load) -> None:
         assert rollout.completion_ids == wanted[key].completion_ids
 
 
+def test_the_teacher_writes_with_its_own_weights(load: Load) -> None:
+    policy = load(optimizer={"learning_rate": 1.0})
+    base = by_request(list(policy.generate(REQUESTS, EVERYTHING)))
+    items = tuple(DivergenceItem((5,), (6,), (7, 8, n)) for n in (9, 10))
+    for _ in range(3):
+        policy.accumulate(DivergenceBatch(items, DivergenceSpec(), "initial"))
+        policy.apply(0.1)
+    student = by_request(list(policy.generate(REQUESTS, EVERYTHING)))
+    live = by_request(list(policy.generate(REQUESTS, EVERYTHING, "teacher", "live")))
+    initial = by_request(list(policy.generate(REQUESTS, EVERYTHING, "teacher", "initial")))
+    again = by_request(list(policy.generate(REQUESTS, EVERYTHING)))
+    ids = [
+        {key: rollout.completion_ids for key, rollout in found.items()}
+        for found in (base, initial, student, live, again)
+    ]
+    assert ids[0] == ids[1] != ids[2] == ids[3] == ids[4]
+
+
 def test_no_id_beyond_the_tokenizer_is_ever_drawn(
     load: Load, model_folder: Callable[[str], Path]
 ) -> None:

@@ -44,7 +44,13 @@ class FakePolicy:
         self.skill, self.taught, self.gain = skill, taught, gain
         self.drawn: list[RolloutRequest] = []
 
-    def generate(self, requests: Sequence[RolloutRequest], sampling: Sampling) -> Iterator[Rollout]:
+    def generate(
+        self,
+        requests: Sequence[RolloutRequest],
+        sampling: Sampling,
+        role: Literal["student", "teacher"] = "student",
+        teacher: TeacherWeights = "initial",
+    ) -> Iterator[Rollout]:
         for request in reversed(requests):  # as a real engine may, in another order than asked
             self.drawn.append(request)
             prompt = self.tokenizer.decode(request.prompt_ids)
