@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 BACKENDS: dict[str, str] = {
     "cuda": "backends.pytorch.backend:CudaBackend",
     "cpu": "backends.pytorch.backend:CpuBackend",
-}
-#: Names the command line promises before their folder exists, with what to say meanwhile.
-PLANNED: dict[str, str] = {
-    "mlx": "the MLX backend is not in this version yet; `--backend cpu` runs on a Mac",
+    "mlx": "backends.mlx.backend:MlxBackend",
 }
 
 
@@ -39,8 +36,6 @@ def get(name: str) -> Backend:
         ConfigError: there is no such backend.
         BackendMissing: its packages are not installed, or it is not in this version.
     """
-    if name in PLANNED:
-        raise BackendMissing(f"backend {name!r} is missing", PLANNED[name])
     if name not in BACKENDS:
         raise ConfigError(f"unknown backend {name!r}", f"choose from auto, {', '.join(BACKENDS)}")
     module, _, attribute = BACKENDS[name].partition(":")

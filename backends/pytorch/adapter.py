@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from backends.model_files import first_line
 from opsd_cli.config import Lora
 from opsd_cli.errors import ModelError
 
@@ -255,8 +256,3 @@ def require_fit(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], what: 
     for name in theirs:
         if name not in ours:
             raise ModelError(f"{what} does not fit the model: there is no place for {name}", hint)
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, cut to one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from opsd_cli.errors import ModelError
+from backends.sequences import require_prompt
 
 _FILLER = 0
 
@@ -80,27 +80,3 @@ def pad_left(
         mask_BL[row, length - len(prompt) :] = True
     positions_BL = (mask_BL.cumsum(-1) - 1).clamp_(min=0)
     return ids_BL.to(device), mask_BL.to(device), positions_BL.to(device)
-
-
-def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices grouped by similar length, so that rows times the longest stays within the budget.
-
-    Longest first, so that what does not fit in memory shows at once. A sequence longer than the
-    budget makes a group of its own: it cannot be cut.
-    """
-    groups: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= budget:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups
-
-
-def require_prompt(prompt: Sequence[int]) -> None:
-    """Raise `ModelError` for a prompt without tokens."""
-    if not prompt:
-        raise ModelError(
-            "a prompt has no tokens, so the model cannot say what comes next",
-            "check prompts.student.template and the tokenizer's chat template",
-        )

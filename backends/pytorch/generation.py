@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from backends.interface import FinishReason, Rollout, RolloutRequest, Sampling, uniforms
-from backends.pytorch.batching import pad_left, require_prompt
+from backends.pytorch.batching import pad_left
 from backends.pytorch.network import Network
 from backends.pytorch.sampler import draw
+from backends.sequences import require_prompt
 from opsd_cli.errors import TrainingError
 
 _COMPACT_AT = 0.25

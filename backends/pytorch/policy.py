@@ -32,25 +32,25 @@ from backends.interface import (
     TeacherWeights,
     TokenReport,
 )
+from backends.model_files import first_line
 from backends.pytorch import device_memory
 from backends.pytorch.adapter import (
     Adapter,
     adapter_from_folder,
-    first_line,
     fresh_adapter,
 )
-from backends.pytorch.batching import Padded, micro_batches, pad_right
+from backends.pytorch.batching import Padded, pad_right
 from backends.pytorch.generation import generate
 from backends.pytorch.loading import Loaded, load
 from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs
 from backends.pytorch.network import Network
 from backends.pytorch.optimizer import AdapterOptimizer, part
+from backends.sequences import Pair, micro_batches
 from opsd_cli.config import Config
 from opsd_cli.errors import ModelError, TrainingError
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 
-Pair = tuple[tuple[int, ...], tuple[int, ...]]
 _ROLLOUT_HINT = "lower rollouts.batch_size or sampling.max_new_tokens"
 _TRAIN_HINT = "lower train.micro_batch_tokens, or set train.gradient_checkpointing to true"
 

@@ -58,6 +58,8 @@ def load(backend: Backend, model_folder: Callable[[str], Path]) -> Load:
     """Loads a policy of a family, with sections of the config as keyword arguments."""
 
     def policy(family: str = "qwen3", trainable: bool = True, **sections: Any) -> Policy:
+        if (backend.name, family) in models.REFUSED:
+            pytest.skip(f"{backend.name} refuses {family}")
         # With beta1 = 0 the first moment that `save` writes is the gradient of the last step.
         defaults: dict[str, Any] = {
             "model": str(model_folder(family)),

@@ -5,7 +5,8 @@ and no model of the package's own. What each is for:
 
     qwen3   tied head, padded beyond the tokenizer's vocabulary; pad and stop share an id
     llama   untied head, two stop ids, a context of 48
-    gemma2  soft-capped logits, sliding windows of 8, tied head
+    gemma2  soft-capped logits, sliding windows of 8, tied head; mlx-lm's is refused
+    gemma3  sliding windows of 8 in five of six layers, tied head
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 
 CHARACTERS = "0123456789+-*= abcdefgh"
 END, PAD, OTHER_END = "<end>", "<pad>", "<stop>"
-FAMILIES = ("qwen3", "llama", "gemma2")
+FAMILIES = ("qwen3", "llama", "gemma2", "gemma3")
+#: (backend, family): architectures that a backend's own library gets wrong.
+REFUSED = {("mlx", "gemma2")}
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}={% endfor %}"
     "{% if add_generation_prompt %}a{% endif %}"
@@ -71,6 +74,8 @@ def _model(family: str, ids: int) -> Any:
     from transformers import (
         Gemma2Config,
         Gemma2ForCausalLM,
+        Gemma3ForCausalLM,
+        Gemma3TextConfig,
         LlamaConfig,
         LlamaForCausalLM,
         Qwen3Config,
@@ -94,6 +99,17 @@ def _model(family: str, ids: int) -> Any:
     if family == "llama":
         common["max_position_embeddings"] = 48
         return LlamaForCausalLM(LlamaConfig(vocab_size=ids, tie_word_embeddings=False, **common))
+    if family == "gemma3":
+        common["num_hidden_layers"] = 6
+        return Gemma3ForCausalLM(
+            Gemma3TextConfig(
+                vocab_size=ids,
+                sliding_window=8,
+                query_pre_attn_scalar=4,
+                tie_word_embeddings=True,
+                **common,
+            )
+        )
     return Gemma2ForCausalLM(
         Gemma2Config(
             vocab_size=ids,

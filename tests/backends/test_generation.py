@@ -189,13 +189,14 @@ def test_the_context_ends_a_completion(load: Load) -> None:
         assert len(found["p", n].log_probs) == 0
 
 
+@pytest.mark.parametrize("family", ["gemma2", "gemma3"])
 def test_long_completions_stay_right_beyond_the_sliding_window(
-    load: Load, model_folder: Callable[[str], Path]
+    load: Load, model_folder: Callable[[str], Path], family: str
 ) -> None:
-    policy = load("gemma2")
+    policy = load(family)
     requests = [RolloutRequest("p", n, tuple(range(3, 3 + n)), seed=n) for n in (1, 2, 20)]
     rollouts = list(policy.generate(requests, Sampling(1.5, max_new_tokens=150)))
-    model = oracle.dense(model_folder("gemma2"))
+    model = oracle.dense(model_folder(family))
     longest = 0
     for rollout in rollouts:
         ids = rollout.completion_ids

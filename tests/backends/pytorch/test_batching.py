@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.pytorch.batching import micro_batches, pad_left, pad_right
+from backends.pytorch.batching import pad_left, pad_right
+from backends.sequences import micro_batches
 from opsd_cli.errors import ModelError
 
 CPU = torch.device("cpu")

@@ -62,7 +62,12 @@ CASES = [
          "only 32 training problems", "32 or fewer", TINY),
     # backends
     Case("train --backend tpu", 2, "backend", "Where to run"),
-    Case("train --backend mlx", 3, "backend 'mlx' is missing", "--backend cpu"),
+    Case(
+        "train --backend mlx",
+        3,
+        "backend 'mlx' needs the package 'mlx_that_is_not_installed', which is not installed",
+        "pip install 'opsd-cli[mlx]'",
+    ),
     # problems
     Case("train --model some/model", 2, "data.train is not set", "--set data.train=problems.jsonl"),
     Case("train --set data.train=nosuch.jsonl", 2, "nosuch.jsonl"),

@@ -41,6 +41,7 @@ def test_a_mistake_is_explained_and_harms_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(backends.BACKENDS, "cpu", "tests.opsd_cli.fakes:FakeBackend")
+    monkeypatch.setitem(backends.BACKENDS, "mlx", "mlx_that_is_not_installed:Backend")
     monkeypatch.chdir(tmp_path)
     for name, text in case.files.items():
         path = tmp_path / name

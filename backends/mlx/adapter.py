@@ -1,0 +1,325 @@
+"""The trainable LoRA adapter on a frozen MLX model, kept in PEFT's format.
+
+The layers are mlx-lm's own. Weights are named and laid out as in `adapter_model.safetensors`
+wherever they leave this module: PEFT's `lora_A.weight` is [rank, in] where mlx-lm's `lora_a` is
+[in, rank], PEFT scales by alpha / rank where mlx-lm takes the scale itself. So a checkpoint means
+the same on either backend, and to peft and vLLM.
+
+A teacher with other weights is the same network with other arrays in the adapter's places for the
+length of one forward pass; the bare base is the network with its own linear layers back in place,
+which is exact for DoRA too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_unflatten
+from mlx_lm.tuner.dora import DoRALinear
+from mlx_lm.tuner.lora import LoRALinear
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from backends.mlx.network import Network
+from backends.model_files import first_line
+from opsd_cli.config import Lora
+from opsd_cli.errors import ModelError
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+#: mlx-lm's name of a part -> PEFT's, and whether it is transposed.
+_PARTS = {
+    "lora_a": ("lora_A.weight", True),
+    "lora_b": ("lora_B.weight", True),
+    "m": ("lora_magnitude_vector", False),
+}
+_PREFIX = "base_model.model."
+#: What an adapter may do besides, and this backend does not.
+_UNSUPPORTED = (
+    "modules_to_save", "trainable_token_indices", "target_parameters", "rank_pattern",
+    "alpha_pattern", "fan_in_fan_out", "layer_replication",
+)  # fmt: skip
+_SCALING = ("lora_alpha", "use_rslora", "use_dora")
+
+Weights = dict[str, mx.array]
+
+
+class Adapter:
+    """LoRA layers inside a network.
+
+    Args:
+        network: it is changed: the named layers are wrapped, everything else is frozen.
+        rank: of every layer.
+        paths: the linear layers to wrap.
+        settings: `adapter_config.json`, without the base's name.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        rank: int,
+        paths: list[str],
+        settings: Mapping[str, Any],
+        dropout: float,
+    ) -> None:
+        self.settings = dict(settings)
+        alpha = float(settings["lora_alpha"])
+        scale = alpha / (math.sqrt(rank) if settings["use_rslora"] else rank)
+        kind = DoRALinear if settings["use_dora"] else LoRALinear
+        linear = network.linear_layers()
+        network.model.freeze()
+        self._model = network.model
+        self._bare = {path: linear[path] for path in paths}
+        self._layers = {
+            path: kind.from_base(linear[path], r=rank, scale=scale, dropout=dropout)
+            for path in paths
+        }
+        self._put(self._layers)
+        self._parts = ("lora_a", "lora_b", "m") if settings["use_dora"] else ("lora_a", "lora_b")
+        for layer in self._layers.values():
+            layer.linear.freeze()
+            layer.dropout.eval()
+        #: The weights of the start, where those were learnt before; None means the bare base.
+        self.start: Weights | None = None
+
+    @property
+    def parameters(self) -> Weights:
+        """What is trained, by mlx-lm's names and in its layout."""
+        return {
+            f"{path}.{part}": layer[part]
+            for path, layer in self._layers.items()
+            for part in self._parts
+        }
+
+    @property
+    def size(self) -> int:
+        """Trainable numbers."""
+        return sum(array.size for array in self.parameters.values())
+
+    def assign(self, weights: Mapping[str, mx.array]) -> None:
+        """Take arrays by mlx-lm's names."""
+        for path, layer in self._layers.items():
+            for part in self._parts:
+                layer[part] = weights[f"{path}.{part}"]
+
+    def drop_out(self, training: bool) -> None:
+        """Switch the adapter's dropout, and nothing else."""
+        for layer in self._layers.values():
+            layer.dropout.train(training)
+
+    @contextlib.contextmanager
+    def off(self) -> Iterator[None]:
+        """The base alone."""
+        self._put(self._bare)
+        try:
+            yield
+        finally:
+            self._put(self._layers)
+
+    @contextlib.contextmanager
+    def swapped(self, weights: Mapping[str, mx.array]) -> Iterator[None]:
+        """Other weights, until the block ends; no gradient may cross it."""
+        own = self.parameters
+        self.assign(weights)
+        try:
+            yield
+        finally:
+            self.assign(own)
+
+    def portable(self, weights: Mapping[str, mx.array]) -> dict[str, np.ndarray]:
+        """Arrays by PEFT's names and in its layout."""
+        moved = {}
+        for name, array in weights.items():
+            path, _, part = name.rpartition(".")
+            theirs, transposed = _PARTS[part]
+            values = np.array(array.astype(mx.float32))
+            moved[f"{_PREFIX}{path}.{theirs}"] = np.ascontiguousarray(
+                values.T if transposed else values
+            )
+        return moved
+
+    def native(self, portable: Mapping[str, np.ndarray], what: str) -> Weights:
+        """The opposite of `portable`.
+
+        Raises:
+            ModelError: names or shapes differ; `what` says whose.
+        """
+        hint = "it was made for another model, rank or set of layers"
+        wanted = self.portable(self.parameters)
+        for name, array in wanted.items():
+            if name not in portable:
+                raise ModelError(f"{what} does not fit the model: it lacks {name}", hint)
+            if portable[name].shape != array.shape:
+                shapes = f"{list(portable[name].shape)}, here {list(array.shape)}"
+                raise ModelError(f"{what} does not fit the model: {name} is {shapes}", hint)
+        for name in portable:
+            if name not in wanted:
+                raise ModelError(
+                    f"{what} does not fit the model: there is no place for {name}", hint
+                )
+        weights = {}
+        for own in self.parameters:
+            path, _, part = own.rpartition(".")
+            theirs, transposed = _PARTS[part]
+            values = portable[f"{_PREFIX}{path}.{theirs}"].astype(np.float32)
+            weights[own] = mx.array(np.ascontiguousarray(values.T if transposed else values))
+        return weights
+
+    def write(self, folder: Path, base_name: str) -> None:
+        """Weights and config in PEFT's format."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = dict(sorted(self.portable(self.parameters).items()))
+        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        settings = self.settings | {"base_model_name_or_path": base_name}
+        (folder / CONFIG_FILE).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+    def read(self, folder: Path) -> None:
+        """Take the weights in the folder.
+
+        Raises:
+            ModelError: there are none, or they belong to another shape of adapter; the weights
+                then stay as they were.
+        """
+        theirs = read_config(folder)
+        for key in _SCALING:
+            if theirs[key] != self.settings[key]:
+                raise ModelError(
+                    f"the adapter in {folder} does not fit: its {key} is {theirs[key]}, "
+                    f"here {self.settings[key]}",
+                    "load it with --adapter, which takes its settings too",
+                )
+        self.assign(self.native(read_weights(folder), f"the adapter in {folder}"))
+
+    def _put(self, layers: Mapping[str, nn.Module]) -> None:
+        self._model.update_modules(tree_unflatten(list(layers.items())))
+
+
+def fresh_adapter(network: Network, lora: Lora, seed: int) -> Adapter:
+    """A new adapter, which leaves the model's outputs as they are until it is trained.
+
+    Raises:
+        ModelError: a target names no linear layer of the model.
+    """
+    linear = network.linear_layers()
+    known = list(dict.fromkeys(path.rpartition(".")[2] for path in linear))
+    unknown = [target for target in lora.targets if target not in known]
+    if unknown or not lora.targets:
+        raise ModelError(
+            f"lora.targets: the model has no linear layer {', '.join(map(repr, unknown)) or '[]'}",
+            f"its linear layers are {', '.join(known)}",
+        )
+    paths = [path for path in linear if path.rpartition(".")[2] in lora.targets]
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "inference_mode": True,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": sorted(lora.targets),
+        "use_dora": lora.dora,
+        "use_rslora": lora.rslora,
+        "bias": "none",
+    }
+    mx.random.seed(seed)
+    return Adapter(network, lora.rank, paths, settings, lora.dropout)
+
+
+def adapter_from_folder(network: Network, folder: Path, dropout: float) -> Adapter:
+    """The adapter in a folder, with its own rank, scale and targets, and this run's dropout.
+
+    Raises:
+        ModelError: the folder holds no LoRA adapter, or one that does not fit the model.
+    """
+    settings = read_config(folder)
+    weights = read_weights(folder)
+    what = f"the adapter in {folder}"
+    linear = network.linear_layers()
+    paths = list(
+        dict.fromkeys(name.removeprefix(_PREFIX).partition(".lora_")[0] for name in sorted(weights))
+    )
+    targets = settings.get("target_modules")
+    for path in paths:
+        if isinstance(targets, list) and not any(
+            path == target or path.endswith(f".{target}") for target in targets
+        ):
+            raise ModelError(
+                f"{what} does not fit itself: it has weights for {path}, which its "
+                "target_modules do not name",
+                "copy both of its files from one place",
+            )
+        if path not in linear:
+            if path.rpartition(".")[2] in ("lm_head", "embed_tokens"):
+                raise ModelError(
+                    f"{what} trains the output head, which must stay frozen",
+                    "use an adapter on the attention and feed-forward layers",
+                )
+            known = dict.fromkeys(name.rpartition(".")[2] for name in linear)
+            raise ModelError(
+                f"{what} does not fit the model: there is no layer {path}",
+                f"the model's linear layers are {', '.join(known)}",
+            )
+    order = [path for path in linear if path in set(paths)]
+    adapter = Adapter(network, int(settings["r"]), order, settings, dropout)
+    adapter.assign(adapter.native(weights, what))
+    return adapter
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The adapter's settings; `ModelError` where there are none that this backend supports."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} holds no adapter: {CONFIG_FILE} is missing",
+            "name the folder that a checkpoint or PEFT's save_pretrained wrote",
+        )
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        kind = settings["peft_type"]
+        if kind == "LORA":
+            settings["r"], settings["lora_alpha"] = (
+                int(settings["r"]),
+                float(settings["lora_alpha"]),
+            )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"{path} cannot be understood: {first_line(error)}",
+            "it must be an adapter in PEFT's format",
+        ) from error
+    if kind != "LORA":
+        raise ModelError(f"{folder} holds a {kind} adapter, not LoRA", "only LoRA is supported")
+    extra = [key for key in _UNSUPPORTED if settings.get(key)]
+    if settings.get("bias", "none") != "none":
+        extra.append("bias")
+    if extra:
+        raise ModelError(
+            f"the adapter in {folder} does more than LoRA here can: {', '.join(extra)}",
+            "use an adapter of one rank on linear layers alone",
+        )
+    for key in ("use_dora", "use_rslora"):
+        settings[key] = bool(settings.get(key, False))
+    return settings
+
+
+def read_weights(folder: Path) -> dict[str, np.ndarray]:
+    """The adapter's tensors."""
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} holds no adapter weights: {WEIGHTS_FILE} is missing",
+            "only safetensors are read; PEFT's save_pretrained writes them",
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path} cannot be read: {first_line(error)}", "the file may be cut off; copy it again"
+        ) from error

@@ -1,0 +1,68 @@
+"""MLX in the registry: Apple silicon, and Linux for proving that it is right.
+
+mlx is imported only when asked what the machine can do, or to load a model. On Linux it runs on
+the CPU, some twenty times slower than PyTorch there: good for tests, and for nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+import sys
+from typing import TYPE_CHECKING
+
+from backends.interface import Capability
+from opsd_cli.errors import BackendMissing
+
+if TYPE_CHECKING:
+    from backends.mlx.policy import MlxPolicy
+    from opsd_cli.config import Config
+
+_PACKAGES = {"mlx": "mlx.core", "mlx-lm": "mlx_lm", "transformers": "transformers"}
+
+
+class MlxBackend:
+    """MLX on the default device: the GPU of Apple silicon, or a CPU."""
+
+    name = "mlx"
+
+    def capability(self) -> Capability:
+        versions, problem = _packages()
+        if problem:
+            extra = "mlx" if sys.platform == "darwin" else "mlx]' 'mlx[cpu"
+            return Capability(False, problem, f"pip install 'opsd-cli[{extra}]'", versions)
+        import mlx.core as mx
+
+        device = mx.device_info()
+        if mx.default_device() == mx.cpu:
+            detail = f"MLX {versions['mlx']} on the CPU, for trying and testing"
+            return Capability(True, detail, versions=versions)
+        name = device.get("device_name", platform.machine())
+        memory = int(device.get("memory_size", 0)) / 2**30
+        detail = f"{name}, {memory:.0f} GiB, MLX {versions['mlx']}"
+        return Capability(True, detail, versions=versions)
+
+    def load(self, config: Config, trainable: bool) -> MlxPolicy:
+        found = self.capability()
+        if not found.available:
+            raise BackendMissing(f"backend 'mlx' cannot run here: {found.detail}", found.hint)
+        from backends.mlx.policy import load_policy
+
+        return load_policy(config, trainable)
+
+
+def _packages() -> tuple[dict[str, str], str]:
+    """Versions of what is installed, and what is wrong with the rest (empty if nothing is)."""
+    versions: dict[str, str] = {}
+    for package, module in _PACKAGES.items():
+        try:
+            importlib.import_module(module)
+            versions[package] = importlib.metadata.version(package)
+        except ImportError as error:
+            # On Linux mlx without one of its extras imports nothing and names a library.
+            missing = package if error.name in (None, module, module.partition(".")[0]) else None
+            return versions, f"{missing or error.name} is not installed or cannot be imported"
+        except Exception as error:  # a broken binary may raise anything; capability never does
+            return versions, f"{package} cannot be imported: {error}".splitlines()[0]
+    return versions, ""

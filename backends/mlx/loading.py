@@ -1,0 +1,120 @@
+"""From what `model` names to a frozen MLX model and its tokenizer, or one line that says why not.
+
+Models are loaded by mlx-lm, quantised ones as they are; tokenizers by transformers, as on PyTorch,
+so that both backends render and encode alike.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.utils import load_model
+from transformers import AutoTokenizer
+
+from backends.mlx.generation import require_batches
+from backends.mlx.network import Network
+from backends.model_files import explained, first_line, hub_folder, quiet, require_model
+from backends.tokenizer import HuggingFaceTokenizer
+from opsd_cli.config import Config
+from opsd_cli.errors import ModelError
+
+#: A parameter's name in mlx's messages.
+_PARAMETER = re.compile(r"[\w.]+\.(?:weight|bias|scales|biases)\b")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A frozen network, and what came with it."""
+
+    network: Network
+    tokenizer: HuggingFaceTokenizer
+    stop_ids: frozenset[int]
+
+
+def load(config: Config) -> Loaded:
+    """Load `config.model`.
+
+    Raises:
+        ModelError: there is no such model, or none that can be used, and why.
+    """
+    where = require_model(config.model_path)
+    folder = Path(where)
+    if not folder.is_dir():
+        folder = hub_folder(where, config.revision)
+    with quiet(hide_progress=True):
+        try:
+            wrapped = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=config.trust_remote_code
+            )
+        except Exception as error:
+            raise explained(error, config.model, "tokenizer") from error
+    if not set(wrapped.get_vocab()) - set(wrapped.all_special_tokens):
+        # For lack of files some architectures get a tokenizer that knows no text.
+        raise ModelError(
+            f"{config.model} has no tokenizer", "put tokenizer.json beside its config.json"
+        )
+    model, settings = _model(config, folder)
+    _set_dtype(model, config)
+    vocabulary = max(wrapped.get_vocab().values()) + 1
+    network = Network(model, settings, vocabulary)
+    network.require_same_logits()
+    require_batches(network)
+    return Loaded(network, HuggingFaceTokenizer(wrapped), _stops(folder, settings, wrapped))
+
+
+def _model(config: Config, folder: Path) -> tuple[Any, dict[str, Any]]:
+    try:
+        return load_model(folder, trust_remote_code=config.trust_remote_code)
+    except Exception as error:
+        raise _refusal(error, config.model) from error
+
+
+def _refusal(error: Exception, name: str) -> ModelError:
+    """What mlx-lm meant, in one line."""
+    text = str(error)
+    if isinstance(error, ValueError) and text.startswith("Model type"):
+        return ModelError(
+            f"{name} is not a causal language model that mlx-lm supports: "
+            f"{first_line(error).rstrip('.').lower()}",
+            "choose one that it does, or try the PyTorch backend (--backend cpu)",
+        )
+    if isinstance(error, ValueError) and ("parameters" in text or "shape" in text):
+        named = _PARAMETER.findall(text)
+        others = f" and {len(named) - 1} more" if len(named) > 1 else ""
+        return ModelError(
+            f"the weights of {name} do not go with its config.json: "
+            f"{named[0] if named else first_line(error)}{others} missing, too many or of another "
+            "shape",
+            "download the model again, whole",
+        )
+    if "trust_remote_code" in text:
+        return explained(error, name, "model")
+    return ModelError(
+        f"the model of {name} cannot be loaded: {first_line(error)}",
+        "run with --debug for the whole story",
+    )
+
+
+def _set_dtype(model: Any, config: Config) -> None:
+    """`auto` is bfloat16 on a GPU and float32 on a CPU, as on PyTorch."""
+    wanted = config.train.dtype
+    if wanted == "auto":
+        wanted = "float32" if mx.default_device() == mx.cpu else "bfloat16"
+    model.set_dtype(mx.float32 if wanted == "float32" else mx.bfloat16)
+    mx.eval(model.parameters())
+
+
+def _stops(folder: Path, settings: dict[str, Any], tokenizer: Any) -> frozenset[int]:
+    """The generation config's stop ids, else the model's, else the tokenizer's."""
+    ends = settings.get("eos_token_id")
+    path = folder / "generation_config.json"
+    if path.is_file():
+        ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    if ends is None:
+        ends = tokenizer.eos_token_id
+    return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)

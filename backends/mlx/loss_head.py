@@ -1,0 +1,104 @@
+"""From hidden states to the loss, chunk by chunk, on MLX.
+
+MLX computes nothing until asked, so a loop over chunks alone saves no memory: every chunk's logits
+stay alive in the graph of the next. Each chunk is therefore evaluated before the next is begun.
+What is kept of a token is its value and the gradient with respect to its hidden state, [D] numbers
+instead of [V]; the way from there into the adapter is the gradient of sum(weight * h . dh), with dh
+held constant. The divergence is the shared body of `opsd_cli.divergence`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from backends.mlx.network import Head
+from opsd_cli.array_ops import array_ops
+from opsd_cli.divergence import DivergenceSpec, evaluate, log_softmax
+
+_CHUNK_BYTES = 48 * 2**20
+"""Float32 logits of one role in a chunk."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What N tokens gave.
+
+    Args:
+        columns: float32 [N] each: for a divergence its value, both entropies and clipping; for
+            log-probabilities those and the entropy.
+        jacobian_ND: d value / d hidden state; None where no gradient was wanted.
+    """
+
+    columns: tuple[np.ndarray, ...]
+    jacobian_ND: mx.array | None
+
+
+def chunked_divergence(
+    head: Head,
+    student_ND: mx.array,
+    teacher_ND: mx.array,
+    spec: DivergenceSpec,
+    gradient: bool,
+    chunk_tokens: int | None = None,
+) -> Found:
+    """Divergence of each token: value, student's and teacher's entropy, clipped share."""
+
+    def one(student_CD: mx.array, teacher_CD: mx.array) -> tuple[list[mx.array], mx.array]:
+        logits_CV = head.logits(student_CD)
+        found = evaluate(logits_CV, head.logits(teacher_CD), spec, mx)
+        columns = [
+            found.value_N, found.student_entropy_N, found.teacher_entropy_N, found.clipped_N,
+        ]  # fmt: skip
+        if not gradient:
+            return columns, mx.zeros((0,))
+        return columns, head.back(found.gradient_NV, logits_CV)
+
+    return _walk(head, (student_ND, teacher_ND), one, gradient, chunk_tokens)
+
+
+def chunked_log_probs(
+    head: Head,
+    hidden_ND: mx.array,
+    targets_N: mx.array,
+    temperature: float,
+    gradient: bool,
+    chunk_tokens: int | None = None,
+) -> Found:
+    """Log-probability of each target, and the entropy of its distribution."""
+    ops = array_ops(mx)
+
+    def one(hidden_CD: mx.array, targets_C: mx.array) -> tuple[list[mx.array], mx.array]:
+        logits_CV = head.logits(hidden_CD)
+        log_p, p = log_softmax(logits_CV, temperature, ops)
+        target_C1 = targets_C[:, None]
+        columns = [
+            mx.take_along_axis(log_p, target_C1, axis=-1)[:, 0],
+            -ops.row_dot(p, log_p)[:, 0],
+        ]
+        if not gradient:
+            return columns, mx.zeros((0,))
+        # d log p_target / dz = (1[target] - p) / temperature
+        mine = mx.take_along_axis(p, target_C1, axis=-1)
+        gradient_CV = ops.put_(-p, target_C1, 1.0 - mine) / temperature
+        return columns, head.back(gradient_CV, logits_CV)
+
+    return _walk(head, (hidden_ND, targets_N), one, gradient, chunk_tokens)
+
+
+def _walk(head, inputs, one, gradient, chunk_tokens):  # type: ignore[no-untyped-def]
+    total = len(inputs[0])
+    if chunk_tokens is None:
+        chunk_tokens = max(1, _CHUNK_BYTES // (4 * head.vocabulary))
+    columns: list[list[np.ndarray]] = []
+    jacobian: list[mx.array] = []
+    for start in range(0, total, chunk_tokens):
+        found, back = one(*(x[start : start + chunk_tokens] for x in inputs))
+        mx.eval(*found, back)
+        columns.append([np.array(column, np.float32) for column in found])
+        if gradient:
+            jacobian.append(back)
+    whole = tuple(np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return Found(whole, mx.concatenate(jacobian) if gradient else None)
