@@ -90,11 +90,17 @@ class DivergenceItem:
 
 @dataclass(frozen=True)
 class DivergenceBatch:
-    """loss = sum over items of weight * sum over tokens of D(teacher, student)."""
+    """loss = sum over items of weight * sum over tokens of D(teacher, student).
+
+    `again` says that this very batch will be learnt from more than once. Where the teacher's
+    weights are the initial ones, a backend then reads its sequences the first time alone and keeps
+    the hidden states, [N, D] numbers; the later reports count no teacher tokens.
+    """
 
     items: tuple[DivergenceItem, ...]
     spec: DivergenceSpec
     teacher: TeacherWeights = "initial"
+    again: bool = False
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from backends.mlx.loading import Loaded, load
 from backends.mlx.optimizer import AdapterOptimizer
 from backends.model_files import first_line
 from backends.sequences import Pair, micro_batches, require_prompt
+from backends.teacher_kept import TeacherKept
 from opsd_cli.config import Config
 from opsd_cli.errors import ModelError, TrainingError
 
@@ -79,6 +80,7 @@ class MlxPolicy:
             self._optimizer = AdapterOptimizer(self._adapter, config.optimizer, decay)
             if config.train.gradient_checkpointing:
                 self._network.enable_checkpointing()
+        self._teacher_kept = TeacherKept()
         memory.set_limits()
         self._meter = memory.Meter()
 
@@ -227,6 +229,7 @@ class MlxPolicy:
         empty = np.zeros(0, np.float32)
         reports = [TokenReport(empty, empty, empty, empty) for _ in batch.items]
         read = [0, 0]
+        self._teacher_kept.begin(batch)
         for rows in self._micro_batches(sides):
             if isinstance(batch, DivergenceBatch):
                 found = self._divergence(batch, rows, training)
@@ -237,6 +240,8 @@ class MlxPolicy:
                 for side, (prompt, completion) in enumerate(sides[row]):
                     read[side] += len(prompt) + len(completion)
             memory.tidy()
+        if self._teacher_kept.spared:
+            read[1] = 0
         weights = [item.weight for item in batch.items]
         total = sum(
             weight * float(report.value.sum(dtype=np.float64))
@@ -249,9 +254,14 @@ class MlxPolicy:
     ) -> list[TokenReport]:
         items = [batch.items[row] for row in rows]
         counts = [len(item.completion) for item in items]
-        with self._acting_with(batch.teacher):
-            teacher_ND = self._read([(item.teacher_prompt, item.completion) for item in items])
-            mx.eval(teacher_ND)
+
+        def read_teacher() -> mx.array:
+            with self._acting_with(batch.teacher):
+                hidden_ND = self._read([(item.teacher_prompt, item.completion) for item in items])
+                mx.eval(hidden_ND)
+            return hidden_ND
+
+        teacher_ND = self._teacher_kept.get(rows, read_teacher)
         weights_N = np.repeat(np.array([item.weight for item in items], np.float32), counts)
         columns: list[np.ndarray] = []
 

@@ -46,6 +46,7 @@ from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs
 from backends.pytorch.network import Network
 from backends.pytorch.optimizer import AdapterOptimizer, part
 from backends.sequences import Pair, micro_batches
+from backends.teacher_kept import TeacherKept
 from opsd_cli.config import Config
 from opsd_cli.errors import ModelError, TrainingError
 
@@ -98,6 +99,7 @@ class TorchPolicy:
             self._optimizer = AdapterOptimizer(self._adapter.parameters, config.optimizer, decay)
             if config.train.gradient_checkpointing:
                 self._network.enable_checkpointing()
+        self._teacher_kept = TeacherKept()
         self._meter = device_memory.Meter(device)
 
     @property
@@ -247,6 +249,7 @@ class TorchPolicy:
         empty = np.zeros(0, np.float32)
         reports = [TokenReport(empty, empty, empty, empty) for _ in batch.items]
         read = [0, 0]
+        self._teacher_kept.begin(batch)
         with self._memory_explained():
             for rows in self._micro_batches(sides):
                 if isinstance(batch, DivergenceBatch):
@@ -259,6 +262,8 @@ class TorchPolicy:
                     reports[row] = report
                     for side, (prompt, completion) in enumerate(sides[row]):
                         read[side] += len(prompt) + len(completion)
+        if self._teacher_kept.spared:
+            read[1] = 0
         weights = [item.weight for item in batch.items]
         total = sum(
             weight * float(report.value.sum(dtype=np.float64))
@@ -270,10 +275,14 @@ class TorchPolicy:
         self, batch: DivergenceBatch, rows: list[int], training: bool
     ) -> tuple[Tensor, list[TokenReport]]:
         items = [batch.items[row] for row in rows]
-        with torch.no_grad():
-            _, teacher_ND = self._read(
-                [(item.teacher_prompt, item.completion) for item in items], batch.teacher
-            )
+
+        def read_teacher() -> Tensor:
+            with torch.no_grad():
+                return self._read(
+                    [(item.teacher_prompt, item.completion) for item in items], batch.teacher
+                )[1]
+
+        teacher_ND = self._teacher_kept.get(rows, read_teacher)
         student, student_ND = self._read(
             [(item.student_prompt, item.completion) for item in items], "live", training
         )

@@ -7,7 +7,8 @@ so no grade enters the loss. Reduction `sequences` is the formula above; `tokens
 divides by the step's token count instead, which weighs long completions more.
 
 With `train.passes` above 1 the same completions are learnt from again after each update. They are
-then no longer quite the current student's, but the divergence on them is exact all the same.
+then no longer quite the current student's, but the divergence on them is exact all the same, and an
+initial teacher need not read them again.
 
 With `divergence.vocabulary` "sampled", only the sampled token is compared: its log-ratio of teacher
 to student is an advantage, held constant, in a policy gradient. Its expectation is the gradient of
@@ -76,8 +77,9 @@ class Opsd:
         )
         if self._config.divergence.vocabulary == "sampled":
             return self._sampled(items, policy, studied)
-        batch = DivergenceBatch(items, self._spec, self._config.teacher.weights)
-        return Lesson((batch,) * self._config.train.passes, studied)
+        passes = self._config.train.passes
+        batch = DivergenceBatch(items, self._spec, self._config.teacher.weights, again=passes > 1)
+        return Lesson((batch,) * passes, studied)
 
     def _sampled(self, items: Sequence[DivergenceItem], policy: Policy, studied: Ledger) -> Lesson:
         temperature = self._spec.temperature

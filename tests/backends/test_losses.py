@@ -261,6 +261,30 @@ def test_gradients_of_two_batches_add_up(load: Load, adapter_folder, tmp_path: P
     oracle.assert_close(oracle.gradient(policy, tmp_path / "parts"), whole, 1e-5)
 
 
+@pytest.mark.parametrize("teacher", ["initial", "live"])
+def test_a_batch_that_comes_again_spares_a_teacher_that_stays(
+    load: Load, adapter_folder, tmp_path: Path, teacher: str
+) -> None:
+    found = []
+    for again in (False, True):
+        policy = load(train={"micro_batch_tokens": 40})
+        policy.load_adapter(adapter_folder())
+        batch = DivergenceBatch(ITEMS, DivergenceSpec("jsd"), teacher, again)  # type: ignore[arg-type]
+        first = policy.accumulate(batch)
+        policy.apply(0.05)
+        second = policy.accumulate(batch)
+        gradient = oracle.gradient(policy, tmp_path / str(again))
+        other = policy.accumulate(replace(batch))
+        found.append((first, second, other, gradient))
+    (first, second, _, gradient), (first_again, second_again, other, gradient_again) = found
+    assert first.loss == first_again.loss and second.loss == second_again.loss != first.loss
+    oracle.assert_close(gradient_again, gradient, 1e-6)
+    assert second.teacher_tokens == first.teacher_tokens == first_again.teacher_tokens > 0
+    spared = 0 if teacher == "initial" else first.teacher_tokens
+    assert second_again.teacher_tokens == spared
+    assert other.teacher_tokens == first.teacher_tokens
+
+
 def test_measure_reports_the_same_and_leaves_no_gradient(
     load: Load, adapter_folder, tmp_path: Path
 ) -> None:
