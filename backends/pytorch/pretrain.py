@@ -44,9 +44,9 @@ class Recipe:
     batch: int = 32
     learning_rate: float = 2e-3
     warmup: int = 100
-    school: int = 2000
-    steps: int = 2500
-    decay: int = 400
+    school: int = 3000
+    steps: int = 3700
+    decay: int = 600
     school_shares: Shares = SCHOOL
     habits_shares: Shares = HABITS
     evaluate_every: int = 250

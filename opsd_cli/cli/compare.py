@@ -322,14 +322,32 @@ def _plot(summary: dict[str, Any], colour: bool) -> Any:
     from rich.text import Text
     from uniplot import plot_to_string
 
+    from opsd_cli.reports.svg import linear_until
+
     methods = summary["methods"]
+    tokens = [[x / 1000 for x in e["curve"]["cost"]["generated"]] for e in methods.values()]
+    accuracy = [[100 * y for y in e["curve"]["accuracy"]] for e in methods.values()]
+    logarithmic = linear_until(tokens) is not None
+    if logarithmic:  # which has no place for the start, nor for methods that generate nothing
+        pairs = [
+            [(x, y) for x, y in zip(xs, ys, strict=True) if x > 0]
+            for xs, ys in zip(tokens, accuracy, strict=True)
+        ]
+        shown = [bool(points) for points in pairs]
+        tokens = [[x for x, _ in points] for points in pairs if points]
+        accuracy = [[y for _, y in points] for points in pairs if points]
+        names = [name for name, there in zip(methods, shown, strict=True) if there]
+    else:
+        names = list(methods)
     drawn = plot_to_string(
-        xs=[[x / 1000 for x in entry["curve"]["cost"]["generated"]] for entry in methods.values()],
-        ys=[[100 * y for y in entry["curve"]["accuracy"]] for entry in methods.values()],
+        xs=tokens,
+        ys=accuracy,
         lines=True,
         color=colour,
-        legend_labels=list(methods),
-        title="test accuracy, %, over thousand tokens generated",
+        legend_labels=names,
+        title="test accuracy, %, over thousand tokens generated"
+        + (" (logarithmic)" if logarithmic else ""),
+        x_as_log=logarithmic,
         y_gridlines=[100 * summary["target_accuracy"]],
         width=PLOT_WIDTH,
         height=PLOT_HEIGHT,

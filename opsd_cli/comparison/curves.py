@@ -153,18 +153,38 @@ def comparable(curves: Sequence[Curve]) -> tuple[list[Curve], dict[str, str]]:
 def labelled(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
     """Curves by label; one label's differ in their seed alone.
 
-    Two runs of one method and seed, or of other settings, are told apart by their directory.
+    Runs of one method with other settings are told apart by the settings in which they differ, and
+    runs of one method, setting and seed by their directory.
     """
     groups: dict[str, list[Curve]] = {}
     for curve in curves:
-        label = curve.label
-        for other in groups.get(label, ()):
-            if _settings(other.config) != _settings(curve.config) or other.seed == curve.seed:
-                label = f"{curve.label} ({curve.directory.name})"
-                break
+        alike = [other for other in curves if other.label == curve.label]
+        label = curve.label + _difference(curve, alike)
+        if any(other.seed == curve.seed for other in groups.get(label, ())):
+            label = f"{label} ({curve.directory.name})"
         groups.setdefault(label, []).append(curve)
     return {label: sorted(group, key=lambda c: c.seed) for label, group in groups.items()}
 
 
+def _difference(curve: Curve, alike: Sequence[Curve]) -> str:
+    """As in " (per_question 8, passes 4)": the settings that not all of these runs share."""
+    settings = [_settings(other.config) for other in alike]
+    mine = _settings(curve.config)
+    varied = [key for key in mine if any(other[key] != mine[key] for other in settings)]
+    told = ", ".join(f"{key.rpartition('.')[2]} {mine[key]}" for key in varied)
+    return f" ({told})" if told else ""
+
+
 def _settings(config: Config) -> dict[str, Any]:
-    return config.model_dump(exclude={"seed", "backend"})
+    """Everything but the seed and the backend, by dotted name."""
+    flat: dict[str, Any] = {}
+
+    def walk(tree: Mapping[str, Any], prefix: str) -> None:
+        for key, value in tree.items():
+            if isinstance(value, dict) and value and key != "chat_arguments":
+                walk(value, f"{prefix}{key}.")
+            else:
+                flat[prefix + key] = value
+
+    walk(config.model_dump(exclude={"seed", "backend"}), "")
+    return flat

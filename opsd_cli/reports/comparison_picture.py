@@ -15,6 +15,7 @@ def write_comparison_picture(summary: Mapping[str, Any], out: Path) -> Path:
     from matplotlib import pyplot
 
     from opsd_cli.comparison.summary import times
+    from opsd_cli.reports.svg import linear_until, log_ticks
 
     figure, axes = pyplot.subplots(figsize=(8, 4.6), layout="constrained")
     target = 100 * summary["target_accuracy"]
@@ -47,6 +48,17 @@ def write_comparison_picture(summary: Mapping[str, Any], out: Path) -> Path:
             arrowprops={"arrowstyle": "<->", "color": "0.35", "shrinkA": 6, "shrinkB": 6},
         )  # fmt: skip
         title += f" (95% interval {times(found['low'])} to {times(found['high'])})"
+    tokens = [
+        [x / 1000 for x in entry["curve"]["cost"]["generated"]]
+        for entry in summary["methods"].values()
+    ]
+    bend = linear_until(tokens)
+    if bend is not None:
+        axes.set_xscale("symlog", linthresh=bend)
+        ticks = [0.0, *log_ticks(bend, max(map(max, tokens)))]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+        axes.minorticks_off()
+        axes.set_xlim(left=0)
     axes.set_title(title, fontsize=11, loc="left")
     axes.set_xlabel("thousand tokens generated")
     axes.set_ylabel("accuracy on test problems, %")

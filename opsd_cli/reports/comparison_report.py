@@ -17,7 +17,7 @@ from opsd_cli.comparison.summary import times, verdict
 from opsd_cli.figures import count, percent
 from opsd_cli.reports.page import figure, html_page
 from opsd_cli.reports.run_report import REPORT
-from opsd_cli.reports.svg import Series, line_chart
+from opsd_cli.reports.svg import Series, line_chart, linear_until
 from opsd_cli.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -85,7 +85,12 @@ def curves_section(summary: Summary) -> str:
             for (name, entry), colour in zip(summary["methods"].items(), COLOURS, strict=False)
         ]
         chart = line_chart(
-            series, title, "accuracy", percent=True, level=summary["target_accuracy"]
+            series,
+            title,
+            "accuracy",
+            percent=True,
+            level=summary["target_accuracy"],
+            bend=linear_until([[x for x, _ in line.points] for line in series]),
         )
         figures.append(figure(f"accuracy against {title}", chart))
     return (

@@ -14,6 +14,8 @@ from opsd_cli.figures import count
 
 WIDTH, HEIGHT = 640, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
+#: How many times longer the longest line must be than the shortest for a logarithmic axis.
+UNEVEN = 4
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,38 @@ def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten, within a range."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = (digit * 10.0**power for power in powers for digit in (1, 2, 5))
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def linear_until(ends: Sequence[Sequence[float]]) -> float | None:
+    """Where an axis that several lines share should turn logarithmic; None: nowhere.
+
+    Lines of very different length cannot be read side by side otherwise. The start, at 0, stays in
+    the picture: up to the smallest positive value the axis is linear.
+    """
+    positive = [[x for x in xs if x > 0] for xs in ends]
+    longest = [max(xs) for xs in positive if xs]
+    if not longest or max(longest) < UNEVEN * min(longest):
+        return None
+    return min(x for xs in positive for x in xs)
+
+
 def line_chart(
     series: Sequence[Series],
     x_label: str,
     y_label: str,
     percent: bool = False,
     level: float | None = None,
+    bend: float | None = None,
 ) -> str:
-    """The chart, with a dashed line at `level`; or a sentence where there is nothing to draw."""
+    """The chart, with a dashed line at `level`; or a sentence where there is nothing to draw.
+
+    With `bend`, x is linear up to there and logarithmic beyond (`linear_until`).
+    """
     points = [point for line in series for point in line.points]
     if not points:
         return "<p class=dim>nothing to draw yet</p>"
@@ -60,8 +86,13 @@ def line_chart(
     if percent:
         y_high = min(1.0, y_high)
 
+    def stretched(x: float) -> float:
+        if bend is None:
+            return x - x_low
+        return x / bend if x <= bend else 1 + math.log10(x / bend)
+
     def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_low) / ((x_high - x_low) or 1.0)
+        across = stretched(x) / (stretched(x_high) or 1.0)
         up = (y - y_low) / ((y_high - y_low) or 1.0)
         return (
             round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
@@ -78,7 +109,8 @@ def line_chart(
         parts.append(
             f"<text class=tick x={LEFT - 6} y={y + 4} text-anchor=end>{written(tick)}</text>"
         )
-    for tick in nice_ticks(x_low, x_high, 5):
+    x_ticks = nice_ticks(x_low, x_high, 5) if bend is None else [0.0, *log_ticks(bend, x_high)]
+    for tick in x_ticks:
         x, _ = place(tick, y_low)
         parts.append(
             f"<text class=tick x={x} y={HEIGHT - 18} text-anchor=middle>{count(tick)}</text>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,23 @@ def test_runs_of_other_settings_get_labels_of_their_own() -> None:
     first, second = curve("opsd", FAST, [0, 1, 2, 3]), curve("opsd", FAST, [0, 1, 2, 3])
     assert list(labelled([first, second])) == ["opsd", "opsd (opsd-0)"]
     assert list(labelled([first, curve("opsd", FAST, [0, 1, 2, 3], seed=1)])) == ["opsd"]
+
+
+def test_runs_of_other_settings_are_told_apart_by_them() -> None:
+    def of(seed: int, rate: float, per_question: int) -> Curve:
+        config = Config(
+            method="grpo", seed=seed,
+            optimizer={"learning_rate": rate}, rollouts={"per_question": per_question},
+        )  # type: ignore[arg-type]  # fmt: skip
+        return replace(curve("grpo", FAST, [0, 1, 2, 3], seed=seed), config=config)
+
+    runs = [of(seed, rate, size) for rate, size in ((1e-3, 4), (1e-3, 8)) for seed in (1, 0)]
+    found = labelled([curve("opsd", FAST, [0, 1, 2, 3]), *runs])
+    assert list(found) == ["opsd", "grpo (per_question 4)", "grpo (per_question 8)"]
+    assert [c.seed for c in found["grpo (per_question 8)"]] == [0, 1]
+    assert (
+        list(labelled([*runs, of(0, 1e-2, 4)]))[-1] == "grpo (per_question 4, learning_rate 0.01)"
+    )
 
 
 def test_every_token_is_charged() -> None:
