@@ -181,10 +181,20 @@ def resolve(
     model = given.get("model", file.get("model", EMBEDDED))
     if preset is None and model == EMBEDDED:
         preset = EMBEDDED
-    below = read_tree(preset_path(preset)) if preset is not None else {}
-    method = next((tree["method"] for tree in (given, file, below) if "method" in tree), OPSD)
-    layers = [_for_method(tree, method) for tree in (below, file)]
-    return validate(merge(merge(*layers), given))
+    trees = [*_preset_trees(preset), file]
+    method = next((tree["method"] for tree in (given, *reversed(trees)) if "method" in tree), OPSD)
+    resolved: Tree = {}
+    for tree in trees:
+        resolved = merge(resolved, _for_method(tree, method))
+    return validate(merge(resolved, given))
+
+
+def _preset_trees(name: str | None) -> list[Tree]:
+    """A preset and what it builds on, the lowest first."""
+    if name is None:
+        return []
+    tree = read_tree(preset_path(name))
+    return [*_preset_trees(tree.pop("preset", None)), tree]
 
 
 def _for_method(tree: Tree, method: str) -> Tree:

@@ -1,10 +1,10 @@
 """The four methods and OPSD's variants in one table, on the embedded model and problems.
 
-    python tests/benchmarks/variants.py --out DIR [--seeds 2] [--only "NAME;NAME"] [--jobs 2]
+    python tests/benchmarks/variants.py --out DIR [--seeds 2] [--rates 1,0.25] [--only "NAME;NAME"]
 
-Every row is a run that `opsd train` makes, at two learning rates (the preset's for its method, and
-a quarter of it) and at every seed. The rate is chosen on validation, and so is each run's
-checkpoint; what is printed is the test split at that checkpoint and at the end. Intervals resample
+Every row is a run that `opsd train` makes, at every seed and at the preset's learning rate for its
+method times each factor of `--rates`. Validation chooses the rate and each run's checkpoint; what
+is printed is the test split at that checkpoint and at the end. Intervals resample
 seeds and problems, the same draws for every row, so that differences to the first row are paired.
 A run that has finished is not run again: an interrupted table goes on with the same --out.
 """
@@ -44,7 +44,14 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "live teacher": ("opsd", ("teacher.weights=live",)),
     "EMA teacher, 0.9": ("opsd", ("teacher.weights=ema", "teacher.ema_decay=0.9")),
     "mean over rollouts": ("opsd", ("train.reduction=sequences",)),
-    "reason first": ("opsd", ("teacher.reason_first=true", "teacher.analysis_tokens=80")),
+    "reason first": (
+        "opsd",
+        (
+            "teacher.reason_first=true",
+            "teacher.analysis_tokens=80",
+            "preflight.enabled=false",
+        ),
+    ),
     "one pass": ("opsd", ("train.passes=1",)),
     "four passes": ("opsd", ("train.passes=4",)),
     "4 rollouts × 8 questions": (
@@ -52,7 +59,6 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("rollouts.per_question=4", "train.questions_per_step=8"),
     ),
 }
-RATE_FACTORS = (1.0, 0.25)
 REPLICATES = 2000
 
 
@@ -165,11 +171,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", default=";".join(VARIANTS), help="separated by semicolons")
     parser.add_argument("--set", action="append", default=[], help="further config, for all")
+    parser.add_argument("--rates", default="1", help="factors of the preset's learning rate")
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
     names = given.only.split(";")
     jobs = {
-        name: [job(name, factor, seed, given.set) for factor in RATE_FACTORS
+        name: [job(name, float(factor), seed, given.set) for factor in given.rates.split(",")
                for seed in range(given.seeds)]
         for name in names
     }  # fmt: skip

@@ -43,6 +43,16 @@ def test_preset_then_file_then_set_then_flag(tmp_path: Path) -> None:
     assert config.sampling.max_new_tokens == resolve("embedded").sampling.max_new_tokens
 
 
+def test_a_preset_may_build_on_another() -> None:
+    long, default = (
+        resolve(name, [], {"method": "grpo"}) for name in ("embedded-long", "embedded")
+    )
+    assert long.train.steps > default.train.steps
+    assert long.rollouts == default.rollouts and long.optimizer == default.optimizer
+    opsd = resolve("embedded-long")
+    assert opsd.train.steps == 12 and opsd.train.passes == resolve("embedded").train.passes
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_every_shipped_preset_is_valid_and_survives_a_round_trip(name: str, tmp_path: Path) -> None:
     config = resolve(name)
