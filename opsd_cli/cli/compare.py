@@ -322,34 +322,41 @@ def _plot(summary: dict[str, Any], colour: bool) -> Any:
     from rich.text import Text
     from uniplot import plot_to_string
 
-    from opsd_cli.reports.svg import linear_until
+    from opsd_cli.reports.svg import linear_until, log_ticks, nice_ticks, placed
 
     methods = summary["methods"]
     tokens = [[x / 1000 for x in e["curve"]["cost"]["generated"]] for e in methods.values()]
-    accuracy = [[100 * y for y in e["curve"]["accuracy"]] for e in methods.values()]
-    logarithmic = linear_until(tokens) is not None
-    if logarithmic:  # which has no place for the start, nor for methods that generate nothing
-        pairs = [
-            [(x, y) for x, y in zip(xs, ys, strict=True) if x > 0]
-            for xs, ys in zip(tokens, accuracy, strict=True)
-        ]
-        shown = [bool(points) for points in pairs]
-        tokens = [[x for x, _ in points] for points in pairs if points]
-        accuracy = [[y for _, y in points] for points in pairs if points]
-        names = [name for name, there in zip(methods, shown, strict=True) if there]
-    else:
-        names = list(methods)
+    most = max(map(max, tokens)) or 1.0
+    bend = linear_until(tokens)
+    ticks = nice_ticks(0, most, 6) if bend is None else [0.0, *log_ticks(bend, most)]
+    end = placed(most, bend)
     drawn = plot_to_string(
-        xs=tokens,
-        ys=accuracy,
+        xs=[[placed(x, bend) for x in xs] for xs in tokens],
+        ys=[[100 * y for y in e["curve"]["accuracy"]] for e in methods.values()],
+        x_min=0,
+        x_max=end,
+        x_labels=False,
+        x_gridlines=[],
         lines=True,
         color=colour,
-        legend_labels=names,
-        title="test accuracy, %, over thousand tokens generated"
-        + (" (logarithmic)" if logarithmic else ""),
-        x_as_log=logarithmic,
+        legend_labels=list(methods),
+        title="test accuracy, %, over thousand tokens generated",
         y_gridlines=[100 * summary["target_accuracy"]],
         width=PLOT_WIDTH,
         height=PLOT_HEIGHT,
     )
-    return Text.from_ansi(drawn)
+    frame, foot, legend = drawn.partition("┘\n")
+    labels = _labels({f"{tick:g}": placed(tick, bend) / end for tick in ticks})
+    return Text.from_ansi(frame + foot + labels + "\n" + legend)
+
+
+def _labels(shares: dict[str, float]) -> str:
+    """A line of labels below the frame, each centred at its share of the width, none touching."""
+    line = [" "] * (PLOT_WIDTH + 4)
+    free = 0
+    for label, share in shares.items():
+        start = max(0, 1 + round(share * (PLOT_WIDTH - 1)) - len(label) // 2)
+        if start >= free:
+            line[start : start + len(label)] = label
+            free = start + len(label) + 1
+    return "".join(line).rstrip()

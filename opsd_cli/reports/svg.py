@@ -60,6 +60,13 @@ def linear_until(ends: Sequence[Sequence[float]]) -> float | None:
     return min(x for xs in positive for x in xs)
 
 
+def placed(x: float, bend: float | None) -> float:
+    """Where a value stands on an axis that is linear up to `bend` and logarithmic beyond it."""
+    if bend is None:
+        return x
+    return x / bend if x <= bend else 1 + math.log10(x / bend)
+
+
 def line_chart(
     series: Sequence[Series],
     x_label: str,
@@ -86,13 +93,9 @@ def line_chart(
     if percent:
         y_high = min(1.0, y_high)
 
-    def stretched(x: float) -> float:
-        if bend is None:
-            return x - x_low
-        return x / bend if x <= bend else 1 + math.log10(x / bend)
-
     def place(x: float, y: float) -> tuple[float, float]:
-        across = stretched(x) / (stretched(x_high) or 1.0)
+        start = placed(x_low, bend)
+        across = (placed(x, bend) - start) / ((placed(x_high, bend) - start) or 1.0)
         up = (y - y_low) / ((y_high - y_low) or 1.0)
         return (
             round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),

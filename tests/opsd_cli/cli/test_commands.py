@@ -150,7 +150,7 @@ def test_privileged_sampling_uses_the_reference(opsd: Opsd) -> None:
 
 def test_quiet_keeps_results_alone(opsd: Opsd) -> None:
     code, out, err = opsd("eval --benchmark good.jsonl --quiet --limit 3")
-    assert code == 0 and err == "" and "avg@2" in out
+    assert code == 0 and err == "" and "avg@1" in out
 
 
 def test_presets(opsd: Opsd, tmp_path: Path) -> None:
