@@ -322,16 +322,16 @@ def _plot(summary: dict[str, Any], colour: bool) -> Any:
     from rich.text import Text
     from uniplot import plot_to_string
 
-    from opsd_cli.reports.svg import linear_until, log_ticks, nice_ticks, placed
+    from opsd_cli.reports.svg import axis_position, linear_until, log_ticks, nice_ticks
 
     methods = summary["methods"]
     tokens = [[x / 1000 for x in e["curve"]["cost"]["generated"]] for e in methods.values()]
     most = max(map(max, tokens)) or 1.0
     bend = linear_until(tokens)
     ticks = nice_ticks(0, most, 6) if bend is None else [0.0, *log_ticks(bend, most)]
-    end = placed(most, bend)
+    end = axis_position(most, bend)
     drawn = plot_to_string(
-        xs=[[placed(x, bend) for x in xs] for xs in tokens],
+        xs=[[axis_position(x, bend) for x in xs] for xs in tokens],
         ys=[[100 * y for y in e["curve"]["accuracy"]] for e in methods.values()],
         x_min=0,
         x_max=end,
@@ -346,7 +346,7 @@ def _plot(summary: dict[str, Any], colour: bool) -> Any:
         height=PLOT_HEIGHT,
     )
     frame, foot, legend = drawn.partition("┘\n")
-    labels = _labels({f"{tick:g}": placed(tick, bend) / end for tick in ticks})
+    labels = _labels({f"{tick:g}": axis_position(tick, bend) / end for tick in ticks})
     return Text.from_ansi(frame + foot + labels + "\n" + legend)
 
 

@@ -60,7 +60,7 @@ def linear_until(ends: Sequence[Sequence[float]]) -> float | None:
     return min(x for xs in positive for x in xs)
 
 
-def placed(x: float, bend: float | None) -> float:
+def axis_position(x: float, bend: float | None) -> float:
     """Where a value stands on an axis that is linear up to `bend` and logarithmic beyond it."""
     if bend is None:
         return x
@@ -94,8 +94,8 @@ def line_chart(
         y_high = min(1.0, y_high)
 
     def place(x: float, y: float) -> tuple[float, float]:
-        start = placed(x_low, bend)
-        across = (placed(x, bend) - start) / ((placed(x_high, bend) - start) or 1.0)
+        start = axis_position(x_low, bend)
+        across = (axis_position(x, bend) - start) / ((axis_position(x_high, bend) - start) or 1.0)
         up = (y - y_low) / ((y_high - y_low) or 1.0)
         return (
             round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
