@@ -243,6 +243,10 @@ class Policy(Protocol):
     def save_adapter(self, folder: Path) -> None:
         """Write `adapter_model.safetensors` and `adapter_config.json` in PEFT's format."""
 
+    def save_merged(self, folder: Path) -> None:
+        """Write model and tokenizer with the adapter added into the weights, in the dtype that the
+        base is stored in, quantised weights written out in full. The policy is of no use after."""
+
     def save(self, folder: Path) -> None:
         """`save_adapter`, and `optimizer.safetensors`: moments, EMA teacher, random state."""
 

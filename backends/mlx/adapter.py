@@ -13,8 +13,6 @@ which is exact for DoRA too.
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,28 +23,14 @@ import numpy as np
 from mlx.utils import tree_unflatten
 from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.lora import LoRALinear
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
+from backends import adapter_files
 from backends.mlx.network import Network
-from backends.model_files import first_line
 from opsd_cli.config import Lora
 from opsd_cli.errors import ModelError
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
-#: mlx-lm's name of a part -> PEFT's, and whether it is transposed.
-_PARTS = {
-    "lora_a": ("lora_A.weight", True),
-    "lora_b": ("lora_B.weight", True),
-    "m": ("lora_magnitude_vector", False),
-}
-_PREFIX = "base_model.model."
-#: What an adapter may do besides, and this backend does not.
-_UNSUPPORTED = (
-    "modules_to_save", "trainable_token_indices", "target_parameters", "rank_pattern",
-    "alpha_pattern", "fan_in_fan_out", "layer_replication",
-)  # fmt: skip
+#: What the layers here have no way to do.
+_UNSUPPORTED = ("rank_pattern", "alpha_pattern", "fan_in_fan_out", "layer_replication")
 _SCALING = ("lora_alpha", "use_rslora", "use_dora")
 
 Weights = dict[str, mx.array]
@@ -71,8 +55,7 @@ class Adapter:
         dropout: float,
     ) -> None:
         self.settings = dict(settings)
-        alpha = float(settings["lora_alpha"])
-        scale = alpha / (math.sqrt(rank) if settings["use_rslora"] else rank)
+        scale = adapter_files.scale_of(settings)
         kind = DoRALinear if settings["use_dora"] else LoRALinear
         linear = network.linear_layers()
         network.model.freeze()
@@ -136,15 +119,10 @@ class Adapter:
 
     def portable(self, weights: Mapping[str, mx.array]) -> dict[str, np.ndarray]:
         """Arrays by PEFT's names and in its layout."""
-        moved = {}
-        for name, array in weights.items():
-            path, _, part = name.rpartition(".")
-            theirs, transposed = _PARTS[part]
-            values = np.array(array.astype(mx.float32))
-            moved[f"{_PREFIX}{path}.{theirs}"] = np.ascontiguousarray(
-                values.T if transposed else values
-            )
-        return moved
+        return dict(
+            adapter_files.to_peft(name, np.array(array.astype(mx.float32)))
+            for name, array in weights.items()
+        )
 
     def native(self, portable: Mapping[str, np.ndarray], what: str) -> Weights:
         """The opposite of `portable`.
@@ -165,21 +143,15 @@ class Adapter:
                 raise ModelError(
                     f"{what} does not fit the model: there is no place for {name}", hint
                 )
-        weights = {}
-        for own in self.parameters:
-            path, _, part = own.rpartition(".")
-            theirs, transposed = _PARTS[part]
-            values = portable[f"{_PREFIX}{path}.{theirs}"].astype(np.float32)
-            weights[own] = mx.array(np.ascontiguousarray(values.T if transposed else values))
-        return weights
+        return {
+            own: mx.array(array.astype(np.float32))
+            for own, array in (adapter_files.to_mlx(*pair) for pair in portable.items())
+        }
 
     def write(self, folder: Path, base_name: str) -> None:
         """Weights and config in PEFT's format."""
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = dict(sorted(self.portable(self.parameters).items()))
-        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         settings = self.settings | {"base_model_name_or_path": base_name}
-        (folder / CONFIG_FILE).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        adapter_files.write_peft(folder, self.portable(self.parameters), settings)
 
     def read(self, folder: Path) -> None:
         """Take the weights in the folder.
@@ -188,7 +160,7 @@ class Adapter:
             ModelError: there are none, or they belong to another shape of adapter; the weights
                 then stay as they were.
         """
-        theirs = read_config(folder)
+        theirs = adapter_files.read_settings(folder)
         for key in _SCALING:
             if theirs[key] != self.settings[key]:
                 raise ModelError(
@@ -196,7 +168,7 @@ class Adapter:
                     f"here {self.settings[key]}",
                     "load it with --adapter, which takes its settings too",
                 )
-        self.assign(self.native(read_weights(folder), f"the adapter in {folder}"))
+        self.assign(self.native(adapter_files.read_weights(folder), f"the adapter in {folder}"))
 
     def _put(self, layers: Mapping[str, nn.Module]) -> None:
         self._model.update_modules(tree_unflatten(list(layers.items())))
@@ -239,12 +211,21 @@ def adapter_from_folder(network: Network, folder: Path, dropout: float) -> Adapt
     Raises:
         ModelError: the folder holds no LoRA adapter, or one that does not fit the model.
     """
-    settings = read_config(folder)
-    weights = read_weights(folder)
+    settings = adapter_files.read_settings(folder)
+    weights = adapter_files.read_weights(folder)
     what = f"the adapter in {folder}"
+    extra = [key for key in _UNSUPPORTED if settings.get(key)]
+    if extra:
+        raise ModelError(
+            f"{what} does more than LoRA here can: {', '.join(extra)}",
+            "use an adapter of one rank on linear layers alone",
+        )
     linear = network.linear_layers()
     paths = list(
-        dict.fromkeys(name.removeprefix(_PREFIX).partition(".lora_")[0] for name in sorted(weights))
+        dict.fromkeys(
+            name.removeprefix(adapter_files.PREFIX).partition(".lora_")[0]
+            for name in sorted(weights)
+        )
     )
     targets = settings.get("target_modules")
     for path in paths:
@@ -268,58 +249,6 @@ def adapter_from_folder(network: Network, folder: Path, dropout: float) -> Adapt
                 f"the model's linear layers are {', '.join(known)}",
             )
     order = [path for path in linear if path in set(paths)]
-    adapter = Adapter(network, int(settings["r"]), order, settings, dropout)
+    adapter = Adapter(network, settings["r"], order, settings, dropout)
     adapter.assign(adapter.native(weights, what))
     return adapter
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The adapter's settings; `ModelError` where there are none that this backend supports."""
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise ModelError(
-            f"{folder} holds no adapter: {CONFIG_FILE} is missing",
-            "name the folder that a checkpoint or PEFT's save_pretrained wrote",
-        )
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        kind = settings["peft_type"]
-        if kind == "LORA":
-            settings["r"], settings["lora_alpha"] = (
-                int(settings["r"]),
-                float(settings["lora_alpha"]),
-            )
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(
-            f"{path} cannot be understood: {first_line(error)}",
-            "it must be an adapter in PEFT's format",
-        ) from error
-    if kind != "LORA":
-        raise ModelError(f"{folder} holds a {kind} adapter, not LoRA", "only LoRA is supported")
-    extra = [key for key in _UNSUPPORTED if settings.get(key)]
-    if settings.get("bias", "none") != "none":
-        extra.append("bias")
-    if extra:
-        raise ModelError(
-            f"the adapter in {folder} does more than LoRA here can: {', '.join(extra)}",
-            "use an adapter of one rank on linear layers alone",
-        )
-    for key in ("use_dora", "use_rslora"):
-        settings[key] = bool(settings.get(key, False))
-    return settings
-
-
-def read_weights(folder: Path) -> dict[str, np.ndarray]:
-    """The adapter's tensors."""
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise ModelError(
-            f"{folder} holds no adapter weights: {WEIGHTS_FILE} is missing",
-            "only safetensors are read; PEFT's save_pretrained writes them",
-        )
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path} cannot be read: {first_line(error)}", "the file may be cut off; copy it again"
-        ) from error

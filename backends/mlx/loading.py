@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.utils import load_model
+from mlx.utils import tree_unflatten
+from mlx_lm.utils import dequantize_model, load_model, save_config, save_model
 from transformers import AutoTokenizer
 
 from backends.mlx.generation import require_batches
@@ -23,6 +25,7 @@ from backends.tokenizer import HuggingFaceTokenizer
 from opsd_cli.config import Config
 from opsd_cli.errors import ModelError
 
+GENERATION_CONFIG = "generation_config.json"
 #: A parameter's name in mlx's messages.
 _PARAMETER = re.compile(r"[\w.]+\.(?:weight|bias|scales|biases)\b")
 
@@ -34,6 +37,7 @@ class Loaded:
     network: Network
     tokenizer: HuggingFaceTokenizer
     stop_ids: frozenset[int]
+    folder: Path
 
 
 def load(config: Config) -> Loaded:
@@ -64,7 +68,32 @@ def load(config: Config) -> Loaded:
     network = Network(model, settings, vocabulary)
     network.require_same_logits()
     require_batches(network)
-    return Loaded(network, HuggingFaceTokenizer(wrapped), _stops(folder, settings, wrapped))
+    stops = _stops(folder, settings, wrapped)
+    return Loaded(network, HuggingFaceTokenizer(wrapped), stops, folder)
+
+
+def save_merged(network: Network, folder: Path, base: Path, tokenizer: Any) -> None:
+    """Write a network whose LoRA layers are added into their weights, and its tokenizer.
+
+    In full precision: quantising the sum anew can round a weak adapter away.
+    """
+    fused = [
+        (path, layer.fuse(dequantize=True))
+        for path, layer in network.model.named_modules()
+        if hasattr(layer, "fuse")
+    ]
+    network.model.update_modules(tree_unflatten(fused))
+    model = dequantize_model(network.model)
+    settings = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    for key in ("quantization", "quantization_config"):
+        settings.pop(key, None)
+    stored = settings.get("dtype") or settings.get("torch_dtype")
+    model.set_dtype({"float32": mx.float32, "float16": mx.float16}.get(stored, mx.bfloat16))
+    save_model(folder, model)
+    save_config(settings, folder / "config.json")
+    tokenizer.save_pretrained(folder)
+    if (base / GENERATION_CONFIG).is_file():
+        shutil.copy(base / GENERATION_CONFIG, folder)
 
 
 def _model(config: Config, folder: Path) -> tuple[Any, dict[str, Any]]:
@@ -112,7 +141,7 @@ def _set_dtype(model: Any, config: Config) -> None:
 def _stops(folder: Path, settings: dict[str, Any], tokenizer: Any) -> frozenset[int]:
     """The generation config's stop ids, else the model's, else the tokenizer's."""
     ends = settings.get("eos_token_id")
-    path = folder / "generation_config.json"
+    path = folder / GENERATION_CONFIG
     if path.is_file():
         ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
     if ends is None:

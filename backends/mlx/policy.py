@@ -36,7 +36,7 @@ from backends.interface import (
 from backends.mlx import loss_head, memory
 from backends.mlx.adapter import Adapter, Weights, adapter_from_folder, fresh_adapter
 from backends.mlx.generation import generate
-from backends.mlx.loading import Loaded, load
+from backends.mlx.loading import Loaded, load, save_merged
 from backends.mlx.optimizer import AdapterOptimizer
 from backends.model_files import first_line
 from backends.sequences import Pair, micro_batches, require_prompt
@@ -65,6 +65,7 @@ class MlxPolicy:
         self.config = config
         self.tokenizer = loaded.tokenizer
         self._stop_ids = loaded.stop_ids
+        self._folder = loaded.folder
         self._network = loaded.network
         self._base_size = _size(self._network.model)
         self._adapter: Adapter | None = None
@@ -168,6 +169,10 @@ class MlxPolicy:
 
     def save_adapter(self, folder: Path) -> None:
         self._require_adapter().write(folder, self.config.model)
+
+    def save_merged(self, folder: Path) -> None:
+        self._require_adapter()
+        save_merged(self._network, folder, self._folder, self.tokenizer.wrapped)
 
     def save(self, folder: Path) -> None:
         adapter = self._require_adapter()

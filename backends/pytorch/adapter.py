@@ -11,7 +11,6 @@ compared, so what one backend writes another reads.
 from __future__ import annotations
 
 import contextlib
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,20 +18,14 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from backends import adapter_files
 from backends.model_files import first_line
 from opsd_cli.config import Lora
 from opsd_cli.errors import ModelError
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
-
-#: What an adapter may train besides LoRA matrices, and this backend does not.
-_UNSUPPORTED = ("modules_to_save", "trainable_token_indices", "target_parameters")
 #: What must agree for weights alone to mean the same function.
 _SCALING = ("lora_alpha", "use_rslora", "use_dora")
 
@@ -84,16 +77,14 @@ class Adapter:
 
     def write(self, folder: Path, base_name: str) -> None:
         """Weights and config in PEFT's format."""
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: p.detach().cpu().contiguous() for name, p in self.parameters.items()}
-        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        weights = {name: p.detach().cpu().numpy() for name, p in self.parameters.items()}
         settings = self.config.to_dict() | {
             "base_model_name_or_path": base_name,
             "inference_mode": True,
         }
         # PEFT keeps target names in a set, whose order differs from run to run.
         settings = {k: sorted(v) if isinstance(v, set) else v for k, v in settings.items()}
-        (folder / CONFIG_FILE).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        adapter_files.write_peft(folder, weights, settings)
 
     def read(self, folder: Path) -> None:
         """Take the weights in the folder.
@@ -102,15 +93,15 @@ class Adapter:
             ModelError: there are none, or they belong to another shape of adapter; the weights
                 then stay as they were.
         """
-        config = read_config(folder)
+        settings = adapter_files.read_settings(folder)
         for key in _SCALING:
-            theirs, ours = getattr(config, key), getattr(self.config, key)
+            theirs, ours = settings[key], getattr(self.config, key)
             if theirs != ours:
                 raise ModelError(
                     f"the adapter in {folder} does not fit: its {key} is {theirs}, here {ours}",
                     "load it with --adapter, which takes its settings too",
                 )
-        self.assign(read_weights(folder), f"the adapter in {folder}")
+        self.assign(_tensors(folder), f"the adapter in {folder}")
 
     def assign(self, weights: Mapping[str, Tensor], what: str) -> None:
         """Copy weights in, all or none.
@@ -156,8 +147,10 @@ def adapter_from_folder(model: Any, folder: Path, dropout: float, seed: int) -> 
     Raises:
         ModelError: the folder holds no LoRA adapter, or one that does not fit the model.
     """
-    config = read_config(folder)
-    weights = read_weights(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about settings of a newer PEFT
+        config: Any = LoraConfig.from_peft_type(**adapter_files.read_settings(folder))
+    weights = _tensors(folder)
     config.inference_mode = False
     config.lora_dropout = dropout
     torch.manual_seed(seed)
@@ -199,49 +192,9 @@ def linear_layers(model: Any) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def read_config(folder: Path) -> LoraConfig:
-    """The adapter's settings; `ModelError` where there are none that this backend supports."""
-    if not (folder / CONFIG_FILE).is_file():
-        raise ModelError(
-            f"{folder} holds no adapter: {CONFIG_FILE} is missing",
-            "name the folder that a checkpoint or PEFT's save_pretrained wrote",
-        )
-    try:
-        settings = json.loads((folder / CONFIG_FILE).read_text())
-        kind = settings["peft_type"]
-        config = LoraConfig.from_pretrained(str(folder)) if kind == "LORA" else None
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(
-            f"{folder / CONFIG_FILE} cannot be understood: {first_line(error)}",
-            "it must be an adapter in PEFT's format",
-        ) from error
-    if config is None:
-        raise ModelError(f"{folder} holds a {kind} adapter, not LoRA", "only LoRA is supported")
-    extra = [key for key in _UNSUPPORTED if settings.get(key)]
-    if settings.get("bias", "none") != "none":
-        extra.append("bias")
-    if extra:
-        raise ModelError(
-            f"the adapter in {folder} trains more than LoRA matrices: {', '.join(extra)}",
-            "use an adapter on linear layers alone",
-        )
-    return config
-
-
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The adapter's tensors, on the CPU."""
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise ModelError(
-            f"{folder} holds no adapter weights: {WEIGHTS_FILE} is missing",
-            "only safetensors are read; PEFT's save_pretrained writes them",
-        )
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path} cannot be read: {first_line(error)}", "the file may be cut off; copy it again"
-        ) from error
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    """The adapter's weights, on the CPU."""
+    return {name: torch.tensor(a) for name, a in adapter_files.read_weights(folder).items()}
 
 
 def require_fit(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], what: str) -> None:

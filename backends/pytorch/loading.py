@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from backends.model_files import explained, quiet, require_model
 from backends.tokenizer import HuggingFaceTokenizer
@@ -88,3 +88,11 @@ def load(config: Config, dtype: torch.dtype) -> Loaded:
         stop_ids=frozenset(stops),
         vocabulary=max(wrapped.get_vocab().values()) + 1,
     )
+
+
+def stored_dtype(config: Config) -> torch.dtype | None:
+    """What the files of `config.model` hold; None where they do not say."""
+    where = require_model(config.model_path)
+    common = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    named = AutoConfig.from_pretrained(where, **common).dtype
+    return named if isinstance(named, torch.dtype) else None

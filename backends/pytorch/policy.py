@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from backends.interface import (
     TeacherWeights,
     TokenReport,
 )
-from backends.model_files import first_line
+from backends.model_files import first_line, quiet
 from backends.pytorch import device_memory
 from backends.pytorch.adapter import (
     Adapter,
@@ -41,7 +41,7 @@ from backends.pytorch.adapter import (
 )
 from backends.pytorch.batching import Padded, pad_right
 from backends.pytorch.generation import generate
-from backends.pytorch.loading import Loaded, load
+from backends.pytorch.loading import Loaded, load, stored_dtype
 from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs
 from backends.pytorch.network import Network
 from backends.pytorch.optimizer import AdapterOptimizer, part
@@ -185,6 +185,12 @@ class TorchPolicy:
 
     def save_adapter(self, folder: Path) -> None:
         self._require_adapter().write(folder, self.config.model)
+
+    def save_merged(self, folder: Path) -> None:
+        merged: Any = self._require_adapter().model.merge_and_unload()
+        with quiet(hide_progress=True):
+            merged.to(stored_dtype(self.config) or merged.dtype).save_pretrained(folder)
+            self.tokenizer.wrapped.save_pretrained(folder)
 
     def save(self, folder: Path) -> None:
         state = self._require_optimizer().state()

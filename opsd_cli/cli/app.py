@@ -247,6 +247,37 @@ def compare(
 
 
 @app.command()
+def export(
+    adapter: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run (its best checkpoint), or an adapter.")
+    ],
+    format_: Annotated[
+        str, typer.Option("--format", "-f", metavar="peft|mlx|merged", help="What to write.")
+    ] = "peft",
+    out: options.Out = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    backend: options.Backend = None,
+    model: options.Model = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write an adapter for peft and vLLM, for mlx-lm, or merged into its model.
+
+    [dim]opsd export runs/mine --format mlx --out adapters/mine[/dim]
+    """
+    from opsd_cli.cli import common, export
+
+    export.run(
+        common.request(config, set_, backend, model, adapter, None, json, quiet, dry_run),
+        format_,
+        out,
+    )
+
+
+@app.command()
 def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
     """Report platform, versions and what each backend can do here; paste it into an issue."""
     from opsd_cli.cli import doctor

@@ -38,6 +38,18 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
         "opsd",
         ("divergence.kind=forward_kl", "divergence.clip=pointwise"),
     ),
+    "forward KL, per-token clip 0.05": (
+        "opsd",
+        ("divergence.kind=forward_kl", "divergence.clip=token"),
+    ),
+    "reverse KL, pointwise clip 0.05": (
+        "opsd",
+        ("divergence.kind=reverse_kl", "divergence.clip=pointwise"),
+    ),
+    "reverse KL, per-token clip 0.05": (
+        "opsd",
+        ("divergence.kind=reverse_kl", "divergence.clip=token"),
+    ),
     "teacher's top 8 and a tail": ("opsd", ("divergence.top_k=8",)),
     "teacher's top 8, no tail": ("opsd", ("divergence.top_k=8", "divergence.tail=false")),
     "sampled token alone": ("opsd", ("divergence.vocabulary=sampled",)),

@@ -1,0 +1,187 @@
+"""An adapter means the same wherever it is loaded: other backend, peft, mlx-lm, merged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.numpy import load_file
+from transformers import AutoModelForCausalLM
+
+import backends
+from backends import adapter_files
+from backends.interface import Backend, DivergenceBatch, DivergenceItem, Policy
+from opsd_cli.config import Config
+from opsd_cli.divergence import DivergenceSpec
+from opsd_cli.errors import ModelError
+from tests.backends.conftest import LORA, Load
+
+ITEMS = (
+    DivergenceItem((5, 6, 7), (8, 9, 10, 11), (12, 13, 14, 0), 0.5),
+    DivergenceItem((4,), (9, 4), (0,), 1.0),
+)
+BATCH = DivergenceBatch(ITEMS, DivergenceSpec("jsd"), "initial")
+PAIRS = [(item.student_prompt, item.completion) for item in ITEMS]
+IDS = (5, 6, 7, 12, 13, 14)
+KINDS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "dora": {"dora": True},
+    "rslora": {"rslora": True},
+}
+
+Trained = Callable[..., Path]
+
+
+@pytest.fixture
+def trained(load: Load, tmp_path: Path) -> Trained:
+    """The folder of an adapter of some kind after two steps, on the backend under test."""
+
+    def folder(family: str = "llama", kind: str = "lora") -> Path:
+        policy = load(family, lora={**LORA, **KINDS[kind]})
+        for _ in range(2):
+            policy.accumulate(BATCH)
+            policy.apply(0.05)
+        policy.save_adapter(tmp_path / "trained")
+        return tmp_path / "trained"
+
+    return folder
+
+
+def loaded(backend: str, model: Path, adapter: Path | None) -> Policy:
+    given = None if adapter is None else str(adapter)
+    config = Config(model=str(model), adapter=given, train={"dtype": "float32"})
+    return backends.get(backend).load(config, trainable=False)
+
+
+def scores(policy: Policy) -> np.ndarray:
+    return np.concatenate(policy.score(PAIRS))
+
+
+def torch_logits(model: Any) -> np.ndarray:
+    with torch.no_grad():
+        return model(torch.tensor([IDS])).logits[0].float().numpy()
+
+
+def mlx_logits(model: Any) -> np.ndarray:
+    import mlx.core as mx
+
+    return np.array(model(mx.array([IDS]))[0].astype(mx.float32))
+
+
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.allclose(a, b, rtol=1e-4, atol=1e-4 * float(np.abs(b).max())))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["qwen3", "llama", "gemma3"])
+def test_another_backend_gives_the_same_scores(
+    backend: Backend, trained: Trained, model_folder: Callable[[str], Path], family: str, kind: str
+) -> None:
+    adapter = trained(family, kind)
+    model = model_folder(family)
+    own = scores(loaded(backend.name, model, adapter))
+    base = scores(loaded(backend.name, model, None))
+    assert not np.allclose(own, base, atol=1e-2)
+    for other in ("cpu", "mlx"):
+        if other != backend.name and backends.get(other).capability().available:
+            assert close(scores(loaded(other, model, adapter)), own), other
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["qwen3", "llama", "gemma3"])
+def test_plain_mlx_lm_loads_what_is_exported(
+    trained: Trained,
+    model_folder: Callable[[str], Path],
+    tmp_path: Path,
+    family: str,
+    kind: str,
+) -> None:
+    mlx_lm = pytest.importorskip("mlx_lm", exc_type=ImportError)
+    adapter = trained(family, kind)
+    settings, weights = adapter_files.read_settings(adapter), adapter_files.read_weights(adapter)
+    adapter_files.write_mlx(tmp_path / "mlx", weights, settings)
+    model, _ = mlx_lm.load(str(model_folder(family)), adapter_path=str(tmp_path / "mlx"))
+    base = AutoModelForCausalLM.from_pretrained(model_folder(family))
+    wanted = torch_logits(PeftModel.from_pretrained(base, adapter))
+    assert close(mlx_logits(model), wanted)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_the_way_to_mlx_lm_and_back_is_exact(trained: Trained, tmp_path: Path, kind: str) -> None:
+    adapter = trained("llama", kind)
+    settings, weights = adapter_files.read_settings(adapter), adapter_files.read_weights(adapter)
+    adapter_files.write_mlx(tmp_path / "mlx", weights, settings)
+    back = adapter_files.read_settings(tmp_path / "mlx")
+    assert adapter_files.scale_of(back) == adapter_files.scale_of(settings)
+    for key in ("r", "lora_alpha", "use_dora"):
+        assert back[key] == settings[key]
+    assert set(back["target_modules"]) == set(settings["target_modules"])
+    adapter_files.write_peft(tmp_path / "peft", adapter_files.read_weights(tmp_path / "mlx"), back)
+    name = adapter_files.WEIGHTS_FILE
+    first, last = load_file(adapter / name), load_file(tmp_path / "peft" / name)
+    assert first.keys() == last.keys()
+    assert all((first[key] == last[key]).all() for key in first)
+
+
+def test_an_adapter_of_mlx_lm_s_is_taken_as_a_start(
+    backend: Backend, trained: Trained, model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    adapter = trained("llama")
+    settings, weights = adapter_files.read_settings(adapter), adapter_files.read_weights(adapter)
+    adapter_files.write_mlx(tmp_path / "mlx", weights, settings)
+    model = model_folder("llama")
+    theirs = scores(loaded(backend.name, model, tmp_path / "mlx"))
+    assert (theirs == scores(loaded(backend.name, model, adapter))).all()
+
+
+def test_bfloat16_adapters_are_read(
+    backend: Backend, trained: Trained, model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file as load_tensors
+    from safetensors.torch import save_file as save_tensors
+
+    adapter = trained("llama")
+    file = adapter / adapter_files.WEIGHTS_FILE
+    narrow = {name: t.bfloat16() for name, t in load_tensors(file).items()}
+    save_tensors(narrow, file, metadata={"format": "pt"})
+    found = adapter_files.read_weights(adapter)
+    assert all((found[name] == tensor.float().numpy()).all() for name, tensor in narrow.items())
+    assert np.isfinite(scores(loaded(backend.name, model_folder("llama"), adapter))).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["qwen3", "llama", "gemma3"])
+def test_a_merged_model_says_what_base_and_adapter_said(
+    backend: Backend,
+    trained: Trained,
+    model_folder: Callable[[str], Path],
+    tmp_path: Path,
+    family: str,
+    kind: str,
+) -> None:
+    adapter, model = trained(family, kind), model_folder(family)
+    own = scores(loaded(backend.name, model, adapter))
+    loaded(backend.name, model, adapter).save_merged(tmp_path / "merged")
+    assert close(scores(loaded(backend.name, tmp_path / "merged", None)), own)
+    base = AutoModelForCausalLM.from_pretrained(model)
+    wanted = torch_logits(PeftModel.from_pretrained(base, adapter))
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert merged.dtype == torch.float32
+    assert merged.generation_config.eos_token_id == base.generation_config.eos_token_id
+    assert close(torch_logits(merged), wanted)
+    mlx_lm = pytest.importorskip("mlx_lm", exc_type=ImportError)
+    assert close(mlx_logits(mlx_lm.load(str(tmp_path / "merged"))[0]), wanted)
+
+
+def test_full_fine_tuning_of_mlx_lm_s_is_refused(trained: Trained) -> None:
+    adapter = trained()
+    written = {"fine_tune_type": "full", "lora_parameters": {}}
+    (adapter / adapter_files.CONFIG_FILE).write_text(json.dumps(written))
+    with pytest.raises(ModelError, match="fine_tune_type full"):
+        adapter_files.read_settings(adapter)
