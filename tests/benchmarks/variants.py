@@ -26,14 +26,14 @@ from opsd_cli.resolve import resolve
 
 #: Name -> (method, what differs from the preset).
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "opsd (JSD 0.5, the default)": ("opsd", ()),
+    "opsd (reverse KL, the default)": ("opsd", ()),
     "grpo": ("grpo", ()),
     "hybrid": ("hybrid", ()),
     "sft": ("sft", ()),
     "forward KL": ("opsd", ("divergence.kind=forward_kl",)),
-    "reverse KL": ("opsd", ("divergence.kind=reverse_kl",)),
-    "JSD, pointwise clip 0.05": ("opsd", ("divergence.clip=pointwise",)),
-    "JSD, per-token clip 0.05": ("opsd", ("divergence.clip=token",)),
+    "JSD 0.5": ("opsd", ("divergence.kind=jsd",)),
+    "reverse KL, pointwise clip 0.05": ("opsd", ("divergence.clip=pointwise",)),
+    "reverse KL, per-token clip 0.05": ("opsd", ("divergence.clip=token",)),
     "forward KL, pointwise clip 0.05": (
         "opsd",
         ("divergence.kind=forward_kl", "divergence.clip=pointwise"),
@@ -42,14 +42,8 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
         "opsd",
         ("divergence.kind=forward_kl", "divergence.clip=token"),
     ),
-    "reverse KL, pointwise clip 0.05": (
-        "opsd",
-        ("divergence.kind=reverse_kl", "divergence.clip=pointwise"),
-    ),
-    "reverse KL, per-token clip 0.05": (
-        "opsd",
-        ("divergence.kind=reverse_kl", "divergence.clip=token"),
-    ),
+    "JSD 0.5, pointwise clip 0.05": ("opsd", ("divergence.kind=jsd", "divergence.clip=pointwise")),
+    "JSD 0.5, per-token clip 0.05": ("opsd", ("divergence.kind=jsd", "divergence.clip=token")),
     "teacher's top 8 and a tail": ("opsd", ("divergence.top_k=8",)),
     "teacher's top 8, no tail": ("opsd", ("divergence.top_k=8", "divergence.tail=false")),
     "sampled token alone": ("opsd", ("divergence.vocabulary=sampled",)),
