@@ -10,6 +10,7 @@ it ended on one, and that token is learnt like any other, also where pad and sto
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,12 +181,23 @@ class Memory:
 
 @dataclass(frozen=True)
 class Capability:
-    """Whether a backend can work here, and in one line on what (or why not, and how to mend it)."""
+    """Whether a backend can work here, and in one line on what (or why not, and how to mend it).
+
+    `memory` is the bytes that a run may fill, where the device says; `on_cpu` whether that is the
+    machine's own memory, in which weights are float32.
+    """
 
     available: bool
     detail: str
     hint: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    memory: int | None = None
+    on_cpu: bool = True
+
+
+def machine_memory() -> int:
+    """Bytes of this machine's own memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class Policy(Protocol):

@@ -8,9 +8,11 @@ back as an exception is translated by its type.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import errors as hub
 from transformers.utils import logging as transformers_logging
@@ -113,6 +115,24 @@ def hub_folder(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except Exception as error:
         raise explained(error, name, "model") from error
+
+
+def read_settings(name: str, revision: str | None) -> dict[str, Any]:
+    """The config.json of a folder or hub repository; no weights are downloaded.
+
+    Raises:
+        ModelError: there is none that can be read.
+    """
+    where = require_model(name)
+    path = Path(where) / "config.json"
+    try:
+        if not path.is_file():
+            from huggingface_hub import hf_hub_download
+
+            path = Path(hf_hub_download(where, "config.json", revision=revision))
+        return json.loads(path.read_text(encoding="utf-8"))
+    except Exception as error:
+        raise explained(error, name, "config.json") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -189,6 +189,14 @@ def resolve(
     return validate(merge(resolved, given))
 
 
+def assigned(config: Config, key: str, value: Any) -> Config:
+    """The config with one dotted key changed."""
+    tree: Any = value
+    for part in reversed(key.split(".")):
+        tree = {part: tree}
+    return validate(merge(config.model_dump(mode="json"), tree))
+
+
 def _preset_trees(name: str | None) -> list[Tree]:
     """A preset and what it builds on, the lowest first."""
     if name is None:

@@ -12,7 +12,7 @@ import platform
 import sys
 from typing import TYPE_CHECKING
 
-from backends.interface import Capability
+from backends.interface import Capability, machine_memory
 from opsd_cli.errors import BackendMissing
 
 if TYPE_CHECKING:
@@ -37,11 +37,14 @@ class MlxBackend:
         device = mx.device_info()
         if mx.default_device() == mx.cpu:
             detail = f"MLX {versions['mlx']} on the CPU, for trying and testing"
-            return Capability(True, detail, versions=versions)
+            memory = machine_memory()
+            return Capability(True, detail, versions=versions, memory=memory)
         name = device.get("device_name", platform.machine())
-        memory = int(device.get("memory_size", 0)) / 2**30
-        detail = f"{name}, {memory:.0f} GiB, MLX {versions['mlx']}"
-        return Capability(True, detail, versions=versions)
+        whole = int(device.get("memory_size", 0))
+        detail = f"{name}, {whole / 2**30:.0f} GiB, MLX {versions['mlx']}"
+        # What macOS lets the GPU wire down; more than that is paged out between steps.
+        usable = int(device.get("max_recommended_working_set_size", 0)) or None
+        return Capability(True, detail, versions=versions, memory=usable, on_cpu=False)
 
     def load(self, config: Config, trainable: bool) -> MlxPolicy:
         found = self.capability()

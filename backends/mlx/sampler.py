@@ -50,11 +50,12 @@ def keep(logits_BV: mx.array, sampling: Sampling) -> mx.array:
 
     `temperature` must not be 0.
     """
+    # NaN must not be filtered away: it is how a broken model shows.
     scaled_BV = logits_BV / sampling.temperature
     if 0 < sampling.top_k < logits_BV.shape[-1]:
         cut_B1 = _sorted(scaled_BV)[:, sampling.top_k - 1 : sampling.top_k]
         chosen_BV = _first(scaled_BV, cut_B1, mx.full(cut_B1.shape, sampling.top_k))
-        scaled_BV = mx.where(chosen_BV, scaled_BV, -mx.inf)
+        scaled_BV = mx.where(chosen_BV | mx.isnan(scaled_BV), scaled_BV, -mx.inf)
     weights_BV = mx.softmax(scaled_BV, axis=-1, precise=True)
     kept_BV = mx.ones(weights_BV.shape, mx.bool_)
     if sampling.top_p < 1:
@@ -66,7 +67,6 @@ def keep(logits_BV: mx.array, sampling: Sampling) -> mx.array:
     if sampling.min_p > 0:
         floor_B1 = sampling.min_p * weights_BV.max(axis=-1, keepdims=True)
         kept_BV = kept_BV & (weights_BV >= floor_B1)
-    # NaN must not be filtered away: it is how a broken model shows.
     return mx.where(kept_BV | mx.isnan(weights_BV), weights_BV, 0.0)
 
 

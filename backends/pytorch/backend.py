@@ -11,7 +11,7 @@ import importlib.metadata
 import os
 from typing import TYPE_CHECKING
 
-from backends.interface import Capability
+from backends.interface import Capability, machine_memory
 from opsd_cli.errors import BackendMissing
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class CpuBackend:
         import torch
 
         detail = f"PyTorch {versions['torch']} on {torch.get_num_threads()} CPU threads"
-        return Capability(True, detail, versions=versions)
+        memory = machine_memory()
+        return Capability(True, detail, versions=versions, memory=memory)
 
     def load(self, config: Config, trainable: bool) -> TorchPolicy:
         return _load(self, config, trainable, "cpu")
@@ -70,7 +71,13 @@ class CudaBackend:
             )
         gpu = torch.cuda.get_device_properties(0)
         detail = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, PyTorch {versions['torch']}"
-        return Capability(True, detail, versions=versions | {"cuda": str(torch.version.cuda)})
+        return Capability(
+            True,
+            detail,
+            versions=versions | {"cuda": str(torch.version.cuda)},
+            memory=gpu.total_memory,
+            on_cpu=False,
+        )
 
     def load(self, config: Config, trainable: bool) -> TorchPolicy:
         return _load(self, config, trainable, "cuda")

@@ -129,8 +129,68 @@ def show_plan(config: Config, splits: Splits, out: Output) -> None:
         f"{planned['generated_tokens_at_most']:,} generated tokens; evaluation: at most "
         f"{planned['evaluation_rollouts_at_most']:,} rollouts"
     )
+    memory = _memory(config, splits, out)
     out.show("nothing was written")
-    out.object({"config": json.loads(config.model_dump_json()), "plan": planned})
+    out.object({"config": json.loads(config.model_dump_json()), "plan": planned, "memory": memory})
+
+
+def _memory(config: Config, splits: Splits, out: Output) -> dict[str, Any] | None:
+    """Show what the run will need in memory, part by part, and what to change if that is too much.
+
+    None where it cannot be known: a model that is not there, or of a kind that the plan knows not.
+    """
+    import backends
+    from backends.model_files import read_settings
+    from opsd_cli import memory_plan
+    from opsd_cli.errors import OpsdError
+
+    try:
+        name = backends.choose(config.backend).name
+        device = backends.get(name).capability()
+        shape = memory_plan.shape_of(read_settings(config.model_path, config.revision))
+    except OpsdError as error:
+        out.show(f"memory: not known: {error.message}")
+        return None
+    if shape is None:
+        out.show("memory: not known for this architecture")
+        return None
+    known = shape
+    prompts = memory_plan.estimated(config, splits.train.problems)
+
+    def planned(changed: Config) -> memory_plan.MemoryPlan:
+        return memory_plan.plan(changed, known, prompts, name, device.on_cpu)
+
+    found = planned(config)
+    out.show(
+        f"\nmemory on {name}, prompts of about {prompts.student} and {prompts.teacher} tokens "
+        "at most"
+    )
+    for part, size in found.parts.items():
+        out.show(f"  {part:<24}{_size(size):>10}")
+    answer: dict[str, Any] = {"parts": found.parts, "peak": found.peak, "limit": device.memory}
+    if device.memory is None:
+        out.show(f"  {'peak':<24}{_size(found.peak):>10}")
+        return answer
+    fits = found.peak <= device.memory
+    out.show(
+        f"  {'peak':<24}{_size(found.peak):>10}  {'fits in' if fits else 'does not fit in'} "
+        f"{_size(device.memory)}"
+    )
+    if not fits:
+        changes = memory_plan.nearest_that_fits(
+            config, device.memory, lambda changed: planned(changed).peak
+        )
+        answer["nearest"] = changes
+        if changes is None:
+            out.show("  no batch, rank or length makes it fit: choose a smaller or quantised model")
+        else:
+            settings = " ".join(f"--set {key}={json.dumps(v)}" for key, v in changes.items())
+            out.show(f"  nearest that fits: {settings}")
+    return answer
+
+
+def _size(number: int) -> str:
+    return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
 
 
 def show_result(result: TrainResult, report: Path, out: Output) -> None:

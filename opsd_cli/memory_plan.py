@@ -1,0 +1,265 @@
+"""How much memory a run will need, from its config and the model's config.json alone.
+
+A peak is weights, adapter and optimiser, and the larger of two phases that never overlap: drawing
+rollouts (a cache of keys and values, one step's logits) and learning from them (activations of one
+micro-batch, the divergence's chunk). Sizes of arrays are counted; what frameworks keep beside them
+was fitted to measured peaks (`python tests/benchmarks/memory_plan.py`), and is named as such.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opsd_cli.config import Config
+from opsd_cli.problems import Problem
+
+_CHUNK = {"mlx": 48 * 2**20, "cpu": 64 * 2**20, "cuda": 128 * 2**20}
+"""Float32 logits of one role in a chunk of the divergence."""
+_CHUNKS_ALIVE = {"mlx": 6.0, "cpu": 2.5, "cuda": 7.0}
+"""How many arrays of a chunk's size are alive at once, measured."""
+_NORM_ARRAYS = {"mlx": 2.0, "cpu": 5.0, "cuda": 5.0}
+"""Arrays of [tokens, hidden] that a block keeps for its backward pass, measured."""
+_MLP_ARRAYS = {"mlx": 4.0, "cpu": 4.0, "cuda": 4.0}
+"""The same of [tokens, intermediate]."""
+_HEAD_ARRAYS = {"mlx": 5.0, "cpu": 6.0, "cuda": 6.0}
+"""The same of [tokens, heads × head_dim]."""
+_SCORES = {"mlx": 2.0, "cpu": 0.0, "cuda": 0.0}
+"""Arrays of [heads, length, length] a row keeps: MLX trains unfused attention."""
+
+
+_CHARACTERS = 3.0
+"""Characters a token, on the low side: mathematics has many short ones."""
+_TEMPLATES = 120
+"""Tokens of the teacher's instructions and the chat template."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a decoder's memory depends on. `bits` is what a quantised weight takes, else None."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    tied: bool
+    bits: float | None = None
+
+    @property
+    def linear(self) -> dict[str, tuple[int, int]]:
+        """A block's linear layers by their usual names: inputs and outputs."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": (self.hidden, queries),
+            "k_proj": (self.hidden, keys),
+            "v_proj": (self.hidden, keys),
+            "o_proj": (queries, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    @property
+    def parameters(self) -> int:
+        """Weights, norms and biases left out."""
+        blocks = self.layers * sum(a * b for a, b in self.linear.values())
+        return blocks + self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+
+def shape_of(settings: Mapping[str, Any]) -> Shape | None:
+    """The shape that a config.json names; None for what is no plain decoder (experts, say)."""
+    settings = {**settings, **settings.get("text_config", {})}
+    if any("expert" in key and settings[key] for key in settings):
+        return None
+    try:
+        heads = int(settings["num_attention_heads"])
+        hidden = int(settings["hidden_size"])
+        quantised = settings.get("quantization") or {}
+        bits = None
+        if quantised:  # a scale and a bias of 16 bits each a group
+            bits = quantised["bits"] + 32 / quantised["group_size"]
+        return Shape(
+            layers=int(settings["num_hidden_layers"]),
+            hidden=hidden,
+            intermediate=int(settings["intermediate_size"]),
+            heads=heads,
+            kv_heads=int(settings.get("num_key_value_heads") or heads),
+            head_dim=int(settings.get("head_dim") or hidden // heads),
+            vocabulary=int(settings["vocab_size"]),
+            tied=bool(settings.get("tie_word_embeddings", False)),
+            bits=bits,
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Tokens of the longest prompt of either role."""
+
+    student: int
+    teacher: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes by part. `rollouts` and the two parts of learning are never there at once."""
+
+    weights: int
+    adapter: int
+    rollouts: int
+    activations: int
+    divergence: int
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """By names for people."""
+        return {
+            "weights": self.weights,
+            "adapter and optimiser": self.adapter,
+            "rollouts (KV cache)": self.rollouts,
+            "activations": self.activations,
+            "divergence": self.divergence,
+        }
+
+    @property
+    def peak(self) -> int:
+        """The most at any moment."""
+        phase = max(self.rollouts, self.activations + self.divergence)
+        return self.weights + self.adapter + phase
+
+
+def estimated(config: Config, problems: Sequence[Problem]) -> Prompts:
+    """Prompt lengths from the texts' lengths: a tokenizer is not worth a download."""
+    question = max((len(p.question) for p in problems), default=0) / _CHARACTERS
+    solution = max((len(p.solution or "") for p in problems), default=0) / _CHARACTERS
+    teacher = int(question + solution) + _TEMPLATES
+    limit = config.prompts.teacher.max_tokens
+    return Prompts(int(question) + _TEMPLATES // 2, min(teacher, limit) if limit else teacher)
+
+
+def plan(config: Config, shape: Shape, prompts: Prompts, backend: str, on_cpu: bool) -> MemoryPlan:
+    """The parts of a run's memory.
+
+    Args:
+        config: resolved.
+        shape: of its model.
+        prompts: their lengths.
+        backend: mlx, cpu or cuda.
+        on_cpu: whether that backend works on a CPU, where `train.dtype` auto means float32.
+    """
+    wide = 4 if config.train.dtype == "float32" else 2
+    if config.train.dtype == "auto":
+        wide = 4 if on_cpu else 2
+    stored = wide if shape.bits is None else shape.bits / 8
+    adapter = _adapter_parameters(config, shape)
+    # Weight, gradient, two moments; an average where there is one.
+    copies = 4 + (config.teacher.weights == "ema") + (config.adapter is not None)
+    return MemoryPlan(
+        weights=int(shape.parameters * stored),
+        adapter=4 * copies * adapter,
+        rollouts=_rollouts(config, shape, prompts, backend, wide),
+        activations=_activations(config, shape, prompts, backend, wide),
+        divergence=_divergence(config, shape, prompts, backend, wide),
+    )
+
+
+def _adapter_parameters(config: Config, shape: Shape) -> int:
+    sizes = [sum(shape.linear[t]) for t in config.lora.targets if t in shape.linear]
+    return shape.layers * config.lora.rank * sum(sizes)
+
+
+def _step_rollouts(config: Config) -> int:
+    from opsd_cli import methods
+
+    return config.train.questions_per_step * methods.get(config).rollouts_per_question()
+
+
+def _rollouts(config: Config, shape: Shape, prompts: Prompts, backend: str, wide: int) -> int:
+    rows = config.rollouts.batch_size
+    length = prompts.student + config.sampling.max_new_tokens
+    cache = rows * length * shape.layers * 2 * shape.kv_heads * shape.head_dim * wide
+    # A cache that grows is copied, a layer at a time on MLX and all of it on PyTorch's way here.
+    logits = 4 * rows * shape.vocabulary * 4
+    return int(cache * (1 + 1 / shape.layers)) + logits
+
+
+def _micro_batch(config: Config, prompts: Prompts) -> tuple[int, int]:
+    """Rows and length of the largest micro-batch."""
+    length = max(prompts.student, prompts.teacher) + config.sampling.max_new_tokens
+    rows = max(1, config.train.micro_batch_tokens // length)
+    return min(rows, _step_rollouts(config)), length
+
+
+def _activations(config: Config, shape: Shape, prompts: Prompts, backend: str, wide: int) -> int:
+    rows, longest = _micro_batch(config, prompts)
+    length = prompts.student + config.sampling.max_new_tokens
+    tokens = rows * (longest if backend == "mlx" else length)
+    heads = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+    block = wide * (
+        tokens
+        * (
+            _NORM_ARRAYS[backend] * shape.hidden
+            + _MLP_ARRAYS[backend] * shape.intermediate
+            + _HEAD_ARRAYS[backend] * heads
+        )
+        + _SCORES[backend] * rows * shape.heads * length * length
+    )
+    if config.train.gradient_checkpointing:
+        return int(shape.layers * tokens * shape.hidden * wide + 2 * block)
+    return int(shape.layers * block)
+
+
+def _divergence(config: Config, shape: Shape, prompts: Prompts, backend: str, wide: int) -> int:
+    rows, _ = _micro_batch(config, prompts)
+    tokens = rows * config.sampling.max_new_tokens
+    logits = min(_CHUNK[backend], tokens * shape.vocabulary * 4)
+    # Student's and teacher's hidden states, and the gradient in float32.
+    hidden = tokens * shape.hidden * (2 * wide + 4)
+    kept = 0
+    if config.train.passes > 1 and config.teacher.weights == "initial":
+        kept = _step_rollouts(config) * config.sampling.max_new_tokens * shape.hidden * wide
+    return int(_CHUNKS_ALIVE[backend] * logits) + hidden + kept
+
+
+def nearest_that_fits(
+    config: Config, limit: int, peak: Callable[[Config], int]
+) -> dict[str, Any] | None:
+    """Settings whose peak is within the limit, changing what costs least in results first.
+
+    Recomputing activations and smaller batches change nothing that is learnt; a lower rank and
+    shorter completions do, and come last. What would not lower the peak is left alone. None:
+    nothing helps, the model itself is too large.
+    """
+    from opsd_cli.resolve import assigned
+
+    changed: dict[str, Any] = {}
+    while peak(config) > limit:
+        for key, smaller in _LEVERS:
+            value = smaller(config)
+            if value is not None and peak(tried := assigned(config, key, value)) < peak(config):
+                config = tried
+                changed[key] = value
+                break
+        else:
+            return None
+    return changed
+
+
+def _half(number: int, least: int) -> int | None:
+    return None if number <= least else max(least, math.ceil(number / 2))
+
+
+_LEVERS: tuple[tuple[str, Callable[[Config], Any]], ...] = (
+    ("train.micro_batch_tokens", lambda c: _half(c.train.micro_batch_tokens, 2048)),
+    ("train.gradient_checkpointing", lambda c: None if c.train.gradient_checkpointing else True),
+    ("train.micro_batch_tokens", lambda c: _half(c.train.micro_batch_tokens, 256)),
+    ("rollouts.batch_size", lambda c: _half(c.rollouts.batch_size, 1)),
+    ("lora.rank", lambda c: _half(c.lora.rank, 8)),
+    ("sampling.max_new_tokens", lambda c: _half(c.sampling.max_new_tokens, 64)),
+)

@@ -1,0 +1,148 @@
+"""The memory plan of `--dry-run` against measured peaks, on the CPU, for both backends.
+
+    python tests/benchmarks/memory_plan.py [--backends cpu,mlx] [--only NAME]
+
+Each case is a process of its own: a random model is built, one OPSD step is made (rollouts, loss,
+gradient, update) through the backend, and the peak is read: on MLX its allocator's, on PyTorch the
+resident set's rise since before the model was loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+MODEL = {
+    "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 8,
+    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32, "vocab_size": 8192,
+    "tie_word_embeddings": True,
+}  # fmt: skip
+#: Prompt tokens of the student and the teacher, completion tokens, questions, and config.
+CASES: dict[str, tuple[dict[str, Any], tuple[int, int, int, int], dict[str, Any]]] = {
+    "base": ({}, (64, 128, 128, 16), {}),
+    "wide": ({"hidden_size": 512, "intermediate_size": 1024}, (64, 128, 128, 16), {}),
+    "long": ({}, (64, 256, 512, 4), {}),
+    "checkpointed": ({}, (64, 128, 128, 16), {"train": {"gradient_checkpointing": True}}),
+    "large vocabulary": ({"vocab_size": 65536}, (64, 128, 128, 16), {}),
+    "large vocabulary, checkpointed": (
+        {"vocab_size": 65536}, (64, 128, 128, 16), {"train": {"gradient_checkpointing": True}}
+    ),
+}  # fmt: skip
+
+
+def config_of(name: str, folder: str) -> Any:
+    """A case's config."""
+    from opsd_cli.config import Config
+    from opsd_cli.resolve import merge
+
+    _, (_, _, completion, questions), extra = CASES[name]
+    tree = {
+        "model": folder,
+        "lora": {"rank": 16, "alpha": 32},
+        "sampling": {"max_new_tokens": completion},
+        "rollouts": {"batch_size": questions},
+        "train": {"questions_per_step": questions, "micro_batch_tokens": 4096},
+    }
+    return Config.model_validate(merge(tree, extra))
+
+
+def measure(name: str, backend: str, folder: str) -> int:
+    """The peak of one step, in bytes."""
+    import numpy as np
+    import psutil
+
+    import backends
+    from backends.interface import (
+        DivergenceBatch,
+        DivergenceItem,
+        RolloutRequest,
+        Sampling,
+    )
+    from opsd_cli.divergence import DivergenceSpec
+
+    _, (student, teacher, completion, questions), _ = CASES[name]
+    random = np.random.default_rng(0)
+
+    def prompt(length: int) -> tuple[int, ...]:
+        return tuple(random.integers(1, 900, length).tolist())
+
+    backends.get(backend).capability()  # libraries are no part of the plan
+    __import__("backends.pytorch.policy" if backend == "cpu" else "backends.mlx.policy")
+    before = psutil.Process().memory_info().rss
+    policy = backends.get(backend).load(config_of(name, folder), trainable=True)
+    requests = [RolloutRequest(str(i), 0, prompt(student), i) for i in range(questions)]
+    drawn = list(policy.generate(requests, Sampling(max_new_tokens=completion)))
+    items = tuple(
+        DivergenceItem(r.request.prompt_ids, prompt(teacher), r.completion_ids, 1.0)
+        for r in drawn
+    )  # fmt: skip
+    policy.accumulate(DivergenceBatch(items, DivergenceSpec("jsd"), "initial"))
+    policy.apply(1e-4)
+    return policy.memory().peak - (before if backend == "cpu" else 0)
+
+
+def build(name: str, folder: Path) -> None:
+    """A random model and a tokenizer for it."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from tests.backends.models import build_tokenizer
+
+    build_tokenizer(folder, pad_is_end=True)
+    settings = MODEL | CASES[name][0]
+    # As many tokens as the head has rows, so that none is left out; none of them is a stop.
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    for index in range(len(vocabulary), int(settings["vocab_size"])):
+        vocabulary[f"t{index}"] = index
+    path.write_text(json.dumps(tokenizer))
+    model = Qwen3ForCausalLM(Qwen3Config(max_position_embeddings=4096, eos_token_id=0, **settings))
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backends", default="cpu,mlx")
+    parser.add_argument("--only", default=";".join(CASES))
+    parser.add_argument("--child", nargs=3)
+    given = parser.parse_args()
+    if given.child:
+        print(json.dumps(measure(*given.child)))
+        return
+    from opsd_cli.memory_plan import Prompts, plan, shape_of
+
+    print("| model and batch | backend | planned | measured | planned ÷ measured |")
+    print("|---|---|---|---|---|")
+    for name in given.only.split(";"):
+        with tempfile.TemporaryDirectory() as folder:
+            build(name, Path(folder))
+            settings = json.loads((Path(folder) / "config.json").read_text())
+            for backend in given.backends.split(","):
+                command = [sys.executable, __file__, "--child", name, backend, folder]
+                environment = os.environ | {"MLX_DISABLE_COMPILE": "1"}
+                said = subprocess.run(
+                    command, env=environment, check=True, capture_output=True, text=True
+                )
+                measured = json.loads(said.stdout.splitlines()[-1])
+                shape = shape_of(settings)
+                assert shape is not None
+                student, teacher, _, _ = CASES[name][1]
+                config = config_of(name, folder)
+                found = plan(config, shape, Prompts(student, teacher), backend, on_cpu=True)
+                print(
+                    f"| {name} | {backend} | {found.peak / 2**20:.0f} MiB "
+                    f"| {measured / 2**20:.0f} MiB | {found.peak / measured:.2f} |  {found}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
