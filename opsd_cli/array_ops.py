@@ -54,6 +54,11 @@ class ArrayOps(Protocol):
         ...
 
     def take(self, x: Array, index: Array) -> Array: ...
+    def settle(self, *arrays: Array) -> None:
+        """Compute these now. MLX computes when asked, and would otherwise keep all that they were
+        made from until the last of them is; for the others there is nothing to do."""
+        ...
+
     def put_(self, x: Array, index: Array, values: Array | float) -> Array:
         """`x` with `values` ([N, k] or one number) written at `index` of each row."""
         ...
@@ -110,6 +115,9 @@ class _NumpyOps:
         self.xp.put_along_axis(x, index, values, axis=-1)
         return x
 
+    def settle(self, *arrays: Array) -> None:
+        return
+
 
 class _TorchOps(_NumpyOps):
     def floating(self, x: Array) -> Array:
@@ -164,6 +172,9 @@ class _MlxOps(_NumpyOps):
         if isinstance(values, int | float):
             values = self.xp.full(index.shape, values, dtype=x.dtype)
         return self.xp.put_along_axis(x, index, values, axis=-1)
+
+    def settle(self, *arrays: Array) -> None:
+        self.xp.eval(*arrays)
 
 
 _BY_NAMESPACE = {"numpy": _NumpyOps, "torch": _TorchOps, "mlx.core": _MlxOps}

@@ -211,6 +211,7 @@ def _compare(
     log_p, p = log_softmax(student_NV, spec.temperature, ops)
     log_q, q = log_softmax(teacher_NV, spec.temperature, ops)
     student_entropy_N1, teacher_entropy_N1 = -ops.row_dot(p, log_p), -ops.row_dot(q, log_q)
+    ops.settle(student_entropy_N1, teacher_entropy_N1)
 
     # The logs and probabilities are consumed from here on: each name below takes over a buffer.
     kind = spec.named_kind
@@ -233,6 +234,7 @@ def _compare(
         log_m = ops.log_(ops.at_least_(log_m, _SMALLEST))
         log_p -= log_m
         log_q -= log_m
+        ops.settle(log_p, log_q)
         del log_m
         log_p *= p
         log_p *= 1.0 - beta
@@ -242,12 +244,14 @@ def _compare(
         terms, g = log_q, log_p
         del q
 
+    ops.settle(terms, g)
     kept_N1 = None
     if spec.clip == "pointwise":
         kept_N1 = ops.not_above(ops.row_max(terms), spec.clip_at)
         g *= ops.not_above(terms, spec.clip_at)
         terms = ops.at_most_(terms, spec.clip_at)
     value_N1 = ops.row_sum(terms)
+    ops.settle(value_N1)
     del terms
 
     gradient = p
@@ -315,9 +319,12 @@ def log_softmax(logits_NV: Array, temperature: float, ops: ArrayOps) -> tuple[Ar
         log_p_NV *= 1.0 / temperature
     p_NV = ops.exp(log_p_NV)
     total_N1 = ops.row_sum(p_NV)
+    ops.settle(p_NV, total_N1)
     p_NV *= 1.0 / total_N1
     log_p_NV -= ops.log_(total_N1)
-    return ops.at_least_(log_p_NV, LOG_FLOOR), p_NV
+    log_p_NV = ops.at_least_(log_p_NV, LOG_FLOOR)
+    ops.settle(log_p_NV, p_NV)
+    return log_p_NV, p_NV
 
 
 def _tail(

@@ -18,8 +18,8 @@ from backends.mlx.network import Head
 from opsd_cli.array_ops import array_ops
 from opsd_cli.divergence import DivergenceSpec, evaluate, log_softmax
 
-_CHUNK_BYTES = 48 * 2**20
-"""Float32 logits of one role in a chunk."""
+_CHUNK_BYTES = 40 * 2**20
+"""Float32 logits of one role in a chunk; seven such arrays are alive at once."""
 
 
 @dataclass(frozen=True)

@@ -133,12 +133,22 @@ class Network:
             layer.__class__ = _checkpointed(type(layer))
 
     def linear_layers(self) -> dict[str, nn.Module]:
-        """Linear layers that can have an adapter, by their path."""
-        return {
+        """Linear layers that can have an adapter, by their path, from the first block to the last.
+
+        Gradients are computed in this order, and it decides the memory: asked for the last block's
+        first, MLX recomputes every checkpointed block before it uses any.
+        """
+        linear = {
             path: module
             for path, module in self.model.named_modules()
             if isinstance(module, nn.Linear | nn.QuantizedLinear) and module is not self.head_layer
         }
+        return {path: linear[path] for path in sorted(linear, key=_place)}
+
+
+def _place(path: str) -> list[tuple[bool, int, str]]:
+    """Sorts block 2 before block 10."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in path.split(".")]
 
 
 def _checkpointed(plain: type[nn.Module]) -> type[nn.Module]:

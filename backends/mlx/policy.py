@@ -2,9 +2,8 @@
 
 The same shape as the PyTorch policy. Three things are MLX's own: arrays are computed when asked
 for, so every pass ends in an evaluation, or its graph would keep everything it was made from; the
-student's forward pass, the chunks of the loss and the backward pass are one traced function, in
-which the hidden states are evaluated once and used both as numbers and as the root of the gradient;
-and lengths are padded to multiples of 32, because every new shape is compiled anew on Metal.
+student's sequences are read once for the loss's numbers and once for the gradient; and lengths are
+padded to multiples of 32, because every new shape is compiled anew on Metal.
 """
 
 from __future__ import annotations
@@ -324,27 +323,34 @@ class MlxPolicy:
         slopes: Callable[[mx.array], mx.array | None],
         training: bool,
     ) -> None:
-        """Read the student's sequences, and add the gradient of sum(hidden . slopes(hidden))."""
+        """Read the student's sequences, and add the gradient of sum(hidden . slopes(hidden)).
+
+        They are read twice, with the same dropout: for the numbers that the slopes depend on, and
+        for the gradient. Numbers taken in the middle of one traced pass would keep every array of
+        it alive, and undo gradient checkpointing (measured: 2.6 times the memory).
+        """
         if not training:
             hidden_ND = self._read(pairs)
             mx.eval(hidden_ND)
             slopes(hidden_ND)
             return
         adapter, optimizer = self._require_adapter(), self._require_optimizer()
-
-        def surrogate_loss(parameters: Weights) -> mx.array:
-            adapter.assign(parameters)
-            hidden_ND = self._read(pairs)
-            # The numbers, cut from the trace; evaluated here, in the middle of it.
-            values_ND = mx.stop_gradient(hidden_ND)
-            mx.eval(values_ND)
-            slope_ND = slopes(values_ND)
-            assert slope_ND is not None
-            return (hidden_ND.astype(mx.float32) * slope_ND.astype(mx.float32)).sum()
-
         own = adapter.parameters
+        random = mx.array(_random_state()[0])
         adapter.drop_out(True)
         try:
+            hidden_ND = self._read(pairs)
+            mx.eval(hidden_ND, random)
+            slope_ND = slopes(hidden_ND)
+            assert slope_ND is not None
+            slope_ND = slope_ND.astype(mx.float32)
+            mx.eval(slope_ND)
+            _random_state()[0][:] = random
+
+            def surrogate_loss(parameters: Weights) -> mx.array:
+                adapter.assign(parameters)
+                return (self._read(pairs).astype(mx.float32) * slope_ND).sum()
+
             _, gradients = mx.value_and_grad(surrogate_loss)(own)
             optimizer.add(gradients)
         finally:
