@@ -16,20 +16,42 @@ from typing import Any
 from opsd_cli.config import Config
 from opsd_cli.problems import Problem
 
-_CHUNK = {"mlx": 48 * 2**20, "cpu": 64 * 2**20, "cuda": 128 * 2**20}
+_CHUNK = {"mlx": 40 * 2**20, "cpu": 64 * 2**20, "cuda": 128 * 2**20}
 """Float32 logits of one role in a chunk of the divergence."""
-_CHUNKS_ALIVE = {"mlx": 6.0, "cpu": 2.5, "cuda": 7.0}
-"""How many arrays of a chunk's size are alive at once, measured."""
-_NORM_ARRAYS = {"mlx": 2.0, "cpu": 5.0, "cuda": 5.0}
-"""Arrays of [tokens, hidden] that a block keeps for its backward pass, measured."""
-_MLP_ARRAYS = {"mlx": 4.0, "cpu": 4.0, "cuda": 4.0}
-"""The same of [tokens, intermediate]."""
-_HEAD_ARRAYS = {"mlx": 5.0, "cpu": 6.0, "cuda": 6.0}
-"""The same of [tokens, heads × head_dim]."""
-_SCORES = {"mlx": 2.0, "cpu": 0.0, "cuda": 0.0}
-"""Arrays of [heads, length, length] a row keeps: MLX trains unfused attention."""
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """Arrays that a framework keeps, measured.
+
+    Args:
+        chunks: of a chunk of logits, at once.
+        hidden: of [tokens, hidden] a block, for its backward pass.
+        inner: of [tokens, intermediate].
+        heads: of [tokens, (heads + 2 × key-value heads) × head_dim].
+        scores: of [heads, length, length] a row: MLX trains unfused attention.
+        passing: blocks' worth that comes and goes while the rest is kept.
+        recomputed: the same under gradient checkpointing, where of a block
+        border: arrays of [tokens, hidden] are kept.
+    """
+
+    chunks: float
+    hidden: float
+    inner: float
+    heads: float
+    scores: float
+    passing: float
+    recomputed: float
+    border: float
+
+
+_KEPT = {
+    "mlx": _Kept(7.0, 4.5, 5.3, 2.4, 1.15, 1.3, 2.7, 3.5),
+    "cpu": _Kept(2.5, 4.2, 3.35, 3.35, 0.0, 0.2, 0.3, 1.0),
+    "cuda": _Kept(7.0, 4.2, 3.35, 3.35, 0.0, 1.0, 2.0, 1.0),
+}
+_BLOCK_OF_LENGTHS = {"mlx": 32, "cpu": 1, "cuda": 1}
+"""Lengths are padded to multiples of this."""
 _CHARACTERS = 3.0
 """Characters a token, on the low side: mathematics has many short ones."""
 _TEMPLATES = 120
@@ -108,13 +130,15 @@ class Prompts:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes by part. `rollouts` and the two parts of learning are never there at once."""
+    """Bytes by part. Rollouts and learning are never there at once; `together` says whether
+    activations and the divergence are: on MLX the loss is done before the gradient is begun."""
 
     weights: int
     adapter: int
     rollouts: int
     activations: int
     divergence: int
+    together: bool
 
     @property
     def parts(self) -> dict[str, int]:
@@ -130,8 +154,9 @@ class MemoryPlan:
     @property
     def peak(self) -> int:
         """The most at any moment."""
-        phase = max(self.rollouts, self.activations + self.divergence)
-        return self.weights + self.adapter + phase
+        learning = (self.activations, self.divergence)
+        most = sum(learning) if self.together else max(learning)
+        return self.weights + self.adapter + max(self.rollouts, most)
 
 
 def estimated(config: Config, problems: Sequence[Problem]) -> Prompts:
@@ -166,6 +191,7 @@ def plan(config: Config, shape: Shape, prompts: Prompts, backend: str, on_cpu: b
         rollouts=_rollouts(config, shape, prompts, backend, wide),
         activations=_activations(config, shape, prompts, backend, wide),
         divergence=_divergence(config, shape, prompts, backend, wide),
+        together=backend != "mlx",
     )
 
 
@@ -197,22 +223,27 @@ def _micro_batch(config: Config, prompts: Prompts) -> tuple[int, int]:
 
 
 def _activations(config: Config, shape: Shape, prompts: Prompts, backend: str, wide: int) -> int:
-    rows, longest = _micro_batch(config, prompts)
-    length = prompts.student + config.sampling.max_new_tokens
-    tokens = rows * (longest if backend == "mlx" else length)
-    heads = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
-    block = wide * (
-        tokens
-        * (
-            _NORM_ARRAYS[backend] * shape.hidden
-            + _MLP_ARRAYS[backend] * shape.intermediate
-            + _HEAD_ARRAYS[backend] * heads
+    rows, _ = _micro_batch(config, prompts)
+    kept = _KEPT[backend]
+    multiple = _BLOCK_OF_LENGTHS[backend]
+
+    def block(prompt: int) -> float:
+        """Bytes of one block's arrays for a micro-batch."""
+        length = -(-(prompt + config.sampling.max_new_tokens) // multiple) * multiple
+        a_token = (
+            kept.hidden * shape.hidden
+            + kept.inner * shape.intermediate
+            + kept.heads * (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+            + kept.scores * shape.heads * length
         )
-        + _SCORES[backend] * rows * shape.heads * length * length
-    )
+        return wide * rows * length * a_token
+
+    own = block(prompts.student)
     if config.train.gradient_checkpointing:
-        return int(shape.layers * tokens * shape.hidden * wide + 2 * block)
-    return int(shape.layers * block)
+        tokens = rows * (prompts.student + config.sampling.max_new_tokens)
+        border = kept.border * tokens * shape.hidden * wide
+        return int(shape.layers * border + kept.recomputed * own)
+    return int((shape.layers + kept.passing) * own)
 
 
 def _divergence(config: Config, shape: Shape, prompts: Prompts, backend: str, wide: int) -> int:
@@ -224,7 +255,7 @@ def _divergence(config: Config, shape: Shape, prompts: Prompts, backend: str, wi
     kept = 0
     if config.train.passes > 1 and config.teacher.weights == "initial":
         kept = _step_rollouts(config) * config.sampling.max_new_tokens * shape.hidden * wide
-    return int(_CHUNKS_ALIVE[backend] * logits) + hidden + kept
+    return int(_KEPT[backend].chunks * logits) + hidden + kept
 
 
 def nearest_that_fits(

@@ -10,6 +10,7 @@ resident set's rise since before the model was loaded.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -23,25 +24,40 @@ MODEL = {
     "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32, "vocab_size": 8192,
     "tie_word_embeddings": True,
 }  # fmt: skip
-#: Prompt tokens of the student and the teacher, completion tokens, questions, and config.
+#: MLX on a Linux CPU is slow, and its allocator counts exactly: a smaller model does.
+SMALLER = {
+    "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 6,
+    "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
+CHECKPOINTED = {"train": {"gradient_checkpointing": True}}
+#: What differs from MODEL; prompt tokens of student and teacher, completion tokens and questions,
+#: which MLX halves; further config.
 CASES: dict[str, tuple[dict[str, Any], tuple[int, int, int, int], dict[str, Any]]] = {
     "base": ({}, (64, 128, 128, 16), {}),
-    "wide": ({"hidden_size": 512, "intermediate_size": 1024}, (64, 128, 128, 16), {}),
-    "long": ({}, (64, 256, 512, 4), {}),
-    "checkpointed": ({}, (64, 128, 128, 16), {"train": {"gradient_checkpointing": True}}),
-    "large vocabulary": ({"vocab_size": 65536}, (64, 128, 128, 16), {}),
-    "large vocabulary, checkpointed": (
-        {"vocab_size": 65536}, (64, 128, 128, 16), {"train": {"gradient_checkpointing": True}}
-    ),
-}  # fmt: skip
+    "base, checkpointed": ({}, (64, 128, 128, 16), CHECKPOINTED),
+    "twice the layers": ({"num_hidden_layers": 16}, (64, 128, 128, 16), {}),
+    "wide blocks": ({"intermediate_size": 1536}, (64, 128, 128, 16), {}),
+    "long": ({}, (128, 256, 384, 4), {}),
+    "long, checkpointed": ({}, (128, 256, 384, 4), CHECKPOINTED),
+    "large vocabulary": ({"vocab_size": 65536}, (64, 128, 128, 16), CHECKPOINTED),
+}
 
 
-def config_of(name: str, folder: str) -> Any:
+def lengths(name: str, backend: str) -> tuple[int, int, int, int]:
+    """Student's and teacher's prompt, completion, questions."""
+    student, teacher, completion, questions = CASES[name][1]
+    if backend == "mlx":
+        return student // 2, teacher // 2, completion // 2, questions // 2
+    return student, teacher, completion, questions
+
+
+def config_of(name: str, backend: str, folder: str) -> Any:
     """A case's config."""
     from opsd_cli.config import Config
     from opsd_cli.resolve import merge
 
-    _, (_, _, completion, questions), extra = CASES[name]
+    _, _, completion, questions = lengths(name, backend)
+    extra = CASES[name][2]
     tree = {
         "model": folder,
         "lora": {"rank": 16, "alpha": 32},
@@ -66,7 +82,7 @@ def measure(name: str, backend: str, folder: str) -> int:
     )
     from opsd_cli.divergence import DivergenceSpec
 
-    _, (student, teacher, completion, questions), _ = CASES[name]
+    student, teacher, completion, questions = lengths(name, backend)
     random = np.random.default_rng(0)
 
     def prompt(length: int) -> tuple[int, ...]:
@@ -75,7 +91,7 @@ def measure(name: str, backend: str, folder: str) -> int:
     backends.get(backend).capability()  # libraries are no part of the plan
     __import__("backends.pytorch.policy" if backend == "cpu" else "backends.mlx.policy")
     before = psutil.Process().memory_info().rss
-    policy = backends.get(backend).load(config_of(name, folder), trainable=True)
+    policy = backends.get(backend).load(config_of(name, backend, folder), trainable=True)
     requests = [RolloutRequest(str(i), 0, prompt(student), i) for i in range(questions)]
     drawn = list(policy.generate(requests, Sampling(max_new_tokens=completion)))
     items = tuple(
@@ -87,7 +103,7 @@ def measure(name: str, backend: str, folder: str) -> int:
     return policy.memory().peak - (before if backend == "cpu" else 0)
 
 
-def build(name: str, folder: Path) -> None:
+def build(name: str, backend: str, folder: Path) -> None:
     """A random model and a tokenizer for it."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -95,7 +111,7 @@ def build(name: str, folder: Path) -> None:
     from tests.backends.models import build_tokenizer
 
     build_tokenizer(folder, pad_is_end=True)
-    settings = MODEL | CASES[name][0]
+    settings = MODEL | (SMALLER if backend == "mlx" else {}) | CASES[name][0]
     # As many tokens as the head has rows, so that none is left out; none of them is a stop.
     path = folder / "tokenizer.json"
     tokenizer = json.loads(path.read_text())
@@ -112,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backends", default="cpu,mlx")
     parser.add_argument("--only", default=";".join(CASES))
+    parser.add_argument("--parts", action="store_true", help="the plan's parts too")
     parser.add_argument("--child", nargs=3)
     given = parser.parse_args()
     if given.child:
@@ -121,27 +138,32 @@ def main() -> None:
 
     print("| model and batch | backend | planned | measured | planned ÷ measured |")
     print("|---|---|---|---|---|")
-    for name in given.only.split(";"):
+    for name, backend in itertools.product(given.only.split(";"), given.backends.split(",")):
         with tempfile.TemporaryDirectory() as folder:
-            build(name, Path(folder))
+            build(name, backend, Path(folder))
             settings = json.loads((Path(folder) / "config.json").read_text())
-            for backend in given.backends.split(","):
-                command = [sys.executable, __file__, "--child", name, backend, folder]
-                environment = os.environ | {"MLX_DISABLE_COMPILE": "1"}
-                said = subprocess.run(
-                    command, env=environment, check=True, capture_output=True, text=True
-                )
-                measured = json.loads(said.stdout.splitlines()[-1])
-                shape = shape_of(settings)
-                assert shape is not None
-                student, teacher, _, _ = CASES[name][1]
-                config = config_of(name, folder)
-                found = plan(config, shape, Prompts(student, teacher), backend, on_cpu=True)
-                print(
-                    f"| {name} | {backend} | {found.peak / 2**20:.0f} MiB "
-                    f"| {measured / 2**20:.0f} MiB | {found.peak / measured:.2f} |  {found}",
-                    flush=True,
-                )
+            command = [sys.executable, __file__, "--child", name, backend, folder]
+            # glibc is told to hand freed memory back, so that the resident set is what is alive.
+            environment = os.environ | {
+                "MLX_DISABLE_COMPILE": "1", "MALLOC_MMAP_THRESHOLD_": "65536",
+                "MALLOC_TRIM_THRESHOLD_": "0",
+            }  # fmt: skip
+            said = subprocess.run(
+                command, env=environment, check=True, capture_output=True, text=True
+            )
+            measured = json.loads(said.stdout.splitlines()[-1])
+            shape = shape_of(settings)
+            assert shape is not None
+            student, teacher, _, _ = lengths(name, backend)
+            config = config_of(name, backend, folder)
+            found = plan(config, shape, Prompts(student, teacher), backend, on_cpu=True)
+            print(
+                f"| {name} | {backend} | {found.peak / 2**20:.0f} MiB "
+                f"| {measured / 2**20:.0f} MiB | {found.peak / measured:.2f} |",
+                flush=True,
+            )
+            if given.parts:
+                print({part: f"{size / 2**20:.0f}" for part, size in found.parts.items()})
 
 
 if __name__ == "__main__":
