@@ -95,10 +95,10 @@ def job(name: str, factor: float, seed: int, extra: list[str]) -> Job:
 
 def read(run: Path) -> Found:
     """What a finished run measured."""
-    rows = runs.read_rows(run / runs.EVALUATIONS)
+    rows = list(runs.read_rows(run / runs.EVALUATIONS))
     result = json.loads((run / runs.RESULT).read_text(encoding="utf-8"))
     test = {r["step"]: np.array(r["correct"]) for r in rows if r["split"] == "test"}
-    metrics = runs.read_rows(run / runs.METRICS)
+    metrics = list(runs.read_rows(run / runs.METRICS))
 
     def ends(key: str) -> tuple[float, float]:
         values = [float(row.get(key, np.nan)) for row in metrics]
