@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import backends
+from backends.interface import Capability
 from opsd_cli.cli.app import main
 from opsd_cli.runs import read_rows
 from tests.opsd_cli.cli.bad_input import GOOD
@@ -193,3 +194,26 @@ def test_it_runs_as_a_module() -> None:
         [sys.executable, "-m", "opsd_cli", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("opsd ")
+
+
+def test_a_dry_run_plans_the_memory(opsd: Opsd, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = "train --dry-run --set data.train=good.jsonl"
+    code, out, _ = opsd(f"{plan} --json")
+    memory = json.loads(out)["memory"]
+    assert code == 0 and memory["limit"] is None
+    assert memory["peak"] >= sum(memory["parts"][part] for part in ("weights", "activations"))
+
+    def small(_: FakeBackend) -> Capability:
+        return Capability(True, "a small processor", memory=memory["peak"] // 2)
+
+    monkeypatch.setattr(FakeBackend, "capability", small)
+    code, out, _ = opsd(plan)
+    assert code == 0 and "does not fit in" in out
+    proposed = out.partition("nearest that fits: ")[2].splitlines()[0]
+    assert proposed.startswith("--set ")
+    assert "  fits in " in opsd(f"{plan} {proposed}")[1]
+
+
+def test_a_dry_run_says_what_it_cannot_know(opsd: Opsd) -> None:
+    code, out, _ = opsd("train --dry-run --set data.train=good.jsonl --model nowhere/at/all")
+    assert code == 0 and "memory: not known: no model folder at nowhere/at/all" in out
