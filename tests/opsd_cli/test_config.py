@@ -50,7 +50,7 @@ def test_a_preset_may_build_on_another() -> None:
     assert long.train.steps > default.train.steps
     assert long.rollouts == default.rollouts and long.optimizer == default.optimizer
     opsd = resolve("embedded-long")
-    assert opsd.train.steps == 12 and opsd.train.passes == resolve("embedded").train.passes
+    assert opsd.train.steps == 24 and opsd.train.passes == resolve("embedded").train.passes
 
 
 @pytest.mark.parametrize("name", preset_names())
