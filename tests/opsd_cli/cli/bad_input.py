@@ -17,6 +17,12 @@ RUN = "seed: 0\n"
 TINY = {"good.jsonl": GOOD}
 
 
+ADAPTER = {
+    "a/adapter_config.json": '{"peft_type": "LORA", "r": 2, "lora_alpha": 4}',
+    "full/thing": "mine",
+}
+
+
 @dataclass(frozen=True)
 class Case:
     """A mistake. `says` and `hints` are parts of the two lines; `files` lie in the directory."""
@@ -128,6 +134,12 @@ CASES = [
     Case("train --config m.yaml", 2, "`methods` names 'gpro'", "did you mean 'grpo'",
          {"m.yaml": "methods: {gpro: {seed: 1}}\n"}),
     # presets
+    # exports
+    Case("export", 2, "missing argument"),
+    Case("export nosuch", 2, "no adapter at nosuch", "run's or an adapter's folder"),
+    Case("export a --format gguf", 2, "unknown format 'gguf'", "peft, mlx, merged", ADAPTER),
+    Case("export a --format mlx", 2, "adapter_model.safetensors is missing", "safetensors", ADAPTER),
+    Case("export a --out full", 2, "full is not empty", "empty directory", ADAPTER),
     Case("presets show embeded", 2, "no preset 'embeded'", "did you mean 'embedded'"),
     Case("presets copy embedded mine.yaml", 2, "mine.yaml exists", "another name",
          {"mine.yaml": "seed: 1\n"}),
