@@ -107,6 +107,13 @@ class Run:
         """Release the lock."""
         self._lock.close()
 
+    def add_environment(self, later: Mapping[str, Any]) -> None:
+        """Note in environment.json that the run went on elsewhere."""
+        path = self.directory / ENVIRONMENT
+        known = json.loads(path.read_text(encoding="utf-8"))
+        known["later"] = [*known.get("later", []), dict(later)]
+        write_whole(path, json.dumps(known, indent=2) + "\n")
+
     def append(self, log: str, row: Mapping[str, Any]) -> None:
         """Add one line to a log and hand it to the operating system."""
         with (self.directory / log).open("a", encoding="utf-8") as out:

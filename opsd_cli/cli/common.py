@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,10 @@ class Request:
             if inherit and name is None and (given / CONFIG).is_file():
                 name = str(given / CONFIG)
         return resolve(name, self.assignments, flags)
+
+    def without(self, flag: str) -> Request:
+        """The request as if a flag had not been typed."""
+        return replace(self, flags={k: v for k, v in self.flags.items() if k != flag})
 
     @property
     def changes_anything(self) -> bool:

@@ -32,13 +32,13 @@ def run(request: Request, directory: Path | None, resume: bool) -> None:
     if resume:
         if directory is None:
             raise UsageError("--resume needs the run's directory", "give --out DIR")
-        if request.changes_anything:
+        if request.without("backend").changes_anything:
             raise UsageError(
                 "--resume goes on with the run's own config, which flags cannot change",
-                "leave out the other flags, or start a new run in another --out",
+                "leave out the flags other than --backend, or start a new run in another --out",
             )
         with Run.resume(directory) as opened:
-            out.note(f"backend {opened.config.backend}, as the run began")
+            _choose_again(opened, request, out)
             _work(opened, load_splits(opened.config), out)
         return
     config = request.config()
@@ -53,6 +53,23 @@ def run(request: Request, directory: Path | None, resume: bool) -> None:
     config, choice = choose_backend(config, out)
     with Run.create(directory, config, environment(choice.name, choice.reason)) as opened:
         _work(opened, splits, out)
+
+
+def _choose_again(opened: Run, request: Request, out: Output) -> None:
+    """The run's own backend, or the one that was asked for: a checkpoint means the same on each.
+
+    A move is written into the run's environment.json; its config.yaml stays as it began.
+    """
+    began = opened.config.backend
+    wanted = request.flags.get("backend")
+    if wanted in (None, began):
+        out.note(f"backend {began}, as the run began")
+        return
+    config = opened.config.model_copy(update={"backend": wanted})
+    opened.config, choice = choose_backend(config, out)
+    out.note(f"the run began on {began}; from here on the same steps to rounding, not bit for bit")
+    step = opened.state()["step"] if opened.latest() else 0
+    opened.add_environment({"from_step": step} | environment(choice.name, choice.reason))
 
 
 def _work(opened: Run, splits: Splits, out: Output) -> None:

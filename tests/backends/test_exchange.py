@@ -185,3 +185,40 @@ def test_full_fine_tuning_of_mlx_lm_s_is_refused(trained: Trained) -> None:
     (adapter / adapter_files.CONFIG_FILE).write_text(json.dumps(written))
     with pytest.raises(ModelError, match="fine_tune_type full"):
         adapter_files.read_settings(adapter)
+
+
+@pytest.mark.parametrize("weights", ["initial", "ema"])
+def test_a_checkpoint_goes_on_elsewhere(
+    backend: Backend, load: Load, model_folder: Callable[[str], Path], tmp_path: Path, weights: str
+) -> None:
+    """Weights, moments, average and the adapter of the start: the next step is the same step."""
+    load("llama").save_adapter(tmp_path / "start")
+    teacher = {"weights": weights, "ema_decay": 0.5}
+    sections: dict[str, Any] = {
+        "model": str(model_folder("llama")),
+        "adapter": str(tmp_path / "start"),
+        "teacher": teacher,
+        "train": {"dtype": "float32"},
+    }
+    batch = DivergenceBatch(ITEMS, DivergenceSpec("jsd"), weights)  # type: ignore[arg-type]
+    own = backend.load(Config(**sections), True)
+    for rate in (0.05, 0.03):
+        own.accumulate(batch)
+        own.apply(rate)
+    own.save(tmp_path / "middle")
+
+    def finish(policy: Policy, name: str) -> dict[str, np.ndarray]:
+        policy.accumulate(batch)
+        policy.apply(0.02)
+        policy.save_adapter(tmp_path / name)
+        return load_file(tmp_path / name / adapter_files.WEIGHTS_FILE)
+
+    wanted = finish(own, "here")
+    for other in ("cpu", "mlx"):
+        if other == backend.name or not backends.get(other).capability().available:
+            continue
+        moved = backends.get(other).load(Config(**sections), True)
+        moved.restore(tmp_path / "middle")
+        found = finish(moved, other)
+        for name, array in wanted.items():
+            np.testing.assert_allclose(found[name], array, atol=1e-4, err_msg=name)

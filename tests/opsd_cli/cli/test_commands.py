@@ -217,3 +217,17 @@ def test_a_dry_run_plans_the_memory(opsd: Opsd, monkeypatch: pytest.MonkeyPatch)
 def test_a_dry_run_says_what_it_cannot_know(opsd: Opsd) -> None:
     code, out, _ = opsd("train --dry-run --set data.train=good.jsonl --model nowhere/at/all")
     assert code == 0 and "memory: not known: no model folder at nowhere/at/all" in out
+
+
+def test_a_run_may_go_on_with_another_backend(
+    opsd: Opsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert opsd(f"train --out run --set data.train=good.jsonl {QUICK}")[0] == 0
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+    monkeypatch.setitem(backends.BACKENDS, "mlx", "tests.opsd_cli.fakes:FakeBackend")
+    code, out, err = opsd("train --resume --out run --backend mlx --json")
+    assert code == 0, err
+    assert json.loads(out)["backend"] == "mlx" and "the run began on cpu" in err
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+    later = json.loads((tmp_path / "run" / "environment.json").read_text())["later"]
+    assert [(entry["from_step"], entry["backend"]) for entry in later] == [(4, "mlx")]
