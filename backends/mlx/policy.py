@@ -243,7 +243,6 @@ class MlxPolicy:
                 reports[row] = report
                 for side, (prompt, completion) in enumerate(sides[row]):
                     read[side] += len(prompt) + len(completion)
-            memory.tidy()
         if self._teacher_kept.spared:
             read[1] = 0
         weights = [item.weight for item in batch.items]

@@ -67,3 +67,11 @@ def test_gradient_checkpointing_forgets_activations(tmp_path: Path) -> None:
         peaks[checkpointing] = mx.get_peak_memory() - before
     # Two of twelve blocks' worth at most, and what does not depend on depth.
     assert peaks[True] < 0.4 * peaks[False]
+
+
+def test_spare_buffers_are_bounded() -> None:
+    from backends.mlx import memory
+
+    memory.set_limits()
+    before = mx.set_cache_limit(memory._CACHE_LIMIT)
+    assert before == memory._CACHE_LIMIT
