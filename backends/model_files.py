@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import errors as hub
+from huggingface_hub.utils import logging as hub_logging
 from transformers.utils import logging as transformers_logging
 
 from opsd_cli.errors import ModelError
@@ -112,7 +113,8 @@ def hub_folder(name: str, revision: str | None) -> Path:
 
     wanted = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        with quiet(hide_progress=False):
+            return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except Exception as error:
         raise explained(error, name, "model") from error
 
@@ -129,7 +131,8 @@ def read_settings(name: str, revision: str | None) -> dict[str, Any]:
         if not path.is_file():
             from huggingface_hub import hf_hub_download
 
-            path = Path(hf_hub_download(where, "config.json", revision=revision))
+            with quiet(hide_progress=True):
+                path = Path(hf_hub_download(where, "config.json", revision=revision))
         return json.loads(path.read_text(encoding="utf-8"))
     except Exception as error:
         raise explained(error, name, "config.json") from error
@@ -142,17 +145,21 @@ def first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet(hide_progress: bool) -> Iterator[None]:
-    """transformers without its warnings, and without progress bars where nothing is downloaded."""
+    """transformers and the hub's client without their warnings (of retries, say), and without
+    progress bars where nothing is downloaded."""
     verbosity, bars = (
         transformers_logging.get_verbosity(),
         transformers_logging.is_progress_bar_enabled(),
     )
+    of_the_hub = hub_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     if hide_progress:
         transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(of_the_hub)
         if bars:
             transformers_logging.enable_progress_bar()
