@@ -8,7 +8,6 @@ padded to multiples of 32, because every new shape is compiled anew on Metal.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +19,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from backends.interface import (
-    BatchReport,
     DivergenceBatch,
     LossBatch,
-    Memory,
     PolicyGradientBatch,
     PolicyGradientItem,
     Rollout,
@@ -33,22 +30,22 @@ from backends.interface import (
     TokenReport,
 )
 from backends.mlx import loss_head, memory
-from backends.mlx.adapter import Adapter, Weights, adapter_from_folder, fresh_adapter
+from backends.mlx.adapter import Weights, adapter_from_folder, fresh_adapter
 from backends.mlx.generation import generate
 from backends.mlx.loading import Loaded, load, save_merged
 from backends.mlx.optimizer import AdapterOptimizer
 from backends.model_files import first_line
-from backends.sequences import Pair, micro_batches, require_prompt
-from backends.teacher_kept import TeacherKept
+from backends.policy_base import PolicyBase, counted
+from backends.sequences import Pair, require_prompt
 from opsd_cli.config import Config
-from opsd_cli.errors import ModelError, TrainingError
+from opsd_cli.errors import ModelError
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 _LENGTHS = 32
 """Sequences are padded to multiples of this."""
 
 
-class MlxPolicy:
+class MlxPolicy(PolicyBase):
     """See `backends.interface.Policy`.
 
     Args:
@@ -61,26 +58,21 @@ class MlxPolicy:
     """
 
     def __init__(self, config: Config, loaded: Loaded, trainable: bool) -> None:
-        self.config = config
-        self.tokenizer = loaded.tokenizer
-        self._stop_ids = loaded.stop_ids
+        super().__init__(config, loaded.tokenizer, loaded.stop_ids)
         self._folder = loaded.folder
         self._network = loaded.network
         self._base_size = _size(self._network.model)
-        self._adapter: Adapter | None = None
         if config.adapter is not None:
             self._attach(Path(config.adapter).expanduser())
         elif trainable:
             self._adapter = fresh_adapter(self._network, config.lora, config.seed)
         if self._adapter is not None and config.adapter is not None:
             self._adapter.start = self._adapter.parameters
-        self._optimizer: AdapterOptimizer | None = None
         if trainable and self._adapter is not None:
             decay = config.teacher.ema_decay if config.teacher.weights == "ema" else None
             self._optimizer = AdapterOptimizer(self._adapter, config.optimizer, decay)
             if config.train.gradient_checkpointing:
                 self._network.enable_checkpointing()
-        self._teacher_kept = TeacherKept()
         memory.set_limits()
         self._meter = memory.Meter()
 
@@ -92,8 +84,8 @@ class MlxPolicy:
         kind = f"{bits}-bit" if bits else str(self._dtype).removeprefix("mlx.core.")
         device = "CPU" if mx.default_device() == mx.cpu else "GPU"
         return (
-            f"{_architecture(settings)} on MLX, {_count(self._base_size)} parameters, "
-            f"{_count(adapter)} in the adapter, {kind} on the {device}"
+            f"{_architecture(settings)} on MLX, {counted(self._base_size)} parameters, "
+            f"{counted(adapter)} in the adapter, {kind} on the {device}"
         )
 
     @property
@@ -104,14 +96,6 @@ class MlxPolicy:
     @property
     def parameter_count(self) -> int:
         return self._base_size + (0 if self._adapter is None else self._adapter.size)
-
-    @property
-    def stop_ids(self) -> frozenset[int]:
-        return self._stop_ids
-
-    @property
-    def context_limit(self) -> int | None:
-        return self._network.context_limit
 
     def generate(
         self,
@@ -156,19 +140,6 @@ class MlxPolicy:
                 scores[row] = part_N
         return scores
 
-    def measure(self, batch: LossBatch) -> BatchReport:
-        return self._losses(batch, training=False)
-
-    def accumulate(self, batch: LossBatch) -> BatchReport:
-        self._require_optimizer()
-        return self._losses(batch, training=True)
-
-    def apply(self, learning_rate: float) -> float:
-        return self._require_optimizer().step(learning_rate)
-
-    def save_adapter(self, folder: Path) -> None:
-        self._require_adapter().write(folder, self.config.model)
-
     def save_merged(self, folder: Path) -> None:
         self._require_adapter()
         save_merged(self._network, folder, self._folder, self.tokenizer.wrapped)
@@ -206,51 +177,15 @@ class MlxPolicy:
         if "random.mlx" in state:
             _random_state()[0][:] = mx.array(state["random.mlx"])
 
-    def load_adapter(self, folder: Path) -> None:
-        """As `Policy.load_adapter`; a policy loaded without an adapter takes this one whole."""
-        if self._adapter is None:
-            self._attach(folder)
-        else:
-            self._adapter.read(folder)
-
-    def memory(self) -> Memory:
-        return self._meter.read()
-
     def _attach(self, folder: Path) -> None:
         self._adapter = adapter_from_folder(self._network, folder, self.config.lora.dropout)
 
     # -- losses --------------------------------------------------------------------------------
 
-    def _losses(self, batch: LossBatch, training: bool) -> BatchReport:
-        """Loss and token reports; with `training`, the backward pass too."""
+    def _learn(self, batch: LossBatch, rows: list[int], training: bool) -> list[TokenReport]:
         if isinstance(batch, DivergenceBatch):
-            sides = [
-                [(i.student_prompt, i.completion), (i.teacher_prompt, i.completion)]
-                for i in batch.items
-            ]
-        else:
-            sides = [[(i.prompt, i.completion)] for i in batch.items]
-        empty = np.zeros(0, np.float32)
-        reports = [TokenReport(empty, empty, empty, empty) for _ in batch.items]
-        read = [0, 0]
-        self._teacher_kept.begin(batch)
-        for rows in self._micro_batches(sides):
-            if isinstance(batch, DivergenceBatch):
-                found = self._divergence(batch, rows, training)
-            else:
-                found = self._policy_gradient(batch, rows, training)
-            for row, report in zip(rows, found, strict=True):
-                reports[row] = report
-                for side, (prompt, completion) in enumerate(sides[row]):
-                    read[side] += len(prompt) + len(completion)
-        if self._teacher_kept.spared:
-            read[1] = 0
-        weights = [item.weight for item in batch.items]
-        total = sum(
-            weight * float(report.value.sum(dtype=np.float64))
-            for weight, report in zip(weights, reports, strict=True)
-        )
-        return BatchReport(total, tuple(reports), read[0] if training else 0, read[1])
+            return self._divergence(batch, rows, training)
+        return self._policy_gradient(batch, rows, training)
 
     def _divergence(
         self, batch: DivergenceBatch, rows: list[int], training: bool
@@ -376,43 +311,6 @@ class MlxPolicy:
         hidden_BLD = self._network.hidden(mx.array(ids_BL))
         return hidden_BLD.reshape(-1, hidden_BLD.shape[-1])[mx.array(predictors)]
 
-    @contextlib.contextmanager
-    def _acting_with(self, weights: TeacherWeights) -> Iterator[None]:
-        adapter = self._adapter
-        if adapter is None or weights == "live":
-            yield
-        elif weights == "ema":
-            ema = self._optimizer.ema if self._optimizer is not None else None
-            if ema is None:
-                raise TrainingError(
-                    "there is no moving average of the weights", "set teacher.weights to ema"
-                )
-            with adapter.swapped(ema):
-                yield
-        elif adapter.start is None:
-            with adapter.off():
-                yield
-        else:
-            with adapter.swapped(adapter.start):
-                yield
-
-    def _micro_batches(self, sides: Sequence[Sequence[Pair]]) -> Iterator[list[int]]:
-        """Indices of items with a completion, by the longer of their sequences."""
-        filled = [index for index, pairs in enumerate(sides) if pairs[0][1]]
-        lengths = [max(len(p) + len(c) for p, c in sides[index]) for index in filled]
-        for group in micro_batches(lengths, self.config.train.micro_batch_tokens):
-            yield [filled[index] for index in group]
-
-    def _require_optimizer(self) -> AdapterOptimizer:
-        if self._optimizer is None:
-            raise ModelError("this policy was loaded for inference", "load it as trainable")
-        return self._optimizer
-
-    def _require_adapter(self) -> Adapter:
-        if self._adapter is None:
-            raise ModelError("this policy has no adapter", "load one, or load it as trainable")
-        return self._adapter
-
 
 def surrogate(
     batch: PolicyGradientBatch, items: Sequence[PolicyGradientItem], log_p_N: np.ndarray
@@ -474,10 +372,3 @@ def _size(model: Any) -> int:
 def _architecture(settings: dict[str, Any]) -> str:
     named = settings.get("architectures") or [settings.get("model_type")]
     return str(named[0])
-
-
-def _count(number: int) -> str:
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return str(number)

@@ -23,7 +23,6 @@ from backends.interface import (
     BatchReport,
     DivergenceBatch,
     LossBatch,
-    Memory,
     PolicyGradientBatch,
     PolicyGradientItem,
     Rollout,
@@ -33,9 +32,9 @@ from backends.interface import (
     TokenReport,
 )
 from backends.model_files import first_line, quiet
+from backends.policy_base import PolicyBase, counted
 from backends.pytorch import device_memory
 from backends.pytorch.adapter import (
-    Adapter,
     adapter_from_folder,
     fresh_adapter,
 )
@@ -45,8 +44,7 @@ from backends.pytorch.loading import Loaded, load, stored_dtype
 from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs
 from backends.pytorch.network import Network
 from backends.pytorch.optimizer import AdapterOptimizer, part
-from backends.sequences import Pair, micro_batches
-from backends.teacher_kept import TeacherKept
+from backends.sequences import Pair
 from opsd_cli.config import Config
 from opsd_cli.errors import ModelError, TrainingError
 
@@ -56,7 +54,7 @@ _ROLLOUT_HINT = "lower rollouts.batch_size or sampling.max_new_tokens"
 _TRAIN_HINT = "lower train.micro_batch_tokens, or set train.gradient_checkpointing to true"
 
 
-class TorchPolicy:
+class TorchPolicy(PolicyBase):
     """See `backends.interface.Policy`.
 
     Args:
@@ -73,11 +71,8 @@ class TorchPolicy:
     def __init__(
         self, config: Config, loaded: Loaded, device: torch.device, trainable: bool
     ) -> None:
-        self.config = config
-        self.tokenizer = loaded.tokenizer
-        self._stop_ids = loaded.stop_ids
+        super().__init__(config, loaded.tokenizer, loaded.stop_ids)
         self._model = loaded.model
-        self._adapter: Adapter | None = None
         if config.adapter is not None:
             self._attach(Path(config.adapter).expanduser())
         elif trainable:
@@ -93,13 +88,11 @@ class TorchPolicy:
             self._model, loaded.vocabulary, None if dtype == torch.float32 else dtype
         )
         self._network.require_same_logits()
-        self._optimizer: AdapterOptimizer | None = None
         if trainable and self._adapter is not None:
             decay = config.teacher.ema_decay if config.teacher.weights == "ema" else None
             self._optimizer = AdapterOptimizer(self._adapter.parameters, config.optimizer, decay)
             if config.train.gradient_checkpointing:
                 self._network.enable_checkpointing()
-        self._teacher_kept = TeacherKept()
         self._meter = device_memory.Meter(device)
 
     @property
@@ -109,21 +102,13 @@ class TorchPolicy:
         adapter = 0 if self._adapter is None else self._adapter.size
         dtype = str(network.weight_VD.dtype).removeprefix("torch.")
         return (
-            f"{type(self._model).__name__}, {_count(total - adapter)} parameters, "
-            f"{_count(adapter)} in the adapter, {dtype} on {network.device}"
+            f"{type(self._model).__name__}, {counted(total - adapter)} parameters, "
+            f"{counted(adapter)} in the adapter, {dtype} on {network.device}"
         )
 
     @property
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self._model.parameters())
-
-    @property
-    def stop_ids(self) -> frozenset[int]:
-        return self._stop_ids
-
-    @property
-    def context_limit(self) -> int | None:
-        return self._network.context_limit
 
     def generate(
         self,
@@ -172,20 +157,6 @@ class TorchPolicy:
                     scores[row] = part_N
         return scores
 
-    def measure(self, batch: LossBatch) -> BatchReport:
-        with torch.no_grad():
-            return self._losses(batch, training=False)
-
-    def accumulate(self, batch: LossBatch) -> BatchReport:
-        self._require_optimizer()
-        return self._losses(batch, training=True)
-
-    def apply(self, learning_rate: float) -> float:
-        return self._require_optimizer().step(learning_rate)
-
-    def save_adapter(self, folder: Path) -> None:
-        self._require_adapter().write(folder, self.config.model)
-
     def save_merged(self, folder: Path) -> None:
         merged: Any = self._require_adapter().model.merge_and_unload()
         with quiet(hide_progress=True):
@@ -230,52 +201,25 @@ class TorchPolicy:
 
     def load_adapter(self, folder: Path) -> None:
         """As `Policy.load_adapter`; a policy loaded without an adapter takes this one whole."""
-        if self._adapter is None:
-            self._attach(folder)
-            self._model.to(self._network.device).eval()
-        else:
-            self._adapter.read(folder)
-
-    def memory(self) -> Memory:
-        return self._meter.read()
+        super().load_adapter(folder)
+        self._model.to(self._network.device).eval()
 
     def _attach(self, folder: Path) -> None:
         lora = self.config.lora
         self._adapter = adapter_from_folder(self._model, folder, lora.dropout, self.config.seed)
 
     def _losses(self, batch: LossBatch, training: bool) -> BatchReport:
-        """Loss and token reports; with `training`, the backward pass too."""
-        if isinstance(batch, DivergenceBatch):
-            sides = [
-                [(i.student_prompt, i.completion), (i.teacher_prompt, i.completion)]
-                for i in batch.items
-            ]
-        else:
-            sides = [[(i.prompt, i.completion)] for i in batch.items]
-        empty = np.zeros(0, np.float32)
-        reports = [TokenReport(empty, empty, empty, empty) for _ in batch.items]
-        read = [0, 0]
-        self._teacher_kept.begin(batch)
         with self._memory_explained():
-            for rows in self._micro_batches(sides):
-                if isinstance(batch, DivergenceBatch):
-                    loss, found = self._divergence(batch, rows, training)
-                else:
-                    loss, found = self._policy_gradient(batch, rows, training)
-                if training:
-                    loss.backward()
-                for row, report in zip(rows, found, strict=True):
-                    reports[row] = report
-                    for side, (prompt, completion) in enumerate(sides[row]):
-                        read[side] += len(prompt) + len(completion)
-        if self._teacher_kept.spared:
-            read[1] = 0
-        weights = [item.weight for item in batch.items]
-        total = sum(
-            weight * float(report.value.sum(dtype=np.float64))
-            for weight, report in zip(weights, reports, strict=True)
-        )
-        return BatchReport(total, tuple(reports), read[0] if training else 0, read[1])
+            return super()._losses(batch, training)
+
+    def _learn(self, batch: LossBatch, rows: list[int], training: bool) -> list[TokenReport]:
+        if isinstance(batch, DivergenceBatch):
+            loss, reports = self._divergence(batch, rows, training)
+        else:
+            loss, reports = self._policy_gradient(batch, rows, training)
+        if training:
+            loss.backward()
+        return reports
 
     def _divergence(
         self, batch: DivergenceBatch, rows: list[int], training: bool
@@ -356,33 +300,6 @@ class TorchPolicy:
             hidden_BLD = self._network.hidden(batch.ids_BL, training=training)
         return batch, hidden_BLD.flatten(0, 1)[batch.predictors_N]
 
-    @contextlib.contextmanager
-    def _acting_with(self, weights: TeacherWeights) -> Iterator[None]:
-        adapter = self._adapter
-        if adapter is None or weights == "live":
-            yield
-        elif weights == "ema":
-            ema = self._optimizer.ema if self._optimizer is not None else None
-            if ema is None:
-                raise TrainingError(
-                    "there is no moving average of the weights", "set teacher.weights to ema"
-                )
-            with adapter.swapped(ema):
-                yield
-        elif adapter.start is None:
-            with adapter.off():
-                yield
-        else:
-            with adapter.swapped(adapter.start):
-                yield
-
-    def _micro_batches(self, sides: Sequence[Sequence[Pair]]) -> Iterator[list[int]]:
-        """Indices of items with a completion, by the longer of their sequences."""
-        filled = [index for index, pairs in enumerate(sides) if pairs[0][1]]
-        lengths = [max(len(p) + len(c) for p, c in sides[index]) for index in filled]
-        for group in micro_batches(lengths, self.config.train.micro_batch_tokens):
-            yield [filled[index] for index in group]
-
     def _per_token(self, weights: Sequence[float], counts: Sequence[int]) -> Tensor:
         return torch.tensor(
             np.repeat(np.asarray(weights, np.float32), counts), device=self._network.device
@@ -397,16 +314,6 @@ class TorchPolicy:
         return device_memory.explained(
             TrainingError, "memory ran out in a training or scoring pass", _TRAIN_HINT
         )
-
-    def _require_optimizer(self) -> AdapterOptimizer:
-        if self._optimizer is None:
-            raise ModelError("this policy was loaded for inference", "load it as trainable")
-        return self._optimizer
-
-    def _require_adapter(self) -> Adapter:
-        if self._adapter is None:
-            raise ModelError("this policy has no adapter", "load one, or load it as trainable")
-        return self._adapter
 
 
 def load_policy(config: Config, device: torch.device, trainable: bool) -> TorchPolicy:
@@ -426,10 +333,3 @@ def _split(values_N: Tensor, counts: Sequence[int]) -> list[np.ndarray]:
     """Float32 arrays on the CPU, one a sequence."""
     flat_N = values_N.detach().float().cpu().numpy()
     return np.split(flat_N, np.cumsum(counts)[:-1])
-
-
-def _count(number: int) -> str:
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return str(number)
