@@ -12,38 +12,21 @@ batch at once, and as soon as a quarter of it is free, waiting prompts are read 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from backends.interface import FinishReason, Rollout, RolloutRequest, Sampling, uniforms
+from backends.interface import Rollout, RolloutRequest, Sampling
 from backends.mlx.network import Network
 from backends.mlx.sampler import draw
-from backends.sequences import require_prompt
-from opsd_cli.errors import ModelError, TrainingError
+from backends.rollout_rows import Row, begin
+from opsd_cli.errors import ModelError
 
 _JOIN_AT = 0.25
 """Share of free rows at which waiting prompts are read."""
 _PREFILL = 512
 """Prompt positions read at once."""
-
-
-@dataclass
-class _Row:
-    """A rollout on its way; `room` is the most tokens it may have."""
-
-    request: RolloutRequest
-    room: int
-    uniform_N: np.ndarray
-    ids: list[int] = field(default_factory=list)
-    log_probs: list[float] = field(default_factory=list)
-
-    def rollout(self, reason: FinishReason) -> Rollout:
-        return Rollout(
-            self.request, tuple(self.ids), np.asarray(self.log_probs, np.float32), reason
-        )
 
 
 def generate(
@@ -62,17 +45,8 @@ def generate(
         ModelError: a prompt has no tokens.
         TrainingError: the model's logits are not numbers.
     """
-    waiting: list[_Row] = []
-    for request in sorted(requests, key=lambda r: (-len(r.prompt_ids), r.prompt_ids)):
-        require_prompt(request.prompt_ids)
-        room = sampling.max_new_tokens
-        if network.context_limit is not None:
-            room = min(room, network.context_limit - len(request.prompt_ids))
-        row = _Row(request, room, uniforms(request.seed, max(0, room)))
-        if room > 0:
-            waiting.append(row)
-        else:
-            yield row.rollout("length")
+    waiting, full = begin(requests, sampling, network.context_limit)
+    yield from full
     batch = _Batch(network, sampling, stop_ids)
     while waiting or batch.rows:
         free = batch_size - len(batch.rows)
@@ -93,7 +67,7 @@ def require_batches(network: Network) -> None:
     alone: list[mx.array] = []
     for group, logits in ((prompts, together), (prompts[:1], alone), (prompts[1:], alone)):
         batch = _Batch(network, Sampling(), frozenset())
-        batch.admit([_Row(RolloutRequest("", 0, p, 0), 1, np.zeros(1)) for p in group])
+        batch.admit([Row(RolloutRequest("", 0, p, 0), 1) for p in group])
         hidden_B1D = network.hidden(batch.last_B[:, None], batch.cache)
         logits.append(network.head.logits(hidden_B1D[:, -1]).astype(mx.float32))
     apart_BV, beside_BV = mx.concatenate(alone), together[0]
@@ -111,11 +85,11 @@ class _Batch:
         self.network = network
         self.sampling = sampling
         self.stop_ids = stop_ids
-        self.rows: list[_Row] = []
+        self.rows: list[Row] = []
         self.cache: list[Any] = []
         self.last_B = mx.array([], mx.int32)
 
-    def admit(self, rows: list[_Row]) -> None:
+    def admit(self, rows: list[Row]) -> None:
         """Read the rows' prompts, all but the last token, and add the rows."""
         prompts: dict[tuple[int, ...], int] = {}
         of_row = [prompts.setdefault(row.request.prompt_ids, len(prompts)) for row in rows]
@@ -164,20 +138,11 @@ class _Batch:
         finished: list[Rollout] = []
         kept: list[int] = []
         for index, row in enumerate(self.rows):
-            token, log_prob = int(tokens_B[index]), float(log_probs_B[index])
-            if log_prob != log_prob:
-                raise TrainingError(
-                    f"the model's logits are not numbers (problem {row.request.problem_id})",
-                    "the weights hold NaN or overflow in this dtype; try train.dtype float32",
-                )
-            row.ids.append(token)
-            row.log_probs.append(log_prob)
-            if token in self.stop_ids:
-                finished.append(row.rollout("stop"))
-            elif len(row.ids) == row.room:
-                finished.append(row.rollout("length"))
-            else:
+            rollout = row.take(int(tokens_B[index]), float(log_probs_B[index]), self.stop_ids)
+            if rollout is None:
                 kept.append(index)
+            else:
+                finished.append(rollout)
         self._keep(kept, tokens_B)
         yield from finished
 

@@ -13,18 +13,16 @@ once in a batch (several samples of one question) are read once, and the cache's
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from backends.interface import FinishReason, Rollout, RolloutRequest, Sampling, uniforms
+from backends.interface import Rollout, RolloutRequest, Sampling, uniforms
 from backends.pytorch.batching import pad_left
 from backends.pytorch.network import Network
 from backends.pytorch.sampler import draw
-from backends.sequences import require_prompt
-from opsd_cli.errors import TrainingError
+from backends.rollout_rows import Row, begin
 
 _COMPACT_AT = 0.25
 """Share of finished rows at which the batch is copied without them."""
@@ -46,34 +44,10 @@ def generate(
         ModelError: a prompt has no tokens.
         TrainingError: the model's logits are not numbers.
     """
-    waiting: list[_Row] = []
-    for request in sorted(requests, key=lambda request: -len(request.prompt_ids)):
-        require_prompt(request.prompt_ids)
-        room = sampling.max_new_tokens
-        if network.context_limit is not None:
-            room = min(room, network.context_limit - len(request.prompt_ids))
-        row = _Row(request, room)
-        if room > 0:
-            waiting.append(row)
-        else:
-            yield row.rollout("length")
+    waiting, full = begin(requests, sampling, network.context_limit)
+    yield from full
     for start in range(0, len(waiting), batch_size):
         yield from _Batch(network, waiting[start : start + batch_size], sampling, stop_ids).run()
-
-
-@dataclass
-class _Row:
-    """A rollout on its way; `room` is the most tokens it may have."""
-
-    request: RolloutRequest
-    room: int
-    ids: list[int] = field(default_factory=list)
-    log_probs: list[float] = field(default_factory=list)
-
-    def rollout(self, reason: FinishReason) -> Rollout:
-        return Rollout(
-            self.request, tuple(self.ids), np.asarray(self.log_probs, np.float32), reason
-        )
 
 
 class _Batch:
@@ -84,13 +58,13 @@ class _Batch:
     """
 
     def __init__(
-        self, network: Network, rows: list[_Row], sampling: Sampling, stop_ids: frozenset[int]
+        self, network: Network, rows: list[Row], sampling: Sampling, stop_ids: frozenset[int]
     ) -> None:
         self.network = network
         self.sampling = sampling
         self.stop_ids = stop_ids
         #: One entry a row of the tensors; None once that rollout was handed over.
-        self.rows: list[_Row | None] = list(rows)
+        self.rows: list[Row | None] = list(rows)
         self.cache = network.new_cache()
         self._read_prompts(rows)
 
@@ -108,7 +82,7 @@ class _Batch:
             step += 1
 
     @torch.inference_mode()
-    def _read_prompts(self, rows: list[_Row]) -> None:
+    def _read_prompts(self, rows: list[Row]) -> None:
         prompts: dict[tuple[int, ...], int] = {}
         of_row = [prompts.setdefault(row.request.prompt_ids, len(prompts)) for row in rows]
         device = self.network.device
@@ -140,16 +114,10 @@ class _Batch:
         for index, row in enumerate(self.rows):
             if row is None:
                 continue
-            if log_probs[index] != log_probs[index]:
-                raise TrainingError(
-                    f"the model's logits are not numbers (problem {row.request.problem_id})",
-                    "the weights hold NaN or overflow in this dtype; try train.dtype float32",
-                )
-            row.ids.append(tokens[index])
-            row.log_probs.append(log_probs[index])
-            if tokens[index] in self.stop_ids or len(row.ids) == row.room:
+            rollout = row.take(tokens[index], log_probs[index], self.stop_ids)
+            if rollout is not None:
                 self.rows[index] = None
-                yield row.rollout("stop" if tokens[index] in self.stop_ids else "length")
+                yield rollout
 
     @torch.inference_mode()
     def _compact(self, tokens_B: Tensor) -> Tensor:
