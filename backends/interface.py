@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -81,17 +82,22 @@ class Rollout:
 
 @dataclass(frozen=True)
 class DivergenceItem:
-    """A completion scored under two prompts. `weight` multiplies each of its tokens in the loss."""
+    """A completion scored under two prompts.
+
+    `weight` multiplies each of its tokens in the loss; `token_weights`, one a token, multiply them
+    further (importance weights), and are empty where all are 1.
+    """
 
     student_prompt: tuple[int, ...]
     teacher_prompt: tuple[int, ...]
     completion: tuple[int, ...]
     weight: float = 1.0
+    token_weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class DivergenceBatch:
-    """loss = sum over items of weight * sum over tokens of D(teacher, student).
+    """loss = sum over items of weight * sum over tokens of token_weight * D(teacher, student).
 
     `again` says that this very batch will be learnt from more than once. Where the teacher's
     weights are the initial ones, a backend then reads its sequences the first time alone and keeps
@@ -146,7 +152,7 @@ LossBatch = DivergenceBatch | PolicyGradientBatch
 class TokenReport:
     """What a loss batch found at each token of one item, float32 [N] each.
 
-    `value` is the divergence (or the policy gradient's surrogate and penalty), before `weight`.
+    `value` is the divergence (or the policy gradient's surrogate and penalty), before any weight.
     `clipped` is 1 where a clip took hold. A policy-gradient batch has no `teacher_entropy`, and
     without old log-probabilities no `clipped`: both are then empty.
     """
@@ -198,6 +204,16 @@ class Capability:
 def machine_memory() -> int:
     """Bytes of this machine's own memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+class DrawsAhead(Protocol):
+    """A policy whose engine can draw while the weights are learnt."""
+
+    def draw_ahead(
+        self, requests: Sequence[RolloutRequest], sampling: Sampling
+    ) -> Future[list[Rollout]]:
+        """Draw as the student with the weights as they are now, beside whatever comes next; what
+        is drawn otherwise waits until this is done."""
 
 
 class Policy(Protocol):

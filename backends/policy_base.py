@@ -16,8 +16,10 @@ import numpy as np
 from backends.interface import (
     BatchReport,
     DivergenceBatch,
+    DivergenceItem,
     LossBatch,
     Memory,
+    PolicyGradientItem,
     TeacherWeights,
     TokenReport,
 )
@@ -116,11 +118,10 @@ class PolicyBase:
                     read[side] += len(prompt) + len(completion)
         if self._teacher_kept.spared:
             read[1] = 0
-        weights = [item.weight for item in batch.items]
-        total = sum(
-            weight * float(report.value.sum(dtype=np.float64))
-            for weight, report in zip(weights, reports, strict=True)
-        )
+        total = 0.0
+        items: Sequence[DivergenceItem | PolicyGradientItem] = batch.items
+        for item, report in zip(items, reports, strict=True):
+            total += float(weights_in_loss([item]) @ report.value)
         return BatchReport(total, tuple(reports), read[0] if training else 0, read[1])
 
     @contextlib.contextmanager
@@ -160,6 +161,15 @@ class PolicyBase:
         if self._adapter is None:
             raise ModelError("this policy has no adapter", "load one, or load it as trainable")
         return self._adapter
+
+
+def weights_in_loss(items: Sequence[DivergenceItem | PolicyGradientItem]) -> np.ndarray:
+    """What each token of these items is multiplied by in the loss, one after another, float64."""
+    weights = []
+    for item in items:
+        own = item.token_weights if isinstance(item, DivergenceItem) else ()
+        weights.append(item.weight * np.asarray(own or np.ones(len(item.completion))))
+    return np.concatenate(weights)
 
 
 def counted(number: int) -> str:

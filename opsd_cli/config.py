@@ -150,6 +150,11 @@ class SamplingSection(Section):
     max_new_tokens: PositiveInt = 1024
     """Longest completion."""
 
+    @property
+    def unfiltered(self) -> bool:
+        """Whether tokens are drawn from the model's whole distribution."""
+        return self.temperature > 0 and self.top_p == 1 and self.top_k == 0 and self.min_p == 0
+
 
 class Vllm(Section):
     url: str | None = None
@@ -180,6 +185,12 @@ class Rollouts(Section):
     """Completions a question; by default 1 for opsd, 8 for grpo and hybrid."""
     batch_size: PositiveInt = 64
     """Sequences decoded at once; with vLLM, requests under way at once."""
+    overlap: bool = False
+    """With vLLM: draw the next step's rollouts while this one is learnt. They then come from
+    weights one step old, which is counted (`staleness`)."""
+    importance_cap: float | None = Field(None, ge=1)
+    """With vLLM: weigh each token by the trainer's probability over the sampler's, at most this
+    (truncated importance sampling). Needs unfiltered sampling; costs a pass over the rollouts."""
     vllm: Vllm = Vllm()
     """The vLLM server."""
 
@@ -351,6 +362,29 @@ class Config(Section):
     """How accuracy is measured."""
     grading: Grading = Grading()
     """How answers are compared."""
+
+    @model_validator(mode="after")
+    def _rollouts_fit(self) -> Config:
+        rollouts, drawn = self.rollouts, self.sampling
+        if rollouts.engine == "builtin":
+            for name in ("overlap", "importance_cap"):
+                if getattr(rollouts, name):
+                    raise ValueError(
+                        f"rollouts.{name} is for another engine: the built-in one draws with the "
+                        "very weights that learn (rollouts.engine=vllm)"
+                    )
+        if rollouts.overlap and rollouts.vllm.sleep:
+            raise ValueError(
+                "rollouts.overlap and rollouts.vllm.sleep exclude each other: a server that "
+                "sleeps while the trainer learns cannot draw then"
+            )
+        if rollouts.importance_cap and not drawn.unfiltered:
+            raise ValueError(
+                "rollouts.importance_cap needs unfiltered sampling (sampling.top_p=1, "
+                "sampling.top_k=0, sampling.min_p=0, a temperature above 0): a filter's "
+                "probabilities are of what it left over, and not the trainer's"
+            )
+        return self
 
     @property
     def thinks(self) -> bool:

@@ -18,23 +18,22 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backends.interface import BatchReport, LossBatch, Policy, RolloutRequest, Sampling
+from backends.interface import BatchReport, LossBatch, Policy
 from opsd_cli import methods, runs
 from opsd_cli.analysis import analyse
-from opsd_cli.config import Config, Optimizer
+from opsd_cli.config import Optimizer
 from opsd_cli.context import Contexts
+from opsd_cli.drawing import Drawer, cost_of
 from opsd_cli.errors import ConfigError, Interrupted, PreflightFailed, TrainingError
 from opsd_cli.evaluation import Evaluation, evaluate, evaluation_sampling, evaluation_view
 from opsd_cli.events import EvaluationRow, Listener, StepRow
 from opsd_cli.grading import Grader
 from opsd_cli.ledger import Ledger
-from opsd_cli.methods import GradedRollout, groups_of
 from opsd_cli.monitors import divergence_of_completions, loss_monitors, rollout_monitors
 from opsd_cli.problems import Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
@@ -44,8 +43,6 @@ from opsd_cli.statistics import Estimate
 
 #: What is measured before the first step: the prompts of training, not those of evaluation.
 PREFLIGHT = "preflight"
-#: Rollouts of a step on which the sampler is compared with the trainer.
-GAP_ROLLOUTS = 8
 
 
 @dataclass(frozen=True)
@@ -84,6 +81,7 @@ class _State:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     training_cpu_seconds: float = 0.0
+    ahead: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -120,11 +118,6 @@ def questions_of_step(
         yield problems[orders[epoch][place]]
 
 
-def training_sampling(config: Config) -> Sampling:
-    """How training rollouts are drawn."""
-    return Sampling(**config.sampling.model_dump())
-
-
 class Trainer:
     """One run, from preflight to result. Use `train`."""
 
@@ -145,6 +138,9 @@ class Trainer:
             for prompt in {splits.validation.prompt, splits.test.prompt}
         }
         self.method = methods.get(run.config)
+        self.drawer = Drawer(
+            run.config, policy, self.method, self.contexts, splits.train.problems, grader, listener
+        )
         self.state = _State()
         self._clock = time.perf_counter()
         self._cpu_clock = time.process_time()
@@ -256,60 +252,6 @@ class Trainer:
         train, seed = self.splits.train.problems, self.config.seed
         return list(questions_of_step(train, step, self.config.train.questions_per_step, seed))
 
-    def draw(self, questions: Sequence[Problem], step: int, attempt: int) -> list[GradedRollout]:
-        """Completions of each question, graded, in the order of the questions."""
-        requests = [
-            RolloutRequest(
-                problem_id=problem.id,
-                sample_index=index,
-                prompt_ids=self.contexts.student(problem).ids,
-                seed=derive_seed(self.config.seed, "rollout", step, problem.id, index, attempt),
-            )
-            for problem in questions
-            for index in range(self.method.rollouts_per_question())
-        ]
-        self.listener.phase("rollouts", len(requests))
-        drawn = {}
-        for rollout in self.policy.generate(requests, training_sampling(self.config)):
-            drawn[rollout.request.problem_id, rollout.request.sample_index] = rollout
-            self.listener.advance()
-        ordered = [drawn[request.problem_id, request.sample_index] for request in requests]
-        by_id = {problem.id: problem for problem in questions}
-        texts = [self.contexts.tokenizer.decode(rollout.completion_ids) for rollout in ordered]
-        golds = [by_id[rollout.request.problem_id].answer or "" for rollout in ordered]
-        grades = self.grader.grade_many(list(zip(golds, texts, strict=True)))
-        return [
-            GradedRollout(rollout, by_id[rollout.request.problem_id], text, grade.correct)
-            for rollout, text, grade in zip(ordered, texts, grades, strict=True)
-        ]
-
-    def rollouts(
-        self, questions: Sequence[Problem], step: int
-    ) -> tuple[list[GradedRollout], list[GradedRollout]]:
-        """This step's rollouts, grouped by question: those to learn from, and those replaced.
-
-        Where the method asks for it, questions whose rollouts teach nothing give way to others,
-        drawn at random for this step and round alone, so that a resumed run draws the same.
-        """
-        kept = groups_of(self.draw(questions, step, 0))
-        replaced: list[GradedRollout] = []
-        met = {problem.id for problem in questions}
-        for attempt in range(1, self.method.resampling_rounds() + 1):
-            dull = [place for place, group in enumerate(kept) if not self.method.teaches(group)]
-            seed = derive_seed(self.config.seed, "resample", step, attempt)
-            order = np.random.Generator(np.random.Philox(seed)).permutation(
-                len(self.splits.train.problems)
-            )
-            candidates = (self.splits.train.problems[place] for place in order)
-            fresh = list(islice((p for p in candidates if p.id not in met), len(dull)))
-            if not fresh:
-                break
-            met.update(problem.id for problem in fresh)
-            for place, group in zip(dull, groups_of(self.draw(fresh, step, attempt)), strict=False):
-                replaced += kept[place]
-                kept[place] = group
-        return [graded for group in kept for graded in group], replaced
-
     def update(self, step: int, batches: Sequence[LossBatch]) -> tuple[list[BatchReport], float]:
         """An optimiser step for each batch; returns their reports and the greatest gradient norm.
 
@@ -331,41 +273,26 @@ class Trainer:
             self.listener.advance()
         return reports, norm
 
-    def sampler_gap(self, graded: Sequence[GradedRollout]) -> dict[str, float]:
-        """How far the sampler's log-probabilities are from the trainer's, on a few rollouts.
-
-        Only another engine can differ, and only unfiltered sampling can be compared: a filter's
-        log-probabilities are of what it left over.
-        """
-        drawn = self.config.sampling
-        filtered = drawn.top_p < 1 or drawn.top_k > 0 or drawn.min_p > 0 or drawn.temperature == 0
-        if self.config.rollouts.engine == "builtin" or filtered or not graded:
-            return {}
-        some = [g.rollout for g in graded[:GAP_ROLLOUTS]]
-        pairs = [(rollout.request.prompt_ids, rollout.completion_ids) for rollout in some]
-        scores = self.policy.score(pairs, temperature=drawn.temperature)
-        gaps = np.concatenate(
-            [np.abs(score - r.log_probs) for score, r in zip(scores, some, strict=True)]
-        )
-        return {"sampler_gap": float(gaps.mean()), "sampler_gap_max": float(gaps.max())}
-
     def learn(self, step: int) -> None:
         """One step: rollouts, gradient, update, accounts."""
         started, cpu_started = time.perf_counter(), time.process_time()
         questions = self.questions(step)
-        graded, replaced = self.rollouts(questions, step)
-        everything = graded + replaced
+        found = self.drawer.step(questions, step)
+        graded, everything = found.graded, found.graded + found.replaced
         drawn = time.perf_counter()
-        gap = self.sampler_gap(graded)
+        if self.config.rollouts.overlap and step < self.config.train.steps:
+            self.drawer.ahead(self.questions(step + 1), step + 1)
         lesson = self.method.lesson(questions, graded, self.contexts, self.policy)
         reports, norm = self.update(step, lesson.batches)
-        generated = sum(len(g.rollout.completion_ids) for g in everything)
-        self.state.ledger += lesson.spent + Ledger(
-            generated=generated,
-            teacher_scored=sum(report.teacher_tokens for report in reports),
-            prompt=sum(len(g.rollout.request.prompt_ids) for g in everything),
-            trained=sum(report.trained_tokens for report in reports),
-            rollouts=len(everything),
+        cost = cost_of([g.rollout for g in everything])
+        self.state.ledger += (
+            lesson.spent
+            + found.spent
+            + cost
+            + Ledger(
+                teacher_scored=sum(report.teacher_tokens for report in reports),
+                trained=sum(report.trained_tokens for report in reports),
+            )
         )
         monitors: dict[str, Any] = {**lesson.measures}
         if graded:
@@ -378,7 +305,7 @@ class Trainer:
             lesson.batches, reports, self.contexts.tokenizer, self.policy.stop_ids
         )
         monitors["references_shortened"] = self.contexts.shortened
-        monitors |= gap
+        monitors |= found.measures
         self.state.step = step
         self.state.training_cpu_seconds += time.process_time() - cpu_started
         self._tick()
@@ -393,7 +320,7 @@ class Trainer:
             ledger=self.state.ledger,
             seconds=self.state.seconds,
             cpu_seconds=self.state.cpu_seconds,
-            tokens_per_second=generated / (drawn - started) if everything else None,
+            tokens_per_second=cost.generated / (drawn - started) if everything else None,
             memory_peak=self.policy.memory().peak,
         )
         flat = asdict(row)
@@ -421,6 +348,7 @@ class Trainer:
 
     def checkpoint(self) -> None:
         """Put the run on disk as it stands."""
+        self.state.ahead = self.drawer.state()
         self._tick()
         path = self.run.write_checkpoint(self.state.step, self.policy.save, self.state.as_dict())
         self.run.mark_best(self.state.best_step)
@@ -433,6 +361,8 @@ class Trainer:
         if latest is not None:
             self.policy.restore(latest)
             self.state = _State.from_dict(self.run.state())
+            if self.state.ahead is not None:
+                self.drawer.restore(self.state.ahead, self.questions(self.state.ahead["step"]))
             self.run.mark_best(self.state.best_step)
             self.listener.note(f"resumed at step {self.state.step}")
             return
@@ -468,6 +398,7 @@ class Trainer:
     def finish(self, why: str) -> TrainResult:
         """Measure the test split at the end and at the best checkpoint, and write the result."""
         state = self.state
+        state.ledger += self.drawer.discarded()
         accuracy = {"base": self._test("base", 0)}
         accuracy["final"] = self._test("final", state.step)
         best = self.run.checkpoint_path(state.best_step)

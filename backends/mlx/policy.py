@@ -34,7 +34,7 @@ from backends.mlx.adapter import Weights, adapter_from_folder, fresh_adapter
 from backends.mlx.generation import generate
 from backends.mlx.loading import Loaded, load, save_merged
 from backends.mlx.optimizer import AdapterOptimizer
-from backends.policy_base import PolicyBase, counted
+from backends.policy_base import PolicyBase, counted, weights_in_loss
 from backends.sequences import Pair, require_prompt
 from opsd_cli.config import Config
 from opsd_cli.errors import ModelError
@@ -200,7 +200,7 @@ class MlxPolicy(PolicyBase):
             return hidden_ND
 
         teacher_ND = self._teacher_kept.get(rows, read_teacher)
-        weights_N = np.repeat(np.array([item.weight for item in items], np.float32), counts)
+        weights_N = weights_in_loss(items).astype(np.float32)
         columns: list[np.ndarray] = []
 
         def slopes(student_ND: mx.array) -> mx.array | None:
@@ -229,7 +229,7 @@ class MlxPolicy(PolicyBase):
         counts = [len(item.completion) for item in items]
         pairs = [(item.prompt, item.completion) for item in items]
         targets_N = mx.array([token for item in items for token in item.completion])
-        weights_N = np.repeat(np.array([item.weight for item in items], np.float32), counts)
+        weights_N = weights_in_loss(items).astype(np.float32)
         columns: list[np.ndarray] = []
 
         def slopes(hidden_ND: mx.array) -> mx.array | None:

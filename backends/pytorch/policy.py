@@ -22,6 +22,7 @@ from torch import Tensor
 from backends.interface import (
     BatchReport,
     DivergenceBatch,
+    DivergenceItem,
     LossBatch,
     PolicyGradientBatch,
     PolicyGradientItem,
@@ -32,7 +33,7 @@ from backends.interface import (
     TokenReport,
 )
 from backends.model_files import quiet
-from backends.policy_base import PolicyBase, counted
+from backends.policy_base import PolicyBase, counted, weights_in_loss
 from backends.pytorch import device_memory
 from backends.pytorch.adapter import (
     adapter_from_folder,
@@ -237,7 +238,7 @@ class TorchPolicy(PolicyBase):
         student, student_ND = self._read(
             [(item.student_prompt, item.completion) for item in items], "live", training
         )
-        weights_N = self._per_token([item.weight for item in items], student.counts)
+        weights_N = self._weights(items)
         found = chunked_divergence(
             student_ND, teacher_ND, weights_N=weights_N, spec=batch.spec, **self._network.head
         )
@@ -276,7 +277,7 @@ class TorchPolicy(PolicyBase):
         if batch.kl:
             gap_N = self._per_item(items, "initial_log_probs") - log_p_N
             value_N = value_N + batch.kl * (gap_N.exp() - gap_N - 1)
-        weights_N = self._per_token([item.weight for item in items], read.counts)
+        weights_N = self._weights(items)
         empty = np.zeros(0, np.float32)
         columns = (
             [empty] * len(items) if tensor is None else _split(tensor, read.counts)
@@ -301,10 +302,10 @@ class TorchPolicy(PolicyBase):
             hidden_BLD = self._network.hidden(batch.ids_BL, training=training)
         return batch, hidden_BLD.flatten(0, 1)[batch.predictors_N]
 
-    def _per_token(self, weights: Sequence[float], counts: Sequence[int]) -> Tensor:
-        return torch.tensor(
-            np.repeat(np.asarray(weights, np.float32), counts), device=self._network.device
-        )
+    def _weights(self, items: Sequence[DivergenceItem | PolicyGradientItem]) -> Tensor:
+        """What each token is multiplied by in the loss, flattened."""
+        weights_N = weights_in_loss(items).astype(np.float32)
+        return torch.from_numpy(weights_N).to(self._network.device)
 
     def _per_item(self, items: Sequence[PolicyGradientItem], name: str) -> Tensor:
         """One number a token of every item, flattened."""

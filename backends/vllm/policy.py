@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +52,7 @@ class VllmPolicy:
         self._loaded: str | None = None
         self._asleep = False
         self._restarts = 0
+        self._ahead: Future[list[Rollout]] | None = None
         # Whether the base alone is what the student is until its first step.
         self._has_adapter = config.adapter is not None
         url = config.rollouts.vllm.url
@@ -121,20 +123,42 @@ class VllmPolicy:
     ) -> Iterator[Rollout]:
         """As `Policy.generate`. A teacher of weights that no adapter file holds (a moving average,
         or an adapter that the run started from) is drawn by the backend's own engine."""
-        if role == "teacher":
-            if teacher == "ema" or (teacher == "initial" and self._config.adapter is not None):
-                yield from self._inner.generate(requests, sampling, role, teacher)
-                return
-            live = teacher == "live"
-        else:
-            live = True
+        if self._ahead is not None:
+            wait([self._ahead])
+        live = role == "student" or teacher == "live"
+        if not live and (teacher == "ema" or self._config.adapter is not None):
+            yield from self._inner.generate(requests, sampling, role, teacher)
+            return
+        yield from self._drawing(requests, sampling, self._newest() if live else self._base)
+
+    def draw_ahead(
+        self, requests: Sequence[RolloutRequest], sampling: Sampling
+    ) -> Future[list[Rollout]]:
+        """As `DrawsAhead.draw_ahead`: the adapter is written now, and drawn with in a thread."""
+        model = self._newest()
+        drawing: Future[list[Rollout]] = Future()
+
+        def work() -> None:
+            try:
+                drawing.set_result(list(self._drawing(requests, sampling, model)))
+            except BaseException as error:
+                drawing.set_exception(error)
+
+        threading.Thread(target=work, name="rollouts ahead", daemon=True).start()
+        self._ahead = drawing
+        return drawing
+
+    def _drawing(
+        self, requests: Sequence[RolloutRequest], sampling: Sampling, model: str
+    ) -> Iterator[Rollout]:
+        """Rollouts by one model of the server, whatever happens to the server meanwhile."""
         rows, full = begin(requests, sampling, self._inner.context_limit)
         yield from full
         waiting = [row.request for row in rows]
         rooms = {id(row.request): row.room for row in rows}
         while waiting:
             try:
-                for rollout in self._draw(waiting, rooms, sampling, live):
+                for rollout in self._draw(waiting, rooms, sampling, model):
                     waiting.remove(rollout.request)
                     yield rollout
             except ServerGone as error:
@@ -145,12 +169,13 @@ class VllmPolicy:
         requests: Sequence[RolloutRequest],
         rooms: dict[int, int],
         sampling: Sampling,
-        live: bool,
+        model: str,
     ) -> Iterator[Rollout]:
         if self._asleep:
             self._client.wake()
             self._asleep = False
-        model = self._current() if live and self._has_adapter else self._base
+        if model != self._base:
+            self._offer(model)
         pool = ThreadPoolExecutor(min(len(requests), self._config.rollouts.batch_size))
         try:
             jobs = [
@@ -177,17 +202,23 @@ class VllmPolicy:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _current(self) -> str:
-        """The name of the newest weights, loaded into the server if they are not yet."""
+    def _newest(self) -> str:
+        """The name of the weights as they are, in a folder where they are not the base's."""
+        if not self._has_adapter:
+            return self._base
         name = f"{self._prefix}-v{self._version:06d}"
-        if self._loaded == name:
-            return name
         folder = self._folder / name
         if not folder.exists():
             folder.mkdir(parents=True)
             self._inner.save_adapter(folder)
+        return name
+
+    def _offer(self, name: str) -> None:
+        """Load an adapter into the server if it is not there, and drop the one before it."""
+        if self._loaded == name:
+            return
         try:
-            self._client.load_adapter(name, str(folder))
+            self._client.load_adapter(name, str(self._folder / name))
         except Refused as error:
             # After a lost answer it may be there: the name is of these weights and no others.
             if "already" not in str(error):
@@ -201,7 +232,6 @@ class VllmPolicy:
         if before is not None:
             self._forget(before)
             shutil.rmtree(self._folder / before, ignore_errors=True)
-        return name
 
     def _forget(self, name: str) -> None:
         with contextlib.suppress(Refused, ServerGone):  # it is gone, which was the wish

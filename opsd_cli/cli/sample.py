@@ -160,7 +160,7 @@ def _draw(
     out: Output,
 ) -> list[Rollout]:
     from backends.interface import RolloutRequest
-    from opsd_cli.training import training_sampling
+    from opsd_cli.drawing import training_sampling
 
     prompt = contexts.teacher if what.privileged else contexts.student
     requests = [

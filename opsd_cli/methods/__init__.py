@@ -20,12 +20,23 @@ from opsd_cli.problems import Problem
 
 @dataclass(frozen=True)
 class GradedRollout:
-    """A training rollout with its problem, its text and whether it was right."""
+    """A training rollout with its problem, its text and whether it was right.
+
+    `importance`, where it is not empty, weighs each token for its having been drawn by another
+    engine or by older weights.
+    """
 
     rollout: Rollout
     problem: Problem
     text: str
     correct: bool
+    importance: tuple[float, ...] = ()
+
+    def weighed(self, advantages: Sequence[float]) -> tuple[float, ...]:
+        """One number a token, times its importance."""
+        if not self.importance:
+            return tuple(advantages)
+        return tuple(a * w for a, w in zip(advantages, self.importance, strict=True))
 
 
 @dataclass(frozen=True)

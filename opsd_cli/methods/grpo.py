@@ -114,7 +114,7 @@ def policy_gradient_lesson(
             PolicyGradientItem(
                 prompt=pairs[place][0],
                 completion=pairs[place][1],
-                advantages=tuple(token_advantages[row]),
+                advantages=rollouts[row].weighed(token_advantages[row]),
                 weight=weights[row],
                 old_log_probs=() if old is None else tuple(old[place].tolist()),
                 initial_log_probs=() if initial is None else tuple(initial[place].tolist()),

@@ -72,27 +72,35 @@ class Opsd:
                 teacher_prompt=contexts.teacher(graded.problem).ids,
                 completion=graded.rollout.completion_ids,
                 weight=weight,
+                token_weights=graded.importance,
             )
             for graded, weight in zip(rollouts, weights, strict=True)
         )
         if self._config.divergence.vocabulary == "sampled":
-            return self._sampled(items, policy, studied)
+            return self._sampled(items, rollouts, policy, studied)
         passes = self._config.train.passes
         batch = DivergenceBatch(items, self._spec, self._config.teacher.weights, again=passes > 1)
         return Lesson((batch,) * passes, studied)
 
-    def _sampled(self, items: Sequence[DivergenceItem], policy: Policy, studied: Ledger) -> Lesson:
+    def _sampled(
+        self,
+        items: Sequence[DivergenceItem],
+        rollouts: Sequence[GradedRollout],
+        policy: Policy,
+        studied: Ledger,
+    ) -> Lesson:
         temperature = self._spec.temperature
         teacher, student, spent = teacher_and_student_scores(
             items, policy, self._config, temperature
         )
+        gaps = [t - s for t, s in zip(teacher, student, strict=True)]
         learnt = tuple(
             PolicyGradientItem(
-                item.student_prompt, item.completion, tuple((t - s).tolist()), item.weight
+                item.student_prompt, item.completion, graded.weighed(gap_N.tolist()), item.weight
             )
-            for item, t, s in zip(items, teacher, student, strict=True)
+            for item, graded, gap_N in zip(items, rollouts, gaps, strict=True)
         )
-        gap = sum(i.weight * sum(i.advantages) for i in learnt)
+        gap = sum(i.weight * float(gap_N.sum()) for i, gap_N in zip(items, gaps, strict=True))
         return Lesson(
             (PolicyGradientBatch(learnt, temperature),),
             spent + studied,

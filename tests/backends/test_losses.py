@@ -118,6 +118,32 @@ def test_any_ragged_batch_equals_the_dense_one(
         oracle.assert_close(found, student.gradient(loss))
 
 
+def test_tokens_have_weights_of_their_own(
+    load: Load, model_folder, adapter_folder, tmp_path: Path
+) -> None:
+    folder = adapter_folder()
+    policy = load(train={"micro_batch_tokens": 30})
+    policy.load_adapter(folder)
+    student = oracle.Dense(model_folder("qwen3"), folder)
+    random = np.random.default_rng(3)
+    items = [
+        replace(item, token_weights=tuple(random.uniform(0, 2, len(item.completion)).tolist()))
+        for item in ITEMS[:-1]
+    ]
+    items.append(ITEMS[-1])  # and one without
+    batch = DivergenceBatch(tuple(items), DivergenceSpec("forward_kl"), "initial")
+    values, _ = dense_loss(batch, student, oracle.dense(model_folder("qwen3")))
+    loss = sum(
+        item.weight * (v * torch.tensor(item.token_weights or [1.0] * len(v))).sum()
+        for item, v in zip(items, values, strict=True)
+    )
+    report = policy.accumulate(batch)
+    assert report.loss == pytest.approx(float(loss.detach()), rel=1e-4)
+    for tokens, wanted in zip(report.tokens, values, strict=True):
+        np.testing.assert_allclose(tokens.value, wanted.detach(), rtol=1e-3, atol=1e-5)
+    oracle.assert_close(oracle.gradient(policy, tmp_path / "step"), student.gradient(loss))
+
+
 def test_top_k_with_tail_reaches_the_loss(load: Load, model_folder, adapter_folder) -> None:
     folder = adapter_folder()
     policy = load()

@@ -1,0 +1,263 @@
+"""A step's rollouts: asked for, graded, and compared with the weights that will learn from them.
+
+An engine of its own may differ from the trainer, in how it rounds and, where rollouts of the next
+step are drawn while this one is learnt, in that its weights are one step old. Both are the same
+thing to the numbers: a token was drawn with another probability than the trainer gives it. The gap
+is measured, and can be corrected by truncated importance weights (arXiv 2210.16480 has them for a
+sequence of actions; each token by itself here):
+
+    w_n = min(p_trainer(y_n) / p_sampler(y_n), cap)
+
+Staleness is bounded by one step, since a step's rollouts are asked for only once those of the step
+before are in. A checkpoint takes along what was drawn ahead, so that a resumed run goes on with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, cast
+
+import numpy as np
+
+from backends.interface import DrawsAhead, Policy, Rollout, RolloutRequest, Sampling
+from opsd_cli.config import Config
+from opsd_cli.context import Contexts
+from opsd_cli.events import Listener
+from opsd_cli.grading import Grader
+from opsd_cli.ledger import Ledger
+from opsd_cli.methods import GradedRollout, Method, groups_of
+from opsd_cli.problems import Problem
+from opsd_cli.seeds import derive_seed
+
+#: Rollouts of a step on which the sampler is compared with the trainer.
+GAP_ROLLOUTS = 8
+
+
+def training_sampling(config: Config) -> Sampling:
+    """How training rollouts are drawn."""
+    return Sampling(**config.sampling.model_dump())
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A step's rollouts.
+
+    Attributes:
+        graded: what to learn from, grouped by question.
+        replaced: what gave way to it, because it teaches nothing.
+        measures: what `metrics.jsonl` says of the drawing.
+        spent: tokens that comparing sampler and trainer took.
+    """
+
+    graded: list[GradedRollout]
+    replaced: list[GradedRollout]
+    measures: dict[str, float]
+    spent: Ledger
+
+
+class Drawer:
+    """Draws the rollouts of one run.
+
+    Args:
+        config: the run.
+        policy: draws, and says how likely it finds what was drawn.
+        method: says how many completions a question gets, and which are worth learning from.
+        train: the training problems.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        policy: Policy,
+        method: Method,
+        contexts: Contexts,
+        train: Sequence[Problem],
+        grader: Grader,
+        listener: Listener,
+    ) -> None:
+        self._config = config
+        self._policy = policy
+        self._method = method
+        self._contexts = contexts
+        self._train = train
+        self._grader = grader
+        self._listener = listener
+        self._sampling = training_sampling(config)
+        self._ahead: tuple[int, Future[list[Rollout]]] | None = None
+
+    def step(self, questions: Sequence[Problem], step: int) -> Drawn:
+        """This step's rollouts.
+
+        Where the method asks for it, questions whose rollouts teach nothing give way to others,
+        drawn at random for this step and round alone, so that a resumed run draws the same.
+        """
+        stale = self._ahead is not None and self._ahead[0] == step
+        kept = groups_of(self._draw(questions, step, 0))
+        replaced: list[GradedRollout] = []
+        met = {problem.id for problem in questions}
+        for attempt in range(1, self._method.resampling_rounds() + 1):
+            dull = [place for place, group in enumerate(kept) if not self._method.teaches(group)]
+            seed = derive_seed(self._config.seed, "resample", step, attempt)
+            order = np.random.Generator(np.random.Philox(seed)).permutation(len(self._train))
+            candidates = (self._train[place] for place in order)
+            fresh = list(islice((p for p in candidates if p.id not in met), len(dull)))
+            if not fresh:
+                break
+            met.update(problem.id for problem in fresh)
+            for place, group in zip(
+                dull, groups_of(self._draw(fresh, step, attempt)), strict=False
+            ):
+                replaced += kept[place]
+                kept[place] = group
+        graded = [one for group in kept for one in group]
+        graded, measures, spent = self._against_trainer(graded)
+        if self._config.rollouts.overlap:
+            measures["staleness"] = float(stale)
+        return Drawn(graded, replaced, measures, spent)
+
+    # -- ahead ---------------------------------------------------------------------------------
+
+    def ahead(self, questions: Sequence[Problem], step: int) -> None:
+        """Let the rollouts of a later step be drawn, with the weights as they are now."""
+        requests = self._requests(questions, step, 0)
+        if requests:
+            drawing = cast(DrawsAhead, self._policy).draw_ahead(requests, self._sampling)
+            self._ahead = (step, drawing)
+
+    def state(self) -> dict[str, Any] | None:
+        """What was drawn ahead, once it is in, as JSON can hold it."""
+        if self._ahead is None:
+            return None
+        step, drawing = self._ahead
+        rows = [
+            {
+                "problem_id": rollout.request.problem_id,
+                "sample_index": rollout.request.sample_index,
+                "completion_ids": list(rollout.completion_ids),
+                "log_probs": [float(number) for number in rollout.log_probs],
+                "finish_reason": rollout.finish_reason,
+            }
+            for rollout in drawing.result()
+        ]
+        return {"step": step, "rollouts": rows}
+
+    def restore(self, state: dict[str, Any], questions: Sequence[Problem]) -> None:
+        """Go on with what `state` gave; `questions` are those of the step it names."""
+        step = state["step"]
+        asked = {(r.problem_id, r.sample_index): r for r in self._requests(questions, step, 0)}
+        drawing: Future[list[Rollout]] = Future()
+        drawing.set_result(
+            [
+                Rollout(
+                    asked[row["problem_id"], row["sample_index"]],
+                    tuple(row["completion_ids"]),
+                    np.asarray(row["log_probs"], np.float32),
+                    row["finish_reason"],
+                )
+                for row in state["rollouts"]
+            ]
+        )
+        self._ahead = (step, drawing)
+
+    def discarded(self) -> Ledger:
+        """Drop what was drawn ahead, and say what it cost."""
+        if self._ahead is None:
+            return Ledger()
+        rollouts, self._ahead = self._ahead[1].result(), None
+        return cost_of(rollouts)
+
+    # -- drawing -------------------------------------------------------------------------------
+
+    def _requests(
+        self, questions: Sequence[Problem], step: int, attempt: int
+    ) -> list[RolloutRequest]:
+        return [
+            RolloutRequest(
+                problem_id=problem.id,
+                sample_index=index,
+                prompt_ids=self._contexts.student(problem).ids,
+                seed=derive_seed(self._config.seed, "rollout", step, problem.id, index, attempt),
+            )
+            for problem in questions
+            for index in range(self._method.rollouts_per_question())
+        ]
+
+    def _draw(self, questions: Sequence[Problem], step: int, attempt: int) -> list[GradedRollout]:
+        """Completions of each question, graded, in the order of the questions."""
+        requests = self._requests(questions, step, attempt)
+        self._listener.phase("rollouts", len(requests))
+        if attempt == 0 and self._ahead is not None and self._ahead[0] == step:
+            finished = iter(self._ahead[1].result())
+            self._ahead = None
+        else:
+            finished = self._policy.generate(requests, self._sampling)
+        drawn = {}
+        for rollout in finished:
+            drawn[rollout.request.problem_id, rollout.request.sample_index] = rollout
+            self._listener.advance()
+        ordered = [drawn[request.problem_id, request.sample_index] for request in requests]
+        by_id = {problem.id: problem for problem in questions}
+        texts = [self._contexts.tokenizer.decode(rollout.completion_ids) for rollout in ordered]
+        golds = [by_id[rollout.request.problem_id].answer or "" for rollout in ordered]
+        grades = self._grader.grade_many(list(zip(golds, texts, strict=True)))
+        return [
+            GradedRollout(rollout, by_id[rollout.request.problem_id], text, grade.correct)
+            for rollout, text, grade in zip(ordered, texts, grades, strict=True)
+        ]
+
+    # -- sampler and trainer -------------------------------------------------------------------
+
+    def _against_trainer(
+        self, graded: list[GradedRollout]
+    ) -> tuple[list[GradedRollout], dict[str, float], Ledger]:
+        """The rollouts with their importance, what was measured, and what it cost.
+
+        Only another engine can differ, and only unfiltered sampling can be compared: a filter's
+        log-probabilities are of what it left over.
+        """
+        config = self._config
+        if config.rollouts.engine == "builtin" or not config.sampling.unfiltered or not graded:
+            return graded, {}, Ledger()
+        cap = config.rollouts.importance_cap
+        some = [one.rollout for one in (graded if cap else graded[:GAP_ROLLOUTS])]
+        pairs = [(rollout.request.prompt_ids, rollout.completion_ids) for rollout in some]
+        scores = self._policy.score(pairs, temperature=config.sampling.temperature)
+        gaps = [score - rollout.log_probs for score, rollout in zip(scores, some, strict=True)]
+        spent = Ledger(scored=sum(len(prompt) + len(tokens) for prompt, tokens in pairs))
+        gap_N = np.abs(np.concatenate(gaps))
+        if not len(gap_N):
+            return graded, {}, spent
+        measures = {"sampler_gap": float(gap_N.mean()), "sampler_gap_max": float(gap_N.max())}
+        if cap is None:
+            return graded, measures, spent
+        weights = [importance_weights(gap, cap) for gap in gaps]
+        weights_N = np.concatenate(weights)
+        measures["importance"] = float(weights_N.mean())
+        measures["importance_capped"] = float((weights_N == cap).mean())
+        weighed = [
+            replace(one, importance=tuple(own.tolist()))
+            for one, own in zip(graded, weights, strict=True)
+        ]
+        return weighed, measures, spent
+
+
+def importance_weights(gap_N: np.ndarray, cap: float) -> np.ndarray:
+    """min(p_trainer / p_sampler, cap) of each token, float64 [N].
+
+    Args:
+        gap_N: log p_trainer - log p_sampler.
+        cap: at least 1.
+    """
+    return np.exp(np.minimum(np.asarray(gap_N, np.float64), np.log(cap))).clip(max=cap)
+
+
+def cost_of(rollouts: Sequence[Rollout]) -> Ledger:
+    """The tokens that drawing took."""
+    return Ledger(
+        generated=sum(len(rollout.completion_ids) for rollout in rollouts),
+        prompt=sum(len(rollout.request.prompt_ids) for rollout in rollouts),
+        rollouts=len(rollouts),
+    )
