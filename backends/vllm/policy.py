@@ -53,6 +53,7 @@ class VllmPolicy:
         self._asleep = False
         self._restarts = 0
         self._ahead: Future[list[Rollout]] | None = None
+        self._closed = False
         # Whether the base alone is what the student is until its first step.
         self._has_adapter = config.adapter is not None
         url = config.rollouts.vllm.url
@@ -80,6 +81,7 @@ class VllmPolicy:
 
     def close(self) -> None:
         """End the server, if it is ours, and drop the adapters it was given."""
+        self._closed = True
         if self._server is not None:
             self._server.stop()
         elif self._loaded is not None:
@@ -241,9 +243,12 @@ class VllmPolicy:
         """Bring the server back.
 
         Raises:
-            TrainingError: it is not ours to start, or has died too often.
+            TrainingError: it is not ours to start, has died too often, or was ended by `close`
+                while rollouts were drawn ahead.
         """
         self._loaded = None
+        if self._closed:
+            raise TrainingError("the vLLM server was ended", "nothing is to be done") from error
         if self._server is None:
             if self._client.alive():
                 return

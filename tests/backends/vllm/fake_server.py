@@ -10,6 +10,7 @@ import json
 import os
 import stat
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -40,6 +41,9 @@ class FakeVllm(ThreadingHTTPServer):
         self.adapters: dict[str, str] = {}
         self.calls: list[tuple[str, Any]] = []
         self.asleep = False
+        #: Completions wait for it.
+        self.answers = threading.Event()
+        self.answers.set()
 
     @property
     def url(self) -> str:
@@ -106,6 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 self.connection.close()
                 return
+        server.answers.wait(30)
         if server.asleep:
             self._send(400, {"error": {"message": "asleep"}})
             return

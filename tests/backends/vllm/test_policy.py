@@ -145,6 +145,50 @@ def test_it_sleeps_while_the_trainer_learns(served: Any) -> None:
     assert drawn(policy) == EXPECTED and not server.asleep
 
 
+def versions_asked(server: FakeVllm) -> list[str]:
+    return [short(body["model"]) for path, body in server.calls if path == "/v1/completions"]
+
+
+def test_what_is_drawn_ahead_has_the_weights_of_when_it_was_asked_for(served: Any) -> None:
+    server, policy = served()
+    policy.apply(0.1)
+    server.answers.clear()
+    drawing = policy.draw_ahead(REQUESTS, SAMPLING)
+    policy.apply(0.1)
+    policy.apply(0.1)
+    assert not drawing.done()
+    # What is drawn otherwise waits for it, so that the server never needs two adapters.
+    threading.Timer(0.3, server.answers.set).start()
+    assert drawn(policy) == EXPECTED
+    assert {r.request.problem_id: r.completion_ids for r in drawing.result()} == EXPECTED
+    asked = versions_asked(server)
+    assert set(asked[: len(REQUESTS)]) == {"v000001"}
+    assert set(asked[len(REQUESTS) :]) == {"v000003"}
+    assert [short(name) for name in server.adapters] == ["v000003"]
+
+
+def test_a_restart_gives_what_is_drawn_ahead_its_own_weights_again(served: Any) -> None:
+    server, policy = served()
+    policy.apply(0.1)
+    drawn(policy)
+    server.calls.clear()
+    server.adapters.clear()
+    server.answers.clear()
+    drawing = policy.draw_ahead(REQUESTS, SAMPLING)
+    policy.apply(0.1)
+    server.answers.set()
+    assert {r.request.problem_id: r.completion_ids for r in drawing.result()} == EXPECTED
+    assert set(versions_asked(server)) == {"v000001"}
+
+
+def test_what_goes_wrong_ahead_is_told_when_it_is_asked_for(served: Any) -> None:
+    server, policy = served(refuses_adapters=True)
+    policy.apply(0.1)
+    drawing = policy.draw_ahead(REQUESTS, SAMPLING)
+    with pytest.raises(UsageError, match="does not take the adapter"):
+        drawing.result()
+
+
 def test_a_given_server_that_is_gone_is_said_so(served: Any) -> None:
     server, policy = served()
     server.shutdown()
@@ -210,6 +254,29 @@ def test_a_server_that_dies_loses_nothing_of_the_step(tmp_path: Path) -> None:
         assert (tmp_path / "pid").read_text() != first
     finally:
         policy.close()
+
+
+def test_nor_of_what_is_drawn_ahead(tmp_path: Path) -> None:
+    policy = own(tmp_path, dies_after=3, once=True)
+    policy.apply(0.1)
+    try:
+        first = (tmp_path / "pid").read_text()
+        drawing = policy.draw_ahead(REQUESTS, SAMPLING)
+        policy.apply(0.1)
+        assert {r.request.problem_id: r.completion_ids for r in drawing.result()} == EXPECTED
+        assert (tmp_path / "pid").read_text() != first
+        assert drawn(policy) == EXPECTED
+    finally:
+        policy.close()
+
+
+def test_a_server_that_was_ended_is_not_started_for_what_is_still_drawn(tmp_path: Path) -> None:
+    policy = own(tmp_path)
+    process = (tmp_path / "pid").read_text()
+    policy.close()
+    with pytest.raises(TrainingError, match="was ended"):
+        policy.draw_ahead(REQUESTS, SAMPLING).result()
+    assert (tmp_path / "pid").read_text() == process and not alive(int(process))
 
 
 def test_one_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
