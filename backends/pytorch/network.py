@@ -17,14 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from backends.pytorch.cache import new_cache
 from opsd_cli.errors import ModelError
-
-CACHE_BLOCK = 128
-"""Positions by which a layer's cache grows."""
 
 
 class Network:
@@ -126,11 +123,7 @@ class Network:
 
     def new_cache(self) -> Cache:
         """An empty cache, of the kinds of layers the model has."""
-        cache = DynamicCache(config=self.config)
-        cache.layers = [
-            _GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
-        ]
-        return cache
+        return new_cache(self.config)
 
     def enable_checkpointing(self) -> None:
         """Recompute activations in the backward pass.
@@ -174,40 +167,3 @@ class Network:
             elif isinstance(module, GradientCheckpointingLayer) or module is self.decoder:
                 module.training = training and self._checkpoints
         self._training = training
-
-
-class _GrowingLayer(DynamicLayer):
-    """Keys and values in a buffer with room to spare.
-
-    Appending then copies one column instead of everything so far, as concatenation would.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_initialized: bool = False
-        self.length = 0
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        start, self.length = self.length, self.length + key_states.shape[-2]
-        if not self.is_initialized:
-            self.dtype, self.device = key_states.dtype, key_states.device
-            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
-            self.is_initialized = True
-        if self.length > self.keys.shape[-2]:
-            self.keys = self._grown(self.keys, start)
-            self.values = self._grown(self.values, start)
-        self.keys[:, :, start : self.length] = key_states
-        self.values[:, :, start : self.length] = value_states
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def _grown(self, buffer: Tensor, used: int) -> Tensor:
-        rows, heads, _, width = buffer.shape
-        capacity = -(-self.length // CACHE_BLOCK) * CACHE_BLOCK
-        grown = buffer.new_empty((rows, heads, capacity, width))
-        grown[:, :, :used] = buffer[:, :, :used]
-        return grown

@@ -182,7 +182,7 @@ def test_a_restart_gives_what_is_drawn_ahead_its_own_weights_again(served: Any) 
 
 
 def test_what_goes_wrong_ahead_is_told_when_it_is_asked_for(served: Any) -> None:
-    server, policy = served(refuses_adapters=True)
+    _, policy = served(refuses_adapters=True)
     policy.apply(0.1)
     drawing = policy.draw_ahead(REQUESTS, SAMPLING)
     with pytest.raises(UsageError, match="does not take the adapter"):
