@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from backends import chunks
+from backends.mlx import memory
 from backends.mlx.network import Head
 from opsd_cli.array_ops import array_ops
 from opsd_cli.divergence import DivergenceSpec, evaluate, log_softmax
@@ -90,8 +92,9 @@ def chunked_log_probs(
 
 def _walk(head, inputs, one, gradient, chunk_tokens):  # type: ignore[no-untyped-def]
     total = len(inputs[0])
-    if chunk_tokens is None:
-        chunk_tokens = max(1, _CHUNK_BYTES // (4 * head.vocabulary))
+    chunk_tokens = chunks.chunk_tokens(
+        chunk_tokens, total, 4 * head.vocabulary, _CHUNK_BYTES, memory.free()
+    )
     columns: list[list[np.ndarray]] = []
     jacobian: list[mx.array] = []
     for start in range(0, total, chunk_tokens):

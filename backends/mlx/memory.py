@@ -9,6 +9,7 @@ most an eighth of that, which costs less time than emptying it at every step.
 from __future__ import annotations
 
 import mlx.core as mx
+import psutil
 
 from backends.interface import Memory
 
@@ -24,6 +25,15 @@ def set_limits() -> None:
     mx.set_cache_limit(min(_CACHE_LIMIT, recommended // 8) if recommended else _CACHE_LIMIT)
     if recommended:
         mx.set_wired_limit(recommended)
+
+
+def free() -> int:
+    """Bytes that can be had now: on a GPU, of what the device recommends."""
+    available = psutil.virtual_memory().available
+    if mx.default_device() == mx.cpu:
+        return available
+    recommended = int(mx.device_info().get("max_recommended_working_set_size", available))
+    return min(available, recommended - int(mx.get_active_memory()))
 
 
 class Meter:

@@ -42,6 +42,14 @@ class Meter:
         return Memory(current, self._highest)
 
 
+def free(device: torch.device) -> int:
+    """Bytes that can be had now; what torch keeps of a GPU without using it counts as free."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
 @contextlib.contextmanager
 def explained(error_class: type[OpsdError], message: str, hint: str) -> Iterator[None]:
     """Turn torch's out-of-memory error, which is pages long, into one of ours."""

@@ -14,9 +14,8 @@ Each loss here is one number a token with one known Jacobian row a token, so a s
 Rows stay whole, so pointwise clipping, top-k and tail are exact whatever the chunk. Two sizes are
 chosen for speed. A *chunk* is what one matrix product sees. On a CPU the elementwise work inside
 it goes by *blocks* of a few rows, small enough for the temporaries to stay in cache: measured at
-V = 151,936 on one core, JSD of 64 rows takes 77 ms in blocks of 4 against 300 ms in one. Both
-sizes depend on the vocabulary and the kind of device alone, never on what else is in memory, so
-that a resumed run repeats the same sums.
+V = 151,936 on one core, JSD of 64 rows takes 77 ms in blocks of 4 against 300 ms in one. A chunk
+is smaller where memory is short (`backends.chunks`).
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from backends import chunks
+from backends.pytorch import device_memory
 from opsd_cli.array_ops import array_ops
 from opsd_cli.divergence import DivergenceSpec, evaluate, log_softmax
 
@@ -93,7 +94,8 @@ def chunked_divergence(
         head_weight_VD: the output projection both roles share; frozen.
         weights_N: each token's weight in the loss; 1/N each for the mean over all tokens.
         spec: the divergence.
-        chunk_tokens: tokens projected at once; None sizes it from the vocabulary and the device.
+        chunk_tokens: tokens projected at once; None sizes it from the vocabulary, the device and
+            its free memory.
         head_bias: [V], frozen, for a head that has one.
         logit_softcap: for heads that end in `cap * tanh(logits / cap)`.
         valid_vocab: tokens the tokenizer has; rows of the head beyond it are padding and take
@@ -213,12 +215,9 @@ class _Head:
         self.on_cpu = weight_VD.device.type == "cpu"
 
     def chunk_tokens(self, requested: int | None, tokens: int) -> int:
-        if requested is None:
-            budget = _CHUNK_BYTES_CPU if self.on_cpu else _CHUNK_BYTES_GPU
-            requested = max(1, budget // self.row_bytes)
-        if requested < 1:
-            raise ValueError(f"chunk_tokens must be at least 1, not {requested}")
-        return max(1, min(requested, tokens))
+        usual = _CHUNK_BYTES_CPU if self.on_cpu else _CHUNK_BYTES_GPU
+        free = device_memory.free(self.weight_VD.device)
+        return chunks.chunk_tokens(requested, tokens, self.row_bytes, usual, free)
 
     def block_tokens(self, chunk_tokens: int) -> int:
         return max(1, _BLOCK_BYTES_CPU // self.row_bytes) if self.on_cpu else chunk_tokens

@@ -8,7 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from backends.pytorch import loss_head  # noqa: E402
+from backends import chunks  # noqa: E402
+from backends.pytorch import device_memory, loss_head  # noqa: E402
 from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs  # noqa: E402
 from opsd_cli.divergence import DivergenceSpec, evaluate  # noqa: E402
 
@@ -252,3 +253,50 @@ def test_shapes_and_sizes_that_make_no_sense_are_refused():
         chunked_divergence(student, teacher, head, weights, spec, chunk_tokens=0)
     with pytest.raises(ValueError, match="chunk_tokens"):
         chunked_log_probs(student, head, torch.arange(TOKENS), chunk_tokens=-4)
+
+
+def test_a_chunk_is_of_its_usual_size_unless_memory_is_short():
+    def size(free, requested=None, tokens=1000):
+        return chunks.chunk_tokens(requested, tokens, 400, 40_000, free)
+
+    assert size(10**9) == size(16 * 40_000) == 100
+    assert size(16 * 20_000) == 50
+    assert size(0) == size(-5) == 1
+    assert size(10**9, tokens=7) == 7
+    assert size(0, requested=30) == 30
+    with pytest.raises(ValueError, match="at least 1"):
+        size(10**9, requested=0)
+
+
+def test_little_free_memory_makes_smaller_chunks_and_the_same_loss(monkeypatch):
+    student, teacher, head, weights = inputs()
+    seen = []
+    plain = loss_head._Head.logits
+
+    def logits(self, hidden, buffer):
+        seen.append(len(hidden))
+        return plain(self, hidden, buffer)
+
+    monkeypatch.setattr(loss_head._Head, "logits", logits)
+    usual = chunked_divergence(student, teacher, head, weights, DivergenceSpec("jsd"))
+    assert seen == [TOKENS, TOKENS]
+    seen.clear()
+    monkeypatch.setattr(device_memory, "free", lambda device: 16 * 3 * 4 * VOCABULARY)
+    short = chunked_divergence(student, teacher, head, weights, DivergenceSpec("jsd"))
+    assert max(seen) == 3 and sum(seen) == 2 * TOKENS
+    torch.testing.assert_close(short.loss, usual.loss)
+
+
+def test_bfloat16_models_are_reduced_in_float32():
+    student, teacher, head, weights = (x.detach().bfloat16() for x in inputs())
+    student.requires_grad_()
+    spec = DivergenceSpec("reverse_kl")
+    ours = chunked_divergence(student, teacher, head, weights.float(), spec, chunk_tokens=4)
+    (gradient,) = torch.autograd.grad(ours.loss, student)
+    assert ours.value_N.dtype == torch.float32 and gradient.dtype == torch.bfloat16
+    # What is right of those logits, which bfloat16 has rounded: the rest is float64.
+    logits = [(x.detach() @ head.T).double() for x in (student, teacher)]
+    dense = evaluate(*logits, spec, torch)
+    torch.testing.assert_close(ours.value_N.double(), dense.value_N, rtol=1e-5, atol=1e-6)
+    expected = (dense.gradient_NV * weights[:, None].double()) @ head.double()
+    torch.testing.assert_close(gradient.double(), expected, rtol=0.05, atol=0.02)
