@@ -45,6 +45,8 @@ FORMS = {
     "distillation": "TRL's DistillationTrainer",
 }
 STUDENT_PROMPT, TEACHER_PROMPT = 32, 128
+#: TRL puts them together with an empty line between, which is one token of these models.
+PROMPT, PRIVILEGED = "5" * STUDENT_PROMPT, "6" * (TEACHER_PROMPT - STUDENT_PROMPT - 1)
 RANK = 16
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -95,10 +97,13 @@ def ours(folder: Path, shape: dict[str, int], micro_batch: int) -> Callable[[], 
     policy = load_policy(resolve(None, settings), torch.device("cpu"), trainable=True)
     torch.set_num_threads(2)
     rows = completions(shape)
+    student = tuple(policy.tokenizer.encode(PROMPT))
+    teacher = tuple(policy.tokenizer.encode(f"{PROMPT}\n\n{PRIVILEGED}"))
+    assert (len(student), len(teacher)) == (STUDENT_PROMPT, TEACHER_PROMPT)
     items = tuple(
         DivergenceItem(
-            (5,) * STUDENT_PROMPT,
-            (6,) * TEACHER_PROMPT,
+            student,
+            teacher,
             tuple(int(i) for i in row),
             weight=1 / rows.size,
         )
@@ -135,15 +140,10 @@ def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
         "max_completion_length": shape["completion"], "temperature": 1.0, "top_p": 1.0, "top_k": 0,
         "use_cpu": True, "bf16": False, "gradient_checkpointing": False,
         "dataloader_pin_memory": False, "report_to": "none", "save_strategy": "no",
-        "logging_strategy": "no", "max_steps": 3, "learning_rate": 1e-5, "disable_tqdm": True,
+        "logging_strategy": "no", "max_steps": 3, "learning_rate": 1e-5,
+        "lr_scheduler_type": "constant", "disable_tqdm": True,
     }  # fmt: skip
-    privileged = TEACHER_PROMPT - STUDENT_PROMPT
-    data = Dataset.from_dict(
-        {
-            "prompt": ["5" * STUDENT_PROMPT] * 64,
-            "privileged_context": ["6" * privileged] * 64,
-        }
-    )
+    data = Dataset.from_dict({"prompt": [PROMPT] * 64, "privileged_context": [PRIVILEGED] * 64})
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     lora = LoraConfig(
@@ -203,13 +203,14 @@ def measure(form: str, name: str, folder: Path, micro_batch: int) -> dict[str, f
     if form == "ours":
         step = ours(folder, shape, micro_batch)
         base = resident()
-        step()
+        losses = [step()]
         forget_peak()
         times = []
         for _ in range(2):
             cpu, wall = time.process_time(), time.perf_counter()
-            loss = step()
+            losses.append(step())
             times.append({"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall})
+        loss = statistics.mean(losses)
     else:
         run = trl(form, folder, shape)
         base = resident()
