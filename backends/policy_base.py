@@ -48,6 +48,11 @@ class PolicyBase:
     def __init__(
         self, config: Config, tokenizer: HuggingFaceTokenizer, stop_ids: frozenset[int]
     ) -> None:
+        if config.train.loss_kernel == "triton" and not self._has_triton():
+            raise ModelError(
+                "train.loss_kernel is triton, which needs an NVIDIA or AMD GPU",
+                "leave it at auto",
+            )
         self.config = config
         self.tokenizer = tokenizer
         self._stop_ids = stop_ids
@@ -85,6 +90,10 @@ class PolicyBase:
 
     def memory(self) -> Memory:
         return self._meter.read()
+
+    def _has_triton(self) -> bool:
+        """Whether a Triton kernel can run on the policy's device."""
+        return False
 
     # -- for the backend to say ----------------------------------------------------------------
 

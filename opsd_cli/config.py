@@ -279,6 +279,9 @@ class Train(Section):
     """Most padded tokens in one forward pass."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    loss_kernel: Literal["auto", "plain", "triton"] = "auto"
+    """How a GPU computes the divergence: by the plain operations, by one Triton kernel, or by
+    whichever is faster when both are tried on the first chunk."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the frozen weights: auto is bfloat16 on a GPU and float32 on a CPU."""
 

@@ -20,9 +20,10 @@ is smaller where memory is short (`backends.chunks`).
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ from backends import chunks
 from backends.pytorch import device_memory
 from opsd_cli.array_ops import array_ops
 from opsd_cli.divergence import DivergenceSpec, evaluate, log_softmax
+
+LossKernel = Literal["auto", "plain", "triton"]
 
 _CHUNK_BYTES_CPU = 64 * 2**20
 _CHUNK_BYTES_GPU = 128 * 2**20
@@ -85,6 +88,7 @@ def chunked_divergence(
     head_bias: Tensor | None = None,
     logit_softcap: float | None = None,
     valid_vocab: int | None = None,
+    kernel: LossKernel = "auto",
 ) -> ChunkedDivergence:
     """Weighted divergence of teacher and student over a completion (OPSD, arXiv 2601.18734).
 
@@ -100,6 +104,8 @@ def chunked_divergence(
         logit_softcap: for heads that end in `cap * tanh(logits / cap)`.
         valid_vocab: tokens the tokenizer has; rows of the head beyond it are padding and take
             no part, as if both roles' logits there were -inf. None takes all rows.
+        kernel: `plain` is the shared body; `triton` one kernel that does the same on a GPU
+            (`backends.pytorch.fused`); `auto` the faster of the two there, else the plain one.
 
     Raises:
         ValueError: shapes that do not go together.
@@ -117,20 +123,21 @@ def chunked_divergence(
         rows = _Rows(student_hidden_ND, outputs=4, wants_gradient=wants_gradient)
         chunk_tokens = head.chunk_tokens(chunk_tokens, len(student_hidden_ND))
         student_buffer, teacher_buffer = head.buffer(chunk_tokens), head.buffer(chunk_tokens)
+        fused: bool | None = None
         for chunk in _slices(len(student_hidden_ND), chunk_tokens):
             student_CV = head.logits(student_hidden_ND[chunk], student_buffer)
             teacher_CV = head.logits(teacher_hidden_ND[chunk], teacher_buffer)
-            for block in _slices(len(student_CV), head.block_tokens(len(student_CV))):
-                result = evaluate(student_CV[block], teacher_CV[block], spec, torch)
-                rows.write(
-                    chunk.start + block.start,
-                    result.value_N,
-                    result.clipped_N,
-                    result.student_entropy_N,
-                    result.teacher_entropy_N,
+            if fused is None:
+                fused = _takes_kernel(kernel, student_CV, teacher_CV, spec)
+            if fused:
+                from backends.pytorch.fused import divergence_in_place
+
+                columns = divergence_in_place(
+                    student_CV, teacher_CV, spec, wants_gradient, head.softcap
                 )
-                if wants_gradient:
-                    head.overwrite(student_CV[block], result.gradient_NV)
+                rows.write(chunk.start, *columns)
+            else:
+                _compare_in_blocks(head, student_CV, teacher_CV, spec, rows, chunk.start)
             if wants_gradient:
                 rows.jacobian_ND[chunk] = head.back(student_CV)
     value_N, clipped_N, student_entropy_N, teacher_entropy_N = rows.outputs
@@ -142,6 +149,43 @@ def chunked_divergence(
         student_entropy_N=student_entropy_N,
         teacher_entropy_N=teacher_entropy_N,
     )
+
+
+def _takes_kernel(
+    kernel: LossKernel, student_CV: Tensor, teacher_CV: Tensor, spec: DivergenceSpec
+) -> bool:
+    """Whether these logits go through the Triton kernel."""
+    if kernel == "plain" or spec.top_k is not None:
+        return False
+    if kernel == "triton":
+        return True
+    if student_CV.device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return False
+    from backends.pytorch.fused import choose
+
+    return choose(student_CV, teacher_CV, spec) == "triton"
+
+
+def _compare_in_blocks(
+    head: _Head,
+    student_CV: Tensor,
+    teacher_CV: Tensor,
+    spec: DivergenceSpec,
+    rows: _Rows,
+    start: int,
+) -> None:
+    """A chunk by the shared body; the student's logits become the gradient if one is wanted."""
+    for block in _slices(len(student_CV), head.block_tokens(len(student_CV))):
+        result = evaluate(student_CV[block], teacher_CV[block], spec, torch)
+        rows.write(
+            start + block.start,
+            result.value_N,
+            result.clipped_N,
+            result.student_entropy_N,
+            result.teacher_entropy_N,
+        )
+        if rows.wants_gradient:
+            head.overwrite(student_CV[block], result.gradient_NV)
 
 
 def chunked_log_probs(

