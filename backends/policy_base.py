@@ -27,7 +27,7 @@ from backends.sequences import Pair, micro_batches
 from backends.teacher_kept import TeacherKept
 from backends.tokenizer import HuggingFaceTokenizer
 from opsd_cli.config import Config
-from opsd_cli.errors import ModelError, TrainingError
+from opsd_cli.errors import ModelError, TrainingError, UsageError
 
 
 class PolicyBase:
@@ -49,7 +49,7 @@ class PolicyBase:
         self, config: Config, tokenizer: HuggingFaceTokenizer, stop_ids: frozenset[int]
     ) -> None:
         if config.train.loss_kernel == "triton" and not self._has_triton():
-            raise ModelError(
+            raise UsageError(
                 "train.loss_kernel is triton, which needs an NVIDIA or AMD GPU",
                 "leave it at auto",
             )

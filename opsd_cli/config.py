@@ -368,24 +368,23 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _rollouts_fit(self) -> Config:
-        rollouts, drawn = self.rollouts, self.sampling
-        if rollouts.engine == "builtin":
-            for name in ("overlap", "importance_cap"):
-                if getattr(rollouts, name):
-                    raise ValueError(
-                        f"rollouts.{name} is for another engine: the built-in one draws with the "
-                        "very weights that learn (rollouts.engine=vllm)"
-                    )
+        rollouts = self.rollouts
+        if rollouts.engine == "builtin" and (rollouts.overlap or rollouts.importance_cap):
+            name = "overlap" if rollouts.overlap else "importance_cap"
+            raise ValueError(
+                f"rollouts.{name} needs vLLM: the built-in engine draws with the weights that learn"
+                f"\nset rollouts.engine=vllm, or leave rollouts.{name} out"
+            )
         if rollouts.overlap and rollouts.vllm.sleep:
             raise ValueError(
-                "rollouts.overlap and rollouts.vllm.sleep exclude each other: a server that "
-                "sleeps while the trainer learns cannot draw then"
+                "rollouts.overlap and rollouts.vllm.sleep exclude each other"
+                "\na server that sleeps while the trainer learns cannot draw; leave one out"
             )
-        if rollouts.importance_cap and not drawn.unfiltered:
+        if rollouts.importance_cap and not self.sampling.unfiltered:
             raise ValueError(
-                "rollouts.importance_cap needs unfiltered sampling (sampling.top_p=1, "
-                "sampling.top_k=0, sampling.min_p=0, a temperature above 0): a filter's "
-                "probabilities are of what it left over, and not the trainer's"
+                "rollouts.importance_cap needs unfiltered sampling"
+                "\na filter's probabilities are not the trainer's: set sampling.top_p=1, "
+                "sampling.top_k=0 and sampling.min_p=0, and a temperature above 0"
             )
         return self
 

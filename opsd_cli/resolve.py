@@ -129,8 +129,9 @@ def explain(error: ValidationError) -> ConfigError:
     message = str(first["msg"])
     fields = dict(key_paths())
     hint = (fields[path].description or "").replace("\n", " ") if path in fields else ""
-    if not path:
-        return ConfigError(message.removeprefix("Value error, "), hint)
+    if not path:  # a validator of ours, whose second line is the hint
+        message, _, hint = message.removeprefix("Value error, ").partition("\n")
+        return ConfigError(message, hint)
     return ConfigError(f"{path}: {message[0].lower()}{message[1:]}, got {first['input']!r}", hint)
 
 

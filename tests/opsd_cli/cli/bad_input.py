@@ -151,6 +151,13 @@ CASES = [
     Case("compare a b", 2, "the run in a has not finished", "--resume --out a",
          {"a/config.yaml": RUN, "b/config.yaml": RUN}),
     Case("compare a b --seed 3", 2, "compared as they are", "leave them out"),
+    Case("train --set rollouts.overlap=true", 2, "needs vLLM", "rollouts.engine=vllm"),
+    Case("train --set rollouts.importance_cap=2", 2, "needs vLLM", "rollouts.engine=vllm"),
+    Case("train --set rollouts.engine=vllm --set rollouts.importance_cap=2 "
+         "--set sampling.top_k=20", 2,
+         "needs unfiltered sampling", "sampling.top_p=1"),
+    Case("train --set rollouts.engine=vllm --set rollouts.overlap=true "
+         "--set rollouts.vllm.sleep=true", 2, "exclude each other", "leave one out"),
     Case("train --method opds", 2, "method: input should be", "self-distillation"),
     Case("train --config m.yaml", 2, "`methods` names 'gpro'", "did you mean 'grpo'",
          {"m.yaml": "methods: {gpro: {seed: 1}}\n"}),
