@@ -15,6 +15,9 @@ loaded model; and the floors beside them:
 - bytes: what autograd keeps of the student's reading of a micro-batch, and the hidden states and
   slopes of its completions, counted in the same process.
 
+Then decoding: four completions of a length side by side, none of which ends before; CPU time of a
+token, and memory above the loaded model beside the keys and values that have to be kept.
+
 Slopes are those of straight lines through the logarithms: 1 is proportional, 0 is flat.
 """
 
@@ -44,8 +47,10 @@ AXES: dict[str, list[int]] = {
     "length": [256, 512, 1024, 2048, 4096, 8192],
     "vocabulary": [8_192, 32_768, 65_536, 151_936],
     "batch": [1, 2, 4, 8, 16, 32],
+    "decoding": [256, 512, 1024, 2048, 4096, 8192],
 }
 BUDGET = 4096
+DECODED = 4
 
 
 def measure(folder: Path, point: dict[str, int], checkpointing: bool) -> dict[str, float]:
@@ -103,6 +108,37 @@ def measure(folder: Path, point: dict[str, int], checkpointing: bool) -> dict[st
         "step_s": step_s, "step_mb": step_mb, "head_s": head_s, "head_mb": head_mb,
         **floors(policy, items, lesson, point),
     }  # fmt: skip
+
+
+def measure_decoding(folder: Path, length: int) -> dict[str, float]:
+    import torch
+
+    from backends.interface import RolloutRequest, Sampling
+    from backends.pytorch.policy import load_policy
+    from opsd_cli.resolve import resolve
+
+    config = resolve(None, [f"model={folder}", "train.dtype=float32"])
+    policy = load_policy(config, torch.device("cpu"), trainable=False)
+    policy._stop_ids = frozenset()
+    torch.set_num_threads(2)
+
+    def draw(tokens: int) -> int:
+        sampling = Sampling(1.1, 0.95, 20, max_new_tokens=tokens)
+        requests = [RolloutRequest(str(n), 0, (5,) * STUDENT_PROMPT, n) for n in range(DECODED)]
+        return sum(len(r.completion_ids) for r in policy.generate(requests, sampling))
+
+    draw(8)
+    forget_peak()
+    base, cpu = resident(), time.process_time()
+    tokens = draw(length)
+    assert tokens == DECODED * length
+    settings = policy._network.config
+    width = settings.num_key_value_heads * settings.head_dim
+    return {
+        "token_ms": 1000 * (time.process_time() - cpu) / tokens,
+        "peak_mb": peak() - base,
+        "floor_mb": DECODED * (STUDENT_PROMPT + length) * LAYERS * 2 * width * 4 / 1e6,
+    }
 
 
 def floors(policy: Any, items: Any, lesson: Any, point: dict[str, int]) -> dict[str, float]:
@@ -166,6 +202,26 @@ def multiply_rate(weight_VD: Any) -> float:
     return best
 
 
+def decoding(rounds: int) -> None:
+    """Print what a token costs by the length of its completion."""
+    print("| decoded tokens | CPU a token | peak memory | keys and values |\n|---|---|---|---|")
+    columns: dict[str, list[float]] = {"token_ms": [], "peak_mb": [], "floor_mb": []}
+    shape = {"hidden": HIDDEN, "layers": LAYERS, "vocabulary": BASE["vocabulary"]}
+    with tempfile.TemporaryDirectory() as made:
+        build_model(Path(made), shape)
+        for length in AXES["decoding"]:
+            command = [sys.executable, __file__, "--decode", made, str(length)]
+            rows = [elsewhere(command) for _ in range(rounds)]
+            for name, column in columns.items():
+                column.append(statistics.median(row[name] for row in rows))
+            token, peak_mb, floor = (column[-1] for column in columns.values())
+            print(
+                f"| {length:,} | {token:.2f} ms | {peak_mb:,.0f} MB | {floor:,.0f} MB |", flush=True
+            )
+    slopes = (f"{slope(AXES['decoding'], column):.2f}" for column in columns.values())
+    print(f"| slope | {' | '.join(slopes)} |", flush=True)
+
+
 def slope(values: list[int], found: list[float]) -> float:
     """Of the line through the logarithms."""
     return float(np.polyfit(np.log(values), np.log(found), 1)[0])
@@ -177,13 +233,22 @@ def main() -> None:
     options.add_argument("--axis", choices=AXES, action="append")
     options.add_argument("--checkpointing", action="store_true")
     options.add_argument("--measure", nargs=2, metavar=("FOLDER", "POINT"))
+    options.add_argument("--decode", nargs=2, metavar=("FOLDER", "LENGTH"), help="measure that")
     given = options.parse_args()
     if given.measure:
         folder, point = given.measure
         print(json.dumps(measure(Path(folder), json.loads(point), given.checkpointing)))
         return
+    if given.decode:
+        folder, length = given.decode
+        print(json.dumps(measure_decoding(Path(folder), int(length))))
+        return
+    if "decoding" in (given.axis or AXES):
+        decoding(given.rounds)
     names = ["step_s", "floor_s", "head_s", "floor_head_s", "step_mb", "head_mb", "floor_mb"]
     for axis in given.axis or AXES:
+        if axis == "decoding":
+            continue
         print(
             f"\n| {axis} | step | operations' floor | head | its floor "
             "| peak of the step | of the head | bytes' floor |"

@@ -9,6 +9,7 @@ recipe's sampling (temperature 1.1, top-p 0.95, top-k 20). The cases:
 - long tail: the same with about one token in fifty a stop token, up to 512;
 - queue: 128 such prompts, of which at most 32 are decoded at once;
 - groups of 8: 4 prompts of 256 tokens with 8 samples of 64 tokens each;
+- single: one prompt of 64 tokens, 128 tokens;
 - small: 8 prompts of 64 tokens with 32 tokens each, in which transformers' `generate_batch` (its
   continuous batching) takes part too: on a CPU it is too slow for the others.
 
@@ -42,6 +43,7 @@ CASES: dict[str, dict[str, Any]] = {
     "long tail": {"prompts": 32, "length": 64, "samples": 1, "new": 512, "stops": 1},
     "queue": {"prompts": 128, "length": 64, "samples": 1, "new": 512, "stops": 1},
     "groups of 8": {"prompts": 4, "length": 256, "samples": 8, "new": 64, "stops": 0},
+    "single": {"prompts": 1, "length": 64, "samples": 1, "new": 128, "stops": 0},
     "small": {"prompts": 8, "length": 64, "samples": 1, "new": 32, "stops": 0},
 }
 AT_ONCE = 32
