@@ -14,6 +14,7 @@ before are in. A checkpoint takes along what was drawn ahead, so that a resumed 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -50,12 +51,15 @@ class Drawn:
         replaced: what gave way to it, because it teaches nothing.
         measures: what `metrics.jsonl` says of the drawing.
         spent: tokens that comparing sampler and trainer took.
+        seconds: how long drawing took, beside whatever else went on; None where a checkpoint
+            brought the rollouts.
     """
 
     graded: list[GradedRollout]
     replaced: list[GradedRollout]
     measures: dict[str, float]
     spent: Ledger
+    seconds: float | None
 
 
 class Drawer:
@@ -87,6 +91,7 @@ class Drawer:
         self._listener = listener
         self._sampling = training_sampling(config)
         self._ahead: tuple[int, Future[list[Rollout]]] | None = None
+        self._ahead_seconds: float | None = None
 
     def step(self, questions: Sequence[Problem], step: int) -> Drawn:
         """This step's rollouts.
@@ -94,6 +99,7 @@ class Drawer:
         Where the method asks for it, questions whose rollouts teach nothing give way to others,
         drawn at random for this step and round alone, so that a resumed run draws the same.
         """
+        started = time.perf_counter()
         stale = self._ahead is not None and self._ahead[0] == step
         kept = groups_of(self._draw(questions, step, 0))
         replaced: list[GradedRollout] = []
@@ -112,11 +118,12 @@ class Drawer:
             ):
                 replaced += kept[place]
                 kept[place] = group
+        seconds = self._ahead_seconds if stale else time.perf_counter() - started
         graded = [one for group in kept for one in group]
         graded, measures, spent = self._against_trainer(graded)
         if self._config.rollouts.overlap:
             measures["staleness"] = float(stale)
-        return Drawn(graded, replaced, measures, spent)
+        return Drawn(graded, replaced, measures, spent, seconds)
 
     # -- ahead ---------------------------------------------------------------------------------
 
@@ -124,8 +131,13 @@ class Drawer:
         """Let the rollouts of a later step be drawn, with the weights as they are now."""
         requests = self._requests(questions, step, 0)
         if requests:
+            started, self._ahead_seconds = time.perf_counter(), None
             drawing = cast(DrawsAhead, self._policy).draw_ahead(requests, self._sampling)
+            drawing.add_done_callback(lambda _: self._note_seconds(started))
             self._ahead = (step, drawing)
+
+    def _note_seconds(self, started: float) -> None:
+        self._ahead_seconds = time.perf_counter() - started
 
     def state(self) -> dict[str, Any] | None:
         """What was drawn ahead, once it is in, as JSON can hold it."""

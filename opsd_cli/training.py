@@ -275,11 +275,10 @@ class Trainer:
 
     def learn(self, step: int) -> None:
         """One step: rollouts, gradient, update, accounts."""
-        started, cpu_started = time.perf_counter(), time.process_time()
+        cpu_started = time.process_time()
         questions = self.questions(step)
         found = self.drawer.step(questions, step)
         graded, everything = found.graded, found.graded + found.replaced
-        drawn = time.perf_counter()
         if self.config.rollouts.overlap and step < self.config.train.steps:
             self.drawer.ahead(self.questions(step + 1), step + 1)
         lesson = self.method.lesson(questions, graded, self.contexts, self.policy)
@@ -320,7 +319,9 @@ class Trainer:
             ledger=self.state.ledger,
             seconds=self.state.seconds,
             cpu_seconds=self.state.cpu_seconds,
-            tokens_per_second=cost.generated / (drawn - started) if everything else None,
+            tokens_per_second=cost.generated / found.seconds
+            if everything and found.seconds
+            else None,
             memory_peak=self.policy.memory().peak,
         )
         flat = asdict(row)
