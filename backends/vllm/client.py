@@ -7,9 +7,11 @@ others are under way; the server batches them as it likes.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
-from dataclasses import dataclass
+import socket
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,6 +46,7 @@ class Client:
 
     url: str
     request_seconds: float
+    _open: set[http.client.HTTPConnection] = field(default_factory=set, repr=False, compare=False)
 
     def alive(self) -> bool:
         """Whether it says that it is well."""
@@ -89,6 +92,12 @@ class Client:
     def wake(self) -> None:
         """Take it back."""
         self._call("POST", "/wake_up", {}, _ADAPTER_SECONDS)
+
+    def hang_up(self) -> None:
+        """End every call that is under way; the server then stops working on it."""
+        for connection in tuple(self._open):
+            with contextlib.suppress(OSError, AttributeError):  # it has just ended by itself
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
     def complete(
         self, model: str, request: RolloutRequest, sampling: Sampling, stop_ids: frozenset[int]
@@ -143,6 +152,7 @@ class Client:
             http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         )
         connection = kind(parts.hostname or "", parts.port, timeout=seconds)
+        self._open.add(connection)
         try:
             connection.request(
                 method,
@@ -157,6 +167,7 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             raise ServerGone(str(error) or type(error).__name__) from error
         finally:
+            self._open.discard(connection)
             connection.close()
         if answer.status >= 500:
             raise ServerGone(f"HTTP {answer.status}: {_message(text)}")

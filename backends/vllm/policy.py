@@ -82,6 +82,7 @@ class VllmPolicy:
     def close(self) -> None:
         """End the server, if it is ours, and drop the adapters it was given."""
         self._closed = True
+        self._client.hang_up()
         if self._server is not None:
             self._server.stop()
         elif self._loaded is not None:
@@ -182,11 +183,10 @@ class VllmPolicy:
         try:
             jobs = [
                 pool.submit(
-                    self._client.complete,
+                    self._complete,
                     model,
                     request,
                     _limited(sampling, rooms[id(request)]),
-                    self._inner.stop_ids,
                 )
                 for request in requests
             ]
@@ -203,6 +203,11 @@ class VllmPolicy:
                     ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _complete(self, model: str, request: RolloutRequest, sampling: Sampling) -> Rollout:
+        if self._closed:
+            raise ServerGone("it was told to end")
+        return self._client.complete(model, request, sampling, self._inner.stop_ids)
 
     def _newest(self) -> str:
         """The name of the weights as they are, in a folder where they are not the base's."""

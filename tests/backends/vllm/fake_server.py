@@ -45,6 +45,9 @@ class FakeVllm(ThreadingHTTPServer):
         self.answers = threading.Event()
         self.answers.set()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: whoever asked has hung up."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"

@@ -189,6 +189,19 @@ def test_what_goes_wrong_ahead_is_told_when_it_is_asked_for(served: Any) -> None
         drawing.result()
 
 
+def test_a_run_that_ends_waits_for_nothing_that_is_still_drawn(served: Any) -> None:
+    server, policy = served("rollouts.batch_size=3")
+    server.answers.clear()
+    drawing = policy.draw_ahead(REQUESTS, SAMPLING)
+    while len(server.calls) < 3:
+        time.sleep(0.01)
+    policy.close()
+    with pytest.raises(TrainingError, match="was ended"):
+        drawing.result(timeout=10)
+    assert len(versions_asked(server)) == 3  # of nine: the rest was never asked for
+    server.answers.set()
+
+
 def test_a_given_server_that_is_gone_is_said_so(served: Any) -> None:
     server, policy = served()
     server.shutdown()
