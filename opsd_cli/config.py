@@ -164,6 +164,9 @@ class Vllm(Section):
     adapters: str | None = None
     """Folder in which adapters are handed over; a server elsewhere must see it by this path. By
     default inside the run's directory."""
+    devices: str | None = None
+    """The GPUs of a server that is started, as CUDA_VISIBLE_DEVICES names them (`1`, `2,3`); by
+    default those that the trainer sees."""
     gpu_memory_utilization: float = Field(0.4, gt=0, le=1)
     """Share of the GPU's memory for a server that is started; the rest is the trainer's."""
     sleep: bool = False

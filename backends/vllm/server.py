@@ -68,6 +68,8 @@ class Server:
             "VLLM_NO_USAGE_STATS": "1",
         }
         environment.pop("PYTHONPATH", None)  # its environment is its own
+        if self._settings.devices is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = self._settings.devices
         with (self._folder / LOG).open("ab") as log:
             self._process = subprocess.Popen(
                 command,

@@ -160,6 +160,7 @@ def main() -> None:
     folder = Path(faults.pop("folder"))
     (folder / "command.json").write_text(json.dumps(sys.argv[1:]))
     (folder / "pid").write_text(str(os.getpid()))
+    (folder / "devices").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
     started = folder / "started"
     if faults.pop("once", False) and started.exists():
         faults = {}

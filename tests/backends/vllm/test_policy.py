@@ -245,12 +245,16 @@ def alive(process: int) -> bool:
 
 
 def test_a_server_is_started_with_what_the_run_needs_and_ends_with_it(tmp_path: Path) -> None:
-    policy = own(tmp_path, "lora.rank=12", 'rollouts.vllm.arguments=["--enforce-eager"]')
+    policy = own(
+        tmp_path, "lora.rank=12", 'rollouts.vllm.arguments=["--enforce-eager"]',
+        "rollouts.vllm.devices=2,3",
+    )  # fmt: skip
     assert drawn(policy) == EXPECTED
     command = json.loads((tmp_path / "command.json").read_text())
     assert command[command.index("--max-lora-rank") + 1] == "16"
     assert "--enable-lora" in command and command[-1] == "--enforce-eager"
     assert command[command.index("--logprobs-mode") + 1] == "processed_logprobs"
+    assert (tmp_path / "devices").read_text() == "2,3"
     process = int((tmp_path / "pid").read_text())
     assert alive(process)
     policy.close()
