@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -72,3 +73,20 @@ def begin(
         else:
             full.append(row.rollout("length"))
     return waiting, full
+
+
+def next_groups(waiting: deque[Row], free: int, whole: bool) -> list[Row]:
+    """The next rows to read, at most `free`; with `whole`, no prompt's samples are parted.
+
+    Samples of one prompt stand side by side, and reading them together reads the prompt once.
+    """
+    taken: list[Row] = []
+    while waiting and len(taken) < free:
+        prompt = waiting[0].request.prompt_ids
+        group = 0
+        while group < len(waiting) and waiting[group].request.prompt_ids == prompt:
+            group += 1
+        if len(taken) + group > free and (taken or whole):
+            break
+        taken += [waiting.popleft() for _ in range(min(group, free))]
+    return taken

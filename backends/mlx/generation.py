@@ -11,6 +11,7 @@ batch at once, and as soon as a quarter of it is free, waiting prompts are read 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from backends.interface import Rollout, RolloutRequest, Sampling
 from backends.mlx.network import Network
 from backends.mlx.sampler import draw
-from backends.rollout_rows import Row, begin
+from backends.rollout_rows import Row, begin, next_groups
 from opsd_cli.errors import ModelError
 
 _JOIN_AT = 0.25
@@ -45,14 +46,14 @@ def generate(
         ModelError: a prompt has no tokens.
         TrainingError: the model's logits are not numbers.
     """
-    waiting, full = begin(requests, sampling, network.context_limit)
+    rows, full = begin(requests, sampling, network.context_limit)
     yield from full
+    waiting = deque(rows)
     batch = _Batch(network, sampling, stop_ids)
     while waiting or batch.rows:
         free = batch_size - len(batch.rows)
         if waiting and (not batch.rows or free >= _JOIN_AT * batch_size):
-            batch.admit(waiting[:free])
-            waiting = waiting[free:]
+            batch.admit(next_groups(waiting, free, whole=bool(batch.rows)))
         yield from batch.step()
 
 
@@ -91,6 +92,8 @@ class _Batch:
 
     def admit(self, rows: list[Row]) -> None:
         """Read the rows' prompts, all but the last token, and add the rows."""
+        if not rows:
+            return
         prompts: dict[tuple[int, ...], int] = {}
         of_row = [prompts.setdefault(row.request.prompt_ids, len(prompts)) for row in rows]
         cache = self._read(list(prompts))

@@ -25,7 +25,7 @@ from backends.pytorch import cache as caches
 from backends.pytorch.batching import pad_left
 from backends.pytorch.network import Network
 from backends.pytorch.sampler import draw
-from backends.rollout_rows import Row, begin
+from backends.rollout_rows import Row, begin, next_groups
 
 _COMPACT_AT = 0.25
 """Share of finished rows at which the batch is copied without them."""
@@ -56,25 +56,8 @@ def generate(
     while waiting or batch.rows:
         free = batch_size - len(batch.rows)
         if waiting and batch.admits and (not batch.rows or free >= _JOIN_AT * batch_size):
-            batch.admit(_next_groups(waiting, free, whole=bool(batch.rows)))
+            batch.admit(next_groups(waiting, free, whole=bool(batch.rows)))
         yield from batch.step()
-
-
-def _next_groups(waiting: deque[Row], free: int, whole: bool) -> list[Row]:
-    """The next rows to read, at most `free`; with `whole`, no prompt's samples are parted.
-
-    Samples of one prompt stand side by side, and reading them together reads the prompt once.
-    """
-    taken: list[Row] = []
-    while waiting and len(taken) < free:
-        prompt = waiting[0].request.prompt_ids
-        group = 0
-        while group < len(waiting) and waiting[group].request.prompt_ids == prompt:
-            group += 1
-        if len(taken) + group > free and (taken or whole):
-            break
-        taken += [waiting.popleft() for _ in range(min(group, free))]
-    return taken
 
 
 class _Batch:
