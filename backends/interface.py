@@ -42,6 +42,15 @@ class Sampling:
     min_p: float = 0.0
     max_new_tokens: int = 1024
 
+    @property
+    def filters(self) -> bool:
+        """Whether some tokens cannot be drawn that the model gives a probability."""
+        return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
+
+
+PLAIN = Sampling()
+"""Draws from the model's own distribution."""
+
 
 @dataclass(frozen=True)
 class RolloutRequest:
@@ -251,9 +260,13 @@ class Policy(Protocol):
         sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
         role: Literal["student", "teacher"] = "student",
         teacher: TeacherWeights = "initial",
-        temperature: float = 1.0,
+        sampling: Sampling = PLAIN,
     ) -> list[np.ndarray]:
-        """Log-probability of each completion token, float32 [N], for (prompt, completion) pairs."""
+        """Log-probability of each completion token, float32 [N], for (prompt, completion) pairs.
+
+        It is that under the distribution that `sampling` draws from: `Rollout.log_probs`, had these
+        weights drawn the completion. A token that its filters keep out gets -inf.
+        """
 
     def measure(self, batch: LossBatch) -> BatchReport:
         """The report of a batch, with no gradient taken and dropout off."""

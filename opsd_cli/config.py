@@ -150,11 +150,6 @@ class SamplingSection(Section):
     max_new_tokens: PositiveInt = 1024
     """Longest completion."""
 
-    @property
-    def unfiltered(self) -> bool:
-        """Whether tokens are drawn from the model's whole distribution."""
-        return self.temperature > 0 and self.top_p == 1 and self.top_k == 0 and self.min_p == 0
-
 
 class Vllm(Section):
     url: str | None = None
@@ -193,7 +188,7 @@ class Rollouts(Section):
     weights one step old, which is counted (`staleness`)."""
     importance_cap: float | None = Field(None, ge=1)
     """With vLLM: weigh each token by the trainer's probability over the sampler's, at most this
-    (truncated importance sampling). Needs unfiltered sampling; costs a pass over the rollouts."""
+    (truncated importance sampling). Costs a pass over the rollouts."""
     vllm: Vllm = Vllm()
     """The vLLM server."""
 
@@ -382,12 +377,6 @@ class Config(Section):
             raise ValueError(
                 "rollouts.overlap and rollouts.vllm.sleep exclude each other"
                 "\na server that sleeps while the trainer learns cannot draw; leave one out"
-            )
-        if rollouts.importance_cap and not self.sampling.unfiltered:
-            raise ValueError(
-                "rollouts.importance_cap needs unfiltered sampling"
-                "\na filter's probabilities are not the trainer's: set sampling.top_p=1, "
-                "sampling.top_k=0 and sampling.min_p=0, and a temperature above 0"
             )
         return self
 

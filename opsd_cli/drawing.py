@@ -8,6 +8,9 @@ sequence of actions; each token by itself here):
 
     w_n = min(p_trainer(y_n) / p_sampler(y_n), cap)
 
+Both probabilities are those with which a token is drawn, temperature and filters included; a token
+that the trainer's filters keep out has none, and its weight is 0.
+
 Staleness is bounded by one step, since a step's rollouts are asked for only once those of the step
 before are in. A checkpoint takes along what was drawn ahead, so that a resumed run goes on with it.
 """
@@ -227,23 +230,26 @@ class Drawer:
     ) -> tuple[list[GradedRollout], dict[str, float], Ledger]:
         """The rollouts with their importance, what was measured, and what it cost.
 
-        Only another engine can differ, and only unfiltered sampling can be compared: a filter's
-        log-probabilities are of what it left over.
+        Only another engine can differ.
         """
         config = self._config
-        if config.rollouts.engine == "builtin" or not config.sampling.unfiltered or not graded:
+        if config.rollouts.engine == "builtin" or not graded:
             return graded, {}, Ledger()
         cap = config.rollouts.importance_cap
         some = [one.rollout for one in (graded if cap else graded[:GAP_ROLLOUTS])]
         pairs = [(rollout.request.prompt_ids, rollout.completion_ids) for rollout in some]
-        scores = self._policy.score(pairs, temperature=config.sampling.temperature)
+        scores = self._policy.score(pairs, sampling=self._sampling)
         gaps = [score - rollout.log_probs for score, rollout in zip(scores, some, strict=True)]
         spent = Ledger(scored=sum(len(prompt) + len(tokens) for prompt, tokens in pairs))
         gap_N = np.abs(np.concatenate(gaps))
-        if not len(gap_N):
-            return graded, {}, spent
-        measures = {"sampler_gap": float(gap_N.mean()), "sampler_gap_max": float(gap_N.max())}
-        if cap is None:
+        measures: dict[str, float] = {}
+        shared_N = gap_N[np.isfinite(gap_N)]
+        if len(shared_N):
+            measures["sampler_gap"] = float(shared_N.mean())
+            measures["sampler_gap_max"] = float(shared_N.max())
+        if len(gap_N) and self._sampling.filters:
+            measures["sampler_outside"] = 1 - len(shared_N) / len(gap_N)
+        if cap is None or not len(gap_N):
             return graded, measures, spent
         weights = [importance_weights(gap, cap) for gap in gaps]
         weights_N = np.concatenate(weights)

@@ -15,7 +15,8 @@ import mlx.core as mx
 import numpy as np
 
 from backends import chunks
-from backends.mlx import memory
+from backends.interface import Sampling
+from backends.mlx import memory, sampler
 from backends.mlx.network import Head
 from opsd_cli.array_ops import array_ops
 from opsd_cli.divergence import DivergenceSpec, evaluate, log_softmax
@@ -88,6 +89,18 @@ def chunked_log_probs(
         return columns, head.back(gradient_CV, logits_CV)
 
     return _walk(head, (hidden_ND, targets_N), one, gradient, chunk_tokens)
+
+
+def filtered_log_probs(
+    head: Head, hidden_ND: mx.array, targets_N: mx.array, sampling: Sampling
+) -> np.ndarray:
+    """How likely each target is to be drawn, at a temperature above 0; float32 [N]."""
+
+    def one(hidden_CD: mx.array, targets_C: mx.array) -> tuple[list[mx.array], mx.array]:
+        logits_CV = head.logits(hidden_CD).astype(mx.float32)
+        return [sampler.log_probs(logits_CV, sampling, targets_C)], mx.zeros((0,))
+
+    return _walk(head, (hidden_ND, targets_N), one, False, None).columns[0]
 
 
 def _walk(head, inputs, one, gradient, chunk_tokens):  # type: ignore[no-untyped-def]

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from backends.interface import (
+    PLAIN,
     DivergenceBatch,
     LossBatch,
     PolicyGradientBatch,
@@ -121,9 +122,9 @@ class MlxPolicy(PolicyBase):
         sequences: Sequence[Pair],
         role: Literal["student", "teacher"] = "student",
         teacher: TeacherWeights = "initial",
-        temperature: float = 1.0,
+        sampling: Sampling = PLAIN,
     ) -> list[np.ndarray]:
-        """As `Policy.score`; temperature 0, which names greedy sampling, scores as 1 does."""
+        """As `Policy.score`; greedy sampling scores as the plain distribution does."""
         weights: TeacherWeights = teacher if role == "teacher" else "live"
         scores = [np.zeros(0, np.float32) for _ in sequences]
         for rows in self._micro_batches([[pair] for pair in sequences]):
@@ -132,11 +133,16 @@ class MlxPolicy(PolicyBase):
                 hidden_ND = self._read(pairs)
                 mx.eval(hidden_ND)
             targets_N = mx.array([token for _, completion in pairs for token in completion])
-            found = loss_head.chunked_log_probs(
-                self._network.head, hidden_ND, targets_N, temperature or 1.0, gradient=False
-            )
+            head = self._network.head
+            if sampling.filters:
+                found_N = loss_head.filtered_log_probs(head, hidden_ND, targets_N, sampling)
+            else:
+                temperature = sampling.temperature or 1.0
+                found_N = loss_head.chunked_log_probs(
+                    head, hidden_ND, targets_N, temperature, gradient=False
+                ).columns[0]
             counts = [len(completion) for _, completion in pairs]
-            for row, part_N in zip(rows, _split(found.columns[0], counts), strict=True):
+            for row, part_N in zip(rows, _split(found_N, counts), strict=True):
                 scores[row] = part_N
         return scores
 

@@ -45,6 +45,19 @@ def draw(
     return _invert(weights_BV, uniform_B)
 
 
+def log_probs(logits_BV: mx.array, sampling: Sampling, tokens_B: mx.array) -> mx.array:
+    """How likely `draw` is to take these tokens, as logarithms, float32 [B].
+
+    Args:
+        logits_BV: float32.
+        sampling: `temperature` must not be 0. A token that a filter drops gets -inf.
+        tokens_B: one a row.
+    """
+    weights_BV = keep(logits_BV, sampling)
+    weight_B = mx.take_along_axis(weights_BV, tokens_B[:, None], axis=-1)[:, 0]
+    return mx.log(weight_B) - mx.log(weights_BV.sum(axis=-1))
+
+
 def keep(logits_BV: mx.array, sampling: Sampling) -> mx.array:
     """The filtered, tempered distribution, up to a factor: zero where a filter dropped a token.
 

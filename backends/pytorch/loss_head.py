@@ -30,7 +30,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from backends import chunks
-from backends.pytorch import device_memory
+from backends.interface import Sampling
+from backends.pytorch import device_memory, sampler
 from opsd_cli.array_ops import array_ops
 from opsd_cli.divergence import DivergenceSpec, evaluate, log_softmax
 
@@ -239,6 +240,37 @@ def chunked_log_probs(
                 rows.jacobian_ND[chunk] = head.back(logits_CV)
     log_prob_N, entropy_N = rows.outputs
     return TokenLogProbs(rows.attach(hidden_ND, log_prob_N), entropy_N)
+
+
+def filtered_log_probs(
+    hidden_ND: Tensor,
+    head_weight_VD: Tensor,
+    targets_N: Tensor,
+    sampling: Sampling,
+    head_bias: Tensor | None = None,
+    logit_softcap: float | None = None,
+    valid_vocab: int | None = None,
+) -> Tensor:
+    """How likely given tokens are to be drawn, float32 [N], without a gradient.
+
+    Args:
+        hidden_ND, head_weight_VD, targets_N: as in `chunked_log_probs`.
+        sampling: at a temperature above 0.
+        head_bias, logit_softcap, valid_vocab: as in `chunked_divergence`.
+    """
+    head = _Head(head_weight_VD, head_bias, logit_softcap, valid_vocab)
+    with torch.no_grad():
+        found_N = torch.empty(len(hidden_ND), device=hidden_ND.device)
+        chunk_tokens = head.chunk_tokens(None, len(hidden_ND))
+        buffer = head.buffer(chunk_tokens)
+        for chunk in _slices(len(hidden_ND), chunk_tokens):
+            logits_CV = head.logits(hidden_ND[chunk], buffer)
+            targets_C, found_C = targets_N[chunk], found_N[chunk]
+            for block in _slices(len(logits_CV), head.block_tokens(len(logits_CV))):
+                found_C[block] = sampler.log_probs(
+                    logits_CV[block].float(), sampling, targets_C[block]
+                )
+    return found_N
 
 
 class _Head:

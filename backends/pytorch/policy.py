@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from backends.interface import (
+    PLAIN,
     BatchReport,
     DivergenceBatch,
     DivergenceItem,
@@ -43,7 +44,7 @@ from backends.pytorch.adapter import (
 from backends.pytorch.batching import Padded, pad_right
 from backends.pytorch.generation import generate
 from backends.pytorch.loading import Loaded, load, stored_dtype
-from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs
+from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs, filtered_log_probs
 from backends.pytorch.network import Network
 from backends.pytorch.optimizer import AdapterOptimizer, part
 from backends.sequences import Pair
@@ -145,19 +146,23 @@ class TorchPolicy(PolicyBase):
         sequences: Sequence[Pair],
         role: Literal["student", "teacher"] = "student",
         teacher: TeacherWeights = "initial",
-        temperature: float = 1.0,
+        sampling: Sampling = PLAIN,
     ) -> list[np.ndarray]:
-        """As `Policy.score`; temperature 0, which names greedy sampling, scores as 1 does."""
+        """As `Policy.score`; greedy sampling scores as the plain distribution does."""
         weights: TeacherWeights = teacher if role == "teacher" else "live"
         scores = [np.zeros(0, np.float32) for _ in sequences]
         with torch.no_grad(), self._memory_explained():
             for rows in self._micro_batches([[pair] for pair in sequences]):
                 batch, hidden_ND = self._read([sequences[row] for row in rows], weights)
-                found = chunked_log_probs(
-                    hidden_ND, targets_N=batch.targets_N, temperature=temperature or 1.0,
-                    **self._network.head,
-                )  # fmt: skip
-                for row, part_N in zip(rows, _split(found.log_prob_N, batch.counts), strict=True):
+                given = {"targets_N": batch.targets_N, **self._network.head}
+                if sampling.filters:
+                    found_N = filtered_log_probs(hidden_ND, sampling=sampling, **given)
+                else:
+                    temperature = sampling.temperature or 1.0
+                    found_N = chunked_log_probs(
+                        hidden_ND, temperature=temperature, **given
+                    ).log_prob_N
+                for row, part_N in zip(rows, _split(found_N, batch.counts), strict=True):
                     scores[row] = part_N
         return scores
 

@@ -51,6 +51,23 @@ def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tens
     return tokens_B1[:, 0], log_probs_B
 
 
+def log_probs(logits_BV: Tensor, sampling: Sampling, tokens_B: Tensor) -> Tensor:
+    """How likely `draw` is to take these tokens, as logarithms, float32 [B].
+
+    Args:
+        logits_BV: float32.
+        sampling: `temperature` must not be 0. A token that a filter drops gets -inf.
+        tokens_B: one a row.
+    """
+    ids_BK, weights_BK = keep(logits_BV, sampling)
+    total_B = weights_BK.sum(-1, dtype=torch.float64)
+    if ids_BK is None:
+        weight_B = weights_BK.gather(-1, tokens_B[:, None])[:, 0]
+    else:
+        weight_B = (weights_BK * (ids_BK == tokens_B[:, None])).sum(-1)
+    return (weight_B.double().log() - total_B.log()).float()
+
+
 def keep(logits_BV: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
     """The filtered, tempered distribution, up to a factor; `temperature` must not be 0.
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backends.interface import Policy, PolicyGradientBatch, PolicyGradientItem
+from backends.interface import Policy, PolicyGradientBatch, PolicyGradientItem, Sampling
 from opsd_cli.config import Config
 from opsd_cli.context import Contexts
 from opsd_cli.ledger import Ledger
@@ -88,10 +88,9 @@ def policy_gradient_lesson(
         for row in chosen
     ]
     updates = config.train.passes * section.minibatches
-    old = policy.score(pairs, temperature=temperature) if updates > 1 and pairs else None
-    initial = (
-        policy.score(pairs, "teacher", "initial", temperature) if section.kl > 0 and pairs else None
-    )
+    plain = Sampling(temperature)
+    old = policy.score(pairs, sampling=plain) if updates > 1 and pairs else None
+    initial = policy.score(pairs, "teacher", "initial", plain) if section.kl > 0 and pairs else None
     read = sum(len(prompt) + len(completion) for prompt, completion in pairs)
     spent = Ledger(scored=read * ((old is not None) + (initial is not None)))
 

@@ -27,6 +27,7 @@ from backends.interface import (
     Policy,
     PolicyGradientBatch,
     PolicyGradientItem,
+    Sampling,
 )
 from opsd_cli.analysis import analyse
 from opsd_cli.config import Config
@@ -116,14 +117,15 @@ def teacher_and_student_scores(
     Returns:
         The teacher's and the student's, float32 [N] an item, and the tokens read.
     """
+    sampling = Sampling(temperature)
     teacher = policy.score(
         [(item.teacher_prompt, item.completion) for item in items],
         "teacher",
         config.teacher.weights,
-        temperature,
+        sampling,
     )
     student = policy.score(
-        [(item.student_prompt, item.completion) for item in items], temperature=temperature
+        [(item.student_prompt, item.completion) for item in items], sampling=sampling
     )
     spent = Ledger(
         teacher_scored=sum(len(i.teacher_prompt) + len(i.completion) for i in items),

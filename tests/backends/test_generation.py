@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,12 +118,32 @@ def test_seeds_tell_samples_of_one_prompt_apart(load: Load) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scores_equal_the_sampler_s_log_probabilities(load: Load, family: str) -> None:
-    policy = load(family)
-    rollouts = list(policy.generate(REQUESTS, Sampling(max_new_tokens=14)))
-    scores = policy.score([(r.request.prompt_ids, r.completion_ids) for r in rollouts])
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(), Sampling(1.3, 0.8), Sampling(1.1, 0.95, 5), Sampling(0.7, 1.0, 0, 0.1)],
+    ids=["plain", "top-p", "top-k", "min-p"],
+)
+def test_scores_equal_the_sampler_s_log_probabilities(
+    load: Load, family: str, sampling: Sampling
+) -> None:
+    policy, sampling = load(family), replace(sampling, max_new_tokens=14)
+    rollouts = list(policy.generate(REQUESTS, sampling))
+    pairs = [(r.request.prompt_ids, r.completion_ids) for r in rollouts]
+    scores = policy.score(pairs, sampling=sampling)
     for rollout, score in zip(rollouts, scores, strict=True):
+        assert score.dtype == np.float32
         np.testing.assert_allclose(score, rollout.log_probs, atol=2e-5)
+    plain = np.concatenate(policy.score(pairs))
+    assert (np.abs(plain - np.concatenate(scores)).max() > 0.01) == (sampling.temperature != 1)
+
+
+def test_tokens_that_the_filters_keep_out_have_no_probability(load: Load) -> None:
+    policy = load()
+    drawn = list(policy.generate(REQUESTS, Sampling(max_new_tokens=14)))
+    pairs = [(r.request.prompt_ids, r.completion_ids) for r in drawn]
+    one = np.concatenate(policy.score(pairs, sampling=Sampling(top_k=1)))
+    assert set(np.isneginf(one)) == {False, True}
+    np.testing.assert_allclose(one[np.isfinite(one)], 0, atol=1e-6)
 
 
 def test_rollouts_are_those_of_the_student_as_it_is_now(

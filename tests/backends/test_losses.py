@@ -18,6 +18,7 @@ from backends.interface import (
     DivergenceItem,
     PolicyGradientBatch,
     PolicyGradientItem,
+    Sampling,
 )
 from opsd_cli.divergence import DivergenceSpec, evaluate
 from opsd_cli.errors import ModelError, TrainingError
@@ -377,7 +378,7 @@ def test_scores_equal_the_dense_log_probabilities(
         oracle.dense(model_folder(family)),
     )
     for role, model, temperature in (("student", student, 1.0), ("teacher", teacher, 1.7)):
-        found = policy.score(PAIRS, role=role, teacher="initial", temperature=temperature)
+        found = policy.score(PAIRS, role=role, teacher="initial", sampling=Sampling(temperature))
         for (prompt, completion), scores in zip(PAIRS, found, strict=True):
             log_p = (model.logits(prompt, completion) / temperature).log_softmax(-1)
             wanted = log_p[range(len(completion)), list(completion)].detach()

@@ -85,6 +85,24 @@ def drawn(
     return tokens.numpy(), log_probs.numpy()
 
 
+def log_probs(backend: Backend, rows_BV: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """How likely each row is to give the token of its own place."""
+    rows_BV = np.float32(rows_BV)
+    if backend.name == "mlx":
+        import mlx.core as mx
+
+        from backends.mlx import sampler as mlx_sampler
+
+        ids = mx.arange(len(rows_BV))
+        return np.array(mlx_sampler.log_probs(mx.array(rows_BV), sampling, ids))
+    import torch
+
+    from backends.pytorch import sampler as torch_sampler
+
+    ids_B = torch.arange(len(rows_BV))
+    return torch_sampler.log_probs(torch.tensor(rows_BV), sampling, ids_B).numpy()
+
+
 @given(logits=logits_rows, sampling=samplings)
 def test_kept_tokens_and_probabilities_are_the_definition_s(
     backend: Backend, logits: list[float], sampling: Sampling
@@ -109,6 +127,17 @@ def test_a_draw_inverts_the_cumulative_distribution(
     token, log_prob = drawn(backend, np.array([logits]), sampling, np.array([number]))
     assert token.tolist() == [wanted]
     assert log_prob.item() == pytest.approx(np.log(p[wanted]), abs=1e-5)
+
+
+@given(logits=logits_rows, sampling=samplings)
+def test_each_token_s_probability_is_that_of_being_drawn(
+    backend: Backend, logits: list[float], sampling: Sampling
+) -> None:
+    assume(not on_a_threshold(logits, sampling))
+    with np.errstate(divide="ignore"):
+        wanted = np.log(filtered(np.float32(logits), sampling))
+    rows = np.array([logits] * len(logits))
+    np.testing.assert_allclose(log_probs(backend, rows, sampling), wanted, atol=1e-5)
 
 
 @given(logits=logits_rows, sampling=samplings, number=st.sampled_from([0.0, 1 - 2**-53]))

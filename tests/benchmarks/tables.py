@@ -10,6 +10,7 @@ median with the least in brackets. The first form of a case is ours; ratios are 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import statistics
@@ -24,6 +25,8 @@ README = ROOT / "README.md"
 #: Results whose tables README sums up, with what a case of theirs is called there.
 SUMMED_UP = {"loss_head": "loss head", "step": "training step", "rollouts": "rollouts"}
 START, END = "<!-- peers: python -m tests.benchmarks.tables -->", "<!-- /peers -->"
+#: Stands for what cannot be compared.
+UNKNOWN = "n/a"
 COLUMNS = ("case", "form", "CPU", "wall", "peak memory", "CPU and memory against ours")
 
 Found = dict[str, list[dict[str, float]]]
@@ -65,7 +68,8 @@ class Table:
 
     Args:
         name: of its file among the results.
-        unit: of `cpu` and `wall` in what is measured; `peak_mb` is in MB.
+        unit: of `cpu` and `wall` in what is measured; `peak_mb` is in MB, or not a number where
+            it cannot be compared.
     """
 
     def __init__(self, name: str, unit: str) -> None:
@@ -80,12 +84,19 @@ class Table:
         for form, rows in found.items():
             cpu, wall, peak = ([row[key] for row in rows] for key in ("cpu", "wall", "peak_mb"))
             own = statistics.median(cpu), statistics.median(peak)
-            ratio = "" if first is None else f"{own[0] / first[0]:.2f}, {own[1] / first[1]:.2f}"
+            ratio = (
+                ""
+                if first is None
+                else ", ".join(
+                    _figure(mine / ours, ".2f") for mine, ours in zip(own, first, strict=True)
+                )
+            )
             first = first or own
+            memory = _figure(own[1], ",.0f", " MB")
             self._print(
                 f"| {case} | {form} | {own[0]:.2f} {self.unit} ({min(cpu):.2f}) "
                 f"| {statistics.median(wall):.2f} {self.unit} ({min(wall):.2f}) "
-                f"| {own[1]:,.0f} MB | {ratio} |"
+                f"| {memory} | {ratio} |"
             )
 
     def save(self) -> None:
@@ -128,8 +139,14 @@ def summed_up(readme: str) -> str:
     return f"{before}{START}\n" + "\n".join(lines) + f"\n{END}{after}"
 
 
+def _figure(value: float, form: str, unit: str = "") -> str:
+    return UNKNOWN if math.isnan(value) else f"{value:{form}}{unit}"
+
+
 def _short(ratio: str) -> str:
     """Two figures are as many as such ratios are good for."""
+    if ratio == UNKNOWN:
+        return ratio
     value = float(ratio)
     return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 

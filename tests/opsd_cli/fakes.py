@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from backends.interface import (
+    PLAIN,
     BatchReport,
     Capability,
     LossBatch,
@@ -70,7 +71,7 @@ class FakePolicy:
         sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
         role: Literal["student", "teacher"] = "student",
         teacher: TeacherWeights = "initial",
-        temperature: float = 1.0,
+        sampling: Sampling = PLAIN,
     ) -> list[np.ndarray]:
         return [np.zeros(len(completion), np.float32) for _, completion in sequences]
 

@@ -22,7 +22,6 @@ from tests.opsd_cli.fakes import FakePolicy
 from tests.opsd_cli.test_training import SPLITS
 
 OVERLAP = ("rollouts.engine=vllm", "rollouts.overlap=true")
-UNFILTERED = ("sampling.top_p=1", "sampling.top_k=0", "sampling.temperature=1")
 
 
 class Ahead(FakePolicy):
@@ -123,7 +122,7 @@ class Mistaken(Ahead):
     """Finds what was drawn exp(0.5) times as likely as the sampler said, at every second token."""
 
     def score(self, sequences: Any, *args: Any, **kwargs: Any) -> list[np.ndarray]:
-        self.scored = list(sequences)
+        self.scored, self.asked_for = list(sequences), kwargs["sampling"]
         return [
             np.where(np.arange(len(completion)) % 2 == 0, 0.5, 0.0).astype(np.float32)
             for _, completion in sequences
@@ -133,9 +132,11 @@ class Mistaken(Ahead):
 @pytest.mark.parametrize("method", ["opsd", "grpo"])
 def test_tokens_are_weighed_by_the_trainer_s_probability(method: str, tmp_path: Path) -> None:
     policy = Mistaken(skill=0.3, gain=0.1)
-    settings = [f"method={method}", *UNFILTERED, "rollouts.engine=vllm", "train.steps=1"]
+    settings = [f"method={method}", "rollouts.engine=vllm", "train.steps=1"]
     result, metrics = run(tmp_path / "run", policy, *settings, "rollouts.importance_cap=1.2")
     assert metrics[0]["sampler_gap_max"] == pytest.approx(0.5)
+    assert metrics[0]["sampler_outside"] == 0
+    assert policy.asked_for == Sampling(1.1, 0.95, 20, max_new_tokens=1024)
     assert 0.4 < metrics[0]["importance_capped"] < 0.6
     assert 1 < metrics[0]["importance"] < 1.2
     rollouts = 5 if method == "opsd" else 40
@@ -156,6 +157,29 @@ def test_tokens_are_weighed_by_the_trainer_s_probability(method: str, tmp_path: 
             assert found == pytest.approx(wanted)
 
 
+class Excluding(Ahead):
+    """Would not have drawn the first token of anything."""
+
+    def score(self, sequences: Any, *args: Any, **kwargs: Any) -> list[np.ndarray]:
+        return [
+            np.where(np.arange(len(completion)) == 0, -np.inf, 0.25).astype(np.float32)
+            for _, completion in sequences
+        ]
+
+
+def test_what_the_trainer_would_not_draw_is_counted_and_not_learnt(tmp_path: Path) -> None:
+    policy = Excluding(skill=0.3, gain=0.1)
+    settings = ["rollouts.engine=vllm", "rollouts.importance_cap=2", "train.steps=1"]
+    _, metrics = run(tmp_path / "run", policy, *settings)
+    (batch,) = policy.learnt
+    tokens = sum(len(item.completion) for item in batch.items)
+    assert metrics[0]["sampler_outside"] == pytest.approx(len(batch.items) / tokens)
+    assert metrics[0]["sampler_gap"] == metrics[0]["sampler_gap_max"] == pytest.approx(0.25)
+    for item in batch.items:
+        weights = item.token_weights  # type: ignore[union-attr]
+        assert weights[0] == 0 and weights[1:] == pytest.approx([np.exp(0.25)] * (len(weights) - 1))
+
+
 def test_importance_weights_are_ratios_up_to_the_cap() -> None:
     gap_N = np.array([-np.inf, -2.0, 0.0, 0.3, 5.0, np.inf])
     expected = [0.0, np.exp(-2.0), 1.0, np.exp(0.3), 2.0, 2.0]
@@ -166,10 +190,9 @@ def test_importance_weights_are_ratios_up_to_the_cap() -> None:
     ("assignments", "message"),
     [
         (["rollouts.overlap=true"], "overlap needs vLLM"),
-        (["rollouts.importance_cap=2", *UNFILTERED], "importance_cap needs vLLM"),
+        (["rollouts.importance_cap=2"], "importance_cap needs vLLM"),
         ([*OVERLAP, "rollouts.vllm.sleep=true"], "exclude each other"),
-        (["rollouts.engine=vllm", "rollouts.importance_cap=2"], "unfiltered sampling"),
-        (["rollouts.engine=vllm", "rollouts.importance_cap=0.5", *UNFILTERED], "importance_cap"),
+        (["rollouts.engine=vllm", "rollouts.importance_cap=0.5"], "importance_cap"),
     ],
 )
 def test_what_does_not_go_together_is_refused(assignments: list[str], message: str) -> None:

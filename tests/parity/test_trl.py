@@ -24,6 +24,7 @@ from backends.interface import (
     PolicyGradientItem,
     Rollout,
     RolloutRequest,
+    Sampling,
 )
 from backends.pytorch.loss_head import chunked_divergence
 from opsd_cli.config import Config
@@ -88,7 +89,7 @@ def policy(load: Load, model: Path) -> Policy:
 def scored(policy: Policy, model: Path, adapter: str) -> list[np.ndarray]:
     """Our log-probabilities under a state of the adapter; the policy is left with "after"."""
     policy.load_adapter(model / adapter)
-    found = policy.score(PAIRS, temperature=TEMPERATURE)
+    found = policy.score(PAIRS, sampling=Sampling(TEMPERATURE))
     policy.load_adapter(model / "after")
     return found
 
@@ -120,7 +121,7 @@ def test_advantages(case: dict[str, Any]) -> None:
 
 def test_old_and_initial_log_probabilities(policy: Policy, model: Path) -> None:
     assert_same_numbers(scored(policy, model, "before"), RECORDED["grpo"]["old_log_probs"])
-    initial = policy.score(PAIRS, "teacher", "initial", TEMPERATURE)
+    initial = policy.score(PAIRS, "teacher", "initial", Sampling(TEMPERATURE))
     assert_same_numbers(initial, RECORDED["grpo"]["initial_log_probs"])
 
 
@@ -148,7 +149,7 @@ def test_grpo(policy: Policy, model: Path, case: tuple[int, dict[str, Any]], tmp
     place, settings = case
     # All log-probabilities are our own: of the state that drew the completions, and of the base.
     old = scored(policy, model, "before" if settings["stale"] else "after")
-    initial = policy.score(PAIRS, "teacher", "initial", TEMPERATURE)
+    initial = policy.score(PAIRS, "teacher", "initial", Sampling(TEMPERATURE))
     report = policy.accumulate(grpo_batch(settings, old, initial))
     assert report.loss == pytest.approx(settings["loss"], rel=0, abs=TOLERANCE)
     assert_same_gradient(gradient_of(policy, tmp_path / "step"), TENSORS[f"grpo.{place}"])

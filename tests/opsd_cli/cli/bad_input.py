@@ -153,9 +153,6 @@ CASES = [
     Case("compare a b --seed 3", 2, "compared as they are", "leave them out"),
     Case("train --set rollouts.overlap=true", 2, "needs vLLM", "rollouts.engine=vllm"),
     Case("train --set rollouts.importance_cap=2", 2, "needs vLLM", "rollouts.engine=vllm"),
-    Case("train --set rollouts.engine=vllm --set rollouts.importance_cap=2 "
-         "--set sampling.top_k=20", 2,
-         "needs unfiltered sampling", "sampling.top_p=1"),
     Case("train --set rollouts.engine=vllm --set rollouts.overlap=true "
          "--set rollouts.vllm.sleep=true", 2, "exclude each other", "leave one out"),
     Case("train --method opds", 2, "method: input should be", "self-distillation"),

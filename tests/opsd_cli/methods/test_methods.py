@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.interface import DivergenceBatch, PolicyGradientBatch, Rollout, RolloutRequest
+from backends.interface import (
+    PLAIN,
+    DivergenceBatch,
+    PolicyGradientBatch,
+    Rollout,
+    RolloutRequest,
+    Sampling,
+)
 from opsd_cli import methods
 from opsd_cli.config import Config
 from opsd_cli.context import Contexts
@@ -36,9 +43,11 @@ class Scored(FakePolicy):
         sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
         role: str = "student",
         teacher: str = "initial",
-        temperature: float = 1.0,
+        sampling: Sampling = PLAIN,
     ) -> list[np.ndarray]:
-        self.asked = [*getattr(self, "asked", []), (role, teacher, temperature, len(sequences))]
+        assert not sampling.filters
+        asked = (role, teacher, sampling.temperature, len(sequences))
+        self.asked = [*getattr(self, "asked", []), asked]
         extra = self.gap if role == "teacher" else 0.0
         return [np.full(len(completion), -1.0 + extra) for _, completion in sequences]
 
