@@ -38,6 +38,9 @@ from opsd_cli.seeds import derive_seed
 
 #: Rollouts of a step on which the sampler is compared with the trainer.
 GAP_ROLLOUTS = 8
+#: Nats a token, and share of tokens that its filters would have kept out, from which on the trainer
+#: is taken to have another model than the sampler: rounding and a step's age are far from both.
+FAR_GAP, FAR_OUTSIDE = 0.5, 0.2
 
 
 def training_sampling(config: Config) -> Sampling:
@@ -95,6 +98,7 @@ class Drawer:
         self._sampling = training_sampling(config)
         self._ahead: tuple[int, Future[list[Rollout]]] | None = None
         self._ahead_seconds: float | None = None
+        self._warned = False
 
     def step(self, questions: Sequence[Problem], step: int) -> Drawn:
         """This step's rollouts.
@@ -249,6 +253,7 @@ class Drawer:
             measures["sampler_gap_max"] = float(shared_N.max())
         if len(gap_N) and self._sampling.filters:
             measures["sampler_outside"] = 1 - len(shared_N) / len(gap_N)
+        self._warn_if_far(measures)
         if cap is None or not len(gap_N):
             return graded, measures, spent
         weights = [importance_weights(gap, cap) for gap in gaps]
@@ -260,6 +265,18 @@ class Drawer:
             for one, own in zip(graded, weights, strict=True)
         ]
         return weighed, measures, spent
+
+    def _warn_if_far(self, measures: dict[str, float]) -> None:
+        gap, outside = (measures.get(f"sampler_{name}", 0.0) for name in ("gap", "outside"))
+        if self._warned or (gap < FAR_GAP and outside < FAR_OUTSIDE):
+            return
+        self._warned = True
+        self._listener.warn(
+            "vLLM draws from another distribution than the trainer's "
+            f"({gap:.2f} nats a token apart, {outside:.0%} of tokens outside its filters): compare "
+            "the server's model and dtype with this run's, and start it with "
+            "--logprobs-mode processed_logprobs"
+        )
 
 
 def importance_weights(gap_N: np.ndarray, cap: float) -> np.ndarray:

@@ -15,8 +15,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
+from subprocess import Popen
+from typing import IO
 
 from backends.adapter_files import read_settings
 from backends.vllm.client import Client
@@ -42,7 +46,7 @@ class Server:
         self._port = _free_port()
         self._context = context
         self._command = _command(config, model, context, self._port)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Popen[bytes] | None = None
         self.client = Client(f"http://127.0.0.1:{self._port}", config.rollouts.vllm.request_seconds)
         atexit.register(self.stop)
 
@@ -71,14 +75,7 @@ class Server:
         if self._settings.devices is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self._settings.devices
         with (self._folder / LOG).open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-            )
+            self._process = _attended(command, environment, log)
         deadline = time.monotonic() + self._settings.startup_seconds
         while time.monotonic() < deadline:
             if self.dead:
@@ -191,6 +188,33 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _attended(command: list[str], environment: dict[str, str], log: IO[bytes]) -> Popen[bytes]:
+    """A process that ends with ours, started by a thread that stays as long as it does.
+
+    Linux takes the thread for the parent, and rollouts drawn ahead have one that soon ends.
+    """
+    started: Future[Popen[bytes]] = Future()
+
+    def attend() -> None:
+        try:
+            process = Popen(
+                command,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(process)
+        process.wait()
+
+    threading.Thread(target=attend, name="vLLM server", daemon=True).start()
+    return started.result()
+
+
 def _die_with_parent() -> None:
-    """Ask Linux to end this process with the one that started it (PR_SET_PDEATHSIG)."""
+    """Ask Linux to end this process with the thread that started it (PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)

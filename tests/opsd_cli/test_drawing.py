@@ -15,6 +15,7 @@ from backends.interface import BatchReport, LossBatch, Rollout, RolloutRequest, 
 from opsd_cli import runs
 from opsd_cli.drawing import importance_weights
 from opsd_cli.errors import ConfigError, Interrupted
+from opsd_cli.events import Listener
 from opsd_cli.resolve import resolve
 from opsd_cli.runs import Run, read_rows
 from opsd_cli.training import TrainResult, train
@@ -157,6 +158,13 @@ def test_tokens_are_weighed_by_the_trainer_s_probability(method: str, tmp_path: 
             assert found == pytest.approx(wanted)
 
 
+class Elsewhere(Ahead):
+    """Finds everything two nats less likely than the sampler said."""
+
+    def score(self, sequences: Any, *args: Any, **kwargs: Any) -> list[np.ndarray]:
+        return [np.full(len(completion), -2.0, np.float32) for _, completion in sequences]
+
+
 class Excluding(Ahead):
     """Would not have drawn the first token of anything."""
 
@@ -178,6 +186,25 @@ def test_what_the_trainer_would_not_draw_is_counted_and_not_learnt(tmp_path: Pat
     for item in batch.items:
         weights = item.token_weights  # type: ignore[union-attr]
         assert weights[0] == 0 and weights[1:] == pytest.approx([np.exp(0.25)] * (len(weights) - 1))
+
+
+class Heard(Listener):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.mark.parametrize(("policy", "said"), [(Mistaken, []), (Elsewhere, ["2.00 nats"])])
+def test_another_model_behind_the_server_is_noticed_once(
+    policy: type[Ahead], said: list[str], tmp_path: Path
+) -> None:
+    heard, settings = Heard(), config("rollouts.engine=vllm", "train.steps=2")
+    with Run.create(tmp_path / "run", settings, {"packages": {}}) as held:
+        train(policy(skill=0.3, gain=0.1), SPLITS, held, listener=heard)
+    about = [warning for warning in heard.warnings if "vLLM" in warning]
+    assert len(about) == len(said) and all(s in w for s, w in zip(said, about, strict=True))
 
 
 def test_importance_weights_are_ratios_up_to_the_cap() -> None:

@@ -281,8 +281,11 @@ def test_nor_of_what_is_drawn_ahead(tmp_path: Path) -> None:
         drawing = policy.draw_ahead(REQUESTS, SAMPLING)
         policy.apply(0.1)
         assert {r.request.problem_id: r.completion_ids for r in drawing.result()} == EXPECTED
-        assert (tmp_path / "pid").read_text() != first
-        assert drawn(policy) == EXPECTED
+        second = (tmp_path / "pid").read_text()
+        assert second != first
+        time.sleep(0.3)  # the thread that drew, and started the server, has ended by then
+        assert alive(int(second)) and drawn(policy) == EXPECTED
+        assert (tmp_path / "pid").read_text() == second
     finally:
         policy.close()
 
