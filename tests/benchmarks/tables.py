@@ -131,7 +131,8 @@ def summed_up(readme: str) -> str:
         link = path.relative_to(ROOT).as_posix()
         for case, peers in cases.items():
             cpu, memory = (
-                ", ".join(f"{peer[0]} {peer[place]}" for peer in peers) for place in (1, 2)
+                ", ".join(f"{peer[0]} {peer[place]}" for peer in peers if peer[place] != UNKNOWN)
+                for place in (1, 2)
             )
             lines.append(f"| [{called}]({link}), {case} | {cpu} | {memory} |")
     before, rest = readme.split(START)
