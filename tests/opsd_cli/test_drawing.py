@@ -19,7 +19,7 @@ from opsd_cli.events import Listener
 from opsd_cli.resolve import resolve
 from opsd_cli.runs import Run, read_rows
 from opsd_cli.training import TrainResult, train
-from tests.opsd_cli.fakes import FakePolicy
+from tests.opsd_cli.fakes import FakePolicy, StopAfter
 from tests.opsd_cli.test_training import SPLITS
 
 OVERLAP = ("rollouts.engine=vllm", "rollouts.overlap=true")
@@ -93,12 +93,12 @@ def _rollouts(directory: Path) -> Iterator[dict[str, Any]]:
 
 def test_a_run_that_was_stopped_goes_on_with_what_was_drawn_ahead(tmp_path: Path) -> None:
     whole, _ = run(tmp_path / "whole", Ahead(skill=0.3, gain=0.1), *OVERLAP)
-    stops = iter([False, False, True])
+    stop = StopAfter(3)
     with (
         Run.create(tmp_path / "run", config(*OVERLAP), {"packages": {}}) as held,
         pytest.raises(Interrupted),
     ):
-        train(Ahead(skill=0.3, gain=0.1), SPLITS, held, stop=lambda: next(stops))
+        train(Ahead(skill=0.3, gain=0.1), SPLITS, held, stop, stop)
     state = json.loads((held.latest() / runs.STATE).read_text())  # type: ignore[operator]
     assert state["ahead"]["step"] == 4 and len(state["ahead"]["rollouts"]) == 5
     policy = Ahead(skill=0.3, gain=0.1)
