@@ -3,10 +3,10 @@
     checkpoints/step-000025/  adapter_model.safetensors  adapter_config.json
                               optimizer.safetensors  state.json  manifest.json
 
-`manifest.json` is written last. It holds the SHA-256 of every other file, of the run's config, and
-the length and SHA-256 of each log as far as the checkpoint counts on it. The folder is filled
-beside its place and renamed into it; a kill at any moment leaves either the whole of it or none,
-and a folder that was whole but not renamed yet is recovered.
+`manifest.json` is written last. It holds the SHA-256 of every other file, of the run's config, the
+length and SHA-256 of each log as far as the checkpoint counts on it, and its own digest. The folder
+is filled beside its place and renamed into it; a kill at any moment leaves either the whole of it
+or none, and a folder that was whole but not renamed yet is recovered.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Checkpoints:
             (partial / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
             files = {path.name: digest_of(path) for path in sorted(partial.iterdir())}
             manifest = {"files": files, **counts_on}
+            manifest["sha256"] = _own_digest(manifest)
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
             for path in partial.iterdir():
                 sync(path)
@@ -126,8 +127,15 @@ def manifest_of(path: Path) -> dict[str, Any] | None:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    whole = isinstance(manifest, dict) and isinstance(manifest.get("files"), dict)
-    return manifest if whole else None
+    if not isinstance(manifest, dict) or manifest.get("sha256") != _own_digest(manifest):
+        return None
+    return manifest
+
+
+def _own_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest's contents, this very digest left out."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def fault_of(path: Path) -> str | None:
@@ -135,8 +143,6 @@ def fault_of(path: Path) -> str | None:
     manifest = manifest_of(path)
     if manifest is None:
         return f"its {MANIFEST} is missing or damaged"
-    if STATE not in manifest["files"]:
-        return f"its {MANIFEST} is damaged"
     for name, digest in manifest["files"].items():
         try:
             now = digest_of(path / name)

@@ -16,7 +16,7 @@ from opsd_cli.config import EMBEDDED, Config
 from opsd_cli.errors import Interrupted, UsageError
 from opsd_cli.figures import count, percent, points
 from opsd_cli.problems import ProblemSet
-from opsd_cli.problems.sources import load_benchmark
+from opsd_cli.problems.sources import load_benchmark, told_apart
 from opsd_cli.runs import CONFIG, refuse_used
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def run(request: Request, what: What) -> None:
         config = config.model_copy(update={"adapter": str(Path(config.adapter).resolve())})
     config, source = with_recommended(config, out)
     names, limit = _extent(what, store, config.evaluation.samples)
-    sets = {name: load_benchmark(name, config, limit) for name in names}
+    sets = told_apart({name: load_benchmark(name, config, limit) for name in names})
     for problems in sets.values():
         if problems.report.skipped() or problems.report.derived_answers:
             out.note(f"{problems.name}: {problems.report.sentence()}")
