@@ -122,12 +122,15 @@ class Measurements:
     # -- reason first --------------------------------------------------------------------------
 
     def keep_analyses(self) -> None:
-        """Write down the analyses that the teacher wrote since the last call."""
+        """Write down the analyses that the teacher wrote since the last call.
+
+        Those of a teacher that learns hold for one step alone, and are not kept.
+        """
         rows = [
             {"step": self._state.step, "set": key[0], "problem_id": key[1], "analysis": text}
             for key, text in self._training.new_analyses()
         ]
-        if rows:
+        if rows and self._config.teacher.weights == "initial":
             self._run.append(runs.ANALYSES, *rows)
 
     def restore_analyses(self) -> None:

@@ -69,10 +69,14 @@ def go_on(directory: Path, step: int | None = None, **more: Any) -> TrainResult:
         return train(policy, SPLITS, run, **more)
 
 
-def kill(directory: Path, killer: Listener) -> None:
+def kill(directory: Path, killer: Listener, *settings: str) -> None:
     """Begin or go on until the process dies: nothing is closed or tidied up but the lock."""
     exists = directory.exists()
-    run = Run.resume(directory) if exists else Run.create(directory, config(), {"packages": {}})
+    run = (
+        Run.resume(directory)
+        if exists
+        else Run.create(directory, config(*settings), {"packages": {}})
+    )
     with contextlib.suppress(Killed):
         train(FakePolicy(skill=0.3, gain=0.1), SPLITS, run, killer)
     run.close()
@@ -297,6 +301,17 @@ def test_killed_between_two_measurements_each_is_paid_for_once(
     kill(directory, KilledAfter(evaluations=evaluations))
     go_on(directory)
     assert contents(directory) == contents(whole)
+
+
+@pytest.mark.parametrize("rollouts", [10, 40, 80, 120, 200, 250])
+def test_analyses_are_written_and_paid_for_once(tmp_path: Path, rollouts: int) -> None:
+    """A resumed run of a teacher that reasons first once had every analysis written again."""
+    policy = FakePolicy(skill=0.3, gain=0.1)
+    begin(tmp_path / "whole", "teacher.reason_first=true", policy=policy)
+    with contextlib.suppress(Killed):
+        kill(tmp_path / "run", KilledAfter(rollouts), "teacher.reason_first=true")
+    go_on(tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
 # -- the end ---------------------------------------------------------------------------------------
