@@ -155,6 +155,22 @@ def fault_of(path: Path) -> str | None:
     return None
 
 
+def whole_checkpoint(path: Path) -> Path:
+    """The path, where the checkpoint there is whole as far as can be known.
+
+    Raises:
+        RunError: a file is missing or is not what was written. (A checkpoint of an earlier version
+            has no manifest to hold it against.)
+    """
+    fault = fault_of(path) if (path / MANIFEST).exists() else None
+    if fault is not None:
+        raise RunError(
+            f"the checkpoint {path} is damaged: {fault}",
+            "bring it back from a copy, or use another checkpoint of the run",
+        )
+    return path
+
+
 def state_of(path: Path) -> dict[str, Any]:
     """What a checkpoint's state.json holds; raises `RunError` where it cannot be read."""
     try:

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from opsd_cli.errors import RunError
 
@@ -112,7 +112,7 @@ def _rows_with_ends(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
     if not path.exists():
         return
     end = 0
-    with path.open("rb") as lines:
+    with _open(path) as lines:
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n"):
                 return
@@ -130,8 +130,7 @@ def damaged(path: Path, number: int) -> RunError:
     """Line `number` of a log is not what was written."""
     return RunError(
         f"line {number:,} of {path} is damaged",
-        "bring the file back from a copy; without one, go back to a step before that line "
-        "(--resume-from STEP), or start again with another --out",
+        "bring the file back from a copy, or start again with another --out",
     )
 
 
@@ -142,11 +141,20 @@ def _line(row: Mapping[str, Any]) -> bytes:
         return (json.dumps(row) + "\n").encode("ascii")
 
 
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise RunError(
+            f"cannot read {path}: {error.strerror}", "see to it that it is a file, and readable"
+        ) from error
+
+
 def _read_to(path: Path, end: int | None) -> tuple[int, Any]:
     """Length and SHA-256 of the first `end` bytes, of the whole file where `end` is None."""
     digest, size = hashlib.sha256(), 0
     if path.exists():
-        with path.open("rb") as log:
+        with _open(path) as log:
             while chunk := log.read(CHUNK if end is None else min(CHUNK, end - size)):
                 digest.update(chunk)
                 size += len(chunk)

@@ -8,7 +8,6 @@ step 0 alone: where its record is gone, it cannot be had any more.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from typing import Any
@@ -83,8 +82,7 @@ class Measurements:
             Interrupted: the user stopped it.
         """
         chosen = self._splits.train.problems[: self._config.preflight.problems]
-        path = self._run.directory / runs.PREFLIGHT
-        known = runs.read_object(path)
+        known = self._run.sealed(runs.PREFLIGHT)
         if known is not None:
             self._state.ledger += Ledger(**known["spent"])
             student, teacher = Estimate(**known["student"]), Estimate(**known["teacher"])
@@ -107,7 +105,7 @@ class Measurements:
                 "problems": len(chosen),
                 "spent": spent.as_dict(),
             }
-            runs.write_whole(path, json.dumps(record, indent=1) + "\n")
+            self._run.write_sealed(runs.PREFLIGHT, record)
             self._forget_samples()
             self._state.ledger += spent
         self._listener.preflight(student, teacher, len(chosen))

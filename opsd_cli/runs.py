@@ -107,9 +107,11 @@ class Run:
             write_whole(directory / CONFIG, to_yaml(config))
             seal(directory, CONFIG)
             write_whole(directory / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
-        except OSError as error:
+        except (OSError, RunError) as error:
             if new:
                 shutil.rmtree(directory, ignore_errors=True)
+            if isinstance(error, RunError):
+                raise
             raise RunError(
                 f"cannot write to {directory}: {error.strerror}", "give another --out DIR"
             ) from error
@@ -181,6 +183,19 @@ class Run:
         known["later"] = [*known.get("later", []), dict(later)]
         write_whole(self.directory / ENVIRONMENT, json.dumps(known, indent=2) + "\n")
 
+    def sealed(self, name: str) -> dict[str, Any] | None:
+        """The JSON object in a file that was written once; None where it is not as it was."""
+        path = self.directory / name
+        found = read_object(path)
+        if found is None or _seals(self.directory).get(name) != digest_of(path):
+            return None
+        return found
+
+    def write_sealed(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write such a file."""
+        write_whole(self.directory / name, json.dumps(value, indent=1) + "\n")
+        seal(self.directory, name)
+
     # -- logs ----------------------------------------------------------------------------------
 
     def append(self, log: str, *rows: Mapping[str, Any]) -> None:
@@ -228,7 +243,9 @@ class Run:
 
     def mark_best(self, step: int) -> None:
         """Name the best checkpoint."""
-        write_whole(self.directory / BEST, self.checkpoint_path(step).name + "\n")
+        path, text = self.directory / BEST, self.checkpoint_path(step).name + "\n"
+        if not path.is_file() or path.read_bytes() != text.encode():
+            write_whole(path, text)
 
     def prune(self, keep: int, best_step: int) -> None:
         """Delete all but the newest `keep` checkpoints and the best."""
@@ -305,6 +322,7 @@ class Run:
             )
         for path in standing[: standing.index(chosen)]:
             aside = self.checkpoints.set_aside(path, DAMAGED)
+            self._put_by_result()
             self.notes.append(
                 f"the checkpoint of step {step_of(path)} is damaged ({faults[path]}) and was "
                 f"renamed to {aside.name}; going on from step {step_of(chosen)}"
@@ -403,7 +421,18 @@ def refuse_used(directory: Path) -> None:
 
 
 def best_checkpoint(directory: Path) -> Path | None:
-    """The checkpoint that a run directory's `best` file names, if it is there."""
+    """The checkpoint that was chosen on validation, if it is there.
+
+    The newest checkpoint's state says which; the `best` file, written after it for people and
+    scripts, may be one behind where the run was killed in between.
+    """
+    checkpoints = Checkpoints(directory)
+    newest = checkpoints.newest()
+    state = read_object(newest / STATE) if newest is not None else None
+    if state is not None and isinstance(state.get("best_step"), int):
+        path = checkpoints.path(state["best_step"])
+        if path.is_dir():
+            return path
     named = directory / BEST
     if not named.is_file():
         return None
@@ -424,15 +453,23 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file's contents, whole or not at all."""
+    """Replace a file's contents, whole or not at all.
+
+    Raises:
+        RunError: it cannot be written; what was there before is left as it was.
+    """
     partial = partial_of(path)
     try:
         partial.write_text(text, encoding="utf-8")
         sync(partial)
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise RunError(
+                f"cannot write {path}: {error.strerror}", "make room there, or write elsewhere"
+            ) from error
         raise
 
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from backends.interface import BatchReport, LossBatch, Policy
 from opsd_cli import methods, runs
-from opsd_cli.checkpoints import state_of
+from opsd_cli.checkpoints import state_of, whole_checkpoint
 from opsd_cli.context import Contexts
 from opsd_cli.drawing import Drawer, Drawn, cost_of
 from opsd_cli.errors import ConfigError, Interrupted, TrainingError
@@ -275,7 +275,7 @@ class Trainer:
         accuracy = {"base": test("base", 0)}
         accuracy["final"] = test("final", state.step)
         if state.best_step not in (0, state.step):
-            self.policy.load_adapter(self.run.checkpoint_path(state.best_step))
+            self.policy.load_adapter(whole_checkpoint(self.run.checkpoint_path(state.best_step)))
         accuracy["best"] = test("best", state.best_step)
         self.clock.tick()
         result = TrainResult(
@@ -370,9 +370,15 @@ def train(
 
 
 def finished_result(run: Run) -> TrainResult | None:
-    """The result of a run that has finished; None where there is still work to do."""
+    """The result of a run that has finished; None where there is still work to do.
+
+    The file that names its best checkpoint is written again where it was damaged.
+    """
     found = run.result()
     try:
-        return None if found is None else TrainResult.from_dict(found)
+        result = None if found is None else TrainResult.from_dict(found)
     except (KeyError, TypeError):  # of an earlier version, or edited: made anew
         return None
+    if result is not None:
+        run.mark_best(result.best_step)
+    return result

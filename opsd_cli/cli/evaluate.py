@@ -54,6 +54,7 @@ def run(request: Request, what: What) -> None:
             flag = "--regrade" if what.regrade else "--resume"
             raise UsageError(f"{flag} needs the evaluation's directory", "give --out DIR")
         store = EvaluationDirectory.open(what.out)
+        store.require_extent()
     elif what.out is not None:
         refuse_used(what.out)
     base = store.directory / CONFIG if store is not None else None

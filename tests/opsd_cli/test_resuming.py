@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def kill(directory: Path, killer: Listener, *settings: str) -> None:
     run.close()
 
 
-def contents(directory: Path) -> dict[str, Any]:
+def contents(directory: Path, without: Sequence[str] = ()) -> dict[str, Any]:
     """All that a run holds, the clock and the run's own name left out."""
 
     def timeless(value: Any) -> Any:
@@ -93,13 +93,14 @@ def contents(directory: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(directory.rglob("*")):
         name = str(path.relative_to(directory))
-        if path.is_dir() or name.endswith(("manifest.json", runs.LOCK, runs.SEALS)):
+        if path.is_dir() or name.endswith(("manifest.json", runs.LOCK, runs.SEALS, *without)):
             continue
         if name.endswith(".jsonl"):
             found[name] = [timeless(row) for row in runs.read_rows(path)]
         elif name.endswith(".json"):
             found[name] = timeless(json.loads(path.read_text()))
-            found[name].pop("run_dir", None)
+            if isinstance(found[name], dict):
+                found[name].pop("run_dir", None)
         else:
             found[name] = path.read_bytes()
     return found
