@@ -20,6 +20,7 @@ from backends.interface import (
     LossBatch,
     Memory,
     PolicyGradientItem,
+    Rollout,
     TeacherWeights,
     TokenReport,
 )
@@ -153,6 +154,17 @@ class PolicyBase:
         else:
             with adapter.swapped(adapter.start):
                 yield
+
+    def _drawn_by_teacher(
+        self, drawn: Iterator[Rollout], teacher: TeacherWeights
+    ) -> Iterator[Rollout]:
+        """The rollouts as they finish; between two of them the student's weights are in place."""
+        while True:
+            with self._acting_with(teacher):
+                rollout = next(drawn, None)
+            if rollout is None:
+                return
+            yield rollout
 
     def _micro_batches(self, sides: Sequence[Sequence[Pair]]) -> Iterator[list[int]]:
         """Indices of items with a completion, by the longer of their sequences."""

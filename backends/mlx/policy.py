@@ -105,17 +105,14 @@ class MlxPolicy(PolicyBase):
         role: Literal["student", "teacher"] = "student",
         teacher: TeacherWeights = "initial",
     ) -> Iterator[Rollout]:
-        """As `Policy.generate`; as the teacher, all at once, so that its weights are out of the
-        way again before the first is handed over."""
+        """As `Policy.generate`."""
         drawn = generate(
             self._network, requests, sampling, self._stop_ids, self.config.rollouts.batch_size
         )
         if role == "student":
             yield from drawn
         else:
-            with self._acting_with(teacher):
-                finished = list(drawn)
-            yield from finished
+            yield from self._drawn_by_teacher(drawn, teacher)
 
     def score(
         self,

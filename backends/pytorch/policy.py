@@ -122,8 +122,7 @@ class TorchPolicy(PolicyBase):
         role: Literal["student", "teacher"] = "student",
         teacher: TeacherWeights = "initial",
     ) -> Iterator[Rollout]:
-        """As `Policy.generate`; as the teacher, all at once, so that its weights are out of the
-        way again before the first is handed over."""
+        """As `Policy.generate`."""
         with device_memory.explained(
             TrainingError, "memory ran out while drawing rollouts", _ROLLOUT_HINT
         ):
@@ -137,9 +136,7 @@ class TorchPolicy(PolicyBase):
             if role == "student":
                 yield from drawn
             else:
-                with self._acting_with(teacher):
-                    finished = list(drawn)
-                yield from finished
+                yield from self._drawn_by_teacher(drawn, teacher)
 
     def score(
         self,

@@ -266,6 +266,16 @@ def test_the_teacher_writes_with_its_own_weights(load: Load) -> None:
         for found in (base, initial, student, live, again)
     ]
     assert ids[0] == ids[1] != ids[2] == ids[3] == ids[4]
+    # They come as they finish, so that work can be stopped; in between the student is itself.
+    pair, found = [((5, 6), (7, 8))], []
+    before = policy.score(pair)[0]
+    for rollout in policy.generate(REQUESTS, EVERYTHING, "teacher", "initial"):
+        found.append(rollout.completion_ids)
+        np.testing.assert_array_equal(policy.score(pair)[0], before)
+        if len(found) == 3:
+            break
+    assert set(found) <= set(ids[1].values())
+    np.testing.assert_array_equal(policy.score(pair)[0], before)
 
 
 def test_no_id_beyond_the_tokenizer_is_ever_drawn(

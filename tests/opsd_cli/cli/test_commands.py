@@ -134,7 +134,8 @@ def test_sample_divergence_as_json(opsd: Opsd) -> None:
     assert len(completions) == 2
     for completion in completions:
         tokens = completion["divergence"]["tokens"]
-        assert "".join(token["text"] for token in tokens) == completion["completion"]
+        text = "".join(token["text"] for token in tokens)
+        assert text == completion["completion"] + "<|im_end|>"  # a token, but no text
         assert completion["divergence"]["mean"] == pytest.approx(
             sum(token["value"] for token in tokens) / len(tokens)
         )
@@ -227,12 +228,12 @@ def test_a_run_may_go_on_with_another_backend(
     assert opsd(f"train --out run --set data.train=good.jsonl {QUICK}")[0] == 0
     before = (tmp_path / "run" / "config.yaml").read_bytes()
     monkeypatch.setitem(backends.BACKENDS, "mlx", "tests.opsd_cli.fakes:FakeBackend")
-    code, out, err = opsd("train --resume --out run --backend mlx --json")
+    code, out, err = opsd("train --resume-from 0 --out run --backend mlx --json")
     assert code == 0, err
     assert json.loads(out)["backend"] == "mlx" and "the run began on cpu" in err
     assert (tmp_path / "run" / "config.yaml").read_bytes() == before
     later = json.loads((tmp_path / "run" / "environment.json").read_text())["later"]
-    assert [(entry["from_step"], entry["backend"]) for entry in later] == [(4, "mlx")]
+    assert [(entry["from_step"], entry["backend"]) for entry in later] == [(0, "mlx")]
 
 
 @pytest.mark.parametrize(

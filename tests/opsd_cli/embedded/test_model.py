@@ -9,11 +9,10 @@ import pytest
 import backends
 from opsd_cli.context import Contexts
 from opsd_cli.embedded import MODEL_DIR
-from opsd_cli.evaluation import evaluate
+from opsd_cli.evaluation import evaluate, evaluation_sampling
 from opsd_cli.grading import Grader
 from opsd_cli.problems.sources import load_splits
 from opsd_cli.resolve import resolve
-from opsd_cli.training import evaluation_sampling
 
 pytest.importorskip("torch")
 
