@@ -228,12 +228,12 @@ def test_a_run_may_go_on_with_another_backend(
     assert opsd(f"train --out run --set data.train=good.jsonl {QUICK}")[0] == 0
     before = (tmp_path / "run" / "config.yaml").read_bytes()
     monkeypatch.setitem(backends.BACKENDS, "mlx", "tests.opsd_cli.fakes:FakeBackend")
-    code, out, err = opsd("train --resume-from 0 --out run --backend mlx --json")
+    code, out, err = opsd("train --resume-from 2 --out run --backend mlx --json")
     assert code == 0, err
     assert json.loads(out)["backend"] == "mlx" and "the run began on cpu" in err
     assert (tmp_path / "run" / "config.yaml").read_bytes() == before
     later = json.loads((tmp_path / "run" / "environment.json").read_text())["later"]
-    assert [(entry["from_step"], entry["backend"]) for entry in later] == [(0, "mlx")]
+    assert [(entry["from_step"], entry["backend"]) for entry in later] == [(2, "mlx")]
 
 
 @pytest.mark.parametrize(
