@@ -60,7 +60,8 @@ def key(name: str) -> str:
     r"""A name without what cannot matter: `m_{\text{max}}`, `m_\max` and `m_{max }` are one."""
     name = re.sub(r"\\(?:text|mathrm|mathbf|left|right)(?![A-Za-z])|[\s{}]", "", name)
     name = re.sub(r"\^?\\prime|\^'", "'", name)
-    return re.sub(r"\\(?:var)?([A-Za-z]+)", r"\1", name).replace("widehat", "hat")
+    name = re.sub(r"\\(?:wide(?=hat|tilde)|var)?([A-Za-z]+)", r"\1", name)
+    return name.replace("overrightarrow", "vec").replace("overline", "bar")
 
 
 def indexed(text: str) -> bool:
@@ -95,7 +96,8 @@ def variables(text: str, imaginary: bool) -> str:
         ):
             out.append(match[0])
             continue
-        name = base + _SCRIPTED.match(text, place)["scripts"]
+        scripts = _SCRIPTED.match(text, place)  # matches nothing at worst
+        name = base + (scripts["scripts"] if scripts else "")
         place = match.start() + len(name)
         applied = (_FUNCTION if base in "fgh" else _APPLIED).match(text, place)
         if applied and base != "e":

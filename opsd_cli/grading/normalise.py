@@ -65,6 +65,7 @@ _SIMPLE: tuple[tuple[str, str], ...] = (
     (r"\\colon(?![A-Za-z])", ":"),
     (r"\\(?:varnothing|O)(?![A-Za-z])", r"\\emptyset"),
     (r"\\(?:simeq|approxeq|thickapprox)(?![A-Za-z])", r"\\approx "),
+    (r"\{\s*\}(?=\s*\^\s*(?:\{\s*)?\\circ)", ""),
     (r"\\degree(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ "),
     (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"(?<=\d)(?:\{,\}|,\s*\\!)\s*(?=\d{3}(?!\d))", ""),
@@ -79,7 +80,6 @@ _SIMPLE: tuple[tuple[str, str], ...] = (
         r"\\pmod{\1}",
     ),
     (r"(?:\\text\{)?\(\s*mod(?![A-Za-z])\s*(\w+)\s*\)\}?", r"\\pmod{\1}"),
-    (r"(?<![A-Za-z])(?:np|numpy|math|sympy)\.(?=[a-z])", ""),
     (rf"(?<![A-Za-z\\])({_PLAIN_NAMES})(?![A-Za-z])", r"\\\1 "),
     (r"<=", r"\\le "),
     (r">=", r"\\ge "),
@@ -138,6 +138,7 @@ def normalise(text: str) -> str:
     """
     text = _scripts(text, _SUPERSCRIPTS, "^")
     text = _scripts(text, _SUBSCRIPTS, "_")
+    text = re.sub(r"(?<![A-Za-z])(?:np|numpy|math|sympy)\.(?=[a-z])", "", text)
     text = _roots(text.translate(_CHARACTERS))
     text = _delimiters(text)
     for pattern, new in _RULES:

@@ -15,6 +15,9 @@ _FACTOR = (
     r"|[kMGmµ]?\s*\\Omega(?![A-Za-z])|[MLR]_\{?\\odot\}?|\\AA(?![A-Za-z]))" + _POWER
 )
 _JOINT = r"(?:\s|\\cdot(?![A-Za-z])|\\times(?![A-Za-z])|[/*.])*"
+_FRACTION = re.compile(
+    r"(?P<unit>\\frac\{(?P<top>(?:[^{}]|\{[^{}]*\})+)\}\{(?P<bottom>(?:[^{}]|\{[^{}]*\})+)\})$"
+)
 #: Units set in roman type, or that only a unit can be: `\text{m}\,\text{s}^{-1}`, `\mu m`.
 _MARKED = re.compile(rf"(?P<unit>(?:\s*\^\\circ)?\s*{_FACTOR}(?:{_JOINT}{_FACTOR})*)$")
 _WORD = r"(?:(?:square|cubic|sq|cu)\.?\s+)?[A-Za-zµÅ]+" + _POWER
@@ -37,6 +40,12 @@ def split_unit(text: str) -> tuple[str, str]:
         return currency["sign"] + text[currency.end() :], currency["unit"].lstrip("\\")
     if text[-1:] in units.SIGNS:
         return text[:-1].rstrip("\\ "), text[-1]
+    if fraction := _FRACTION.search(text):
+        number, unit = text[: fraction.start()].rstrip("\\ "), fraction["unit"]
+        quotient = f"({units.plain(fraction['top'])})/({units.plain(fraction['bottom'])})"
+        letters = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", number))
+        if not letters and units.parse(quotient) and _counted(number, quotient):
+            return number, quotient
     if (enclosed := _enclosed(text)) is not None:
         return enclosed
     for pattern in (_MARKED, _BARE, _BARE_NOUN):

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import re
 
-#: Words that turn or widen the answer which they follow in parentheses.
-_TURNING = frozenset(
-    """
-    mod modulo base or not wrong incorrect false extraneous rejected reject invalid impossible
-    except excluding exclude without if unless when maybe perhaps
-    """.split()  # noqa: SIM905
-)
+from opsd_cli.grading.units import SENSE_WORDS
+
+#: Words that turn or widen the answer which they follow in parentheses. One that says for what or
+#: why does not.
+_TURNING = SENSE_WORDS - {"for", "and", "only", "over", "under", "above", "below", "about"}
 _ANNOUNCED = re.compile(
     r"^\\text\{\s*(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?answers?"
     r"\s*(?:is|are|:|=)?\s*:?\s*(?P<rest>[^{}]*)\}\s*[:=]?\s*(?P<after>.*)$",

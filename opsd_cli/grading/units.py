@@ -78,14 +78,14 @@ SCALES = {
     "billion": "10^{9}", "trillion": "10^{12}",
 }  # fmt: skip
 
-#: With one of these the words are part of the answer, not its unit.
+#: With one of these the words are part of the answer, not its unit, and no mere remark.
 SENSE_WORDS = frozenset(
-    [
-        "no", "not", "never", "or", "and", "if", "when", "unless", "for", "except", "false",
-        "wrong", "incorrect", "than", "least", "most", "over", "under", "above", "below", "about",
-        "only", "mod", "modulo", "base",
-    ]
-)  # fmt: skip
+    """
+    no not never or and if when unless for except excluding without false wrong incorrect invalid
+    impossible extraneous rejected reject maybe perhaps than least most over under above below about
+    only mod modulo base
+    """.split()  # noqa: SIM905
+)
 
 _TOKEN = re.compile(
     r"°\s*[CFcf](?![A-Za-z])|(?:a|p)\.\s*m\.?|[A-Za-zµåÅ$¢€£₹¥°]+|\^?-?\d+|[/()]|[.*·,\s]+"
