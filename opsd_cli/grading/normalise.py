@@ -123,6 +123,7 @@ _REPEATING = re.compile(
 _SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])")
 _MIXED = re.compile(r"(?<![\w.^}\)\]!/|])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}(?!\s*[\^!\d])")
 _MIXED_SLASH = re.compile(r"(?<![\w.^}\)\]!/|])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\w.^!])")
+_BRACED = re.compile(r"(?P<before>[^{}()\[\]]*)\\\{(?P<members>(?:[^\\]|\\[^}])*)\\\}$")
 _CONJUNCTION = re.compile(r"\s*,?\s*(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])\s*")
 _SEPARATOR_IN_TEXT = re.compile(r"\s*(?:,?\s*\b(?:and|or)\b|,(?!\d{3}))\s*")
 _MATHS_IN_TEXT = re.compile(r"[-+\d.,/:=()\s]*\d[-+\d.,/:=()\s]*")
@@ -325,9 +326,9 @@ def _arguments(text: str) -> str:
 
 def _plus_minus(item: str) -> str:
     r"""Every choice of signs in an item, as a list; signs are tied where `\mp` occurs."""
-    if item.startswith("\\{") and item.endswith("\\}"):
-        members = split_top(item[2:-2])
-        return rf"\{{{', '.join(_plus_minus(member) for member in members)}\}}"
+    if braced := _BRACED.match(item):
+        members = ", ".join(_plus_minus(member) for member in split_top(braced["members"]))
+        return rf"{braced['before']}\{{{members}\}}"
     marks = re.findall(r"\\(?:pm|mp)(?![A-Za-z])", item)
     if not marks or len(marks) > 3:
         return item

@@ -30,7 +30,7 @@ _BARE_NOUN = re.compile(rf"(?<=\d)(?P<unit>\s+(?=[a-z]{{4,}}){_NOUN}(?:\s+{_NOUN
 _CURRENCY = re.compile(r"^(?P<sign>-?)\s*(?P<unit>\\\$|[$€£¥₹])\s*")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 #: Single letters that are units where a space parts them from a number.
-_LETTERS = frozenset("msgNJWVAKC")
+_LETTERS = frozenset("msgNJWVK")
 
 
 def split_unit(text: str) -> tuple[str, str]:

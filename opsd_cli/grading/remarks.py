@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 
-from opsd_cli.grading.units import SENSE_WORDS
-
-#: Words that turn or widen the answer which they follow in parentheses. One that says for what or
-#: why does not.
-_TURNING = SENSE_WORDS - {"for", "and", "only", "over", "under", "above", "below", "about"}
+#: Words that turn or widen the answer which they follow in parentheses.
+_TURNING = frozenset(
+    """
+    no not never or if when unless except excluding exclude without false wrong incorrect invalid
+    impossible extraneous rejected reject maybe perhaps mod modulo base times plus minus
+    """.split()  # noqa: SIM905
+)
 _ANNOUNCED = re.compile(
     r"^\\text\{\s*(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?answers?"
     r"\s*(?:is|are|:|=)?\s*:?\s*(?P<rest>[^{}]*)\}\s*[:=]?\s*(?P<after>.*)$",

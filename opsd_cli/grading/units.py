@@ -83,7 +83,9 @@ SENSE_WORDS = frozenset(
     """
     no not never or and if when unless for except excluding without false wrong incorrect invalid
     impossible extraneous rejected reject maybe perhaps than least most over under above below about
-    only mod modulo base
+    only mod modulo base plus minus times divided multiplied squared cubed root half halves third
+    thirds quarters fifths sixths eighths tenths hundredths thousandths point twice double triple
+    factorial choose
     """.split()  # noqa: SIM905
 )
 

@@ -23,6 +23,7 @@ from sympy import (
     I,
     LessThan,
     MatrixBase,
+    Pow,
     Rational,
     Set,
     StrictGreaterThan,
@@ -51,6 +52,7 @@ _LARGE = tuple(Rational(*pair) for pair in ((83, 7), (127, 3), (211, 13), (59, 9
 _DIGITS = 1000
 #: Points at which two expressions must agree. One by accident is likely nowhere, two are certain.
 _ENOUGH = 2
+_GREATEST_POWER = 10_000
 
 
 def same(gold: Any, answer: Any) -> bool:
@@ -132,13 +134,20 @@ def same_value(gold: Expr, answer: Expr) -> bool:
         zero = _zero(gold - answer, _DIGITS)
         return _verified(gold, answer) if zero is None else zero
     agreed = 0
-    if not (gold.atoms(AppliedUndef) or answer.atoms(AppliedUndef)):
+    if not (_unfit_for_points(gold) or _unfit_for_points(answer)):
         for point in _points(gold, answer):
             found = _agree(gold, answer, point)
             if found is False:
                 return False
             agreed += found is True
     return agreed >= _ENOUGH or (agreed == 0 and _verified(gold, answer))
+
+
+def _unfit_for_points(expression: Expr) -> bool:
+    """Whether a value at a point does not exist, or is a number too long to be worth it."""
+    return bool(expression.atoms(AppliedUndef)) or any(
+        power.exp.is_Integer and abs(power.exp) > _GREATEST_POWER for power in expression.atoms(Pow)
+    )
 
 
 def _points(*expressions: Expr) -> Iterator[dict[Any, Any]]:
@@ -157,10 +166,15 @@ def _points(*expressions: Expr) -> Iterator[dict[Any, Any]]:
 
 def _agree(gold: Expr, answer: Expr, point: dict[Any, Any]) -> bool | None:
     """Whether both have one value at a point; None where they differ and one is not real."""
-    first, second = gold.subs(point), answer.subs(point)
-    if any(side.has(nan, zoo, oo, -oo) for side in (first, second)):
+    try:
+        first, second = gold.subs(point), answer.subs(point)
+        if any(side.has(nan, zoo, oo, -oo) for side in (first, second)):
+            return None
+        zero = _zero(first - second)
+    except MemoryError:
+        raise
+    except Exception:
         return None
-    zero = _zero(first - second)
     if zero is not False:
         return zero
     return False if _decisive(first, second, gold, answer) else None
