@@ -189,7 +189,8 @@ def differential(r: random.Random) -> tuple[str, list[str], list[str]]:
 def complex_number(r: random.Random) -> tuple[str, list[str], list[str]]:
     a, b = r.randrange(2, 9), r.randrange(2, 9)
     right = [
-        f"{b}i + {a}", rf"z = {a} + {b}\mathrm{{i}}", f"{a}+i{b}", rf"\frac{{{2 * a}+{2 * b}i}}{{2}}",
+        f"{b}i + {a}", rf"z = {a} + {b}\mathrm{{i}}", f"{a}+i{b}",
+        rf"\frac{{{2 * a}+{2 * b}i}}{{2}}",
         rf"i({b}-{a}i)",
     ]  # fmt: skip
     wrong = [f"{a}-{b}i", f"{a}+{b}", f"{b}+{a + b}i", f"{a}+{b}j", rf"({a},{b})", f"-{a}-{b}i"]
