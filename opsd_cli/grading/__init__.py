@@ -22,10 +22,11 @@ from typing import Literal, Self, cast
 
 from opsd_cli.environment import available_cores
 from opsd_cli.errors import UsageError
-from opsd_cli.grading.extract import completion_answer, gold_answer
+from opsd_cli.grading.extract import boxed_together, completion_answer, gold_answer
+from opsd_cli.grading.normalise import split_top
 from opsd_cli.grading.pool import Pool
 
-__all__ = ["DEADLINE_SECONDS", "Grade", "Grader", "Status", "grade_many"]
+__all__ = ["DEADLINE_SECONDS", "Grade", "Grader", "Status", "gold_is_matchable", "grade_many"]
 
 Status = Literal["correct", "wrong", "no_answer", "unparsable_gold", "timeout", "crashed"]
 
@@ -34,6 +35,7 @@ DEADLINE_SECONDS = 10.0
 MOST_WORKERS = 4
 
 _INTEGER = re.compile(r"([-+]?)([0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3})+)")
+_SEVERAL = re.compile(r"\\pm(?![A-Za-z])|(?<![A-Za-z])and(?![A-Za-z])")
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,20 @@ def grade_many(
     return _grade(_shared_pool(), pairs, deadline_seconds)
 
 
+def gold_is_matchable(gold: str) -> bool:
+    r"""Whether any completion at all could be graded right against a gold.
+
+    It is graded against itself in a box, without a worker: an answer that is empty, nothing but
+    marks, cut off (`\boxed{`) or unbalanced comes back as something else or as nothing. A gold that
+    nobody can parse still matches its own text, so it passes. Linear in the length of the text.
+    """
+    answer = gold_answer(gold)
+    if answer is None or not _bare(answer).strip(" \t\n$.,;:"):
+        return False
+    boxed = completion_answer(rf"\boxed{{{answer}}}")
+    return boxed is not None and _settle(answer, boxed) == "correct"
+
+
 _shared: Pool | None = None
 _shared_lock = threading.Lock()
 
@@ -148,6 +164,8 @@ def _grade(pool: Pool, pairs: Sequence[tuple[str, str]], seconds: float) -> list
         elif answer is None:
             status = "no_answer"
         else:
+            if _lists(gold):
+                answer = boxed_together(completion) or answer
             status = _settle(gold, answer)
             if status is None:
                 unsettled[i] = (gold, answer)
@@ -157,6 +175,17 @@ def _grade(pool: Pool, pairs: Sequence[tuple[str, str]], seconds: float) -> list
     for (i, (_, answer)), found in zip(unsettled.items(), statuses, strict=True):
         grades[i] = Grade(cast(Status, found), answer)
     return [grades[i] for i in range(len(grades))]
+
+
+def _lists(gold: str) -> bool:
+    """Whether a gold is several answers, and so several boxes may give them."""
+    if "," not in gold and ";" not in gold and "and" not in gold and "\\pm" not in gold:
+        return False
+    bare = _bare(gold)
+    if bare.startswith(("(", "[", "\\{")) and bare.endswith((")", "]", "\\}")):
+        bare = bare.lstrip("\\")[1:-1].rstrip("\\")
+    parts = split_top(bare.replace("$", " "))
+    return _integer(bare) is None and (len(parts) > 1 or bool(_SEVERAL.search(bare)))
 
 
 def _settle(gold: str, answer: str) -> Status | None:

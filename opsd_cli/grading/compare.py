@@ -10,24 +10,30 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from sympy import Rational
-
-from opsd_cli.grading import units
-from opsd_cli.grading.equality import TRIGONOMETRIC, equal, read, value_of
+from opsd_cli.grading.atoms import key
+from opsd_cli.grading.equality import equal, read
 from opsd_cli.grading.normalise import normalise, split_top
-from opsd_cli.grading.shapes import NAME, Shape, bare, compact, shape_of, unname, without_domains
+from opsd_cli.grading.quantities import same_quantity, scaled, split_unit
+from opsd_cli.grading.remarks import choice, without_remarks
+from opsd_cli.grading.shapes import (
+    NAME,
+    Shape,
+    bare,
+    compact,
+    shape_of,
+    unname,
+    vector_of,
+    without_domains,
+)
 
 _BASE = re.compile(r"^\(?([0-9][0-9A-Fa-f]*)\)?_\{?(?:\\text\{)?\s*(\d+|[a-z]+)\s*\}*$")
 _BASENAMES = {"two": "2", "three": "3", "eight": "8", "ten": "10", "sixteen": "16"}
 _TIME = re.compile(r"^(\d{1,2}):(\d{2})([ap])?\.?(?:m\.?)?$", re.IGNORECASE)
-_TEXT = re.compile(r"\\text\{([^{}]*)\}")
-_UNIT_TEXT = re.compile(
-    r"(?P<unit>(?:\s*\^\\circ)?\s*\\text\{[^{}]*\}(?:\s*\^\s*\{?-?\d+\}?)?"
-    r"(?:\s*(?:/|\\cdot)?\s*\\text\{[^{}]*\}(?:\s*\^\s*\{?-?\d+\}?)?)*)$"
+_CONGRUENCE = re.compile(
+    r"^(?:(?P<name>[^=]*?)\s*(?:\\equiv(?![A-Za-z])|=)\s*)?(?P<residue>.+?)\s*\\pmod\{(?P<modulus>[^{}]+)\}$"
 )
-_BARE_NOUN = re.compile(r"(?<=\d)(?P<unit>\s+(?=[a-z]*[aeiou])[a-z]{4,})$")
-_CURRENCY = re.compile(r"^(?P<sign>-?)\s*(?P<unit>\\\$|[$€£¥₹])\s*")
-
+_ARTICLES = re.compile(r"\b(?:a|an|the)\s+(?=\w)", re.IGNORECASE)
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 Verdict = Literal["correct", "wrong", "no_answer", "unparsable_gold"]
 
 
@@ -40,13 +46,13 @@ def compare(gold: str, answer: str) -> Verdict:
     if compact(gold) == compact(answer):
         return "correct"
     try:
-        gold = without_domains(normalise(gold))
+        gold = without_remarks(without_domains(normalise(gold)))
         if not gold:
             return "unparsable_gold"
-        answer = without_domains(normalise(answer))
+        answer = without_remarks(without_domains(normalise(answer)))
         if not answer:
             return "no_answer"
-        if _same(gold, answer):
+        if _same_choice(gold, answer):
             return "correct"
     except MemoryError:
         raise
@@ -55,14 +61,37 @@ def compare(gold: str, answer: str) -> Verdict:
     return "wrong" if _readable(gold) else "unparsable_gold"
 
 
+def _same_choice(gold: str, answer: str) -> bool:
+    """Whether two answers are the same where one is a choice such as `(B) 27`.
+
+    Against a gold without a letter it is 27, and a gold `(B) 27` takes B and 27. A gold that is
+    nothing but a letter takes the letter alone: whether 27 is what B stood for nobody can tell.
+    """
+    (gold_label, gold_rest), (label, rest) = choice(gold), choice(answer)
+    if not (gold_label and gold_rest) and not (label and rest):
+        return _same(gold, answer)
+    if gold_label and label:
+        return gold_label == label and bool(gold_rest) and (not rest or _same(gold_rest, rest))
+    return not (gold_label and not gold_rest) and _same(gold_rest or gold, rest or answer)
+
+
 def _same(gold: str, answer: str) -> bool:
     gold, answer = bare(gold), bare(answer)
     if compact(gold) == compact(answer):
         return True
     (gold_name, gold), (name, answer) = unname(gold, answer), unname(answer, gold)
-    if gold_name and name and compact(gold_name) != compact(name):
+    if gold_name and name and key(gold_name) != key(name):
         return False
     shapes = shape_of(gold), shape_of(answer)
+    vectors = vector_of(gold), vector_of(answer)
+    for vector, shape in (vectors[0], shapes[1]), (vectors[1], shapes[0]):
+        if vector and shape:
+            # [1, 2] may be an interval if the gold, but what else if the gold is a vector?
+            point = shape.opening in ("(", "") or shape is shapes[1] or len(vector) > 2
+            items = vector if shape is shapes[1] else shape.items
+            others = shape.items if shape is shapes[1] else vector
+            alike = point and shape.opening != "\\{" and len(items) == len(others)
+            return alike and all(map(_same, items, others))
     if shapes[0] and shapes[1]:
         return _same_shapes(shapes[0], shapes[1])
     for shape, other in ((shapes[0], answer), (shapes[1], gold)):
@@ -115,13 +144,32 @@ def _same_single(gold: str, answer: str) -> bool:
     if bases[0] or bases[1]:
         (gold_digits, gold_base), (digits, base) = bases[0] or (gold, ""), bases[1] or (answer, "")
         return gold_digits == digits and (gold_base == base or not gold_base or not base)
+    residues = _residue(gold), _residue(answer)
+    if residues[0] or residues[1]:
+        return bool(residues[0] and residues[1]) and _same_residues(*residues)  # type: ignore[arg-type]
     terms = split_top(gold, ":"), split_top(answer, ":")
     if max(map(len, terms)) > 2:
         return len(terms[0]) == len(terms[1]) and all(
             equal(_over(term, terms[0][0]), _over(other, terms[1][0]))
             for term, other in zip(*terms, strict=True)
         )
-    return _same_measured(gold, answer)
+    return same_quantity(gold, answer)
+
+
+def _residue(text: str) -> tuple[str, str, str] | None:
+    r"""The name, the residue and the modulus of `x \equiv 3 \pmod{7}`."""
+    match = _CONGRUENCE.match(text)
+    return (key(match["name"] or ""), match["residue"].strip(), match["modulus"]) if match else None
+
+
+def _same_residues(gold: tuple[str, str, str], answer: tuple[str, str, str]) -> bool:
+    if not equal(gold[2], answer[2]) or (gold[0] and answer[0] and gold[0] != answer[0]):
+        return False
+    if re.fullmatch(r"-?\d{1,18}", gold[1]) and re.fullmatch(r"-?\d{1,18}", answer[1]):
+        modulus = int(gold[2]) if re.fullmatch(r"[1-9]\d{0,18}", gold[2]) else 0
+        if modulus:
+            return (int(gold[1]) - int(answer[1])) % modulus == 0
+    return equal(gold[1], answer[1])
 
 
 def _over(top: str, bottom: str) -> str:
@@ -151,7 +199,7 @@ def _words(text: str) -> str:
 
 def _folded(text: str) -> str:
     """Words, or the letter of a multiple-choice answer such as `(C)`, without case and plural."""
-    words = re.sub(r"[.,()']", "", text).replace("-", " ").casefold().split()
+    words = re.sub(r"[.,()']", "", _ARTICLES.sub("", text)).replace("-", " ").casefold().split()
     return " ".join(word.removesuffix("s") for word in words)
 
 
@@ -167,63 +215,6 @@ def _base(text: str) -> tuple[str, str] | None:
     return (match[1].upper(), _BASENAMES.get(match[2], match[2])) if match else None
 
 
-def _split_unit(text: str) -> tuple[str, str]:
-    """A quantity as (number, unit); the unit is empty where there is none."""
-    currency = _CURRENCY.match(text)
-    if currency:
-        return currency["sign"] + text[currency.end() :], currency["unit"].lstrip("\\")
-    if text[-1:] in units.SIGNS:
-        return text[:-1].rstrip("\\ "), text[-1]
-    for pattern in (_UNIT_TEXT, units.BARE_UNIT, _BARE_NOUN):
-        match = pattern.search(text)
-        if not match:
-            continue
-        number = text[: match.start()].strip()
-        unit = _TEXT.sub(r"\1", match["unit"]).strip()
-        senses = units.SENSE_WORDS.intersection(re.findall(r"[a-z]+", unit.lower()))
-        counted = re.search(r"\d|\\pi", number) or units.canonical(unit)
-        if number and number[-1] not in "=+-*/^_,(<>" and counted and not senses:
-            return number, unit
-    if text.endswith("^\\circ") and not TRIGONOMETRIC.search(text):
-        return text.replace("^\\circ", ""), "°"
-    return text, ""
-
-
-def _scaled(number: str, unit: str) -> tuple[str, str]:
-    r"""`5`, `million dollars` as `(5)\times 10^{6}`, `dollars`."""
-    first, _, rest = unit.partition(" ")
-    factor = units.SCALES.get(first.lower().rstrip("s"))
-    return (rf"({number})\times {factor}", rest) if factor else (number, unit)
-
-
-def _same_measured(gold: str, answer: str) -> bool:
-    (gold_number, gold_unit), (number, unit) = (
-        _scaled(*_split_unit(text)) for text in (gold, answer)
-    )
-    if (gold_unit == "%") != (unit == "%"):
-        return _same_percentage(gold_number, gold_unit, number, unit)
-    if units.contradict(gold_unit, unit):
-        return False
-    if equal(gold_number, number):
-        return True
-    if (gold_unit == "°") != (unit == "°"):  # degrees against radians
-        turns = _over(rf"({gold_number if gold_unit else number})\pi", "180")
-        return equal(turns, number) if gold_unit else equal(gold_number, turns)
-    return False
-
-
-def _same_percentage(gold_number: str, gold_unit: str, number: str, unit: str) -> bool:
-    """50% is 0.5; and it is 50 where the sign was left to the question, but never 1 or less."""
-    name, equals, value = (gold_number if gold_unit == "%" else number).rpartition("=")
-    percent = name + equals + _over(value, "100")
-    if equal(percent, number) if gold_unit == "%" else equal(gold_number, percent):
-        return True
-    plain = value_of(gold_number.rpartition("=")[2])
-    large = isinstance(plain, Rational) and abs(plain) > 1
-    other = unit if gold_unit == "%" else gold_unit
-    return large and not other and equal(gold_number, number)
-
-
 def _readable(gold: str) -> bool:
     """Whether every part of a gold can be compared with something."""
     try:
@@ -235,11 +226,11 @@ def _readable(gold: str) -> bool:
 
 
 def _parts_readable(gold: str) -> bool:
-    gold = unname(bare(gold), "")[1]
+    gold = unname(bare(choice(gold)[1] or gold), "")[1]
     shape = shape_of(gold)
     if shape:
         return all(map(_parts_readable, shape.items))
     gold = _before_approximation(gold)
-    if _words(gold) or _time(gold) or _base(gold):
+    if _words(gold) or _time(gold) or _base(gold) or _residue(gold):
         return True
-    return read(_scaled(*_split_unit(gold))[0]) is not None
+    return read(scaled(*split_unit(gold))[0]) is not None

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable
 from itertools import product
 
+from opsd_cli.grading import units
+
 _CHARACTERS = str.maketrans(
     {
         "\N{MINUS SIGN}": "-", "\N{NO-BREAK SPACE}": " ", "\N{THIN SPACE}": " ",
@@ -22,7 +24,11 @@ _CHARACTERS = str.maketrans(
         "°": r"^\circ ", "′": "'", "’": "'", "“": '"', "”": '"', "⟨": r"\langle ",
         "⟩": r"\rangle ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}",
         "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ",
-        "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ", "ε": r"\epsilon ", "μ": r"\mu ",
+        "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ", "Ω": r"\Omega ", "Å": r"\AA ",
+        "\N{OHM SIGN}": r"\Omega ", "\N{ANGSTROM SIGN}": r"\AA ", "\N{MICRO SIGN}": r"\mu ", 
+        "ℏ": r"\hbar ", "σ": r"\sigma ",
+        "δ": r"\delta ", "ρ": r"\rho ", "τ": r"\tau ", "Δ": r"\Delta ", "≡": r"\equiv ",
+        "ε": r"\epsilon ", "μ": r"\mu ",
         "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}",
         "¾": r"\frac{3}{4}", "⅕": r"\frac{1}{5}", "⅖": r"\frac{2}{5}", "⅗": r"\frac{3}{5}",
         "⅘": r"\frac{4}{5}", "⅙": r"\frac{1}{6}", "⅚": r"\frac{5}{6}", "⅛": r"\frac{1}{8}",
@@ -33,6 +39,12 @@ _CHARACTERS = str.maketrans(
 _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"
 _SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉₋"
 _DIGITS = "0123456789-"
+
+#: Functions and Greek letters that are often written without a backslash.
+_PLAIN_NAMES = (
+    "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|pi|alpha|beta|gamma|"
+    "delta|epsilon|theta|lambda|sigma|omega|phi|psi"
+)
 
 _SIMPLE: tuple[tuple[str, str], ...] = (
     (r"\\(?:(?:display|text|script)style|(?:no)?limits|centering|checkmark)(?![A-Za-z])", ""),
@@ -53,12 +65,22 @@ _SIMPLE: tuple[tuple[str, str], ...] = (
     (r"\\colon(?![A-Za-z])", ":"),
     (r"\\(?:varnothing|O)(?![A-Za-z])", r"\\emptyset"),
     (r"\\(?:simeq|approxeq|thickapprox)(?![A-Za-z])", r"\\approx "),
+    (r"\{\s*\}(?=\s*\^\s*(?:\{\s*)?\\circ)", ""),
     (r"\\degree(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ "),
     (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+    (r"(?<=\d)(?:\{,\}|,\s*\\!)\s*(?=\d{3}(?!\d))", ""),
     (r"\{,\}", ","),
     (r"\{:\}", ":"),
     (r"(?<!\\)\\!", ""),
     (r"\*\*", "^"),
+    (r"(?<=\d)\.(?=\s*(?:[-+*/^)}]|\\(?:cdot|times|pi|sqrt)(?![A-Za-z])))", ""),
+    (r"\\pmod\s*(?![\s{])(\\?\w+)", r"\\pmod{\1}"),
+    (
+        r"\(?\s*(?:\\(?:text|mathrm)\{\s*\(?\s*mod\s*\}|\\b?mod(?![A-Za-z]))\s*\{?(\w+)\}?\s*\)",
+        r"\\pmod{\1}",
+    ),
+    (r"(?:\\text\{)?\(\s*mod(?![A-Za-z])\s*(\w+)\s*\)\}?", r"\\pmod{\1}"),
+    (rf"(?<![A-Za-z\\])({_PLAIN_NAMES})(?![A-Za-z])", r"\\\1 "),
     (r"<=", r"\\le "),
     (r">=", r"\\ge "),
     (r"\+/-", r"\\pm "),
@@ -101,6 +123,7 @@ _REPEATING = re.compile(
 _SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])")
 _MIXED = re.compile(r"(?<![\w.^}\)\]!/|])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}(?!\s*[\^!\d])")
 _MIXED_SLASH = re.compile(r"(?<![\w.^}\)\]!/|])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\w.^!])")
+_BRACED = re.compile(r"(?P<before>[^{}()\[\]]*)\\\{(?P<members>(?:[^\\]|\\[^}])*)\\\}$")
 _CONJUNCTION = re.compile(r"\s*,?\s*(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])\s*")
 _SEPARATOR_IN_TEXT = re.compile(r"\s*(?:,?\s*\b(?:and|or)\b|,(?!\d{3}))\s*")
 _MATHS_IN_TEXT = re.compile(r"[-+\d.,/:=()\s]*\d[-+\d.,/:=()\s]*")
@@ -116,6 +139,7 @@ def normalise(text: str) -> str:
     """
     text = _scripts(text, _SUPERSCRIPTS, "^")
     text = _scripts(text, _SUBSCRIPTS, "_")
+    text = re.sub(r"(?<![A-Za-z])(?:np|numpy|math|sympy)\.(?=[a-z])", "", text)
     text = _roots(text.translate(_CHARACTERS))
     text = _delimiters(text)
     for pattern, new in _RULES:
@@ -134,6 +158,8 @@ def normalise(text: str) -> str:
     text = _MIXED_SLASH.sub(_mixed, text)
     text = _MIXED.sub(_mixed, text)
     text = re.sub(r"\s+", " ", text).strip().rstrip(".,;\\ ")
+    if "\\pmod" not in text:
+        text = re.sub(r"\\equiv(?![A-Za-z])", "=", text)
     return ", ".join(_plus_minus(item) for item in split_top(text))
 
 
@@ -218,6 +244,10 @@ def _text(inner: str) -> str:
     inner = re.sub(r"(?<!\\)\\[,;: ]", " ", inner)
     inner = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", inner)
     plain = inner.strip()
+    if re.search(r"[\\^]", plain):
+        unit = units.plain(plain)
+        if units.parse(unit):
+            return rf" \text{{{unit}}}"
     if not plain or plain in (",", ";", ":", "."):
         return inner
     if (
@@ -296,6 +326,9 @@ def _arguments(text: str) -> str:
 
 def _plus_minus(item: str) -> str:
     r"""Every choice of signs in an item, as a list; signs are tied where `\mp` occurs."""
+    if braced := _BRACED.match(item):
+        members = ", ".join(_plus_minus(member) for member in split_top(braced["members"]))
+        return rf"{braced['before']}\{{{members}\}}"
     marks = re.findall(r"\\(?:pm|mp)(?![A-Za-z])", item)
     if not marks or len(marks) > 3:
         return item

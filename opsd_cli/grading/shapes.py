@@ -11,16 +11,26 @@ from dataclasses import dataclass
 
 from opsd_cli.grading.normalise import split_top
 
-#: What an answer may be called: `x`, `x_1`, `\theta`, `AB`, `\vec{v}`, `f(3)`, `P(A)`.
-NAME = (
-    r"(?:\\?[A-Za-z]+'*(?:_(?:\w|\{\w+\}))?|\\(?:vec|overrightarrow|overline)\{\w+\})"
-    r"(?:\s*\([^()=<>]*\))?"
+_GROUP = r"\{(?:[^{}]|\{[^{}]*\})*\}"
+_LETTERS = (
+    r"(?:(?:\\(?:angle|triangle|measuredangle)\s*)?(?:\\(?:dot|ddot|hat|vec|bar|overline|tilde|"
+    rf"overrightarrow|mathcal|mathbf|mathfrak)\s*(?:\{{[^{{}}]*\}}|\\?\w)|\\text\{{[^{{}}]*\}}|\\?[A-Za-z]+)"
+    rf"(?:'|\s*_\s*(?:{_GROUP}|\\text\{{[^{{}}]*\}}|\\[A-Za-z]+|\w)"
+    r"|\s*\^\s*(?:\{\s*(?:\\prime\s*|'|\*|-1)+\}|\\prime|\*))*)"
 )
-_NAMED = re.compile(rf"^({NAME}|\([A-Za-z](?:\s*,\s*[A-Za-z])+\))\s*=\s*")
+#: What an answer may be called: `x`, `x_1`, `m_{\max}`, `\theta`, `AB`, `\vec{v}`, `f(3)`, `P(A)`.
+NAME = rf"(?:{_LETTERS}(?:\s*\([^()=<>]*\))?)"
+_NAMED = re.compile(rf"^({NAME}|\(\s*{_LETTERS}(?:\s*,\s*{_LETTERS})+\s*\))\s*=\s*")
 _MEMBER = re.compile(rf"^{NAME}\s*\\in(?![A-Za-z])\s*")
 _DOMAIN = re.compile(r"^\(?\s*[A-Za-z](?:_\w)?\s*\\in\s*\\mathbb\s*\{?[ZNQRC]\}?\s*\)?$")
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|lt|gt)(?![A-Za-z])")
 _SPACE = re.compile(r"((?<=[A-Za-z])\s+(?=[A-Za-z])|(?<=\d)\s+(?=\d)|(?<=\\)\s)|\s+")
+
+
+_MATRIX = re.compile(
+    r"^\(?\\begin\{(?P<kind>[pbB]?matrix|array)\}(?:\{[clr|\s]*\})?(?P<rows>.*)\\end\{(?P=kind)\}\)?$",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,18 @@ def shape_of(text: str) -> Shape | None:
     if (len(items) > 1 or opening == "\\{") and all(items):
         return Shape(opening, closing, tuple(items))
     return None
+
+
+def vector_of(text: str) -> tuple[str, ...] | None:
+    """The members of a matrix that is one column or one row."""
+    match = _MATRIX.match(text)
+    if match is None:
+        return None
+    rows = [re.split(r"(?<!\\)&", row) for row in re.split(r"\\\\", match["rows"]) if row.strip()]
+    cells = rows[0] if len(rows) == 1 else [row[0] for row in rows if len(row) == 1]
+    if len(cells) < 2 or len(rows) not in (1, len(cells)):
+        return None
+    return tuple(cell.strip() for cell in cells)
 
 
 def _closed(inner: str) -> bool:

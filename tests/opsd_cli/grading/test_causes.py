@@ -1,0 +1,59 @@
+"""Right and wrong by cause: what other graders and ours once got wrong, each with new spellings."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from opsd_cli.grading import Grader
+
+DATA = Path(__file__).parents[2] / "data"
+#: Generous, so that a busy machine changes no status.
+DEADLINE = 120.0
+
+
+def read(name: str) -> list[dict]:
+    return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
+
+
+def by_cause() -> dict[str, list[dict]]:
+    causes = defaultdict(list)
+    for row in read("grading_causes.jsonl"):
+        causes[row["cause"]].append(row)
+    return dict(causes)
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[Grader]:
+    with Grader(DEADLINE, workers=1) as made:
+        yield made
+
+
+def mistakes(grader: Grader, rows: list[dict]) -> tuple[list[tuple], list[tuple]]:
+    """The (gold, prediction) that are wrong and accepted, and those that are right and refused."""
+    grades = grader.grade_many([(row["gold"], row["prediction"]) for row in rows])
+    found = [
+        (row["correct"], grade.correct, (row["gold"], row["prediction"]))
+        for row, grade in zip(rows, grades, strict=True)
+    ]
+    paid = [pair for correct, accepted, pair in found if accepted > correct]
+    return paid, [pair for correct, accepted, pair in found if accepted < correct]
+
+
+@pytest.mark.parametrize("cause", sorted(by_cause()))
+def test_a_cause(grader: Grader, cause: str) -> None:
+    paid, refused = mistakes(grader, by_cause()[cause])
+    assert paid == []
+    assert refused == []
+
+
+def test_the_judged_suites(grader: Grader) -> None:
+    """At most one wrong answer in 130 is accepted, and 3% of 270 right ones are refused."""
+    rows = read("grading_suites.jsonl")
+    paid, refused = mistakes(grader, rows)
+    assert len(paid) <= 1, paid
+    assert len(refused) <= 0.03 * sum(row["correct"] for row in rows), refused
