@@ -92,11 +92,13 @@ class _State:
 
 
 def learning_rate(step: int, steps: int, optimizer: Optimizer) -> float:
-    """The rate of a step, counted from 1: linear warm-up, then down to 0 after the last step."""
+    """The rate of a step, counted from 1: linear warm-up, then down to 0 after the last step, or
+    after `optimizer.schedule_steps`."""
     warmup = optimizer.warmup_steps
     if step <= warmup:
         return optimizer.learning_rate * step / (warmup + 1)
-    done = (step - 1 - warmup) / max(1, steps - warmup)
+    end = optimizer.schedule_steps or steps
+    done = min(1.0, (step - 1 - warmup) / max(1, end - warmup))
     fall = {
         "constant": 1.0,
         "linear": 1 - done,
@@ -281,7 +283,7 @@ class Trainer:
         graded, everything = found.graded, found.graded + found.replaced
         if self.config.rollouts.overlap and step < self.config.train.steps:
             self.drawer.ahead(self.questions(step + 1), step + 1)
-        lesson = self.method.lesson(questions, graded, self.contexts, self.policy)
+        lesson = self.method.lesson(questions, graded, self.contexts, self.policy, step)
         reports, norm = self.update(step, lesson.batches)
         cost = cost_of([g.rollout for g in everything])
         self.state.ledger += (
