@@ -114,7 +114,7 @@ def token_weights(lengths: Sequence[int], reduction: str) -> list[float]:
     `tokens` is the mean over all tokens; `sequences` the mean over a completion's tokens, then
     over completions.
     """
-    total = sum(lengths)
+    total = max(1, sum(lengths))
     if reduction == "tokens":
         return [1 / total] * len(lengths)
     return [1 / (max(1, length) * len(lengths)) for length in lengths]

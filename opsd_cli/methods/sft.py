@@ -74,5 +74,7 @@ class Sft:
         items = tuple(
             PolicyGradientItem(prompt, ids, (1.0,) * len(ids), weight)
             for prompt, ids, weight in zip(prompts, targets, weights, strict=True)
+            if ids  # a prompt that fills the limit leaves nothing to learn
         )
-        return Lesson((PolicyGradientBatch(items),) * self._config.train.passes)
+        batches = (PolicyGradientBatch(items),) if items else ()
+        return Lesson(batches * self._config.train.passes)
