@@ -1,9 +1,10 @@
 """What a run is: one frozen schema, whose field docstrings are the help text.
 
 A config is resolved in one order, each later source winning: preset, file, `--set`, flag. Defaults
-written here are those of the paper's final recipe (OPSD, arXiv 2601.18734) wherever it states one;
-the `embedded` preset, used whenever the model is the embedded one and no preset is named, replaces
-what a model of under a million parameters needs otherwise.
+written here are where a model without a preset starts: mostly the values of OPSD's final recipe
+(arXiv 2601.18734), but unclipped. A published recipe in full is a preset, and docs/recipes.md has
+its values beside the published ones; the `embedded` preset, used whenever the model is the embedded
+one and no preset is named, replaces what a model of under a million parameters needs otherwise.
 
 Nothing here imports a GPU library, so every shipped config is parsed by a test anywhere.
 """
@@ -11,10 +12,25 @@ Nothing here imports a GPU library, so every shipped config is parsed by a test 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
+from opsd_cli.bounds import (
+    LARGEST_SEED,
+    LEAST_TEMPERATURE,
+    BelowOne,
+    ChatArguments,
+    Count,
+    NotNegative,
+    Positive,
+    Seconds,
+    Section,
+    Share,
+    Temperature,
+    Tokens,
+    Whole,
+)
 from opsd_cli.divergence import DivergenceSpec
 from opsd_cli.privileged import ANALYSIS_TEMPLATE, TEACHER_TEMPLATE
 from opsd_cli.prompts import STUDENT_TEMPLATE, require_placeholders
@@ -23,10 +39,6 @@ EMBEDDED = "embedded"
 OPSD: Final = "opsd"
 MethodName = Literal["opsd", "grpo", "sft", "hybrid"]
 METHODS: tuple[str, ...] = get_args(MethodName)
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Columns(Section):
@@ -51,11 +63,11 @@ class Data(Section):
     columns: Columns = Columns()
     """Which columns of a file or hub set hold what; catalogued sets and YAML files say it
     themselves."""
-    limit: PositiveInt | None = None
+    limit: Count | None = None
     """Use only the first so many training problems."""
-    validation_problems: PositiveInt = 200
+    validation_problems: Count = 200
     """Use at most so many validation problems (and hold out no more)."""
-    test_problems: PositiveInt = 400
+    test_problems: Count = 400
     """Use at most so many test problems (and hold out no more)."""
 
 
@@ -64,7 +76,7 @@ class StudentPrompt(Section):
     """The student's user turn; contains {question} once."""
     system: str | None = None
     """A system turn before it."""
-    chat_arguments: dict[str, Any] = {"enable_thinking": False}
+    chat_arguments: ChatArguments = Field({"enable_thinking": False})
     """Arguments of the chat template."""
 
     @model_validator(mode="after")
@@ -78,9 +90,9 @@ class TeacherPrompt(Section):
     """The teacher's user turn; contains {question} and {solution} once each."""
     system: str | None = None
     """A system turn before it."""
-    chat_arguments: dict[str, Any] = {"enable_thinking": True}
+    chat_arguments: ChatArguments = Field({"enable_thinking": True})
     """Arguments of the chat template."""
-    max_tokens: PositiveInt | None = None
+    max_tokens: Tokens | None = None
     """Longest teacher prompt; a longer reference solution is shortened from its middle."""
     analysis_template: str = ANALYSIS_TEMPLATE
     """With teacher.reason_first, asks for the analysis; contains {question} and {solution}. The
@@ -107,15 +119,15 @@ class Prompts(Section):
 class Divergence(Section):
     kind: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
     """forward_kl KL(T||S), reverse_kl KL(S||T), or jsd."""
-    beta: float = Field(0.5, ge=0, le=1)
+    beta: Share = 0.5
     """JSD's weight of the teacher in the mixture."""
-    temperature: float = Field(1.1, gt=0)
+    temperature: float = Field(1.1, ge=LEAST_TEMPERATURE, le=1e3)
     """Both logits are divided by this inside the loss."""
     clip: Literal["none", "pointwise", "token"] = "none"
     """none, pointwise (each vocabulary term, the paper's), or token (the summed divergence)."""
-    clip_at: float = Field(0.05, gt=0)
+    clip_at: Positive = 0.05
     """The cap of either clip."""
-    top_k: PositiveInt | None = None
+    top_k: Count | None = None
     """Compare on the teacher's k most probable tokens only; default the full vocabulary."""
     tail: bool = True
     """With top_k: keep the rest of the mass as one bucket, instead of renormalising."""
@@ -130,24 +142,24 @@ class Divergence(Section):
 class Teacher(Section):
     weights: Literal["initial", "live", "ema"] = "initial"
     """Whose weights the teacher has: the start's, the current ones, or their moving average."""
-    ema_decay: float = Field(0.99, ge=0, lt=1)
+    ema_decay: BelowOne = 0.99
     """Share of the moving average kept at each step."""
     reason_first: bool = False
     """The teacher first writes an analysis of the solution, which then joins its context."""
-    analysis_tokens: PositiveInt = 512
+    analysis_tokens: Tokens = 512
     """Longest analysis."""
 
 
 class SamplingSection(Section):
-    temperature: float = Field(1.1, ge=0)
+    temperature: Temperature = 1.1
     """0 is greedy."""
     top_p: float = Field(0.95, gt=0, le=1)
     """Keep the fewest tokens whose probability reaches this."""
-    top_k: NonNegativeInt = 20
+    top_k: Whole = 20
     """Keep the k most probable tokens; 0 keeps all."""
-    min_p: float = Field(0.0, ge=0, le=1)
+    min_p: Share = 0.0
     """Drop tokens below this share of the most probable one's probability."""
-    max_new_tokens: PositiveInt = 1024
+    max_new_tokens: Tokens = 1024
     """Longest completion."""
 
 
@@ -166,11 +178,11 @@ class Vllm(Section):
     """Share of the GPU's memory for a server that is started; the rest is the trainer's."""
     sleep: bool = False
     """Let the server give its memory up while the trainer learns, where both share one GPU."""
-    startup_seconds: float = Field(900, gt=0)
+    startup_seconds: Seconds = 900
     """How long a server may take to start."""
-    request_seconds: float = Field(1800, gt=0)
+    request_seconds: Seconds = 1800
     """How long one completion may take."""
-    restarts: NonNegativeInt = 3
+    restarts: Whole = 3
     """How often a server that died is started again."""
     arguments: tuple[str, ...] = ()
     """More arguments for a server that is started."""
@@ -179,14 +191,14 @@ class Vllm(Section):
 class Rollouts(Section):
     engine: Literal["builtin", "vllm"] = "builtin"
     """What draws the rollouts: the backend's own engine, or a vLLM server."""
-    per_question: PositiveInt | None = None
+    per_question: Count | None = None
     """Completions a question; by default 1 for opsd, 8 for grpo and hybrid."""
-    batch_size: PositiveInt = 64
+    batch_size: Count = 64
     """Sequences decoded at once; with vLLM, requests under way at once."""
     overlap: bool = False
     """With vLLM: draw the next step's rollouts while this one is learnt. They then come from
     weights one step old, which is counted (`staleness`)."""
-    importance_cap: float | None = Field(None, ge=1)
+    importance_cap: float | None = Field(None, ge=1, le=1e30)
     """With vLLM: weigh each token by the trainer's probability over the sampler's, at most this
     (truncated importance sampling). Costs a pass over the rollouts."""
     vllm: Vllm = Vllm()
@@ -199,38 +211,47 @@ class Grpo(Section):
     loss: Literal["grpo", "dapo", "dr_grpo"] = "grpo"
     """Mean over a completion's tokens, then over completions; over all tokens (DAPO); or with
     the length limit as the denominator (Dr. GRPO)."""
-    clip_low: float = Field(0.2, ge=0, lt=1)
+    clip_low: BelowOne = 0.2
     """How far below 1 the ratio to the old policy may count."""
-    clip_high: float = Field(0.2, ge=0)
+    clip_high: NotNegative = 0.2
     """How far above 1; more than clip_low is DAPO's clip-higher."""
-    kl: float = Field(0.0, ge=0)
+    kl: NotNegative = 0.0
     """Weight of the penalty on leaving the initial policy."""
-    minibatches: PositiveInt = 1
+    minibatches: Count = 1
     """Optimiser steps a pass; with one, and one pass, no clip can take hold."""
     zero_variance: Literal["keep", "resample"] = "keep"
     """What to do with a question whose completions are all right or all wrong: keep it, without a
     gradient, or draw another question in its place (DAPO)."""
-    resampling_rounds: PositiveInt = 3
+    resampling_rounds: Count = 3
     """With resample: how often in a step."""
 
 
 class Hybrid(Section):
-    mix: float = Field(0.5, ge=0, le=1)
+    mix: Share = 0.5
     """Share of a token's advantage that the teacher sizes; 0 is GRPO."""
     spread: float = Field(0.5, gt=0, lt=1)
     """The greatest relative change of a token's weight."""
+    decay_updates: Count | None = None
+    """Optimiser updates (passes × minibatches a step) over which `mix` falls linearly to 0; null
+    keeps it."""
+
+
+class Sft(Section):
+    max_tokens: Tokens | None = None
+    """Longest sequence, prompt included; a longer reference loses its end. By default what the
+    model can read."""
 
 
 class Lora(Section):
-    rank: PositiveInt = 64
+    rank: Count = 64
     """Rank of the adapter."""
-    alpha: float = Field(128, gt=0)
+    alpha: Positive = 128
     """Scale: the update is multiplied by alpha / rank."""
     targets: tuple[str, ...] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
     """Linear layers that get an adapter, by the last part of their name."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: BelowOne = 0.0
     """Dropout before the adapter."""
     dora: bool = False
     """Weight-decomposed LoRA."""
@@ -239,41 +260,45 @@ class Lora(Section):
 
 
 class Optimizer(Section):
-    learning_rate: float = Field(5e-6, gt=0)
+    learning_rate: Positive = 5e-6
     """Peak rate of AdamW."""
-    max_grad_norm: float = Field(0.1, gt=0)
+    max_grad_norm: Positive = 0.1
     """Gradients are scaled down to this norm."""
-    warmup_steps: NonNegativeInt = 0
+    warmup_steps: Whole = 0
     """Steps over which the rate rises from 0."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the rate falls after warm-up: not, or to 0 at the last step."""
-    weight_decay: float = Field(0.0, ge=0)
+    schedule_steps: Count | None = None
+    """The step at which it has fallen to 0; by default the last. More than train.steps is a run
+    that is stopped early."""
+    weight_decay: NotNegative = 0.0
     """Decoupled weight decay."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's moment decays."""
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    """AdamW's moment decays, each below 1."""
 
 
 class Train(Section):
-    steps: PositiveInt = 100
-    """Optimiser steps."""
-    questions_per_step: PositiveInt = 32
+    steps: Count = 100
+    """Optimiser steps where `passes` is 1: batches of questions, each learnt from `passes` times
+    over."""
+    questions_per_step: Count = 32
     """Questions a step."""
     reduction: Literal["tokens", "sequences"] = "tokens"
     """Mean over all tokens of a step (the paper's code), or over each rollout's tokens and then
     over rollouts (its formula)."""
-    passes: PositiveInt = 1
+    passes: Count = 1
     """Gradient passes over each step's rollouts: fewer tokens generated, more trained on."""
-    evaluate_every: PositiveInt = 10
+    evaluate_every: Count = 10
     """Steps between validations."""
-    checkpoint_every: PositiveInt = 10
+    checkpoint_every: Count = 10
     """Steps between checkpoints."""
-    keep_checkpoints: PositiveInt = 2
+    keep_checkpoints: Count = 2
     """Newest checkpoints kept besides the best."""
-    patience: PositiveInt | None = 5
+    patience: Count | None = 5
     """Stop after so many validations in a row below the best; null never stops."""
     curve: bool = False
     """Measure the test split too at every validation; it is reported and decides nothing."""
-    micro_batch_tokens: PositiveInt = 16384
+    micro_batch_tokens: Tokens = 16384
     """Most padded tokens in one forward pass."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
@@ -287,32 +312,41 @@ class Train(Section):
 class Preflight(Section):
     enabled: bool = True
     """Measure, before the first step, whether the reference helps the teacher; stop if not."""
-    problems: PositiveInt = 32
+    problems: Count = 32
     """Problems it is measured on."""
 
 
 class EvaluationSection(Section):
-    samples: PositiveInt = 1
+    samples: Count = 1
     """Completions a problem."""
     sampling: Literal["stated", "recommended"] = "stated"
     """stated: the numbers below; recommended: what the model's authors say (`opsd eval` tells where
     they say it)."""
-    temperature: float = Field(1.0, ge=0)
+    temperature: Temperature = 1.0
     """0 is greedy."""
     top_p: float = Field(1.0, gt=0, le=1)
     """As in sampling."""
-    top_k: NonNegativeInt = 0
+    top_k: Whole = 0
     """As in sampling."""
-    min_p: float = Field(0.0, ge=0, le=1)
+    min_p: Share = 0.0
     """As in sampling."""
     thinking: bool | None = None
     """Ask the chat template for a think block, or not; by default as the student's prompt does."""
-    max_new_tokens: PositiveInt | None = None
+    template: str | None = None
+    """The user turn; contains {question} once. By default the student's; a set with a prompt of its
+    own keeps that."""
+    max_new_tokens: Tokens | None = None
     """Longest completion; by default sampling.max_new_tokens."""
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> EvaluationSection:
+        if self.template is not None:
+            require_placeholders(self.template, ["question"], "evaluation.template")
+        return self
 
 
 class Grading(Section):
-    deadline_seconds: float = Field(10.0, gt=0)
+    deadline_seconds: Seconds = 10.0
     """A grade not reached by then is a timeout, which counts as wrong."""
 
 
@@ -327,7 +361,7 @@ class Config(Section):
     """Folder of a LoRA adapter in PEFT's format to start from."""
     backend: Literal["auto", "mlx", "cuda", "cpu"] = "auto"
     """Where to run."""
-    seed: NonNegativeInt = 0
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """Everything random derives from it."""
     log: tuple[Literal["trackio", "wandb", "tensorboard"], ...] = ()
     """Dashboards that get a copy of the metrics; none goes over the network unless it is told to
@@ -351,6 +385,8 @@ class Config(Section):
     """Rewards: grpo and hybrid."""
     hybrid: Hybrid = Hybrid()
     """Rewards sized by the teacher."""
+    sft: Sft = Sft()
+    """The reference solutions."""
     lora: Lora = Lora()
     """The trainable adapter."""
     optimizer: Optimizer = Optimizer()

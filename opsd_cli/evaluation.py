@@ -46,13 +46,15 @@ def evaluation_sampling(config: Config) -> Sampling:
 def evaluation_view(config: Config, template: str | None = None) -> Config:
     """The config with the student's prompt as evaluations render it.
 
-    `evaluation.thinking` overrides the prompt's own flag, and a benchmark's template its wording.
+    `evaluation.thinking` overrides the prompt's own flag, `evaluation.template` its wording, and a
+    benchmark's own template both wordings.
     """
     student = config.prompts.student
     changes: dict[str, Any] = {}
     if config.evaluation.thinking is not None:
         flag = {"enable_thinking": config.evaluation.thinking}
         changes["chat_arguments"] = {**student.chat_arguments, **flag}
+    template = template or config.evaluation.template
     if template is not None:
         changes["template"] = template
     student = student.model_copy(update=changes)

@@ -208,6 +208,14 @@ def estimated(config: Config, problems: Sequence[Problem]) -> Prompts:
     return Prompts(int(question) + _TEMPLATES // 2, min(teacher, limit) if limit else teacher)
 
 
+def estimated_reference(config: Config, problems: Sequence[Problem]) -> int:
+    """Tokens of the longest reference solution, as supervised learning reads it."""
+    if not problems:
+        return config.sft.max_tokens or _UNSEEN_REFERENCE
+    longest = max((len(p.solution or "") for p in problems), default=0)
+    return max(1, int(longest / _CHARACTERS))
+
+
 def plan(config: Config, shape: Shape, prompts: Prompts, backend: str, on_cpu: bool) -> MemoryPlan:
     """The parts of a run's memory.
 
@@ -256,7 +264,9 @@ def _completion(config: Config, prompts: Prompts) -> int:
 
 def _rollouts(config: Config, shape: Shape, prompts: Prompts, backend: str, wide: int) -> int:
     rows = config.rollouts.batch_size
-    length = prompts.student + config.sampling.max_new_tokens
+    # Evaluations are drawn in the same batches, and may be longer.
+    longest = max(config.sampling.max_new_tokens, config.evaluation.max_new_tokens or 0)
+    length = prompts.student + longest
     cache = rows * length * shape.layers * 2 * shape.kv_heads * shape.head_dim * wide
     # A cache that grows is copied, a layer at a time on MLX and all of it on PyTorch's way here.
     logits = 4 * rows * shape.vocabulary * 4

@@ -22,14 +22,17 @@ from opsd_cli.prompts import (
     render,
 )
 
+#: The parts are those of the published teacher prompt, in our words. The last sentence keeps the
+#: teacher's hedging and self-correction alive, which a solution in view otherwise silences.
 TEACHER_TEMPLATE = (
-    "{question}\n\n"
-    "A verified solution, for your eyes only:\n"
+    "Problem: {question}\n\n"
+    "This is a verified reference solution of the problem:\n"
     "[solution begins]\n"
     "{solution}\n"
     "[solution ends]\n\n"
-    "Study why each step holds. Do not copy or paraphrase it: "
-    "derive the same answer by your own reasoning.\n\n" + ANSWER_INSTRUCTION
+    "First make sure that you understand why each of its steps holds. Do not copy or paraphrase "
+    "it: derive the same final answer by your own reasoning. Try other ways where they help, "
+    "and never hesitate to backtrack or to reconsider.\n\n" + ANSWER_INSTRUCTION
 )
 GAP = "\n[...]\n"
 #: Asks the teacher for an analysis, where it is to reason first.

@@ -16,9 +16,12 @@ from typing import Any, Protocol
 
 from opsd_cli.errors import ConfigError
 
-ANSWER_INSTRUCTION = r"Reason step by step, and put the final answer in \boxed{}."
+#: The customary request, as on Qwen3's model card: models are trained on these very words.
+ANSWER_INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
 
-STUDENT_TEMPLATE = "{question}\n\n" + ANSWER_INSTRUCTION
+#: The published recipes' training prompt; they evaluate without the leading word (docs/recipes.md).
+STUDENT_TEMPLATE = "Problem: {question}\n\n" + ANSWER_INSTRUCTION
+EVALUATION_TEMPLATE = "{question}\n\n" + ANSWER_INSTRUCTION
 #: Goes in after the first character of a control token spelled out in somebody's text.
 ESCAPE = "\N{WORD JOINER}"
 

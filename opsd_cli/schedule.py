@@ -16,11 +16,13 @@ from opsd_cli.seeds import derive_seed
 
 
 def learning_rate(step: int, steps: int, optimizer: Optimizer) -> float:
-    """The rate of a step, counted from 1: linear warm-up, then down to 0 after the last step."""
+    """The rate of a step, counted from 1: linear warm-up, then down to 0 after the last step, or
+    after `optimizer.schedule_steps`."""
     warmup = optimizer.warmup_steps
     if step <= warmup:
         return optimizer.learning_rate * step / (warmup + 1)
-    done = (step - 1 - warmup) / max(1, steps - warmup)
+    end = optimizer.schedule_steps or steps
+    done = min(1.0, (step - 1 - warmup) / max(1, end - warmup))
     fall = {
         "constant": 1.0,
         "linear": 1 - done,

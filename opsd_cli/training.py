@@ -142,7 +142,7 @@ class Trainer:
         drawn = self.drawer.step(questions, step)
         if self.config.rollouts.overlap and step < self.config.train.steps:
             self.drawer.ahead(self.order.of_step(step + 1), step + 1)
-        lesson = self.method.lesson(questions, drawn.graded, self.contexts, self.policy)
+        lesson = self.method.lesson(questions, drawn.graded, self.contexts, self.policy, step)
         reports, norm = self.update(step, lesson.batches)
         cost = cost_of([g.rollout for g in drawn.everything])
         learnt = Ledger(

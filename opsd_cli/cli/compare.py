@@ -82,23 +82,24 @@ def named_methods(text: str) -> tuple[str, ...]:
     return names
 
 
+def _of_method(request: Request, name: str) -> Config:
+    return Request(
+        request.config_name, request.assignments, {**request.flags, "method": name}
+    ).config()
+
+
 def _begin(request: Request, what: What) -> None:
     """A new comparison."""
-    from opsd_cli.comparison.running import plan_of, write_plan
+    from opsd_cli.comparison.running import evaluated_alike, plan_of, write_plan
     from opsd_cli.problems.sources import load_splits
 
     out = request.out
     names = named_methods(what.methods)
-    configs = {
-        name: Request(
-            request.config_name, request.assignments, {**request.flags, "method": name}
-        ).config()
-        for name in names
-    }
+    configs = evaluated_alike({name: _of_method(request, name) for name in names})
     directory = what.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
     _refuse_used(directory)
     if request.dry_run:
-        _show_plan(configs, what, out)
+        _show_plan(request, configs, what)
         return
     for config in configs.values():
         trackers.require(config.log)
@@ -127,19 +128,55 @@ def _refuse_used(directory: Path) -> None:
     runs.refuse_used(directory)
 
 
-def _show_plan(configs: dict[str, Config], what: What, out: Output) -> None:
-    from opsd_cli.cli.train import plan, splits_at_hand
+def _show_plan(request: Request, named: dict[str, Config], what: What) -> None:
+    """The tokens of every method side by side, also of those that were not asked for."""
+    from opsd_cli.cli.plan import plan_table, prompts_of, splits_at_hand
+    from opsd_cli.comparison.running import evaluated_alike, prepared, tuning_jobs
+    from opsd_cli.token_plan import token_plan
 
-    planned = {name: plan(config, splits_at_hand(config, out)) for name, config in configs.items()}
-    for name, entry in planned.items():
-        config = configs[name]
+    out = request.out
+    splits = {name: splits_at_hand(config, out) for name, config in named.items()}
+    first = next(iter(splits.values()))
+    configs = dict(named)
+    for name in METHODS:
+        if name not in named:  # as it would be measured beside them
+            configs[name] = evaluated_alike({**named, name: _of_method(request, name)})[name]
+    plans = {
+        name: token_plan(prepared(config), splits.get(name, first))
+        for name, config in configs.items()
+    }
+    out.show("tokens at most, of one run of each method, all evaluated alike:")
+    out.show(plan_table(plans))
+    for name, plan in plans.items():
+        out.show(f"{name}: {prompts_of(plan)}")
+    for name, config in named.items():
         out.show(
             f"{name}: {what.seeds} seeds × {config.train.steps} steps, learning rate "
-            f"{config.optimizer.learning_rate:g}; {entry['rollouts']:,} rollouts a seed, at most "
-            f"{entry['generated_tokens_at_most']:,} generated tokens"
+            f"{config.optimizer.learning_rate:g}"
+        )
+    others = [name for name in plans if name not in named]
+    if others:
+        out.show(f"not asked for (--methods): {', '.join(others)}")
+    tuning = [token_plan(job.config, splits[job.method]) for job in tuning_jobs(named)]
+    if what.tune:
+        out.show(
+            f"before that, {len(tuning)} runs to choose learning rates, at most "
+            f"{sum(plan.most.generated for plan in tuning):,} generated tokens"
         )
     out.show("nothing was written")
-    out.object({"plan": planned, "seeds": what.seeds})
+    out.object(
+        {
+            "plan": {name: plan.as_dict() for name, plan in plans.items()},
+            "methods": list(named),
+            "seeds": what.seeds,
+            "tuning": {
+                "runs": len(tuning),
+                "generated_tokens_at_most": sum(plan.most.generated for plan in tuning),
+            }
+            if what.tune
+            else None,
+        }
+    )
 
 
 def _train_and_compare(directory: Path, what: What, out: Output) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,17 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.interface import Capability
 from opsd_cli import runs, trackers
 from opsd_cli.cli.common import Request, choose_backend, loaded_policy, with_recommended
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.live import watched
-from opsd_cli.config import Config
+from opsd_cli.cli.plan import show_plan, splits_at_hand
 from opsd_cli.environment import environment
-from opsd_cli.errors import DataNotAtHand, UsageError
+from opsd_cli.errors import UsageError
 from opsd_cli.figures import count, duration, percent
 from opsd_cli.problems.sources import Splits, load_splits
-from opsd_cli.resolve import to_yaml
 from opsd_cli.runs import Run
 from opsd_cli.trackers import tracking
 
@@ -66,15 +63,6 @@ def run(
     where |= {"data": splits.provenance(), "model_commit": commit_of(config)}
     with Run.create(directory, config, where) as opened:
         _work(opened, splits, out)
-
-
-def splits_at_hand(config: Config, out: Output) -> Splits | None:
-    """The problems; None where they are on a hub that cannot be asked."""
-    try:
-        return load_splits(config)
-    except DataNotAtHand as error:
-        out.note(f"{error.message}: planned without it")
-        return None
 
 
 def _go_on(opened: Run, request: Request, out: Output) -> None:
@@ -163,126 +151,6 @@ def stop_on_signal(out: Output) -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def plan(config: Config, splits: Splits | None) -> dict[str, Any]:
-    """The most tokens a run can spend, by kind, and what it evaluates.
-
-    Without the problems at hand, as many of them for validation and test as the config allows.
-    """
-    from opsd_cli import methods
-
-    train = config.train
-    per_question = methods.get(config).rollouts_per_question()
-    rollouts = train.steps * train.questions_per_step * per_question
-    sizes = {
-        "train": None,
-        "validation": config.data.validation_problems,
-        "test": config.data.test_problems,
-    }
-    if splits is not None:
-        sizes = {
-            "train": len(splits.train.problems),
-            "validation": len(splits.validation.problems),
-            "test": len(splits.test.problems),
-        }
-    validations = 1 + train.steps // train.evaluate_every + bool(train.steps % train.evaluate_every)
-    return {
-        "problems": sizes,
-        "rollouts": rollouts,
-        "generated_tokens_at_most": rollouts * config.sampling.max_new_tokens,
-        "evaluation_rollouts_at_most": config.evaluation.samples
-        * (
-            validations * (sizes["validation"] or 0)
-            + 3 * (sizes["test"] or 0)
-            + 2 * config.preflight.problems * config.preflight.enabled
-        ),
-    }
-
-
-def show_plan(config: Config, splits: Splits | None, out: Output) -> None:
-    """What `--dry-run` shows."""
-    planned = plan(config, splits)
-    out.show(to_yaml(config).rstrip())
-    sizes = ", ".join(f"{size} {name}" for name, size in planned["problems"].items() if size)
-    out.show(f"\nproblems: {sizes}{' at most' if splits is None else ''}")
-    out.show(
-        f"rollouts: {planned['rollouts']:,}, at most "
-        f"{planned['generated_tokens_at_most']:,} generated tokens; evaluation: at most "
-        f"{planned['evaluation_rollouts_at_most']:,} rollouts"
-    )
-    memory = _memory(config, splits, out)
-    out.show("nothing was written")
-    out.object({"config": json.loads(config.model_dump_json()), "plan": planned, "memory": memory})
-
-
-def _memory(config: Config, splits: Splits | None, out: Output) -> dict[str, Any] | None:
-    """Show what the run will need in memory, part by part, and what to change if that is too much.
-
-    None where it cannot be known: a model that is not there, or of a kind that the plan knows not.
-    """
-    import backends
-    from backends.model_files import read_settings
-    from opsd_cli import memory_plan
-    from opsd_cli.errors import BackendMissing, ModelNotAtHand, OpsdError
-
-    try:
-        try:
-            name = backends.choose(config.backend).name
-            device = backends.get(name).capability()
-        except BackendMissing as error:
-            # A preset for another machine: its needs can be told, not whether they are met.
-            name, device = config.backend, Capability(True, "", on_cpu=False)
-            out.note(f"{error.message}: planned for one that has it")
-        try:
-            shape = memory_plan.shape_of(read_settings(config.model_path, config.revision))
-        except ModelNotAtHand:
-            shape = memory_plan.known_shape(config.model)
-            if shape is None:
-                raise
-    except OpsdError as error:
-        out.show(f"memory: not known: {error.message}")
-        return None
-    if shape is None:
-        out.show("memory: not known for this architecture")
-        return None
-    known = shape
-    prompts = memory_plan.estimated(config, splits.train.problems if splits else [])
-
-    def planned(changed: Config) -> memory_plan.MemoryPlan:
-        return memory_plan.plan(changed, known, prompts, name, device.on_cpu)
-
-    found = planned(config)
-    out.show(
-        f"\nmemory on {name}, prompts of about {prompts.student} and {prompts.teacher} tokens "
-        "at most"
-    )
-    for part, size in found.parts.items():
-        out.show(f"  {part:<24}{_size(size):>10}")
-    answer: dict[str, Any] = {"parts": found.parts, "peak": found.peak, "limit": device.memory}
-    if device.memory is None:
-        out.show(f"  {'peak':<24}{_size(found.peak):>10}")
-        return answer
-    fits = found.peak <= device.memory
-    out.show(
-        f"  {'peak':<24}{_size(found.peak):>10}  {'fits in' if fits else 'does not fit in'} "
-        f"{_size(device.memory)}"
-    )
-    if not fits:
-        changes = memory_plan.nearest_that_fits(
-            config, device.memory, lambda changed: planned(changed).peak
-        )
-        answer["nearest"] = changes
-        if changes is None:
-            out.show("  no batch, rank or length makes it fit: choose a smaller or quantised model")
-        else:
-            settings = " ".join(f"--set {key}={json.dumps(v)}" for key, v in changes.items())
-            out.show(f"  nearest that fits: {settings}")
-    return answer
-
-
-def _size(number: int) -> str:
-    return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
 
 
 def show_result(result: TrainResult, report: Path, out: Output) -> None:

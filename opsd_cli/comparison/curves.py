@@ -18,6 +18,7 @@ import numpy as np
 from opsd_cli import runs
 from opsd_cli.config import Config
 from opsd_cli.errors import DataError, RunError
+from opsd_cli.evaluation import evaluation_view
 from opsd_cli.resolve import read_tree, validate
 
 #: What a run is charged for, in the order in which reports show it.
@@ -119,14 +120,15 @@ def read_curve(directory: Path, label: str | None = None) -> Curve:
 
 def basis_of(config: Config, environment: Mapping[str, Any], problems: str) -> dict[str, Any]:
     """What must agree, by what a person calls it."""
-    evaluation = config.evaluation.model_dump(mode="json")
+    evaluation = config.evaluation.model_dump(mode="json", exclude={"thinking", "template"})
     evaluation["max_new_tokens"] = (
         config.evaluation.max_new_tokens or config.sampling.max_new_tokens
     )
     return {
         "test problems": problems,
         "base model": [config.model, config.revision, config.adapter],
-        "student prompt": config.prompts.student.model_dump(mode="json"),
+        # As evaluations render it: methods may train on other prompts.
+        "student prompt": evaluation_view(config).prompts.student.model_dump(mode="json"),
         "evaluation sampling": evaluation,
         "grader": [
             environment.get("packages", {}).get("math-verify"),

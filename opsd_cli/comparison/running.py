@@ -72,6 +72,29 @@ def prepared(config: Config) -> Config:
     return config.model_copy(update={"train": train})
 
 
+def evaluated_alike(configs: dict[str, Config]) -> dict[str, Config]:
+    """The configs with one evaluation, where they would be measured differently.
+
+    Published recipes validate as they train, some without thinking and briefly. Accuracies compare
+    only if they are measured alike, so every method gets what the most demanding one asks for: a
+    think block, and the longest completions.
+    """
+    limits = {c.evaluation.max_new_tokens or c.sampling.max_new_tokens for c in configs.values()}
+    wordings = [c.evaluation.template or c.prompts.student.template for c in configs.values()]
+    thinking = {c.thinks for c in configs.values()}
+    changes: dict[str, Any] = {}
+    if len(thinking) > 1:
+        changes["thinking"] = True
+    if len(limits) > 1:
+        changes["max_new_tokens"] = max(limits)
+    if len(set(wordings)) > 1:
+        changes["template"] = wordings[0]
+    return {
+        name: c.model_copy(update={"evaluation": c.evaluation.model_copy(update=changes)})
+        for name, c in configs.items()
+    }
+
+
 def with_rate(config: Config, rate: float) -> Config:
     optimizer = config.optimizer.model_copy(update={"learning_rate": rate})
     return config.model_copy(update={"optimizer": optimizer})

@@ -21,9 +21,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from opsd_cli.privileged import TEACHER_TEMPLATE, teacher_prompt
+from opsd_cli.embedded.wording import STUDENT_TEMPLATE, TEACHER_TEMPLATE
+from opsd_cli.privileged import teacher_prompt
 from opsd_cli.problems.arithmetic import LARGEST, Chain, Split, chains
-from opsd_cli.prompts import STUDENT_TEMPLATE, Template, Tokenizer, student_prompt
+from opsd_cli.prompts import Template, Tokenizer, student_prompt
 
 END_OF_TURN = "<|im_end|>"
 #: Problems worked in one drill, about as long as a teacher's prompt.

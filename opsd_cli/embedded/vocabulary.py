@@ -12,9 +12,8 @@ from itertools import islice
 from pathlib import Path
 
 from opsd_cli.embedded.corpus import END_OF_TURN, completion_text
-from opsd_cli.privileged import TEACHER_TEMPLATE
+from opsd_cli.embedded.wording import STUDENT_TEMPLATE, TEACHER_TEMPLATE
 from opsd_cli.problems.arithmetic import chains
-from opsd_cli.prompts import STUDENT_TEMPLATE
 
 END_OF_TEXT = "<|endoftext|>"
 START_OF_TURN = "<|im_start|>"

@@ -78,8 +78,10 @@ class Method(Protocol):
         rollouts: Sequence[GradedRollout],
         contexts: Contexts,
         policy: Policy,
+        step: int = 1,
     ) -> Lesson:
-        """What to learn from the questions of a step and their rollouts, grouped by question."""
+        """What to learn from a step's questions and their rollouts, grouped by question; steps are
+        counted from 1."""
 
 
 def get(config: Config) -> Method:

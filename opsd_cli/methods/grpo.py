@@ -155,6 +155,7 @@ class Grpo:
         rollouts: Sequence[GradedRollout],
         contexts: Contexts,
         policy: Policy,
+        step: int = 1,
     ) -> Lesson:
         each = group_advantages(rollouts, self._config.grpo.scale)
         tokens = [

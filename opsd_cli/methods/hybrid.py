@@ -7,7 +7,9 @@ disagree about a token decides how much of it that token gets:
 
 A token of a right completion that the teacher finds likelier than the student is reinforced more;
 one of a wrong completion that the teacher finds less likely is discouraged more. No direction is
-ever reversed, so a mistaken teacher can only blur the reward, and `mix` 0 is GRPO.
+ever reversed, so a mistaken teacher can only blur the reward, and `mix` 0 is GRPO. With
+`hybrid.decay_updates` the mix falls linearly to 0 over so many optimiser updates, as published;
+from there on no teacher is asked.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 
 from backends.interface import DivergenceItem, Policy
 from opsd_cli.analysis import analyse
+from opsd_cli.config import Config
 from opsd_cli.context import Contexts
 from opsd_cli.ledger import Ledger
 from opsd_cli.methods import GradedRollout, Lesson, groups_of
@@ -43,6 +46,15 @@ def redistributed(
     return tuple((advantage * ((1 - mix) + mix * weight_N)).tolist())
 
 
+def mix_at(step: int, config: Config) -> float:
+    """The teacher's share at a step, counted from 1."""
+    section = config.hybrid
+    if section.decay_updates is None:
+        return section.mix
+    done = (step - 1) * config.train.passes * config.grpo.minibatches
+    return section.mix * max(0.0, 1 - done / section.decay_updates)
+
+
 class Hybrid(Grpo):
     """GRPO whose advantages are spread over tokens by the teacher."""
 
@@ -55,11 +67,13 @@ class Hybrid(Grpo):
         rollouts: Sequence[GradedRollout],
         contexts: Contexts,
         policy: Policy,
+        step: int = 1,
     ) -> Lesson:
         config = self._config
         each = group_advantages(rollouts, config.grpo.scale)
+        mix = mix_at(step, config)
         # Where the verifier gives no sign there is nothing for the teacher to size.
-        signed = [row for row, advantage in enumerate(each) if advantage != 0]
+        signed = [row for row, advantage in enumerate(each) if advantage != 0 and mix > 0]
         asked = {rollouts[row].problem.key: rollouts[row].rollout.request.seed for row in signed}
         studied = analyse(
             [rollouts[row].problem for row in signed], contexts, policy, config, asked
@@ -79,11 +93,12 @@ class Hybrid(Grpo):
             else ([], [], Ledger())
         )
         tokens: list[tuple[float, ...]] = [
-            (0.0,) * len(graded.rollout.completion_ids) for graded in rollouts
+            (advantage,) * len(graded.rollout.completion_ids)
+            for advantage, graded in zip(each, rollouts, strict=True)
         ]
         for row, t, s in zip(signed, teacher, student, strict=True):
-            tokens[row] = redistributed(each[row], t - s, config.hybrid.mix, config.hybrid.spread)
+            tokens[row] = redistributed(each[row], t - s, mix, config.hybrid.spread)
         batches, spent = policy_gradient_lesson(rollouts, tokens, config, policy)
         flat = [not self.teaches(group) for group in groups_of(rollouts)]
-        measures = {"zero_variance_groups": float(np.mean(flat))}
+        measures = {"zero_variance_groups": float(np.mean(flat)), "teacher_mix": mix}
         return Lesson(batches, studied + scored + spent, measures)

@@ -62,6 +62,7 @@ class Opsd:
         rollouts: Sequence[GradedRollout],
         contexts: Contexts,
         policy: Policy,
+        step: int = 1,
     ) -> Lesson:
         asked = {graded.problem.key: graded.rollout.request.seed for graded in rollouts}
         studied = analyse([g.problem for g in rollouts], contexts, policy, self._config, asked)

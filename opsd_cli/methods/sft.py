@@ -58,6 +58,7 @@ class Sft:
         rollouts: Sequence[GradedRollout],
         contexts: Contexts,
         policy: Policy,
+        step: int = 1,
     ) -> Lesson:
         tokenizer = contexts.tokenizer
         prompts = [contexts.student(problem).ids for problem in problems]
@@ -66,11 +67,14 @@ class Sft:
         for problem, prompt in zip(problems, prompts, strict=True):
             text = escape_control_tokens(target_text(problem), tokenizer)
             ids = (*tokenizer.encode(text), *(() if end is None else (end,)))
-            limit = policy.context_limit
+            limits = (policy.context_limit, self._config.sft.max_tokens)
+            limit = min((limit for limit in limits if limit is not None), default=None)
             targets.append(ids if limit is None else ids[: max(0, limit - len(prompt))])
         weights = token_weights([len(ids) for ids in targets], self._config.train.reduction)
         items = tuple(
             PolicyGradientItem(prompt, ids, (1.0,) * len(ids), weight)
             for prompt, ids, weight in zip(prompts, targets, weights, strict=True)
+            if ids  # a prompt that fills the limit leaves nothing to learn
         )
-        return Lesson((PolicyGradientBatch(items),) * self._config.train.passes)
+        batches = (PolicyGradientBatch(items),) if items else ()
+        return Lesson(batches * self._config.train.passes)

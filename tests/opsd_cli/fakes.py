@@ -44,6 +44,7 @@ class FakePolicy:
 
     def __init__(self, skill: float = 0.5, taught: float = 1.0, gain: float = 0.1) -> None:
         self.skill, self.taught, self.gain = skill, taught, gain
+        self._read: LossBatch | None = None
         self.drawn: list[RolloutRequest] = []
 
     def generate(
@@ -89,6 +90,9 @@ class FakePolicy:
         )
         trained = sum(len(i.student_prompt) + len(i.completion) for i in batch.items)
         scored = sum(len(i.teacher_prompt) + len(i.completion) for i in batch.items)
+        if batch is self._read:  # an initial teacher reads a batch once
+            scored = 0
+        self._read = batch if batch.again and batch.teacher == "initial" else None
         return BatchReport(loss, tuple(tokens), trained, scored)
 
     def _policy_gradient(self, batch: PolicyGradientBatch) -> BatchReport:

@@ -8,6 +8,8 @@ import pytest
 
 from opsd_cli.config import Config
 from opsd_cli.errors import ConfigError
+from opsd_cli.evaluation import evaluation_view
+from opsd_cli.prompts import EVALUATION_TEMPLATE, STUDENT_TEMPLATE
 from opsd_cli.resolve import (
     key_paths,
     preset_names,
@@ -133,30 +135,73 @@ PAPER = ("qwen3-1.7b", "qwen3-4b", "qwen3-8b")
 
 @pytest.mark.parametrize("size", PAPER)
 def test_the_published_recipes_are_what_was_published(size: str) -> None:
-    opsd, first, grpo, sft = (
-        resolve(f"{kind}-{size}") for kind in ("opsd", "opsd-v1", "grpo", "sft")
+    """From the authors' scripts, apart from docs/recipes.md, which has them all."""
+    opsd, first, nothink, grpo, sft = (
+        resolve(f"{kind}-{size}") for kind in ("opsd", "opsd-v1", "opsd-nothink", "grpo", "sft")
     )
-    for config in (opsd, first, grpo, sft):
+    everyone = (opsd, first, nothink, grpo, sft)
+    for config in everyone:
         assert config.model.casefold() == f"qwen/{size}"
         assert (config.lora.rank, config.lora.alpha, len(config.lora.targets)) == (64, 128, 7)
-        assert config.train.questions_per_step == 32 and config.optimizer.max_grad_norm == 0.1
-        assert config.data.train == "openthoughts-30k"
-    assert (opsd.method, first.method, grpo.method, sft.method) == ("opsd", "opsd", "grpo", "sft")
+        assert config.data.train == "openthoughts-30k" and config.train.patience is None
+        assert config.optimizer.schedule == "linear"
+    assert [c.method for c in everyone] == ["opsd", "opsd", "opsd", "grpo", "sft"]
+    assert [c.train.questions_per_step for c in everyone] == [32, 32, 32, 4, 64]
+    assert [c.optimizer.max_grad_norm for c in everyone] == [0.1, 1.0, 0.1, 1.0, 1.0]
+    assert [c.optimizer.learning_rate for c in everyone] == [5e-6, 2e-5, 5e-6, 5e-6, 5e-6]
+    assert [c.lora.dropout for c in everyone] == [0, 0, 0, 0.05, 0.05]
+    assert [c.thinks for c in everyone] == [False, True, False, True, False]
+    large = size == "qwen3-8b"
     assert opsd.divergence.kind == "forward_kl" and opsd.divergence.clip == "pointwise"
-    assert opsd.divergence.clip_at == (0.06 if size == "qwen3-8b" else 0.05)
-    drawn = opsd.sampling
-    assert (drawn.temperature, drawn.top_p, drawn.top_k) == (1.1, 0.95, 20)
-    assert drawn.max_new_tokens == 1024 and opsd.train.steps == 100
-    assert opsd.optimizer.learning_rate == 5e-6 and opsd.teacher.weights == "initial"
-    assert opsd.prompts.student.chat_arguments == {"enable_thinking": False}
-    assert opsd.prompts.teacher.chat_arguments == {"enable_thinking": True}
+    assert opsd.divergence.clip_at == (0.06 if large else 0.05)
+    assert nothink.divergence.clip_at == (1e-7 if large else 1e-6)
+    for config in (opsd, nothink):
+        drawn = config.sampling
+        assert (drawn.temperature, drawn.top_p, drawn.top_k) == (1.1, 0.95, 20)
+        assert drawn.max_new_tokens == 1024 and config.teacher.weights == "initial"
+        assert config.prompts.student.chat_arguments == {"enable_thinking": False}
+        assert config.prompts.teacher.chat_arguments == {"enable_thinking": config is opsd}
+    assert opsd.train.steps == 100 and opsd.train.checkpoint_every == 25
     assert (first.divergence.kind, first.divergence.beta) == ("jsd", 0.5)
     assert first.divergence.clip == "none" and first.sampling.max_new_tokens == 2048
-    assert first.optimizer.learning_rate == 2e-5
-    assert grpo.sampling.max_new_tokens == 16000 and grpo.sampling.temperature == 1.2
-    assert grpo.rollouts.per_question == 8 and grpo.grpo.kl == 0 and grpo.train.steps == 500
+    assert first.train.steps == 300 and first.sampling.temperature == 1.2
+    drawn = grpo.sampling
+    assert (drawn.temperature, drawn.top_p, drawn.top_k) == (1.2, 1.0, 0)
+    assert drawn.max_new_tokens == 16000 and grpo.grpo.kl == 0
+    assert grpo.rollouts.per_question == 8 and grpo.train.passes == 2
+    assert grpo.train.steps * grpo.train.passes == 500
     assert (grpo.grpo.scale, grpo.grpo.loss) == ("group", "grpo")
-    assert sft.train.steps == 4 * 900
+    assert grpo.grpo.clip_low == grpo.grpo.clip_high == 0.2
+    assert sft.train.steps == 1824 and sft.sft.max_tokens == 16000
+    hybrid = resolve(f"opsd-{size}", [], {"method": "hybrid"})
+    assert (hybrid.hybrid.mix, hybrid.hybrid.spread) == (0.5, 0.2)
+    assert hybrid.hybrid.decay_updates == 50 and hybrid.teacher.weights == "live"
+
+
+def test_evaluations_are_as_published() -> None:
+    paper, plain = resolve("eval-paper").evaluation, resolve("eval-paper-nothink").evaluation
+    assert (paper.samples, paper.temperature, paper.top_p, paper.top_k) == (12, 1.0, 0.95, 0)
+    assert (plain.samples, plain.temperature, plain.top_p, plain.top_k) == (12, 1.0, 0.8, 0)
+    assert (paper.thinking, plain.thinking) == (True, False)
+    assert paper.max_new_tokens == 38912
+    for section in (paper, plain, resolve("eval-qwen3").evaluation):
+        assert section.template == EVALUATION_TEMPLATE
+
+
+def test_an_evaluation_has_its_own_words_and_a_set_s_own_prevail() -> None:
+    config = resolve("eval-paper", ["prompts.student.template=Solve {question}"])
+    assert evaluation_view(config).prompts.student.template == EVALUATION_TEMPLATE
+    assert evaluation_view(config, "A: {question}").prompts.student.template == "A: {question}"
+    plain = resolve(None, ["prompts.student.template=Solve {question}"])
+    assert evaluation_view(plain).prompts.student.template == "Solve {question}"
+
+
+def test_the_defaults_are_worded_as_published() -> None:
+    config = Config()
+    assert config.prompts.student.template == STUDENT_TEMPLATE
+    assert STUDENT_TEMPLATE == "Problem: " + EVALUATION_TEMPLATE
+    assert "backtrack" in config.prompts.teacher.template
+    assert "copy or paraphrase" in config.prompts.teacher.template
 
 
 def test_a_recipe_s_baseline_is_the_same_by_method_or_by_name() -> None:

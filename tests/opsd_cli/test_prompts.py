@@ -34,8 +34,8 @@ texts = st.lists(pieces, max_size=30).map("".join)
 def test_student_prompt_is_exactly_this() -> None:
     prompt = student_prompt("What is 1+1?", STUDENT, TOKENIZER)
     assert prompt.text == (
-        "<|im_start|>user\nWhat is 1+1?\n\n"
-        "Reason step by step, and put the final answer in \\boxed{}.<|im_end|>\n"
+        "<|im_start|>user\nProblem: What is 1+1?\n\n"
+        "Please reason step by step, and put your final answer within \\boxed{}.<|im_end|>\n"
         "<|im_start|>assistant\n<think>\n\n</think>\n\n"
     )
     assert list(prompt.ids) == TOKENIZER.encode(prompt.text)

@@ -13,11 +13,13 @@ import pytest
 from backends.interface import Rollout
 from opsd_cli import runs
 from opsd_cli.comparison.curves import read_curve
+from opsd_cli.config import Optimizer
 from opsd_cli.methods import token_weights
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
 from opsd_cli.resolve import resolve
 from opsd_cli.runs import Run, read_rows
+from opsd_cli.schedule import learning_rate
 from opsd_cli.training import TrainResult, train
 from tests.opsd_cli.fakes import FakePolicy
 
@@ -163,3 +165,20 @@ def test_what_is_graded_shown_and_stored_has_no_end_token(tmp_path: Path) -> Non
     rows = list(read_rows(tmp_path / "run" / runs.ROLLOUTS))
     assert all(row["completion"].endswith(".") for row in rows)
     assert all(row["tokens"] == len(row["completion"]) + 1 for row in rows)
+
+
+def test_a_rate_that_falls_over_more_steps_than_are_taken_hardly_falls() -> None:
+    falling = Optimizer(learning_rate=1.0, schedule="linear")
+    published = Optimizer(learning_rate=1.0, schedule="linear", schedule_steps=27600)
+    assert learning_rate(100, 100, falling) == pytest.approx(0.01)
+    assert learning_rate(100, 100, published) == pytest.approx(1 - 99 / 27600)
+    beyond = Optimizer(learning_rate=1.0, schedule="cosine", schedule_steps=10)
+    assert learning_rate(11, 100, beyond) == learning_rate(90, 100, beyond) == 0
+
+
+def test_a_method_is_told_the_step(tmp_path: Path) -> None:
+    _, metrics = run_method(
+        tmp_path / "run", FakePolicy(skill=0.4, gain=0.1), "method=hybrid",
+        "hybrid.decay_updates=2",
+    )  # fmt: skip
+    assert [row["teacher_mix"] for row in metrics] == [0.5, 0.25, 0, 0]

@@ -249,6 +249,28 @@ def test_every_recipe_has_a_plan_without_its_model_or_data_at_hand(opsd: Opsd, p
     assert steps["rollouts"] == train["steps"] * train["questions_per_step"] * per_question
 
 
+def test_a_comparison_s_plan_has_every_method_side_by_side(opsd: Opsd) -> None:
+    """Neither the model nor the data is at hand."""
+    code, out, err = opsd("compare --config opsd-qwen3-1.7b --dry-run")
+    assert code == 0, err
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    assert rows["opsd"][:4] == ["100", "3,200", "3,276,800", "29,491,200"]
+    assert rows["grpo"][:4] == ["500", "8,000", "128,000,000", "0"]
+    assert rows["sft"][:3] == ["1,824", "0", "0"]
+    assert rows["hybrid"][:3] == ["500", "8,000", "8,192,000"]
+    code, out, err = opsd("compare --config opsd-qwen3-1.7b --dry-run --json --tune --seeds 2")
+    found = json.loads(out)
+    assert code == 0 and set(found["plan"]) == {"opsd", "grpo", "sft", "hybrid"}
+    assert (found["methods"], found["seeds"]) == (["opsd", "grpo"], 2)
+    assert found["plan"]["grpo"]["generated_tokens_at_most"] == 128_000_000
+    assert found["tuning"]["generated_tokens_at_most"] == 3 * (128_000_000 + 3_276_800)
+    # All are measured alike, on the test split at every validation: thinking, 16,000 tokens.
+    measured = {name: plan["evaluation_tokens_at_most"] for name, plan in found["plan"].items()}
+    preflight = 2 * 32 * 16000
+    assert measured["opsd"] == (5 * 200 + 5 * 400) * 16000 + preflight
+    assert measured["grpo"] == (11 * 200 + 11 * 400) * 16000
+
+
 def test_an_evaluation_grows_is_paired_and_has_pages(opsd: Opsd, tmp_path: Path) -> None:
     first = opsd("eval --benchmark good.jsonl --limit 5 --samples 2 --out e --json")
     assert first[0] == 0, first[2]

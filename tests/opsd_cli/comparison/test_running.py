@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from opsd_cli import runs
+from opsd_cli.comparison.curves import basis_of
 from opsd_cli.comparison.running import (
     TUNE_SEED_OFFSET,
     comparison_jobs,
     configs_of,
+    evaluated_alike,
     last_row,
     plan_of,
     progress_of,
@@ -23,6 +25,7 @@ from opsd_cli.comparison.running import (
     tuning_jobs,
     write_plan,
 )
+from opsd_cli.config import METHODS
 from opsd_cli.resolve import resolve
 
 CONFIGS = {name: resolve(None, [], {"method": name}) for name in ("opsd", "grpo")}
@@ -37,6 +40,25 @@ def test_methods_take_turns_and_share_everything_but_themselves() -> None:
         for section in ("seed", "data", "prompts", "evaluation", "grading", "model", "lora"):
             assert getattr(one.config, section) == getattr(other.config, section), section
         assert one.config.sampling == other.config.sampling
+
+
+@pytest.mark.parametrize("preset", [None, "opsd-qwen3-1.7b", "opsd-v1-qwen3-4b", "mac-16gb"])
+def test_methods_that_train_differently_are_measured_alike(preset: str | None) -> None:
+    """Else a comparison of published recipes would train for days and leave most runs out."""
+    configs = {name: resolve(preset, [], {"method": name}) for name in METHODS}
+    alike = evaluated_alike(configs)
+    first, *others = (basis_of(config, {}, "problems") for config in alike.values())
+    assert all(other == first for other in others)
+    for name, config in alike.items():
+        assert config.model_copy(update={"evaluation": None}) == configs[name].model_copy(
+            update={"evaluation": None}
+        )
+    longest = max(config.sampling.max_new_tokens for config in configs.values())
+    assert first["evaluation sampling"]["max_new_tokens"] == longest
+    thinks = first["student prompt"]["chat_arguments"]["enable_thinking"]
+    assert thinks == any(config.thinks for config in configs.values())
+    if preset is None:
+        assert alike == configs
 
 
 def test_tuning_never_looks_at_the_test_curve_nor_at_a_seed_compared() -> None:

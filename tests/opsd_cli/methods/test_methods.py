@@ -23,7 +23,7 @@ from opsd_cli.context import Contexts
 from opsd_cli.errors import DataError
 from opsd_cli.methods import GradedRollout, Lesson
 from opsd_cli.methods.grpo import advantages, sequence_weights
-from opsd_cli.methods.hybrid import redistributed
+from opsd_cli.methods.hybrid import mix_at, redistributed
 from opsd_cli.methods.sft import target_text
 from opsd_cli.problems import Problem
 from tests.opsd_cli.fakes import STOP, FakePolicy
@@ -189,6 +189,29 @@ def test_hybrid_asks_the_teacher_only_where_there_is_a_sign() -> None:
     assert wrong.advantages == pytest.approx([plain[1] / 1.2] * 4)
 
 
+def test_hybrid_leaves_the_teacher_behind_over_so_many_updates() -> None:
+    config = config_of(
+        "hybrid",
+        hybrid={"mix": 0.5, "spread": 0.2, "decay_updates": 50},
+        train={"passes": 2},
+    )
+    shares = [mix_at(step, config) for step in (1, 2, 13, 25, 26, 400)]
+    assert shares == pytest.approx([0.5, 0.48, 0.26, 0.02, 0.0, 0.0])
+    assert mix_at(400, config_of("hybrid")) == 0.5
+    rollouts = rolled({"p0": [True, False]}, config)
+    contexts = Contexts(config, FakePolicy.tokenizer)
+    method, policy = methods.get(config), Scored()
+    plain = advantages([1, 0], "group")
+    for step, share in ((1, 0.5), (13, 0.26), (26, 0.0)):
+        lesson = method.lesson(PROBLEMS, rollouts, contexts, policy, step)
+        assert lesson.measures["teacher_mix"] == pytest.approx(share)
+        batch = lesson.batches[0]
+        assert isinstance(batch, PolicyGradientBatch)
+        # The gap is log 1.2: a weight of 1.2 for the right one, of 1/1.2 for the wrong one.
+        assert batch.items[0].advantages[0] == pytest.approx(plain[0] * (1 + share * 0.2))
+        assert (lesson.spent.teacher_scored > 0) == (share > 0)
+
+
 def test_sft_learns_the_reference_with_its_answer_and_end() -> None:
     config = config_of("sft")
     method = methods.get(config)
@@ -214,6 +237,11 @@ def test_a_completion_is_cut_to_the_context() -> None:
     contexts = Contexts(config, policy.tokenizer)
     (batch,) = methods.get(config).lesson(PROBLEMS[:1], [], contexts, policy).batches
     assert len(batch.items[0].completion) == 4
+    limited = config_of("sft", sft={"max_tokens": prompt + 2})
+    (batch,) = learn(limited, []).batches
+    assert isinstance(batch, PolicyGradientBatch)
+    assert [len(item.completion) for item in batch.items] == [2] * len(PROBLEMS)
+    assert learn(config_of("sft", sft={"max_tokens": prompt}), []).batches == ()
 
 
 @pytest.mark.parametrize(("method", "default"), [("opsd", 1), ("grpo", 8), ("hybrid", 8)])
