@@ -24,23 +24,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 import tests
-from tests.opsd_cli.killed import EVENTS, KILL
+from tests.opsd_cli.killed import EVENTS, KILL, REAL
+from tests.processes import left_in
 
 ROOT = Path(tests.__file__).resolve().parents[1]
 #: Files that are not compared: a lock names the process that held it, and logs beside the runs of
 #: a comparison hold what the newest process said.
 MASKED = ("*.lock", "*.log")
-#: So long an orphan may take to notice; more than its grace, on a machine that is very busy.
-PATIENCE_SECONDS = 300.0
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 _RUN = (
@@ -100,12 +96,13 @@ class Outcome:
 class Fuzzer:
     """One folder with the command never killed, and one for each trial."""
 
-    def __init__(self, folder: Path, command: str) -> None:
-        self.folder, self.command = folder, command
+    def __init__(self, folder: Path, command: str, real: bool = False, more: str = "") -> None:
+        self.folder, self.command, self.real = folder, command, real
+        self.words = f"{COMMANDS[command]} {more}"
         whole = self.prepared("whole")
         counts = self.folder / "events"
         counts.mkdir()
-        done = self.run(whole, COMMANDS[command], counts=counts)
+        done = self.run(whole, self.words, counts=counts)
         assert done.returncode == 0, done.stderr
         self.expected = contents(whole / "out")
         self.events = {path.name: int(path.read_text()) for path in counts.iterdir()}
@@ -119,7 +116,7 @@ class Fuzzer:
     def run(
         self, folder: Path, words: str, kill: Kill | None = None, counts: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), REAL: "1" if self.real else ""}
         if kill is not None:
             environment[KILL] = kill.as_json()
         if counts is not None:
@@ -154,7 +151,9 @@ class Fuzzer:
         for _ in range(random.randint(1, min(3, most_kills))):
             kill = self.draw(random)
             done = self.run(folder, self.next_words(folder), kill)
-            wait_for_orphans(folder)
+            if left := left_in(folder):
+                outcome.ended, outcome.said = "failed", f"left at work: {left}"
+                return outcome
             if done.returncode == 0:
                 break  # what was left had fewer events
             outcome.kills.append(kill)
@@ -165,7 +164,6 @@ class Fuzzer:
             done = self.run(folder, self.next_words(folder))
             if done.returncode != 0:
                 return failed(outcome, done)
-        wait_for_orphans(folder)
         found = contents(folder / "out")
         different = sorted(
             path
@@ -180,7 +178,7 @@ class Fuzzer:
 
     def next_words(self, folder: Path) -> str:
         begun = (folder / "out" / BEGUN[self.command]).is_file()
-        return f"{self.command} --quiet --resume" if begun else COMMANDS[self.command]
+        return f"{self.command} --quiet --resume" if begun else self.words
 
 
 def was_killed(done: subprocess.CompletedProcess[str], kill: Kill) -> bool:
@@ -204,25 +202,6 @@ def failed(outcome: Outcome, done: subprocess.CompletedProcess[str]) -> Outcome:
     return outcome
 
 
-def wait_for_orphans(folder: Path) -> None:
-    """Wait until no process works in a folder; raises `AssertionError` where one stays."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while left := working_in(folder):
-        assert time.monotonic() < deadline, f"left at work in {folder}: {left}"
-        time.sleep(0.05)
-
-
-def working_in(folder: Path) -> list[tuple[int, str]]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append((process.pid, " ".join(process.cmdline())))
-        except psutil.Error:
-            continue
-    return found
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, but those of `MASKED`.
 
@@ -240,10 +219,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def fuzz(command: str, kills: int, seed: int, folder: Path, tell: Any = print) -> list[Outcome]:
+def fuzz(
+    command: str, kills: int, seed: int, folder: Path, real: bool = False, tell: Any = print
+) -> list[Outcome]:
     """Trials of a command until there were so many kills."""
     (folder / command).mkdir()
-    fuzzer = Fuzzer(folder / command, command)
+    fuzzer = Fuzzer(folder / command, command, real)
     tell(f"{command}: events {fuzzer.events}")
     outcomes: list[Outcome] = []
     while (left := kills - sum(len(outcome.kills) for outcome in outcomes)) > 0:
@@ -285,6 +266,7 @@ def main() -> None:
     options.add_argument("--kills", type=int, default=100)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--command", choices=COMMANDS, help="only this one")
+    options.add_argument("--real", action="store_true", help="the embedded model, on the CPU")
     options.add_argument("--keep", type=Path, help="a new folder for what the trials leave")
     given = options.parse_args()
     planned = {given.command: given.kills} if given.command else shares(given.kills)
@@ -294,7 +276,7 @@ def main() -> None:
         outcomes = [
             outcome
             for command, kills in planned.items()
-            for outcome in fuzz(command, kills, given.seed, folder.resolve())
+            for outcome in fuzz(command, kills, given.seed, folder.resolve(), given.real)
         ]
     print(table(outcomes))
     sys.exit(any(outcome.ended != "equal" for outcome in outcomes))

@@ -1,6 +1,6 @@
 """`opsd` with a made-up model, stopped clocks, and a kill at an event of choice.
 
-    OPSD_KILL='{"role": "train:run", "at": 17, "signal": 9}' python -m tests.opsd_cli.killed train ...
+    OPSD_KILL='{"role": "train:run", "at": 17, "signal": 9}' python -m tests.opsd_cli.killed train
 
 An event is a rollout, or a call that changes files below the working directory: a file opened for
 writing, a write, a sync, a rename, a removal, a folder made. They come in the same order every
@@ -33,7 +33,7 @@ from opsd_cli.cli.app import main
 from opsd_cli.config import Config
 from tests.opsd_cli.fakes import FakeBackend, FakePolicy
 
-KILL, EVENTS = "OPSD_KILL", "OPSD_EVENTS"
+KILL, EVENTS, REAL = "OPSD_KILL", "OPSD_EVENTS", "OPSD_REAL"
 
 
 def role_of(words: list[str]) -> str:
@@ -72,7 +72,7 @@ class Events:
 
     def leave_count(self) -> None:
         folder = os.environ.get(EVENTS)
-        if folder and os.getpid():
+        if folder:
             with real_open(os.path.join(folder, self.role), "w") as out:
                 out.write(str(self.count))
 
@@ -131,32 +131,41 @@ def install(events: Events) -> None:
         setattr(os, name, counted(getattr(os, name)))
 
 
-class KilledPolicy(FakePolicy):
-    """The fake, whose every rollout is an event."""
+def count_rollouts(policy: Any, events: Events) -> None:
+    """Have every rollout of a policy counted."""
+    real = policy.generate
 
-    events: Events
-
-    def generate(self, *arguments: Any, **named: Any) -> Iterator[Rollout]:
-        for rollout in super().generate(*arguments, **named):
-            self.events.event()
+    def generate(*arguments: Any, **named: Any) -> Iterator[Rollout]:
+        for rollout in real(*arguments, **named):
+            events.event()
             yield rollout
+
+    policy.generate = generate
 
 
 class KilledBackend(FakeBackend):
-    """A backend that is always there."""
+    """A backend that is always there: the fake, or where `OPSD_REAL` is set the CPU's own."""
 
-    def load(self, config: Config, trainable: bool) -> KilledPolicy:
-        return KilledPolicy(skill=0.2, gain=0.1)
+    events: Events
+
+    def load(self, config: Config, trainable: bool) -> Any:
+        policy: Any = FakePolicy(skill=0.2, gain=0.1)
+        if os.environ.get(REAL):
+            from backends.pytorch.backend import CpuBackend
+
+            policy = CpuBackend().load(config, trainable)
+        count_rollouts(policy, self.events)
+        return policy
 
 
 if __name__ == "__main__":
     backends.BACKENDS["cpu"] = "tests.opsd_cli.killed:KilledBackend"
-    child_processes.OPSD = (sys.executable, "-P", "-m", "tests.opsd_cli.killed")
+    child_processes.OPSD = (*child_processes.OPSD[:-1], "tests.opsd_cli.killed")
     time.perf_counter = time.process_time = lambda: 0.0
     happening = Events()
     atexit.register(happening.leave_count)
     import tests.opsd_cli.killed as importable  # the module that the backend is loaded from
 
-    importable.KilledPolicy.events = happening
+    importable.KilledBackend.events = happening
     install(happening)
     main()
