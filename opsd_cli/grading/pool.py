@@ -65,15 +65,19 @@ class _Worker:
         self._events = events
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            # Ctrl-C is for the parent, which may want to finish what it is doing.
-            start_new_session=True,
-            **tied(_environment()),
-        )
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                # Ctrl-C is for the parent, which may want to finish what it is doing.
+                start_new_session=True,
+                **tied(_environment()),
+            )
+        except OSError:
+            self._errors.close()
+            raise
         threading.Thread(target=self._talk, name="grading", daemon=True).start()
 
     def _talk(self) -> None:

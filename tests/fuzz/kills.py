@@ -148,19 +148,25 @@ class Fuzzer:
         """Kill up to three times, resume, end, compare."""
         outcome = Outcome(self.command)
         folder = self.prepared(name)
-        for _ in range(random.randint(1, min(3, most_kills))):
+        finished = False
+        for number in range(random.randint(1, min(3, most_kills))):
             kill = self.draw(random)
-            done = self.run(folder, self.next_words(folder), kill)
+            counts = self.folder / f"{name}-events-{number}"
+            counts.mkdir()
+            done = self.run(folder, self.next_words(folder), kill, counts)
             if left := left_in(folder):
                 outcome.ended, outcome.said = "failed", f"left at work: {left}"
                 return outcome
-            if done.returncode == 0:
-                break  # what was left had fewer events
-            outcome.kills.append(kill)
+            finished = done.returncode == 0
+            count = counts / kill.role
+            if not finished or (count.exists() and int(count.read_text()) >= kill.at):
+                outcome.kills.append(kill)
+            if finished:
+                break  # what was left had fewer events, or was asked to stop at its very end
             if not was_killed(done, kill):
                 return failed(outcome, done)
         more = random.random() < 0.25
-        for _ in range(1 + more):
+        for _ in range((not finished) + more):
             done = self.run(folder, self.next_words(folder))
             if done.returncode != 0:
                 return failed(outcome, done)

@@ -57,6 +57,9 @@ class Session:
         variables = {
             "HF_ENDPOINT": self.hub.url,
             "HF_HOME": str(self.home),
+            # The stand-in hub shares a machine that may be very busy.
+            "HF_HUB_ETAG_TIMEOUT": "600",
+            "HF_HUB_DOWNLOAD_TIMEOUT": "600",
             "MLX_DISABLE_COMPILE": "1",
             "OMP_NUM_THREADS": "1",
         }
