@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import tests
+from opsd_cli.child_processes import tied
 from tests.opsd_cli.killed import EVENTS, KILL, REAL
 from tests.processes import left_in
 
@@ -124,7 +125,7 @@ class Fuzzer:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "tests.opsd_cli.killed", *words.split(), "--out", "out"],
             cwd=folder,
-            env=environment,
+            **tied(environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from opsd_cli.child_processes import tied
 from opsd_cli.embedded import MODEL_DIR
 from opsd_cli.problems.sources import embedded
 from tests.backends.conftest import require_backend
@@ -69,7 +70,7 @@ class Session:
         return subprocess.run(
             command,
             cwd=self.folder,
-            env=inherited | variables | environment,
+            **tied(inherited | variables | environment),
             capture_output=True,
             text=True,
         )

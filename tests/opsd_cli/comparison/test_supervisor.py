@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from opsd_cli import runs
+from opsd_cli.child_processes import tied
 from opsd_cli.comparison import supervisor
 from opsd_cli.comparison.running import comparison_jobs
 from opsd_cli.errors import Interrupted, RunError, TrainingError
@@ -28,7 +29,7 @@ def opsd(folder: Path, words: str, **kill: object) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, "-P", "-m", "tests.opsd_cli.killed", *words.split()],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), KILL: json.dumps(kill)},
+        **tied(os.environ | {"PYTHONPATH": str(ROOT), KILL: json.dumps(kill)}),
         capture_output=True,
         text=True,
     )
@@ -158,7 +159,7 @@ def test_a_lone_run_ends_with_whoever_started_it(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-c", script, *words.split(), "--out", "run"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), KILL: json.dumps(kill)},
+        **tied(os.environ | {"PYTHONPATH": str(ROOT), KILL: json.dumps(kill)}),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
