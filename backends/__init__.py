@@ -13,6 +13,9 @@ from opsd_cli.errors import BackendMissing, ConfigError
 if TYPE_CHECKING:
     from backends.interface import Backend
 
+#: Looked for by `opsd_cli.own_packages`: other projects have a package of this name too.
+OWNER = "opsd"
+
 #: name -> "module:class". `auto` tries them in the order of `order_of_preference`.
 BACKENDS: dict[str, str] = {
     "cuda": "backends.pytorch.backend:CudaBackend",

@@ -1,24 +1,63 @@
-"""No test starts the network: before any library is imported, the hub is switched off.
+"""What holds for every test: no network, no leftover process, no clock of Hypothesis.
 
-Tests of the hub run commands in processes of their own, against a stand-in on loopback.
+No test starts the network: before any library is imported, the hub is switched off. Tests of the
+hub run commands in processes of their own, against a stand-in on loopback.
 """
 
 from __future__ import annotations
 
 import os
 
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import uuid
+from collections.abc import Iterator
+
+import hypothesis
+import psutil
 import pytest
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+#: Of the whole suite, on two cores that do nothing else; the long forms come on top.
+MINUTES, LONG_MINUTES = 10, 30
+#: In the environment of every process that a test starts, and of those that they start.
+SESSION = "OPSD_TEST_SESSION"
+
+# A busy machine makes an example slow, which says nothing about the code.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="run the long forms of the fuzzers too")
+    parser.addoption(
+        "--long", action="store_true", help="run the long forms of fuzzers and kill tests too"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    minutes = MINUTES + (LONG_MINUTES if config.getoption("--long") else 0)
+    more = "" if config.getoption("--long") else "; --long adds the long forms"
+    return f"opsd: the whole suite takes about {minutes} minutes on two cores{more}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--long"):
         return
+    skip = pytest.mark.skip(reason="a long form: run with --long")
     for item in items:
-        if item.get_closest_marker("long"):
-            item.add_marker(pytest.mark.skip(reason="a long form: run with --long"))
+        if "long" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """End what the tests of this process started and left at work, whoever adopted it."""
+    os.environ[SESSION] = mark = uuid.uuid4().hex
+    yield
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(SESSION) == mark:
+                process.kill()
+        except psutil.Error:
+            continue

@@ -2,28 +2,27 @@
 
 It runs in a process of its own, from this environment or another (`rollouts.vllm.python`), since
 vLLM pins a PyTorch that need not be the trainer's. What it says goes to a log beside its adapters.
-It ends with us: on the way out, and on Linux even where we are killed.
+It ends with us: on the way out, and where we are killed by its guard (`opsd_cli.guard`).
 """
 
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import Future
 from pathlib import Path
 from subprocess import Popen
 from typing import IO
 
 from backends.adapter_files import read_settings
 from backends.vllm.client import Client
+from opsd_cli import guard
+from opsd_cli.child_processes import tied
 from opsd_cli.config import Config
 from opsd_cli.errors import BackendMissing, TrainingError, UsageError
 
@@ -72,6 +71,7 @@ class Server:
             "VLLM_NO_USAGE_STATS": "1",
         }
         environment.pop("PYTHONPATH", None)  # its environment is its own
+        environment["PYTHONSAFEPATH"] = "1"  # `-P`, which its Python may be too old for
         if self._settings.devices is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self._settings.devices
         with (self._folder / LOG).open("ab") as log:
@@ -167,7 +167,13 @@ def _for_build(python: str, context: int | None) -> list[str]:
     Raises:
         BackendMissing: it has none.
     """
-    found = subprocess.run([python, "-c", _LOOK], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [python, "-c", _LOOK],
+        env=os.environ | {"PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if found.returncode != 0:
         raise BackendMissing(
             f"vLLM is not installed for {python}",
@@ -189,32 +195,11 @@ def _free_port() -> int:
 
 
 def _attended(command: list[str], environment: dict[str, str], log: IO[bytes]) -> Popen[bytes]:
-    """A process that ends with ours, started by a thread that stays as long as it does.
-
-    Linux takes the thread for the parent, and rollouts drawn ahead have one that soon ends.
-    """
-    started: Future[Popen[bytes]] = Future()
-
-    def attend() -> None:
-        try:
-            process = Popen(
-                command,
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-            )
-        except BaseException as error:
-            started.set_exception(error)
-            return
-        started.set_result(process)
-        process.wait()
-
-    threading.Thread(target=attend, name="vLLM server", daemon=True).start()
-    return started.result()
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process with the thread that started it (PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    """A process group that ends with this process, however this ends."""
+    return Popen(
+        [sys.executable, "-I", guard.__file__, *command],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        **tied(environment),
+    )

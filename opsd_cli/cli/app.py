@@ -7,11 +7,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from opsd_cli import __version__, errors
+from opsd_cli import __version__, child_processes, errors, own_packages
 from opsd_cli.cli import options
 
 app = typer.Typer(
@@ -406,13 +406,16 @@ def main() -> None:
     """The `opsd` command: errors become a line and a hint, and a documented exit code."""
     debug = "--debug" in sys.argv
     try:
-        code = app(standalone_mode=False)
+        child_processes.watch_parent()
+        own_packages.require()
+        with child_processes.termination_interrupts():
+            code = app(standalone_mode=False)
     except errors.OpsdError as error:
         if debug:
             raise
         fail(error.message, error.hint, error.exit_code)
     except KeyboardInterrupt:
-        fail("interrupted", "", errors.Interrupted.exit_code)
+        interrupted()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -421,15 +424,24 @@ def main() -> None:
         if usage is not None:  # Typer's own complaint about the command line
             line = " ".join(usage().split())
             fail(line[:1].lower() + line[1:].rstrip("."), "see `opsd --help`", 2)
+        if isinstance(error.__cause__, KeyboardInterrupt):  # as some versions of Typer tell it
+            interrupted()
         if debug:
             raise
         kind = type(error).__name__
         fail(f"unexpected {kind}: {' '.join(str(error).split())}", "run again with --debug", 1)
     else:
+        if code == errors.Interrupted.exit_code:  # and as others do, without a word
+            interrupted()
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def fail(message: str, hint: str, code: int) -> None:
+def interrupted() -> NoReturn:
+    """Leave after Ctrl-C or SIGTERM where no command had more to say."""
+    fail("interrupted", "what was finished and written is kept", errors.Interrupted.exit_code)
+
+
+def fail(message: str, hint: str, code: int) -> NoReturn:
     """Print an error as people see it, and leave."""
     print(f"error: {message}", file=sys.stderr)
     if hint:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli import runs, trackers
+from opsd_cli.child_processes import OPSD, package_environment, tied
 from opsd_cli.cli.common import Request, choose_backend
 from opsd_cli.cli.console import Output
 from opsd_cli.config import METHODS, Config
@@ -180,6 +181,19 @@ def _show_plan(request: Request, named: dict[str, Config], what: What) -> None:
 
 
 def _train_and_compare(directory: Path, what: What, out: Output) -> None:
+    from opsd_cli.comparison.running import read_plan
+    from opsd_cli.comparison.supervisor import stopped
+
+    read_plan(directory)  # or say that there is none, before the lock makes a file
+    with contextlib.closing(runs.hold(directory)):
+        try:
+            _go_on(directory, what, out)
+        except KeyboardInterrupt:
+            raise stopped(directory) from None
+
+
+def _go_on(directory: Path, what: What, out: Output) -> None:
+    """Train what the plan still lacks, then compare."""
     from opsd_cli.comparison.curves import read_curve
     from opsd_cli.comparison.running import (
         comparison_jobs,
@@ -267,16 +281,23 @@ def _samples(
     with out.working("drawing samples for the page"):
         for label, curves in groups.items():
             command = [
-                sys.executable, "-m", "opsd_cli", "sample", "--json", "--quiet", "--divergence",
+                *OPSD, "sample", "--json", "--quiet", "--divergence",
                 "--adapter", str(curves[0].directory), "--limit", str(SAMPLED_PROBLEMS),
             ]  # fmt: skip
-            answer = subprocess.run(command, capture_output=True, text=True, check=False)
+            answer = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                **tied(package_environment()),
+            )
             if answer.returncode:
                 said = answer.stderr.strip().splitlines()[:1]
                 out.warn(f"no samples of {label} for the page: {' '.join(said)}")
             else:
                 drawn[label] = json.loads(answer.stdout)["completions"]
-    runs.write_whole(path, json.dumps(drawn, ensure_ascii=False) + "\n")
+    if len(drawn) == len(groups):  # otherwise the next time may have more luck
+        runs.write_whole(path, json.dumps(drawn, ensure_ascii=False) + "\n")
     return drawn
 
 
@@ -291,7 +312,7 @@ def _jsonable(value: Any) -> Any:
 
 def _watch(directory: Path, jobs: Sequence[Job], at_once: int, out: Output) -> None:
     """Run jobs with a table that is redrawn in place, or a line for each that ends."""
-    from opsd_cli.comparison.running import run_jobs
+    from opsd_cli.comparison.supervisor import run_jobs
 
     if not out.messages.is_terminal or out.quiet:
         done: set[str] = set()
@@ -306,12 +327,18 @@ def _watch(directory: Path, jobs: Sequence[Job], at_once: int, out: Output) -> N
                             f"{count(entry.generated)} generated tokens, {duration(entry.seconds)}"
                         )
 
-        run_jobs(directory, jobs, at_once, tell)
+        run_jobs(directory, jobs, at_once, tell, out.warn)
         return
     from rich.live import Live
 
     with Live(console=out.messages, refresh_per_second=4) as live:
-        run_jobs(directory, jobs, at_once, lambda progress: live.update(_progress_table(progress)))
+        run_jobs(
+            directory,
+            jobs,
+            at_once,
+            lambda progress: live.update(_progress_table(progress)),
+            out.warn,
+        )
 
 
 def _progress_table(progress: Sequence[Progress]) -> Table:

@@ -1,4 +1,4 @@
-"""Training every method and seed of a comparison, each in a process of its own.
+"""What a comparison trains, every method and seed in a run of its own, and how far each run is.
 
 A comparison's directory holds `plan.json` and one run directory a method and seed, each made by
 `opsd train` itself: what is compared is what a person would have got. A run that has finished is
@@ -11,22 +11,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from opsd_cli import runs
 from opsd_cli.config import Config
-from opsd_cli.environment import available_cores
-from opsd_cli.errors import Interrupted, RunError, TrainingError
-from opsd_cli.resolve import to_yaml, validate
+from opsd_cli.errors import RunError
+from opsd_cli.resolve import validate
 
 PLAN = "plan.json"
-POLL_SECONDS = 0.5
 #: Factors of a method's configured learning rate that `--tune` tries.
 TUNE_FACTORS = (0.3, 1.0, 3.0)
 #: Tuning runs use seeds that no comparison of fewer than so many seeds uses.
@@ -207,83 +202,6 @@ def last_row(path: Path) -> dict[str, Any] | None:
         lines = log.read().split(b"\n")
     whole = [line for line in lines[:-1] if line.startswith(b"{") and line.endswith(b"}")]
     return json.loads(whole[-1]) if whole else None
-
-
-def run_jobs(
-    directory: Path, jobs: Sequence[Job], at_once: int, watch: Callable[[list[Progress]], None]
-) -> None:
-    """Run every job that has not finished, `at_once` side by side.
-
-    Args:
-        watch: called about twice a second with the progress of every job.
-
-    Raises:
-        TrainingError: a run failed; the others are asked to stop, and keep what they have.
-        Interrupted: Ctrl-C; every run keeps what it has.
-    """
-    waiting = [job for job in jobs if not (directory / job.name / runs.RESULT).is_file()]
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                job = waiting.pop(0)
-                running[job.name] = start(directory, job, at_once)
-            time.sleep(POLL_SECONDS)
-            for name, process in list(running.items()):
-                if process.poll() is None:
-                    continue
-                del running[name]
-                if process.returncode != 0:
-                    raise _failed(directory / name, process.returncode)
-            watch([progress_of(directory, job, job.name in running) for job in jobs])
-    except KeyboardInterrupt:
-        raise Interrupted(
-            "the comparison was stopped; every run keeps its newest checkpoint",
-            f"go on with: opsd compare --resume --out {directory}",
-        ) from None
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
-
-
-def start(directory: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
-    """Begin a run, or go on with it; its messages go to a log beside its directory."""
-    run = directory / job.name
-    run.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "opsd_cli", "train", "--quiet", "--out", str(run)]
-    if (run / runs.CONFIG).is_file():
-        command.append("--resume")
-    else:
-        config = run.with_name(f"{run.name}.yaml")
-        runs.write_whole(config, to_yaml(job.config))
-        command += ["--config", str(config)]
-    environment = dict(os.environ)
-    if at_once > 1:
-        # Side by side, threads that wait for each other cost far more than they give.
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // at_once)))
-    with run.with_name(f"{run.name}.log").open("wb") as log:
-        return subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            # Ctrl-C reaches this process alone, which then asks each run to stop and save.
-            start_new_session=True,
-        )
-
-
-def _failed(run: Path, code: int) -> TrainingError:
-    log = run.with_name(f"{run.name}.log")
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    said = next((line for line in lines if line.startswith("error: ")), f"exit code {code}")
-    hint = next((line for line in lines if line.startswith("hint: ")), "")
-    return TrainingError(
-        f"the run {run.name} failed: {said.removeprefix('error: ')}",
-        hint.removeprefix("hint: ") or f"see {log}",
-    )
 
 
 def tuned_dict(found: dict[str, Tuned]) -> dict[str, Any]:

@@ -4,9 +4,7 @@ Why processes of our own and not `multiprocessing`: forking after torch or MLX s
 deadlock; forkserver and spawn import the main module again, so a script without an
 `if __name__ == "__main__"` guard would start itself over and over. A worker is therefore a plain
 `python -m opsd_cli.grading.worker` that speaks JSON lines, and needs nothing of its parent but a
-way to find this package: `PYTHONPATH` names the folder it was imported from, which the parent may
-owe to its working directory or to a changed `sys.path`. `-P` keeps a stray `json.py` in the working
-directory from being imported instead of the library's.
+way to find this package, which `child_processes` gives it.
 
 Each worker has a thread here that does the blocking reads and writes; everything else happens in
 the thread that called `statuses`, which may be any. A pair's deadline starts when a worker that has
@@ -29,8 +27,8 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 
+from opsd_cli.child_processes import package_environment, tied
 from opsd_cli.errors import OpsdError
 
 #: Starting takes one or two seconds on an idle machine; this is for one that is very busy.
@@ -47,16 +45,7 @@ def _environment() -> dict[str, str]:
 
     sympy's order of terms follows hashes, so without a seed a grade could differ between runs.
     """
-    environment = dict(os.environ)
-    root = Path(__file__).resolve().parents[2]
-    # Where the package is installed it is found anyway, and `site-packages` on PYTHONPATH would
-    # come before the standard library.
-    paths = [] if root.name in ("site-packages", "dist-packages") else [str(root)]
-    paths += [path for path in [environment.get("PYTHONPATH")] if path]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
-    environment["PYTHONHASHSEED"] = "0"
-    environment.pop("PYTHONINSPECT", None)
-    return environment
+    return package_environment() | {"PYTHONHASHSEED": "0"}
 
 
 class _Worker:
@@ -76,15 +65,19 @@ class _Worker:
         self._events = events
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=_environment(),
-            # Ctrl-C is for the parent, which may want to finish what it is doing.
-            start_new_session=True,
-        )
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                # Ctrl-C is for the parent, which may want to finish what it is doing.
+                start_new_session=True,
+                **tied(_environment()),
+            )
+        except OSError:
+            self._errors.close()
+            raise
         threading.Thread(target=self._talk, name="grading", daemon=True).start()
 
     def _talk(self) -> None:
@@ -133,8 +126,8 @@ class _Worker:
 class Pool:
     """Up to `workers` processes, started when first needed and kept for the next call.
 
-    They end with `close`, with the pool or with the program, whichever comes first; a worker whose
-    parent was killed reads the end of its input.
+    They end with `close`, with the pool or with the program, whichever comes first, and with a
+    program that is killed.
 
     Args:
         workers: most processes at a time.

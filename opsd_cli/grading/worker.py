@@ -12,8 +12,10 @@ What the process does for its own safety:
   the comparison survives every exception and would otherwise give plausible nonsense to the end;
 * on Linux the address space is limited, so that a huge number ends in this process's death and not
   the machine's (macOS does not enforce the limit; there the deadline alone holds);
+* it watches for the end of the process that started it;
 * the kernel is asked for SIGALRM some seconds after the deadline, with its default action. The
-  supervisor has killed the process by then, unless it is dead itself: no orphan computes for ever.
+  supervisor has killed the process by then, unless it is dead itself. One long operation on
+  integers lets no other thread run, so the watch alone would leave an orphan that computes on.
 
 math-verify's own timeouts are switched off. They raise from a signal handler, which does not run
 while one long operation on integers does, and they would take SIGALRM away.
@@ -28,6 +30,8 @@ import os
 import signal
 import sys
 from typing import BinaryIO
+
+from opsd_cli.child_processes import watch_parent
 
 #: Bytes of address space on Linux, some 150 MB of which the libraries take.
 MEMORY_LIMIT = 2 * 1024**3
@@ -74,6 +78,8 @@ def main() -> None:
         replies.write(json.dumps(message).encode() + b"\n")
         replies.flush()
 
+    # There is nothing to save: the end of the parent is the end at once.
+    watch_parent(lambda: os._exit(1))
     logging.disable()  # math-verify warns that its timeouts are off
     # Imported here since an import can print, too.
     from opsd_cli.grading.compare import compare

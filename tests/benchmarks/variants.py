@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from opsd_cli import runs
-from opsd_cli.comparison.running import Job, Progress, run_jobs
+from opsd_cli.comparison.running import Job, Progress
+from opsd_cli.comparison.supervisor import run_jobs
 from opsd_cli.resolve import resolve
 
 #: Name -> (method, what differs from the preset).

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from opsd_cli.child_processes import tied
 from opsd_cli.embedded import MODEL_DIR
 from opsd_cli.problems.sources import embedded
 from tests.backends.conftest import require_backend
@@ -57,6 +58,9 @@ class Session:
         variables = {
             "HF_ENDPOINT": self.hub.url,
             "HF_HOME": str(self.home),
+            # The stand-in hub shares a machine that may be very busy.
+            "HF_HUB_ETAG_TIMEOUT": "600",
+            "HF_HUB_DOWNLOAD_TIMEOUT": "600",
             "MLX_DISABLE_COMPILE": "1",
             "OMP_NUM_THREADS": "1",
         }
@@ -66,7 +70,7 @@ class Session:
         return subprocess.run(
             command,
             cwd=self.folder,
-            env=inherited | variables | environment,
+            **tied(inherited | variables | environment),
             capture_output=True,
             text=True,
         )

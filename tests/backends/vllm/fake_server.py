@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 self.connection.close()
                 return
-        server.answers.wait(30)
+        server.answers.wait()
         if server.asleep:
             self._send(400, {"error": {"message": "asleep"}})
             return

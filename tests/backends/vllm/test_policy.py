@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from opsd_cli.errors import BackendMissing, OpsdError, TrainingError, UsageError
 from opsd_cli.resolve import resolve
 from tests.backends.vllm.fake_server import FakeVllm, completion, interpreter
 from tests.opsd_cli.fakes import FakePolicy
+from tests.processes import PATIENCE_SECONDS, alive, gone
 
 SAMPLING = Sampling(temperature=1.1, top_p=0.95, top_k=20, max_new_tokens=6)
 REQUESTS = [RolloutRequest(f"p{n}", n % 2, (5, 6, 7 + n), 10_000 + n) for n in range(9)]
@@ -197,7 +197,7 @@ def test_a_run_that_ends_waits_for_nothing_that_is_still_drawn(served: Any) -> N
         time.sleep(0.01)
     policy.close()
     with pytest.raises(TrainingError, match="was ended"):
-        drawing.result(timeout=10)
+        drawing.result(timeout=PATIENCE_SECONDS)
     assert len(versions_asked(server)) == 3  # of nine: the rest was never asked for
     server.answers.set()
 
@@ -233,15 +233,6 @@ def own(tmp_path: Path, *assignments: str, **faults: Any) -> VllmPolicy:
     python = interpreter(tmp_path, **faults)
     config = resolved(f"rollouts.vllm.python={python}", *assignments)
     return VllmPolicy(config, FakePolicy(), tmp_path / "vllm")
-
-
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{process}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_server_is_started_with_what_the_run_needs_and_ends_with_it(tmp_path: Path) -> None:
@@ -283,7 +274,9 @@ def test_nor_of_what_is_drawn_ahead(tmp_path: Path) -> None:
         assert {r.request.problem_id: r.completion_ids for r in drawing.result()} == EXPECTED
         second = (tmp_path / "pid").read_text()
         assert second != first
-        time.sleep(0.3)  # the thread that drew, and started the server, has ended by then
+        for thread in threading.enumerate():
+            if thread.name == "rollouts ahead":  # which drew, and started the server
+                thread.join()
         assert alive(int(second)) and drawn(policy) == EXPECTED
         assert (tmp_path / "pid").read_text() == second
     finally:
@@ -341,20 +334,17 @@ def test_a_server_does_not_outlive_a_killed_run(tmp_path: Path) -> None:
 
     python = interpreter(tmp_path)
     script = (
-        "import time\nfrom pathlib import Path\n"
+        "from pathlib import Path\n"
         "from backends.vllm.policy import VllmPolicy\nfrom opsd_cli.resolve import resolve\n"
         "from tests.opsd_cli.fakes import FakePolicy\n"
         f"config = resolve(None, ['rollouts.vllm.python={python}'])\n"
         f"VllmPolicy(config, FakePolicy(), Path({str(tmp_path / 'vllm')!r}))\n"
-        "print('up', flush=True)\ntime.sleep(60)\n"
+        "print('up', flush=True)\ninput()\n"
     )
-    run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert run.stdout is not None and run.stdout.readline() == "up\n"
-    process = int((tmp_path / "pid").read_text())
-    assert alive(process)
-    run.kill()
-    run.wait()
-    deadline = time.monotonic() + 20
-    while alive(process) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive(process)
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None and run.stdout.readline() == "up\n"
+        process = int((tmp_path / "pid").read_text())
+        assert alive(process)
+        run.kill()
+    assert gone(process)

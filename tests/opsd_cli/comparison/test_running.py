@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from opsd_cli import runs
+from opsd_cli.child_processes import tied
 from opsd_cli.comparison.curves import basis_of
 from opsd_cli.comparison.running import (
     TUNE_SEED_OFFSET,
@@ -110,7 +112,7 @@ def test_progress_is_read_from_a_run_in_flight(tmp_path: Path) -> None:
 
 def opsd(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "opsd_cli", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, **tied(os.environ))
 
 
 def test_a_comparison_trains_stops_and_goes_on(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from opsd_cli.grading.pool import Pool
 DATA = Path(__file__).parents[2] / "data"
 ROOT = Path(__file__).parents[3]
 #: Shared by the tests of right and wrong, so generous that a busy machine changes no status.
-GENEROUS = 120.0
+GENEROUS = 3600.0
 
 
 def read(name: str) -> list[dict]:
@@ -117,12 +117,12 @@ def test_a_script_without_a_main_guard_works_from_any_directory(tmp_path: Path) 
         f"import sys\nsys.path.append({str(ROOT)!r})\n"
         "from opsd_cli.grading import grade_many\n"
         "pairs = [(r'\\frac{1}{2}', r'\\boxed{0.5}'), ('x', r'\\boxed{x+1}')]\n"
-        "print([grade.status for grade in grade_many(pairs, deadline_seconds=120)])\n"
+        "print([grade.status for grade in grade_many(pairs, deadline_seconds=3600)])\n"
         "heavy = {'sympy', 'math_verify', 'numpy', 'pydantic', 'torch'} & set(sys.modules)\n"
         "print(sorted(heavy))\n"
     )
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["['correct', 'wrong']", "[]"]

@@ -49,7 +49,6 @@ def converse(*answers: str, seconds: float = 60.0) -> tuple[list[str], int]:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=120,
     )
     first, *rest = [json.loads(line)["status"] for line in done.stdout.splitlines()]
     assert first == "ready", done.stderr

@@ -1,0 +1,185 @@
+"""Running a comparison's training runs, each in a process of its own that never outlives this one.
+
+Ctrl-C and SIGTERM ask every run to save and stop, wait for that, and leave; a second one ends the
+runs at once. Where this process is killed, each run notices and stops by itself
+(`opsd_cli.child_processes`). Either way a resumed comparison goes on from the newest checkpoints.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from opsd_cli import runs
+from opsd_cli.child_processes import GRACE_SECONDS, OPSD, package_environment, tied
+from opsd_cli.comparison.running import Job, Progress, progress_of
+from opsd_cli.environment import available_cores
+from opsd_cli.errors import Interrupted, RunError, TrainingError
+from opsd_cli.resolve import to_yaml
+
+POLL_SECONDS = 0.5
+
+
+class Stop:
+    """Requests to stop: one asks the runs to save, a second ends them."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self.at_once = False
+
+    def ask(self) -> None:
+        self.at_once = self._asked.is_set()
+        self._asked.set()
+
+    @property
+    def asked(self) -> bool:
+        return self._asked.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the first request; whether there is one."""
+        return self._asked.wait(seconds)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Stop]:
+    """Ctrl-C and SIGTERM as requests; off the main thread, where there are no signals, none."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        stop.ask()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_jobs(
+    directory: Path,
+    jobs: Sequence[Job],
+    at_once: int,
+    watch: Callable[[list[Progress]], None],
+    note: Callable[[str], None] = lambda message: None,
+) -> None:
+    """Run every job that has not finished, `at_once` side by side.
+
+    Args:
+        watch: called about twice a second with the progress of every job.
+        note: told what is being waited for.
+
+    Raises:
+        RunError: another process is still at work on one of the runs.
+        TrainingError: a run failed; the others are asked to stop, and keep what they have.
+        Interrupted: Ctrl-C or SIGTERM; every run keeps what it has.
+    """
+    waiting = [job for job in jobs if not (directory / job.name / runs.RESULT).is_file()]
+    _refuse_busy(directory, waiting)
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    with stop_on_signal() as stop:
+        try:
+            while (waiting or running) and not stop.asked:
+                while waiting and len(running) < at_once:
+                    job = waiting.pop(0)
+                    running[job.name] = start(directory, job, at_once)
+                stop.wait(POLL_SECONDS)
+                for name, process in list(running.items()):
+                    if process.poll() is not None and not stop.asked:
+                        del running[name]
+                        if process.returncode != 0:
+                            raise _failed(directory / name, process.returncode)
+                watch([progress_of(directory, job, job.name in running) for job in jobs])
+        finally:
+            _end(list(running.values()), stop, note)
+        if stop.asked:
+            raise stopped(directory)
+
+
+def stopped(directory: Path) -> Interrupted:
+    """What a comparison says that was interrupted."""
+    return Interrupted(
+        "the comparison was stopped; every run keeps its newest checkpoint",
+        f"go on with: opsd compare --resume --out {directory}",
+    )
+
+
+def _end(
+    processes: Sequence[subprocess.Popen[bytes]], stop: Stop, note: Callable[[str], None]
+) -> None:
+    """Ask processes to stop, wait until they have, and leave no zombie."""
+    left = [process for process in processes if process.poll() is None]
+    for process in left:
+        process.terminate()
+    if left and stop.asked:
+        note(f"waiting for {len(left)} to save and stop; press Ctrl-C again to stop at once")
+    while left := [process for process in left if process.poll() is None]:
+        if stop.at_once:
+            for process in left:
+                process.kill()
+        try:
+            left[0].wait(POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _refuse_busy(directory: Path, jobs: Sequence[Job]) -> None:
+    """Raise `RunError` where a run that is to go on is held by a process that lives."""
+    for job in jobs:
+        run = directory / job.name
+        if (run / runs.LOCK).is_file():
+            try:
+                runs.hold(run).close()
+            except RunError as error:
+                raise RunError(
+                    f"the run {job.name} is still at work: {error.message}",
+                    f"if its comparison was killed it stops within {GRACE_SECONDS:.0f} seconds; "
+                    "otherwise wait for it, or stop it first",
+                ) from error
+
+
+def start(directory: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
+    """Begin a run, or go on with it; its messages go to a log beside its directory."""
+    run = directory / job.name
+    run.parent.mkdir(parents=True, exist_ok=True)
+    command = [*OPSD, "train", "--quiet", "--out", str(run)]
+    if (run / runs.CONFIG).is_file():
+        command.append("--resume")
+    else:
+        config = run.with_name(f"{run.name}.yaml")
+        runs.write_whole(config, to_yaml(job.config))
+        command += ["--config", str(config)]
+    environment = package_environment()
+    if at_once > 1:
+        # Side by side, threads that wait for each other cost far more than they give.
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // at_once)))
+    with run.with_name(f"{run.name}.log").open("wb") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # Ctrl-C reaches this process alone, which then asks each run to stop and save.
+            start_new_session=True,
+            **tied(environment),
+        )
+
+
+def _failed(run: Path, code: int) -> TrainingError:
+    log = run.with_name(f"{run.name}.log")
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    ended = f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    said = next((line for line in lines if line.startswith("error: ")), ended)
+    hint = next((line for line in lines if line.startswith("hint: ")), "")
+    return TrainingError(
+        f"the run {run.name} failed: {said.removeprefix('error: ')}",
+        hint.removeprefix("hint: ") or f"see {log}",
+    )

@@ -1,0 +1,293 @@
+"""`train`, `eval` and `compare` killed at random events and resumed, against ones never killed.
+
+    python -m tests.fuzz.kills --kills 100 --seed 0
+
+Each trial kills a command up to three times, with SIGKILL, SIGTERM or SIGINT, at events drawn from
+the seed (see `tests.opsd_cli.killed`; never at a time), resumes it each time, lets it end, and
+compares every file with those of a command that nobody killed, byte for byte. A comparison's
+training runs are killed too, alone or with the comparison, and whichever is killed must not leave
+the other at work. Every fourth trial resumes once more what has ended. What may differ is in
+`MASKED` and in `contents`; clocks stand still, so there are no times.
+
+The table says for each command how many kills there were, and of the trials how many ended equal,
+how many resumes were refused with a plain error, and how many left different files or failed
+otherwise. It exits with 1 unless all are equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tests
+from opsd_cli.child_processes import tied
+from tests.opsd_cli.killed import EVENTS, KILL, REAL
+from tests.processes import left_in
+
+ROOT = Path(tests.__file__).resolve().parents[1]
+#: Files that are not compared: a lock names the process that held it, and logs beside the runs of
+#: a comparison hold what the newest process said.
+MASKED = ("*.lock", "*.log")
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+_RUN = (
+    "--backend cpu --set data.train=sums.jsonl --set train.steps=7 --set train.evaluate_every=2 "
+    "--set train.questions_per_step=4 --set train.checkpoint_every=3 "
+    "--set train.keep_checkpoints=1 --set train.patience=null --set data.validation_problems=5 "
+    "--set data.test_problems=6 --set preflight.problems=4"
+)
+COMMANDS = {
+    "train": f"train --quiet {_RUN}",
+    "eval": "eval --quiet --backend cpu --benchmark sums.jsonl --samples 3",
+    "compare": f"compare --quiet --methods opsd,grpo --seeds 1 {_RUN} "
+    "--set rollouts.per_question=2",
+}
+#: What is there once a command has something to go on with.
+BEGUN = {"train": "config.yaml", "eval": "evaluation.json", "compare": "plan.json"}
+
+
+def problems() -> str:
+    """Sums, under names that take several bytes a character."""
+    rows = [
+        {"id": f"é{n}→", "question": f"{n} + 3", "solution": f"{n} + 3 = {n + 3}", "answer": n + 3}
+        for n in range(24)
+    ]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Who is killed, when in the life of whom, and how."""
+
+    role: str
+    at: int
+    signal: int
+    victim: str = "self"
+    torn: float | None = None
+
+    def as_json(self) -> str:
+        return json.dumps({key: value for key, value in vars(self).items() if value is not None})
+
+    def __str__(self) -> str:
+        whom = f"the parent of {self.role}" if self.victim == "parent" else self.role
+        torn = "" if self.torn is None else f", a write torn at {self.torn:.0%}"
+        return f"{signal.Signals(self.signal).name} to {whom} at event {self.at}{torn}"
+
+
+@dataclass
+class Outcome:
+    """How a trial ended."""
+
+    command: str
+    kills: list[Kill] = field(default_factory=list)
+    ended: str = "equal"
+    said: str = ""
+
+
+class Fuzzer:
+    """One folder with the command never killed, and one for each trial."""
+
+    def __init__(self, folder: Path, command: str, real: bool = False, more: str = "") -> None:
+        self.folder, self.command, self.real = folder, command, real
+        self.words = f"{COMMANDS[command]} {more}"
+        whole = self.prepared("whole")
+        counts = self.folder / "events"
+        counts.mkdir()
+        done = self.run(whole, self.words, counts=counts)
+        assert done.returncode == 0, done.stderr
+        self.expected = contents(whole / "out")
+        self.events = {path.name: int(path.read_text()) for path in counts.iterdir()}
+
+    def prepared(self, name: str) -> Path:
+        folder = self.folder / name
+        folder.mkdir()
+        (folder / "sums.jsonl").write_text(problems(), encoding="utf-8")
+        return folder
+
+    def run(
+        self, folder: Path, words: str, kill: Kill | None = None, counts: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), REAL: "1" if self.real else ""}
+        if kill is not None:
+            environment[KILL] = kill.as_json()
+        if counts is not None:
+            environment[EVENTS] = str(counts)
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "tests.opsd_cli.killed", *words.split(), "--out", "out"],
+            cwd=folder,
+            **tied(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            # As from a terminal, where SIGINT is not ignored.
+            restore_signals=True,
+        )
+        return done
+
+    def draw(self, random: random.Random) -> Kill:
+        role = random.choice(sorted(self.events))
+        number = random.choice(SIGNALS)
+        victim = "self"
+        if role != f"{self.command}:out" and self.command == "compare":
+            victim = random.choice(("self", "parent"))
+            if victim == "self" and number == signal.SIGINT:
+                number = signal.SIGKILL  # Ctrl-C never reaches a run of a comparison
+        torn = random.random() if number == signal.SIGKILL and victim == "self" else None
+        return Kill(role, random.randint(1, self.events[role]), number, victim, torn)
+
+    def trial(self, name: str, random: random.Random, most_kills: int) -> Outcome:
+        """Kill up to three times, resume, end, compare."""
+        outcome = Outcome(self.command)
+        folder = self.prepared(name)
+        finished = False
+        for number in range(random.randint(1, min(3, most_kills))):
+            kill = self.draw(random)
+            counts = self.folder / f"{name}-events-{number}"
+            counts.mkdir()
+            done = self.run(folder, self.next_words(folder), kill, counts)
+            if left := left_in(folder):
+                outcome.ended, outcome.said = "failed", f"left at work: {left}"
+                return outcome
+            finished = done.returncode == 0
+            count = counts / kill.role
+            if not finished or (count.exists() and int(count.read_text()) >= kill.at):
+                outcome.kills.append(kill)
+            if finished:
+                break  # what was left had fewer events, or was asked to stop at its very end
+            if not was_killed(done, kill):
+                return failed(outcome, done)
+        more = random.random() < 0.25
+        for _ in range((not finished) + more):
+            done = self.run(folder, self.next_words(folder))
+            if done.returncode != 0:
+                return failed(outcome, done)
+        found = contents(folder / "out")
+        different = sorted(
+            path
+            for path in found.keys() | self.expected.keys()
+            if found.get(path) != self.expected.get(path)
+        )
+        if different:
+            outcome.ended, outcome.said = "different", ", ".join(different)
+            if more:
+                outcome.said += " (resumed once more at the end)"
+        return outcome
+
+    def next_words(self, folder: Path) -> str:
+        begun = (folder / "out" / BEGUN[self.command]).is_file()
+        return f"{self.command} --quiet --resume" if begun else self.words
+
+
+def was_killed(done: subprocess.CompletedProcess[str], kill: Kill) -> bool:
+    """Whether a process ended as it should when killed so: at once, or with a line and a hint."""
+    if done.returncode == -kill.signal and kill.signal == signal.SIGKILL:
+        return True
+    if kill.role.startswith(("train:", "sample:")) and kill.victim == "self":
+        # A comparison one of whose runs was killed says which.
+        died = done.returncode == 1 and "failed: " in done.stderr
+        if died and "Traceback" not in done.stderr and "unexpected" not in done.stderr:
+            return True
+    one_line = done.stderr.count("error: ") == 1 and "hint: " in done.stderr
+    return done.returncode == 130 and one_line
+
+
+def failed(outcome: Outcome, done: subprocess.CompletedProcess[str]) -> Outcome:
+    lines = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "hint: "))]
+    plain = lines and "unexpected" not in lines[0] and "Traceback" not in done.stderr
+    outcome.ended = "refused" if plain and done.returncode in (1, 2) else "failed"
+    outcome.said = " / ".join(lines) or f"exit code {done.returncode}: {done.stderr[-500:]}"
+    return outcome
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, but those of `MASKED`.
+
+    Samples of an evaluation come in the order in which they were drawn, which a kill changes: their
+    lines are sorted.
+    """
+    found: dict[str, bytes] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or any(path.match(pattern) for pattern in MASKED):
+            continue
+        data = path.read_bytes()
+        if path.name == "samples.jsonl":
+            data = b"".join(sorted(data.splitlines(keepends=True)))
+        found[str(path.relative_to(folder))] = data
+    return found
+
+
+def fuzz(
+    command: str, kills: int, seed: int, folder: Path, real: bool = False, tell: Any = print
+) -> list[Outcome]:
+    """Trials of a command until there were so many kills."""
+    (folder / command).mkdir()
+    fuzzer = Fuzzer(folder / command, command, real)
+    tell(f"{command}: events {fuzzer.events}")
+    outcomes: list[Outcome] = []
+    while (left := kills - sum(len(outcome.kills) for outcome in outcomes)) > 0:
+        number = len(outcomes)
+        draws = random.Random(f"{seed} {command} {number}")
+        outcome = fuzzer.trial(f"trial-{number}", draws, left)
+        outcomes.append(outcome)
+        if outcome.ended != "equal":
+            tell(f"  trial {number}: {outcome.ended}: {outcome.said}")
+            for kill in outcome.kills:
+                tell(f"    {kill}")
+    return outcomes
+
+
+def table(outcomes: list[Outcome]) -> str:
+    lines = [
+        "| command | kills | trials | equal | refused | different | failed |",
+        "|---" * 7 + "|",
+    ]
+    for command in dict.fromkeys(outcome.command for outcome in outcomes):
+        mine = [outcome for outcome in outcomes if outcome.command == command]
+        ended = Counter(outcome.ended for outcome in mine)
+        counts = [ended[name] for name in ("equal", "refused", "different", "failed")]
+        kills = sum(len(outcome.kills) for outcome in mine)
+        lines.append(f"| {command} | {kills} | {len(mine)} | {' | '.join(map(str, counts))} |")
+    return "\n".join(lines)
+
+
+def shares(kills: int) -> dict[str, int]:
+    """How many kills each command gets: a comparison is several runs, and takes longest."""
+    compare = kills // 5
+    return {
+        "train": (kills - compare + 1) // 2, "eval": (kills - compare) // 2, "compare": compare
+    }  # fmt: skip
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--kills", type=int, default=100)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--command", choices=COMMANDS, help="only this one")
+    options.add_argument("--real", action="store_true", help="the embedded model, on the CPU")
+    options.add_argument("--keep", type=Path, help="a new folder for what the trials leave")
+    given = options.parse_args()
+    planned = {given.command: given.kills} if given.command else shares(given.kills)
+    with tempfile.TemporaryDirectory() as name:
+        folder = given.keep or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        outcomes = [
+            outcome
+            for command, kills in planned.items()
+            for outcome in fuzz(command, kills, given.seed, folder.resolve(), given.real)
+        ]
+    print(table(outcomes))
+    sys.exit(any(outcome.ended != "equal" for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    main()

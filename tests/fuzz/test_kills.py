@@ -1,0 +1,34 @@
+"""Kills at events change nothing: the short form of `tests.fuzz.kills`, and the long one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.kills import COMMANDS, fuzz, shares
+
+
+def all_equal(command: str, kills: int, seed: int, folder: Path, real: bool = False) -> None:
+    told: list[str] = []
+    outcomes = fuzz(command, kills, seed, folder, real, told.append)
+    assert all(outcome.ended == "equal" for outcome in outcomes), "\n".join(told)
+    assert sum(len(outcome.kills) for outcome in outcomes) >= kills
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_kills_change_nothing(command: str, tmp_path: Path) -> None:
+    all_equal(command, shares(10)[command], 0, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_hundred_kills_change_nothing(command: str, tmp_path: Path) -> None:
+    all_equal(command, shares(100)[command], 1, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_kills_of_a_real_model_change_nothing(command: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    all_equal(command, 10, 2, tmp_path, real=True)
