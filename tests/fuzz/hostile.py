@@ -228,10 +228,11 @@ BEHAVIOURS: list[Behaviour] = [
     Behaviour("206", status(206), "does not take a prompt"),
     Behaviour("an error of control codes", status(400, "\x1b[31mred\x07\x9b\nline"),
               "refuses a prompt: [31mred line"),
-    Behaviour("an error of a megabyte", status(400, "x" * 2**20), "refuses a prompt: xxx"),
+    Behaviour("an error of a megabyte", status(400, "x" * 2**20), "longer than"),
+    Behaviour("an error of 60,000 letters", status(400, "x" * 60_000), "refuses a prompt: xxx"),
     Behaviour("an error of five megabytes", status(400, "x" * 5 * 2**20), "longer than"),
     Behaviour("an error nested deeply",
-              lambda h, _: send(h, 400, b"[" * 10**5), "refuses a prompt: [[["),
+              lambda h, _: send(h, 400, b"[" * 60_000), "refuses a prompt: [[["),
     # connections
     Behaviour("hangs up", raw(b""), f"{GONE}: it hung up"),
     Behaviour("hangs up three times", raw(b""), "", times=3),

@@ -39,7 +39,7 @@ def test_a_server_that_answers_500_is_asked_less_and_less_often_and_the_user_hea
     behaviour = next(one for one in BEHAVIOURS if one.name == "500 always")
     outcome = met(behaviour, batch=1)
     assert len(outcome.waits) == TRIES - 1
-    assert all(later > earlier for earlier, later in zip(outcome.waits, outcome.waits[1:]))
+    assert list(outcome.waits) == sorted(outcome.waits) and outcome.waits[0] < 1
     assert sum(outcome.waits) < 60
     assert outcome.requests == 5 + TRIES  # health, metrics, server_info, version, models
     (told,) = outcome.told
