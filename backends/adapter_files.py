@@ -8,8 +8,10 @@ neither library. What is read may be either; what a checkpoint holds is always P
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,7 @@ def write_peft(
     save_file(dict(sorted(weights.items())), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     text = json.dumps(dict(settings), indent=2, sort_keys=True)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    permit(folder, CONFIG_FILE)
 
 
 def write_mlx(folder: Path, weights: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> None:
@@ -155,6 +158,19 @@ def write_mlx(folder: Path, weights: Mapping[str, np.ndarray], settings: Mapping
     }
     text = json.dumps(written, indent=2, sort_keys=True)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    permit(folder, CONFIG_FILE)
+
+
+def permit(folder: Path, like: str) -> None:
+    """Let those read a folder's weights who may read the file `like` beside them.
+
+    safetensors renames a temporary file, which its owner alone may read, into place: the umask has
+    no say. A server that runs as another user could not load such an adapter.
+    """
+    mode = stat.S_IMODE((folder / like).stat().st_mode)
+    for path in folder.glob("*.safetensors"):
+        with contextlib.suppress(PermissionError):  # a file system without modes
+            path.chmod(mode)
 
 
 def _in_block(path: str) -> str:

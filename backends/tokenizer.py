@@ -100,6 +100,11 @@ class HuggingFaceTokenizer:
         end = self.wrapped.eos_token_id
         return None if end is None else int(end)
 
+    @cached_property
+    def size(self) -> int:
+        """One more than the highest token id."""
+        return max(self.wrapped.get_vocab().values()) + 1
+
     @property
     def pad_id(self) -> int:
         pad = self.wrapped.pad_token_id

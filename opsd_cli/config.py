@@ -34,6 +34,7 @@ from opsd_cli.bounds import (
 from opsd_cli.divergence import DivergenceSpec
 from opsd_cli.privileged import ANALYSIS_TEMPLATE, TEACHER_TEMPLATE
 from opsd_cli.prompts import STUDENT_TEMPLATE, require_placeholders
+from opsd_cli.server_settings import wrong_address, wrong_arguments
 
 EMBEDDED = "embedded"
 OPSD: Final = "opsd"
@@ -414,6 +415,9 @@ class Config(Section):
                 "rollouts.overlap and rollouts.vllm.sleep exclude each other"
                 "\na server that sleeps while the trainer learns cannot draw; leave one out"
             )
+        wrong = wrong_address(rollouts.vllm.url) or wrong_arguments(rollouts.vllm.arguments)
+        if wrong is not None:
+            raise ValueError(wrong)
         return self
 
     @property

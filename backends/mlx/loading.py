@@ -94,7 +94,7 @@ def save_merged(network: Network, folder: Path, base: Path, tokenizer: Any) -> N
     save_config(settings, folder / "config.json")
     tokenizer.save_pretrained(folder)
     if (base / GENERATION_CONFIG).is_file():
-        shutil.copy(base / GENERATION_CONFIG, folder)
+        shutil.copyfile(base / GENERATION_CONFIG, folder / GENERATION_CONFIG)
 
 
 def _model(config: Config, folder: Path) -> tuple[Any, dict[str, Any]]:

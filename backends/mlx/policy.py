@@ -18,6 +18,7 @@ from mlx.utils import tree_flatten
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from backends.adapter_files import CONFIG_FILE, permit
 from backends.interface import (
     PLAIN,
     DivergenceBatch,
@@ -156,6 +157,7 @@ class MlxPolicy(PolicyBase):
         state["random.mlx"] = np.array(_random_state()[0])
         self.save_adapter(folder)
         save_file(state, folder / OPTIMIZER_FILE, metadata={"format": "pt"})
+        permit(folder, CONFIG_FILE)
 
     def restore(self, folder: Path) -> None:
         """As `Policy.restore`.

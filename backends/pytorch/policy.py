@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from backends.adapter_files import CONFIG_FILE, permit
 from backends.interface import (
     PLAIN,
     BatchReport,
@@ -168,6 +169,7 @@ class TorchPolicy(PolicyBase):
         with quiet(hide_progress=True):
             merged.to(stored_dtype(self.config) or merged.dtype).save_pretrained(folder)
             self.tokenizer.wrapped.save_pretrained(folder)
+        permit(folder, "config.json")
 
     def save(self, folder: Path) -> None:
         state = self._require_optimizer().state()
@@ -178,6 +180,7 @@ class TorchPolicy(PolicyBase):
             state["random.cuda"] = torch.cuda.get_rng_state(self._network.device)
         self.save_adapter(folder)
         save_file(state, folder / OPTIMIZER_FILE, metadata={"format": "pt"})
+        permit(folder, CONFIG_FILE)
 
     def restore(self, folder: Path) -> None:
         """As `Policy.restore`.

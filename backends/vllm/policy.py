@@ -6,27 +6,40 @@ nothing is merged, and the base is never written. The version that drew a rollou
 always the one that learns from it.
 
 A server that dies is started anew, given the newest adapter, and asked again for the rollouts that
-were under way. They have the same seeds, so nothing of the step is lost.
+were under way. They have the same seeds, so nothing of the step is lost. A server at an address of
+somebody else's is waited for, for as long as `backends.vllm.client` does, and then given up.
 """
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import threading
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from backends.interface import LossBatch, Policy, Rollout, RolloutRequest, Sampling, TeacherWeights
+import numpy as np
+
+from backends.interface import (
+    PLAIN,
+    BatchReport,
+    LossBatch,
+    Policy,
+    Rollout,
+    RolloutRequest,
+    Sampling,
+    TeacherWeights,
+)
 from backends.rollout_rows import begin
-from backends.vllm.client import Client, Refused, ServerGone
+from backends.vllm.adapters import AdapterLost, Adapters
+from backends.vllm.answers import Asked
+from backends.vllm.client import Client
 from backends.vllm.server import Server
+from backends.vllm.serving import key_from_environment, require_model, vocabulary_of
+from backends.vllm.transport import Clock
+from backends.vllm.trouble import Refused, ServerGone
 from opsd_cli.config import Config
-from opsd_cli.errors import TrainingError, UsageError
+from opsd_cli.errors import TrainingError
 
 
 class VllmPolicy:
@@ -36,41 +49,56 @@ class VllmPolicy:
         config: the run.
         inner: the backend's policy, which learns.
         folder: for adapters and the server's log; a server elsewhere must see it by this path.
+        clock: tells the time between one request and the next.
+        tell: is told that a server in trouble is asked again.
 
     Raises:
         UsageError, BackendMissing, TrainingError: there is no server that can be used.
     """
 
-    def __init__(self, config: Config, inner: Policy, folder: Path) -> None:
+    def __init__(
+        self,
+        config: Config,
+        inner: Policy,
+        folder: Path,
+        clock: Clock | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._inner = inner
         self._config = config
-        self._folder = Path(config.rollouts.vllm.adapters or folder).resolve()
+        folder = Path(config.rollouts.vllm.adapters or folder).resolve()
         self._server: Server | None = None
-        # No other run's, nor this one's before it was killed: a server or a folder may hold both.
-        self._prefix = f"opsd-{uuid.uuid4().hex[:8]}"
-        self._version = 0
-        self._loaded: str | None = None
-        self._asleep = False
         self._restarts = 0
         self._ahead: Future[list[Rollout]] | None = None
         self._closed = False
         # Whether the base alone is what the student is until its first step.
         self._has_adapter = config.adapter is not None
+        self._vocabulary = vocabulary_of(config, inner)
         url = config.rollouts.vllm.url
+        # None: not known. A server at an address may sleep since a run that was killed.
+        self._asleep = None if config.rollouts.vllm.sleep and url is not None else False
         if url is None:
-            self._server = Server(config, self._folder, config.model_path, inner.context_limit)
+            self._server = Server(
+                config, folder, config.model_path, inner.context_limit, clock, tell
+            )
             self._client = self._server.client
-            self._server.start()
         else:
-            self._client = Client(url.rstrip("/"), config.rollouts.vllm.request_seconds)
-            if not self._client.alive():
-                raise UsageError(
-                    f"no vLLM server answers at {url}",
-                    "start one with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, or "
-                    "leave rollouts.vllm.url unset to have one started",
-                )
-        self.version = self._client.require_new_enough()
-        self._base = self._client.models()[0]
+            seconds = config.rollouts.vllm.request_seconds
+            key = key_from_environment()
+            self._client = Client(url.rstrip("/"), seconds, key, clock=clock, tell=tell)
+        self._adapters = Adapters(self._client, inner, folder)
+        #: The client of the rollouts under way.
+        self._drawer = self._client
+        try:
+            if self._server is not None:
+                self._server.start()
+            else:
+                self._client.require_alive()
+            self.version = self._client.require_new_enough()
+            self._base = require_model(self._client, config)
+        except BaseException:  # Ctrl-C too: loading a model takes minutes
+            self.close()
+            raise
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -83,12 +111,10 @@ class VllmPolicy:
         """End the server, if it is ours, and drop the adapters it was given."""
         self._closed = True
         self._client.hang_up()
+        self._drawer.hang_up()
         if self._server is not None:
             self._server.stop()
-        elif self._loaded is not None:
-            self._forget(self._loaded)
-        for folder in self._folder.glob(f"{self._prefix}-v*"):
-            shutil.rmtree(folder, ignore_errors=True)
+        self._adapters.close(served=self._server is None)
 
     # -- weights -------------------------------------------------------------------------------
 
@@ -105,15 +131,63 @@ class VllmPolicy:
         self._inner.load_adapter(folder)
         self._changed()
 
-    def accumulate(self, batch: LossBatch) -> Any:
-        if self._config.rollouts.vllm.sleep and not self._asleep:
-            self._client.sleep()
-            self._asleep = True
+    def _changed(self) -> None:
+        self._adapters.changed()
+        self._has_adapter = True
+
+    # -- the trainer's own passes, which the server's memory is given up for --------------------
+
+    def accumulate(self, batch: LossBatch) -> BatchReport:
+        self._rest()
         return self._inner.accumulate(batch)
 
-    def _changed(self) -> None:
-        self._version += 1
-        self._has_adapter = True
+    def measure(self, batch: LossBatch) -> BatchReport:
+        self._rest()
+        return self._inner.measure(batch)
+
+    def score(
+        self,
+        sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+        role: Literal["student", "teacher"] = "student",
+        teacher: TeacherWeights = "initial",
+        sampling: Sampling = PLAIN,
+    ) -> list[np.ndarray]:
+        """As `Policy.score`."""
+        self._rest()
+        return self._inner.score(sequences, role, teacher, sampling)
+
+    def _rest(self) -> None:
+        """Let the server give its memory up, where the run asks for that.
+
+        Raises:
+            UsageError, TrainingError: it does not.
+        """
+        if not self._config.rollouts.vllm.sleep or self._asleep:
+            return
+        try:
+            self._client.sleep()
+        except Refused as error:
+            refused = self._client.explained(error, "go to sleep")
+            if error.status in (404, 405):
+                refused.hint = (
+                    "start it with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1, or leave "
+                    "rollouts.vllm.sleep out"
+                )
+            raise refused from error
+        except ServerGone as error:
+            if self._server is None or not self._server.dead:
+                raise self._client.explained(error, "go to sleep") from error
+            return  # it has died, and holds no memory; it is started again when it is to draw
+        self._asleep = True
+
+    def _wake(self) -> None:
+        if self._asleep is False:
+            return
+        try:
+            self._client.wake()
+        except Refused as error:
+            raise self._client.explained(error, "wake up") from error
+        self._asleep = False
 
     # -- rollouts ------------------------------------------------------------------------------
 
@@ -130,6 +204,7 @@ class VllmPolicy:
             wait([self._ahead])
         live = role == "student" or teacher == "live"
         if not live and (teacher == "ema" or self._config.adapter is not None):
+            self._rest()
             yield from self._inner.generate(requests, sampling, role, teacher)
             return
         yield from self._drawing(requests, sampling, self._newest() if live else self._base)
@@ -157,92 +232,59 @@ class VllmPolicy:
         """Rollouts by one model of the server, whatever happens to the server meanwhile."""
         rows, full = begin(requests, sampling, self._inner.context_limit)
         yield from full
-        waiting = [row.request for row in rows]
-        rooms = {id(row.request): row.room for row in rows}
+        waiting = {
+            id(row.request): Asked(
+                model, row.request, row.room, self._inner.stop_ids, self._vocabulary
+            )
+            for row in rows
+        }
         while waiting:
             try:
-                for rollout in self._draw(waiting, rooms, sampling, model):
-                    waiting.remove(rollout.request)
+                for rollout in self._draw(list(waiting.values()), sampling):
+                    del waiting[id(rollout.request)]
+                    self._adapters.losses = 0
                     yield rollout
+            except AdapterLost as error:
+                self._adapters.lost(error)
             except ServerGone as error:
                 self._revive(error)
 
-    def _draw(
-        self,
-        requests: Sequence[RolloutRequest],
-        rooms: dict[int, int],
-        sampling: Sampling,
-        model: str,
-    ) -> Iterator[Rollout]:
-        if self._asleep:
-            self._client.wake()
-            self._asleep = False
+    def _draw(self, asked: Sequence[Asked], sampling: Sampling) -> Iterator[Rollout]:
+        model = asked[0].model
+        self._wake()
         if model != self._base:
-            self._offer(model)
-        pool = ThreadPoolExecutor(min(len(requests), self._config.rollouts.batch_size))
+            self._adapters.offer(model)
+        client = self._drawer = self._client.afresh()
+        pool = ThreadPoolExecutor(min(len(asked), self._config.rollouts.batch_size))
         try:
-            jobs = [
-                pool.submit(
-                    self._complete,
-                    model,
-                    request,
-                    _limited(sampling, rooms[id(request)]),
-                )
-                for request in requests
-            ]
+            jobs = [pool.submit(self._complete, client, one, sampling) for one in asked]
             for job in as_completed(jobs):
                 try:
                     yield job.result()
                 except Refused as error:
                     if error.status == 404 and model != self._base:
-                        self._loaded = None  # a server that was restarted behind our back
-                        raise ServerGone(str(error)) from error
+                        raise AdapterLost(str(error)) from error
+                    refused = client.explained(error, "take a prompt")
+                    if error.status not in (400, 404, 413, 422):
+                        raise refused from error
                     raise TrainingError(
-                        f"vLLM refuses a prompt: {error}",
+                        f"the vLLM server at {client.url} refuses a prompt: {error}",
                         "compare its --max-model-len with the prompts and sampling.max_new_tokens",
                     ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            client.hang_up()  # of what is still asked for, nobody reads the answer
 
-    def _complete(self, model: str, request: RolloutRequest, sampling: Sampling) -> Rollout:
+    def _complete(self, client: Client, asked: Asked, sampling: Sampling) -> Rollout:
         if self._closed:
             raise ServerGone("it was told to end")
-        return self._client.complete(model, request, sampling, self._inner.stop_ids)
+        return client.complete(asked, sampling)
 
     def _newest(self) -> str:
         """The name of the weights as they are, in a folder where they are not the base's."""
-        if not self._has_adapter:
-            return self._base
-        name = f"{self._prefix}-v{self._version:06d}"
-        folder = self._folder / name
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            self._inner.save_adapter(folder)
-        return name
+        return self._adapters.newest() if self._has_adapter else self._base
 
-    def _offer(self, name: str) -> None:
-        """Load an adapter into the server if it is not there, and drop the one before it."""
-        if self._loaded == name:
-            return
-        try:
-            self._client.load_adapter(name, str(self._folder / name))
-        except Refused as error:
-            # After a lost answer it may be there: the name is of these weights and no others.
-            if "already" not in str(error):
-                raise UsageError(
-                    f"the vLLM server does not take the adapter: {error}",
-                    "it needs --enable-lora, a --max-lora-rank of at least lora.rank, "
-                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and to see "
-                    f"{self._folder} under that path (rollouts.vllm.adapters names another)",
-                ) from error
-        before, self._loaded = self._loaded, name
-        if before is not None:
-            self._forget(before)
-            shutil.rmtree(self._folder / before, ignore_errors=True)
-
-    def _forget(self, name: str) -> None:
-        with contextlib.suppress(Refused, ServerGone):  # it is gone, which was the wish
-            self._client.unload_adapter(name)
+    # -- failure -------------------------------------------------------------------------------
 
     def _revive(self, error: ServerGone) -> None:
         """Bring the server back.
@@ -251,27 +293,18 @@ class VllmPolicy:
             TrainingError: it is not ours to start, has died too often, or was ended by `close`
                 while rollouts were drawn ahead.
         """
-        self._loaded = None
+        self._adapters.forgotten()
         if self._closed:
             raise TrainingError("the vLLM server was ended", "nothing is to be done") from error
         if self._server is None:
-            if self._client.alive():
-                return
-            raise TrainingError(
-                f"the vLLM server at {self._client.url} does not answer: {error}",
-                "start it again; everything up to the newest checkpoint is kept "
-                "(opsd train --resume)",
-            ) from error
+            raise self._client.explained(error, "answer") from error
         self._restarts += 1
         if self._restarts > self._config.rollouts.vllm.restarts:
+            hint = f"its log is {self._server.log}"
+            if error.late:
+                hint += "; raise rollouts.vllm.request_seconds if it is only slow"
             raise TrainingError(
-                f"the vLLM server has died {self._restarts} times: {error}",
-                f"its log is {self._folder / 'server.log'}",
+                f"the vLLM server has died {self._restarts} times: {error}", hint
             ) from error
         self._server.start()
         self._asleep = False
-
-
-def _limited(sampling: Sampling, room: int) -> Sampling:
-    """The sampling with a limit that the context has room for."""
-    return sampling if room >= sampling.max_new_tokens else replace(sampling, max_new_tokens=room)

@@ -2,25 +2,32 @@
 
 It runs in a process of its own, from this environment or another (`rollouts.vllm.python`), since
 vLLM pins a PyTorch that need not be the trainer's. What it says goes to a log beside its adapters.
-It ends with us: on the way out, and where we are killed by its guard (`opsd_cli.guard`).
+It ends with us: on the way out, and where we are killed by its guard (`opsd_cli.guard`). Other
+users of the machine reach its port too, hence a key that it and we alone know: it goes by the
+environment, since every user can read a command line.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import Popen
 from typing import IO
 
 from backends.adapter_files import read_settings
+from backends.vllm.answers import shown
 from backends.vllm.client import Client
+from backends.vllm.serving import KEY
+from backends.vllm.transport import Clock
 from opsd_cli import guard
 from opsd_cli.child_processes import tied
 from opsd_cli.config import Config
@@ -28,6 +35,8 @@ from opsd_cli.errors import BackendMissing, TrainingError, UsageError
 
 LOG = "server.log"
 _POLL_SECONDS = 0.5
+_LOOK_SECONDS = 120.0
+_LOG_BYTES = 20_000
 #: The ranks that vLLM makes room for.
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _OUT_OF_MEMORY = (
@@ -39,14 +48,31 @@ _OUT_OF_MEMORY = (
 class Server:
     """The process. `start` may be called again after `stop`, or after it has died."""
 
-    def __init__(self, config: Config, folder: Path, model: str, context: int | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        model: str,
+        context: int | None,
+        clock: Clock | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._settings = config.rollouts.vllm
         self._folder = folder
+        self.log = folder / LOG
         self._port = _free_port()
         self._context = context
         self._command = _command(config, model, context, self._port)
         self._process: Popen[bytes] | None = None
-        self.client = Client(f"http://127.0.0.1:{self._port}", config.rollouts.vllm.request_seconds)
+        self._key = secrets.token_urlsafe(32)
+        self.client = Client(
+            f"http://127.0.0.1:{self._port}",
+            config.rollouts.vllm.request_seconds,
+            self._key,
+            own=True,
+            clock=clock,
+            tell=tell,
+        )
         atexit.register(self.stop)
 
     @property
@@ -59,23 +85,32 @@ class Server:
 
         Raises:
             BackendMissing: vLLM is not installed where it was to be run.
+            UsageError: the interpreter cannot be run.
             TrainingError: it ended, or took longer than `rollouts.vllm.startup_seconds`.
         """
         self.stop()
         command = [*self._command, *_for_build(self._command[0], self._context)]
         command += self._settings.arguments
-        self._folder.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
             "VLLM_SERVER_DEV_MODE": "1" if self._settings.sleep else "0",
             "VLLM_NO_USAGE_STATS": "1",
+            KEY: self._key,
         }
         environment.pop("PYTHONPATH", None)  # its environment is its own
         environment["PYTHONSAFEPATH"] = "1"  # `-P`, which its Python may be too old for
         if self._settings.devices is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self._settings.devices
-        with (self._folder / LOG).open("ab") as log:
-            self._process = _attended(command, environment, log)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with self.log.open("ab") as log:
+                self._process = _attended(command, environment, log)
+        except OSError as error:
+            raise TrainingError(
+                f"the vLLM server cannot be started: {error.filename or command[0]}: "
+                f"{error.strerror}",
+                "see that its interpreter can be run and its folder written",
+            ) from error
         deadline = time.monotonic() + self._settings.startup_seconds
         while time.monotonic() < deadline:
             if self.dead:
@@ -102,17 +137,26 @@ class Server:
         process.wait()
 
     def _failed(self, what: str) -> TrainingError:
-        log = self._folder / LOG
-        text = log.read_text(errors="replace")[-20_000:] if log.exists() else ""
+        text = _tail(self.log)
         if any(sign in text for sign in _OUT_OF_MEMORY):
             return TrainingError(
                 f"the vLLM server {what}: memory ran out",
                 "lower rollouts.vllm.gpu_memory_utilization if the trainer shares the GPU, or "
-                f"its room for keys and values; its log is {log}",
+                f"its room for keys and values; its log is {self.log}",
             )
         said = [line for line in text.splitlines() if "Error" in line]
-        last = f": {said[-1].strip()[:200]}" if said else ""
-        return TrainingError(f"the vLLM server {what}{last}", f"its log is {log}")
+        last = f": {shown(said[-1])[:200]}" if said else ""
+        return TrainingError(f"the vLLM server {what}{last}", f"its log is {self.log}")
+
+
+def _tail(path: Path) -> str:
+    """The end of a log; empty where there is none."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - _LOG_BYTES))
+            return log.read().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _command(config: Config, model: str, context: int | None, port: int) -> list[str]:
@@ -166,21 +210,29 @@ def _for_build(python: str, context: int | None) -> list[str]:
 
     Raises:
         BackendMissing: it has none.
+        UsageError: it cannot be run.
     """
-    found = subprocess.run(
-        [python, "-c", _LOOK],
-        env=os.environ | {"PYTHONSAFEPATH": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        found = subprocess.run(
+            [python, "-c", _LOOK],
+            env=os.environ | {"PYTHONSAFEPATH": "1"},
+            capture_output=True,
+            check=False,
+            timeout=_LOOK_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = getattr(error, "strerror", None) or f"no answer within {_LOOK_SECONDS:g} s"
+        raise UsageError(
+            f"the interpreter {python} cannot be run: {reason}",
+            "set rollouts.vllm.python to the python of the environment that has vLLM",
+        ) from error
     if found.returncode != 0:
         raise BackendMissing(
             f"vLLM is not installed for {python}",
             "pip install vllm, best in an environment of its own, and set rollouts.vllm.python to "
             "its interpreter; or name a running server in rollouts.vllm.url",
         )
-    if found.stdout.strip() != "cpu":
+    if found.stdout.strip() != b"cpu":
         return []
     # On a CPU vLLM 0.32 dies of a seeded request whose prompt is read in pieces: it winds the
     # request's generator back by an offset, which CPU generators do not have.

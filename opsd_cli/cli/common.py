@@ -140,7 +140,7 @@ def loaded_policy(
             if folder is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             out.note("waiting for vLLM")
-            engine = VllmPolicy(config, policy, folder)
+            engine = VllmPolicy(config, policy, folder, tell=out.warn)
             stack.callback(engine.close)
             policy = engine
         waiting.close()

@@ -12,6 +12,7 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ class Faults:
         self.no_ids = faults.get("no_ids", False)
         self.refuses_adapters = faults.get("refuses_adapters", False)
         self.at_start = faults.get("at_start")  # what it says as it ends
+        self.key = faults.get("key")  # without which it serves nothing under /v1
+        self.root = faults.get("root", "embedded")  # the model it serves
+        self.metrics = faults.get("metrics")  # text of /metrics
+        self.info = faults.get("info")  # of /server_info
+        self.cannot_sleep = faults.get("cannot_sleep", False)
 
 
 class FakeVllm(ThreadingHTTPServer):
@@ -41,6 +47,10 @@ class FakeVllm(ThreadingHTTPServer):
         self.adapters: dict[str, str] = {}
         self.calls: list[tuple[str, Any]] = []
         self.asleep = False
+        #: Every request: its method and path, and what it was authorised with.
+        self.asked: list[tuple[str, str, str | None]] = []
+        #: Answers in our place: gets the handler, path and body, and says whether it did.
+        self.hostile: Callable[[_Handler, str, Any], bool] | None = None
         #: Completions wait for it.
         self.answers = threading.Event()
         self.answers.set()
@@ -66,20 +76,31 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
     def do_GET(self) -> None:
-        answers = {
+        if self._turned_away(None):
+            return
+        faults = self.server.faults
+        answers: dict[str, Any] = {
             "/health": {},
-            "/version": {"version": self.server.faults.version},
+            "/version": {"version": faults.version},
             "/v1/models": {
-                "data": [{"id": "base", "parent": None}]
+                "data": [{"id": "base", "parent": None, "root": faults.root}]
                 + [{"id": name, "parent": "base"} for name in self.server.adapters]
             },
+            "/metrics": faults.metrics,
+            "/server_info?config_format=json": faults.info,
         }
-        self._send(200, answers[self.path])
+        found = answers.get(self.path)
+        if found is None:
+            self._send(404, {"detail": "Not Found"})
+        else:
+            self._send(200, found)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
         server = self.server
         server.calls.append((self.path, body))
+        if self._turned_away(body):
+            return
         if self.path == "/v1/load_lora_adapter":
             folder = Path(body["lora_path"])
             if server.faults.refuses_adapters or not (folder / "adapter_config.json").exists():
@@ -90,6 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/unload_lora_adapter":
             server.adapters.pop(body["lora_name"], None)
             self._send(200, {})
+        elif server.faults.cannot_sleep and self.path.startswith("/sleep"):
+            self._send(404, {"detail": "Not Found"})
         elif self.path.startswith("/sleep"):
             server.asleep = True
             self._send(200, {})
@@ -98,6 +121,22 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, {})
         else:
             self._complete(body)
+
+    def _turned_away(self, body: Any) -> bool:
+        """Note the request; whether it has had its answer already."""
+        server = self.server
+        given = self.headers.get("Authorization")
+        server.asked.append((self.command, self.path, given))
+        if server.hostile is not None and server.hostile(self, self.path, body):
+            return True
+        if (
+            server.faults.key
+            and self.path.startswith("/v1")
+            and given != f"Bearer {server.faults.key}"
+        ):
+            self._send(401, {"error": "Unauthorized"})
+            return True
+        return False
 
     def _complete(self, body: dict[str, Any]) -> None:
         server = self.server
@@ -128,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, {"choices": [choice]})
 
     def _send(self, status: int, value: Any) -> None:
-        text = json.dumps(value).encode()
+        text = value.encode() if isinstance(value, str) else json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -160,6 +199,7 @@ def main() -> None:
     folder = Path(faults.pop("folder"))
     (folder / "command.json").write_text(json.dumps(sys.argv[1:]))
     (folder / "pid").write_text(str(os.getpid()))
+    (folder / "key").write_text(os.environ.get("VLLM_API_KEY", ""))
     (folder / "devices").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
     started = folder / "started"
     if faults.pop("once", False) and started.exists():
@@ -170,6 +210,8 @@ def main() -> None:
         sys.exit(1)
     port = int(sys.argv[sys.argv.index("--port") + 1])
     time.sleep(0.05)
+    faults.setdefault("key", os.environ.get("VLLM_API_KEY"))
+    faults.setdefault("root", sys.argv[sys.argv.index("--model") + 1])
     FakeVllm(port, **faults).serve_forever()
 
 

@@ -1,0 +1,87 @@
+"""Whether a server is one whose rollouts can be learnt from: its model, its replicas, its key."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePath
+from typing import Any
+
+from backends.interface import Policy
+from backends.model_files import read_settings
+from backends.vllm.answers import shown
+from backends.vllm.client import Client
+from opsd_cli.config import Config
+from opsd_cli.errors import ModelError, UsageError
+
+#: Where vLLM itself looks for the key that its clients must have.
+KEY = "VLLM_API_KEY"
+
+
+def key_from_environment() -> str | None:
+    """The API key of a server that somebody else started.
+
+    Raises:
+        UsageError: it has characters that a request cannot carry.
+    """
+    key = os.environ.get(KEY, "").strip()
+    if not all(33 <= ord(letter) < 127 for letter in key):
+        raise UsageError(
+            f"the environment variable {KEY} holds characters that no API key has",
+            "set it to the key that the server was started with",
+        )
+    return key or None
+
+
+def require_model(client: Client, config: Config) -> str:
+    """The name under which the server serves this run's model.
+
+    Raises:
+        UsageError: it serves another one, or from several replicas.
+        TrainingError: it does not answer.
+    """
+    replicas = client.replicas()
+    if replicas > 1:
+        raise UsageError(
+            f"the vLLM server at {client.url} has {replicas} data-parallel replicas: an adapter "
+            "that is loaded reaches only the one that answers",
+            "start it without --data-parallel-size",
+        )
+    model = client.models()[0]
+    root = model.get("root")
+    wanted = _names(config.model) | _names(config.model_path)
+    if isinstance(root, str) and not wanted & (_names(root) | _names(model["id"])):
+        raise UsageError(
+            f"the vLLM server at {client.url} serves {shown(root)}, and this run's model is "
+            f"{config.model}",
+            "start it with the same model; if it is the same one in another folder, start it with "
+            f"--served-model-name {config.model}",
+        )
+    name: str = model["id"]
+    return name
+
+
+def vocabulary_of(config: Config, policy: Policy) -> int | None:
+    """One more than the highest token id that the trainer can learn from; None: not known.
+
+    A model's head may have rows beyond, which stand for no token.
+    """
+    known: list[int] = []
+    size: Any = getattr(policy.tokenizer, "size", None)
+    if isinstance(size, int):
+        known.append(size)
+    try:
+        settings = read_settings(config.model_path, config.revision)
+    except ModelError:
+        return min(known, default=None)
+    inner = settings.get("text_config")
+    rows = {**settings, **(inner if isinstance(inner, dict) else {})}.get("vocab_size")
+    if isinstance(rows, int):
+        known.append(rows)
+    return min(known, default=None)
+
+
+def _names(path: str) -> set[str]:
+    """What a hub id or a folder's path calls the model: its end, or the hub's cache's folder."""
+    parts = PurePath(path).parts
+    cached = {part.rpartition("--")[2] for part in parts if part.startswith("models--")}
+    return {name.lower() for name in {*parts[-1:], *cached}}

@@ -1,0 +1,237 @@
+"""A vLLM server that does what it should not, and what becomes of a run against it.
+
+    python -m tests.fuzz.server [--seed 0] [--rounds 300]
+
+Every behaviour of `tests.fuzz.hostile` is met by a run's first steps: rollouts, scores, gradient,
+weights handed over, rollouts again, half of the time drawn ahead in a thread. It must end in one
+clear line that names the server, or go on with the very same tokens and log-probabilities; and ask
+no more often than it may. Then, `--rounds` times, a behaviour drawn at random begins somewhere in
+the middle, or an answer has one of its values replaced at random.
+
+No wait between two requests passes in real time, and no outcome depends on the machine's speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import random
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from backends.interface import PolicyGradientBatch, Rollout, RolloutRequest, Sampling
+from backends.vllm import adapters, client
+from backends.vllm.policy import VllmPolicy
+from backends.vllm.transport import Clock
+from opsd_cli.errors import OpsdError
+from opsd_cli.resolve import resolve
+from tests.backends.vllm.fake_server import FakeVllm, completion
+from tests.fuzz.hostile import BEHAVIOURS, COMPLETIONS, Behaviour, good, send
+from tests.opsd_cli.fakes import FakePolicy
+
+SAMPLING = Sampling(temperature=1.1, top_p=0.95, top_k=20, max_new_tokens=6)
+REQUESTS = [RolloutRequest(f"p{n}", n % 2, (5, 6, 7 + n), 10_000 + n) for n in range(9)]
+BATCH = 4
+#: Requests of a run that meets no fault, and those that the worst fault may add: each rollout under
+#: way tries as often as it may, once the adapter was loaded anew as often as that may be.
+MOST_REQUESTS = 60 + BATCH * client.TRIES + 4 * (len(REQUESTS) + 2)
+#: Values that no place in an answer may hold, or none that changes what is drawn.
+JUNK: list[Any] = [
+    None, True, "x", "", [], {}, [[]], float("nan"), float("inf"), 1e9, -1e9, 10**30, -(10**30),
+]  # fmt: skip
+
+
+class Virtual(Clock):
+    """Between two requests no time passes."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def wait(self, seconds: float, ended: threading.Event) -> None:
+        self.waits.append(seconds)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        kind: survived, refused, different, or unexpected.
+        line: the error, where there is one.
+        hint: what it advises.
+        requests: that the server had.
+        waits: seconds between two tries.
+        told: what was said meanwhile.
+    """
+
+    kind: str
+    line: str
+    hint: str
+    requests: int
+    waits: tuple[float, ...]
+    told: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def impatient() -> Iterator[None]:
+    """Deadlines short enough for a test of servers that never meet one."""
+    with (
+        mock.patch.object(client, "_QUICK_SECONDS", 2.0),
+        mock.patch.object(client, "_ADAPTER_SECONDS", 0.5),
+        mock.patch.object(adapters, "PARTING_SECONDS", 0.5),
+    ):
+        yield
+
+
+def met(behaviour: Behaviour, ahead: bool = False, after: int = 0, batch: int = BATCH) -> Outcome:
+    """Run against a server of this behaviour, which shows from the `after`-th request on."""
+    server = FakeVllm()
+    server.released = threading.Event()  # type: ignore[attr-defined]
+    seen = Counter[str]()
+    lock = threading.Lock()
+
+    def hostile(handler: Any, path: str, body: Any) -> bool:
+        if not path.startswith(behaviour.at):
+            return False
+        with lock:
+            seen["all"] += 1
+            if seen["all"] <= after or seen["shown"] == behaviour.times:
+                return False
+            seen["shown"] += 1
+        behaviour.act(handler, body)
+        return True
+
+    server.hostile = hostile
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    clock, told = Virtual(), []
+    hangs = "hangs" in behaviour.name or "drips" in behaviour.name
+    config = resolve(
+        None,
+        [
+            "rollouts.engine=vllm", f"rollouts.batch_size={batch}",
+            f"rollouts.vllm.url={server.url}",
+            f"rollouts.vllm.request_seconds={0.5 if hangs else 60}", *behaviour.settings,
+        ],
+    )  # fmt: skip
+    kind, line, hint = "survived", "", ""
+    try:
+        with tempfile.TemporaryDirectory() as folder, impatient():
+            policy = None
+            try:
+                policy = VllmPolicy(config, FakePolicy(), Path(folder), clock, told.append)
+                if not steps(policy, ahead):
+                    kind = "different"
+            except OpsdError as error:
+                clear = error.exit_code in (1, 2) and server.url in error.message
+                clear = clear and f"{error.message}{error.hint}".isprintable() and error.hint != ""
+                kind, line, hint = "refused" if clear else "unclear", error.message, error.hint
+            except Exception as error:
+                kind, line = "unexpected", f"{type(error).__name__}: {error}"
+            finally:
+                if policy is not None:
+                    policy.close()
+    finally:
+        server.released.set()  # type: ignore[attr-defined]
+        server.shutdown()
+        server.server_close()
+    return Outcome(kind, line, hint, len(server.asked), tuple(clock.waits), tuple(told))
+
+
+def steps(policy: VllmPolicy, ahead: bool) -> bool:
+    """Two steps of a run; whether every rollout was the right one."""
+    for _ in range(2):
+        if ahead:
+            drawn = policy.draw_ahead(REQUESTS, SAMPLING).result(60)
+        else:
+            drawn = list(policy.generate(REQUESTS, SAMPLING))
+        if not right(drawn):
+            return False
+        policy.score([(r.request.prompt_ids, r.completion_ids) for r in drawn], sampling=SAMPLING)
+        policy.accumulate(PolicyGradientBatch(()))
+        policy.apply(0.1)
+    return right(list(policy.generate(REQUESTS, SAMPLING)))
+
+
+def right(drawn: list[Rollout]) -> bool:
+    """Whether these are the rollouts that were asked for, to the last bit."""
+    found = {r.request: (r.completion_ids, r.log_probs.tolist(), r.finish_reason) for r in drawn}
+    wanted = {}
+    for request in REQUESTS:
+        ids = tuple(completion(request.seed, 6))
+        wanted[request] = (ids, [-0.5] * len(ids), "stop" if ids[-1] == 1 else "length")
+    return len(drawn) == len(REQUESTS) and found == wanted
+
+
+def replaced(seed: int) -> Behaviour:
+    """Answers in which one value, drawn at random, is another."""
+    names = random.Random(seed)
+    junk = names.choice(JUNK)
+    place = names.random()
+
+    def act(handler: Any, body: Any) -> None:
+        answer = good(body)
+        places = list(_places(answer))
+        holder, key = places[int(place * len(places))]
+        holder[key] = junk
+        send(handler, 200, json.dumps(answer).encode())
+
+    return Behaviour(f"a value replaced by {str(junk)[:20]!r} (seed {seed})", act, "")
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    keys = (
+        value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    )
+    for key in list(keys):
+        yield value, key
+        yield from _places(value[key])
+
+
+def at_random(seed: int) -> tuple[Behaviour, Outcome]:
+    """One of the long form's rounds."""
+    drawn = random.Random(seed)
+    behaviour = replaced(seed) if drawn.random() < 0.5 else drawn.choice(BEHAVIOURS)
+    after = drawn.randrange(30) if behaviour.at == COMPLETIONS else drawn.randrange(3)
+    return behaviour, met(behaviour, drawn.random() < 0.5, after, drawn.choice([1, 4, 9]))
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Tried, survived, refused in one clear line, and what must not be."""
+    kinds = Counter(outcome.kind for outcome in outcomes)
+    rows = [
+        ("tried", len(outcomes)),
+        ("survived, with the same bits", kinds.pop("survived", 0)),
+        ("refused in one clear line", kinds.pop("refused", 0)),
+        *((kind, kinds[kind]) for kind in ("different", "unclear", "unexpected")),
+        ("most requests", max((outcome.requests for outcome in outcomes), default=0)),
+    ]
+    return "\n".join(f"| {name} | {number} |" for name, number in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=300)
+    given = parser.parse_args()
+    outcomes = []
+    for number, behaviour in enumerate(BEHAVIOURS):
+        outcome = met(behaviour, ahead=number % 2 == 1)
+        outcomes.append(outcome)
+        print(f"{behaviour.name}: {outcome.kind}: {outcome.line} ({outcome.requests} requests)")
+    for number in range(given.rounds):
+        behaviour, outcome = at_random(given.seed * 1_000_000 + number)
+        outcomes.append(outcome)
+        if outcome.kind not in ("survived", "refused"):
+            print(f"{behaviour.name}: {outcome}")
+    print(table(outcomes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The fuzzer of `tests.fuzz.server`: every behaviour once, and the long form on request."""
+
+from __future__ import annotations
+
+import pytest
+
+from backends.vllm.client import TRIES
+from tests.fuzz.hostile import BEHAVIOURS, Behaviour
+from tests.fuzz.server import MOST_REQUESTS, Outcome, at_random, met, table
+
+CASES = [
+    pytest.param(behaviour, number % 2 == 1, id=behaviour.name)
+    for number, behaviour in enumerate(BEHAVIOURS)
+]
+
+
+def require_clear(outcome: Outcome) -> None:
+    """It went on with the same bits or ended in one clear line, and asked no more than it may."""
+    assert outcome.kind in ("survived", "refused"), outcome
+    assert "unexpected" not in outcome.line and "\n" not in outcome.line + outcome.hint
+    assert outcome.requests <= MOST_REQUESTS
+    assert all(0 < wait <= 60 for wait in outcome.waits)
+
+
+@pytest.mark.parametrize(("behaviour", "ahead"), CASES)
+def test_a_hostile_server_ends_in_one_clear_line(behaviour: Behaviour, ahead: bool) -> None:
+    outcome = met(behaviour, ahead)
+    require_clear(outcome)
+    assert outcome.kind == ("refused" if behaviour.says else "survived"), outcome
+    assert behaviour.says in outcome.line
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(BEHAVIOURS) >= 65
+    assert len({behaviour.name for behaviour in BEHAVIOURS}) == len(BEHAVIOURS)
+
+
+def test_a_server_that_answers_500_is_asked_less_and_less_often_and_the_user_hears_of_it() -> None:
+    behaviour = next(one for one in BEHAVIOURS if one.name == "500 always")
+    outcome = met(behaviour, batch=1)
+    assert len(outcome.waits) == TRIES - 1
+    assert list(outcome.waits) == sorted(outcome.waits) and outcome.waits[0] < 1
+    assert sum(outcome.waits) < 60
+    assert outcome.requests == 5 + TRIES  # health, metrics, server_info, version, models
+    (told,) = outcome.told
+    assert "is in trouble (HTTP 500: boom); asking again" in told
+
+
+@pytest.mark.long
+def test_faults_that_begin_in_the_middle_and_values_replaced_at_random() -> None:
+    outcomes = []
+    for seed in range(400):
+        behaviour, outcome = at_random(seed)
+        assert outcome.kind in ("survived", "refused"), (seed, behaviour.name, outcome)
+        require_clear(outcome)
+        outcomes.append(outcome)
+    print(table(outcomes))
