@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from opsd_cli.config import Config
+from opsd_cli.disk import naming
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation import Sample
 from opsd_cli.grading import Grader
@@ -148,7 +149,8 @@ class EvaluationDirectory:
 
     def append(self, benchmark: str, sample: Sample) -> None:
         """Add one sample."""
-        with (self.directory / SAMPLES).open("a", encoding="utf-8") as out:
+        path = self.directory / SAMPLES
+        with naming(path), path.open("a", encoding="utf-8") as out:
             out.write(_line(benchmark, sample))
 
     def regrade(self, problems: Mapping[str, Sequence[Problem]], grader: Grader) -> tuple[int, int]:

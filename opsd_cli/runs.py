@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from opsd_cli.config import Config
+from opsd_cli.disk import naming
 from opsd_cli.errors import RunError
 from opsd_cli.resolve import read_tree, to_yaml, validate
 
@@ -116,7 +117,8 @@ class Run:
 
     def append(self, log: str, row: Mapping[str, Any]) -> None:
         """Add one line to a log and hand it to the operating system."""
-        with (self.directory / log).open("a", encoding="utf-8") as out:
+        path = self.directory / log
+        with naming(path), path.open("a", encoding="utf-8") as out:
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def rows(self, log: str) -> Iterator[dict[str, Any]]:
@@ -157,8 +159,9 @@ class Run:
         partial = target.with_name(f".{target.name}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save(partial)
-        (partial / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        with naming(target):
+            save(partial)
+            (partial / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
         for path in partial.iterdir():
             _sync(path)
         old = target.with_name(f".{target.name}.old")
@@ -218,7 +221,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def write_whole(path: Path, text: str) -> None:
     """Replace a file's contents, whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    with naming(path):
+        partial.write_text(text, encoding="utf-8")
     _sync(partial)
     partial.replace(path)
 

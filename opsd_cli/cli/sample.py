@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opsd_cli.analysis import analyse
 from opsd_cli.cli.common import Request, choose_backend, loaded_policy
 from opsd_cli.cli.console import Output
+from opsd_cli.cli.visible import visible
 from opsd_cli.config import Config
 from opsd_cli.context import Contexts
 from opsd_cli.errors import UsageError
@@ -134,7 +135,7 @@ def _show_prompts(problem: Problem, contexts: Contexts, out: Output) -> dict[str
         roles["teacher"] = contexts.teacher(problem)
     for role, prompt in roles.items():
         out.show(_heading(f"{role}'s prompt, {len(prompt.ids)} tokens"))
-        out.show(prompt.text)
+        out.exact(prompt.text)
         entry[role] = {"text": prompt.text, "tokens": len(prompt.ids), "opening": prompt.opening}
     if problem.solution is None:
         out.note("no teacher's prompt: the question has no reference solution (--solution)")
@@ -148,7 +149,7 @@ def _show_prompts(problem: Problem, contexts: Contexts, out: Output) -> dict[str
 def _heading(text: str) -> Text:
     from rich.text import Text
 
-    return Text(f"── {text} ──", style="bold cyan")
+    return Text(f"── {visible(text)} ──", style="bold cyan")
 
 
 def _draw(
@@ -247,14 +248,14 @@ def _show_divergence(
 
     pieces = [contexts.tokenizer.decode([token]) for token in rollout.completion_ids]
     values = [float(value) for value in report.value]
-    colours = (out.messages if out.json else out.results).color_system is not None
+    colours = out.shown_on.color_system is not None
     body, legend = Text(), Text("divergence, nats: ")
     for piece, value in zip(pieces, values, strict=True):
         style = style_of(value)
         if colours or style == "default":
-            body.append(piece, style)
+            body.append(visible(piece), style)
         else:
-            body.append(f"⟦{piece}|{value:.2f}⟧")
+            body.append(f"⟦{visible(piece)}|{value:.2f}⟧")
     if colours:
         low = 0.0
         for edge, style in SCALE:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.interface import Capability
+from backends.interface import Capability, machine_memory
 from opsd_cli import runs, trackers
 from opsd_cli.cli.common import Request, choose_backend, loaded_policy, with_recommended
 from opsd_cli.cli.console import Output
@@ -205,9 +205,13 @@ def _memory(config: Config, splits: Splits | None, out: Output) -> dict[str, Any
             name = backends.choose(config.backend).name
             device = backends.get(name).capability()
         except BackendMissing as error:
-            # A preset for another machine: its needs can be told, not whether they are met.
-            name, device = config.backend, Capability(True, "", on_cpu=False)
-            out.note(f"{error.message}: planned for one that has it")
+            if config.backend == "auto":  # nothing is installed yet: what would be tried first
+                name = backends.usual()
+                device = Capability(True, "", memory=machine_memory(), on_cpu=name == "cpu")
+                out.note(f"{error.message}: planned for {name}")
+            else:  # a preset for another machine: its needs can be told, not whether they are met
+                name, device = config.backend, Capability(True, "", on_cpu=False)
+                out.note(f"{error.message}: planned for one that has it")
         try:
             shape = memory_plan.shape_of(read_settings(config.model_path, config.revision))
         except ModelNotAtHand:

@@ -21,8 +21,8 @@ from typing import Any
 
 from opsd_cli import runs
 from opsd_cli.config import Config
-from opsd_cli.environment import available_cores
 from opsd_cli.errors import Interrupted, RunError, TrainingError
+from opsd_cli.machine import available_cores
 from opsd_cli.resolve import to_yaml, validate
 
 PLAN = "plan.json"

@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
-from opsd_cli.environment import available_cores
 from opsd_cli.errors import UsageError
 from opsd_cli.grading.extract import completion_answer, gold_answer
 from opsd_cli.grading.pool import Pool
+from opsd_cli.machine import available_cores
 
 __all__ = ["DEADLINE_SECONDS", "Grade", "Grader", "Status", "grade_many"]
 
