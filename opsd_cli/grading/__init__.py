@@ -25,7 +25,7 @@ from opsd_cli.grading.extract import completion_answer, gold_answer
 from opsd_cli.grading.pool import Pool
 from opsd_cli.machine import available_cores
 
-__all__ = ["DEADLINE_SECONDS", "Grade", "Grader", "Status", "grade_many"]
+__all__ = ["DEADLINE_SECONDS", "Grade", "Grader", "Status", "gold_is_matchable", "grade_many"]
 
 Status = Literal["correct", "wrong", "no_answer", "unparsable_gold", "timeout", "crashed"]
 
@@ -112,6 +112,20 @@ def grade_many(
     """
     _check_deadline(deadline_seconds)
     return _grade(_shared_pool(), pairs, deadline_seconds)
+
+
+def gold_is_matchable(gold: str) -> bool:
+    r"""Whether any completion at all could be graded right against a gold.
+
+    It is graded against itself in a box, without a worker: an answer that is empty, nothing but
+    marks, cut off (`\boxed{`) or unbalanced comes back as something else or as nothing. A gold that
+    nobody can parse still matches its own text, so it passes. Linear in the length of the text.
+    """
+    answer = gold_answer(gold)
+    if answer is None or not _bare(answer).strip(" \t\n$.,;:"):
+        return False
+    boxed = completion_answer(rf"\boxed{{{answer}}}")
+    return boxed is not None and _settle(answer, boxed) == "correct"
 
 
 _shared: Pool | None = None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import opsd_cli.grading as grading
 from opsd_cli.errors import UsageError
-from opsd_cli.grading import Grade, Grader, grade_many
+from opsd_cli.grading import Grade, Grader, gold_is_matchable, grade_many
 from opsd_cli.grading.pool import Pool
 
 DATA = Path(__file__).parents[2] / "data"
@@ -149,6 +149,34 @@ def test_plain_integers_and_equal_texts_need_no_worker() -> None:
     ]
     statuses = ["correct", "wrong", "correct", "correct", "correct", "no_answer", "unparsable_gold"]
     assert [grade.status for grade in grade_many(pairs)] == statuses
+
+
+@pytest.mark.usefixtures("no_worker")
+@pytest.mark.parametrize(
+    ("gold", "matchable"),
+    [
+        ("42", True),
+        (r"$\frac{1}{2}$", True),
+        (r"\{\}", True),
+        (r"So $\boxed{3}$.", True),
+        ("#### 7", True),
+        (r"x \equiv 3 \pmod{7}", True),
+        (r"\boxed{", False),
+        (r"\boxed{3", False),
+        (r"\boxed{}", False),
+        ("", False),
+        (" \n", False),
+        ("$$", False),
+        ("...", False),
+        (r"\frac{1}{2", False),
+        (r"1}{2", False),
+        ("<think>7", False),
+    ],
+)
+def test_a_gold_that_no_completion_matches_is_told_without_a_worker(
+    gold: str, matchable: bool
+) -> None:
+    assert gold_is_matchable(gold) == matchable
 
 
 @given(st.integers(), st.integers())
