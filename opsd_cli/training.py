@@ -455,5 +455,7 @@ def train(
         trainer = Trainer(policy, splits, run, listener or Listener(), grader)
         for note in splits.notes:
             trainer.listener.note(note)
+        for warning in splits.warnings:
+            trainer.listener.warn(warning)
         trainer.begin()
         return trainer.finish(trainer.loop(stop))

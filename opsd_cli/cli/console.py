@@ -28,6 +28,7 @@ class Output:
     def __init__(self, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.quiet = quiet
+        self._warned: set[str] = set()
 
     @cached_property
     def results(self) -> Console:
@@ -72,7 +73,10 @@ class Output:
             self.messages.print(text, style="dim", soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """A sentence the reader should not miss; `--quiet` keeps it."""
+        """A sentence the reader should not miss, once; `--quiet` keeps it."""
+        if text in self._warned:
+            return
+        self._warned.add(text)
         self.messages.print(f"warning: {text}", style="yellow", soft_wrap=True)
 
     def object(self, value: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ def run(request: Request, what: What) -> None:
     names, limit = _extent(what, store, config.evaluation.samples)
     sets = {name: load_benchmark(name, config, limit) for name in names}
     for problems in sets.values():
-        if problems.report.skipped() or problems.report.derived_answers:
+        if problems.report.remarkable:
             out.note(f"{problems.name}: {problems.report.sentence()}")
         if problems.caution:
             out.note(f"{problems.name}: {problems.caution}")

@@ -53,7 +53,7 @@ def run(request: Request, what: What) -> None:
     """Draw the completions and show them."""
     out = request.out
     config = request.config(inherit=True)
-    problems = _problems(config, what)
+    problems = _problems(config, what, out)
     if what.privileged or what.divergence:
         _require_solutions(problems, what)
     config, _ = choose_backend(config, out)
@@ -91,7 +91,7 @@ def _sample(
     out.object(result)
 
 
-def _problems(config: Config, what: What) -> tuple[Problem, ...]:
+def _problems(config: Config, what: What, out: Output) -> tuple[Problem, ...]:
     if what.question is not None and what.file is not None:
         raise UsageError("a question and --file are both given", "give one of them")
     if what.question is not None:
@@ -102,7 +102,12 @@ def _problems(config: Config, what: What) -> tuple[Problem, ...]:
         raise UsageError("--solution belongs to a typed question", "type the question too")
     if what.split not in SPLITS:
         raise UsageError(f"there is no split {what.split!r}", f"choose from {', '.join(SPLITS)}")
-    return _loaded(config, what).problems[: what.limit or A_FEW]
+    loaded = _loaded(config, what)
+    if what.file is not None and loaded.report.remarkable:
+        out.note(f"{loaded.name}: {loaded.report.sentence()}")
+    for warning in loaded.notes:
+        out.warn(warning)
+    return loaded.problems[: what.limit or A_FEW]
 
 
 def _loaded(config: Config, what: What) -> ProblemSet:

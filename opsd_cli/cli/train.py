@@ -70,7 +70,10 @@ def run(request: Request, directory: Path | None, resume: bool) -> None:
 def splits_at_hand(config: Config, out: Output) -> Splits | None:
     """The problems; None where they are on a hub that cannot be asked."""
     try:
-        return load_splits(config)
+        splits = load_splits(config)
+        for warning in splits.warnings:
+            out.warn(warning)
+        return splits
     except DataNotAtHand as error:
         out.note(f"{error.message}: planned without it")
         return None

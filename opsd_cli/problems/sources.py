@@ -33,12 +33,14 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True)
 class Splits:
-    """The problems of a run; `notes` are sentences about how they came to be."""
+    """The problems of a run; `notes` are sentences about how they came to be, `warnings` about
+    what is probably wrong with them."""
 
     train: ProblemSet
     validation: ProblemSet
     test: ProblemSet
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def provenance(self) -> dict[str, dict[str, str | int | None]]:
         """What each split was, for a run's environment.json."""
@@ -74,6 +76,7 @@ def load_splits(config: Config) -> Splits:
             "give a file with --set data.train=problems.jsonl, or a set that `opsd data` lists",
         )
     notes: list[str] = []
+    warnings: list[str] = []
     otherwise = EMBEDDED if data.train == EMBEDDED else None
     needed = None if config.method == "grpo" else True
     train = _load(data.train, "train", config, need_solution=needed, limit=data.limit)
@@ -98,13 +101,13 @@ def load_splits(config: Config) -> Splits:
         notes.append(f"held out of {data.train}: {named}; {len(train.problems)} left to train on")
     assert validation is not None and test is not None
     for loaded in (train, validation, test):
-        if loaded.report.skipped() or loaded.report.derived_answers:
+        if loaded.report.remarkable:
             notes.append(f"{loaded.name}: {loaded.report.sentence()}")
-        notes += loaded.notes
+        warnings += loaded.notes
         if loaded.caution:
             notes.append(f"{loaded.name}: {loaded.caution}")
     _refuse_overlap(validation, test)
-    return Splits(train, validation, test, (*notes, *removed))
+    return Splits(train, validation, test, (*notes, *removed), tuple(warnings))
 
 
 def load_benchmark(name: str, config: Config, limit: int | None = None) -> ProblemSet:
@@ -168,10 +171,10 @@ def _load_described(
         limit=limit,
         selection=Selection.of(described),
     )
-    notes: tuple[str, ...] = ()
+    notes = tuple(f"{name}: {warning}" for warning in loaded.report.warnings())
     expected = described.problems
     if expected is not None and not loaded.report.limited and len(loaded.problems) != expected:
-        notes = (
+        notes += (
             f"{name} gave {len(loaded.problems)} problems where {expected} were expected: "
             "it has changed, and figures on it do not compare",
         )
