@@ -20,6 +20,7 @@ from opsd_cli.ledger import Ledger
 from opsd_cli.problems import Problem
 from opsd_cli.prompts import after_thinking
 from opsd_cli.seeds import derive_seed
+from opsd_cli.stopping import Stop, never, until_stopped
 
 
 def analyse(
@@ -27,19 +28,22 @@ def analyse(
     contexts: Contexts,
     policy: Policy,
     config: Config,
-    occasion: Mapping[str, int] | None = None,
+    occasion: Mapping[tuple[str, str], int] | None = None,
+    stop: Stop = never,
 ) -> Ledger:
     """Have the teacher write whatever analyses its prompts for these problems still lack.
 
     Args:
-        occasion: for each problem id, the seed of this occasion; used only where the teacher's
+        occasion: for each problem's key, the seed of this occasion; used only where the teacher's
             weights change, so that its analyses are new.
+        stop: polled after each analysis.
 
     Returns:
         The tokens spent; nothing at all where `teacher.reason_first` is off.
 
     Raises:
         DataError: a problem has no reference solution.
+        Interrupted: `stop` said so.
     """
     if not config.teacher.reason_first:
         return Ledger()
@@ -50,9 +54,9 @@ def analyse(
             problem.id,
             0,
             contexts.analysis_request(problem).ids,
-            derive_seed(config.seed, "analysis", problem.id)
+            derive_seed(config.seed, "analysis", *problem.key)
             if fixed or occasion is None
-            else derive_seed(occasion[problem.id], "analysis"),
+            else derive_seed(occasion[problem.key], "analysis"),
         )
         for problem in due.values()
     ]
@@ -61,7 +65,7 @@ def analyse(
     )
     spent = Ledger(prompt=sum(len(request.prompt_ids) for request in requests))
     drawn = policy.generate(requests, sampling, "teacher", config.teacher.weights)
-    for rollout in drawn:
+    for rollout in until_stopped(drawn, len(requests), stop):
         ids = [token for token in rollout.completion_ids if token not in policy.stop_ids]
         text = after_thinking(contexts.tokenizer.decode(ids))
         contexts.take_analysis(due[rollout.request.problem_id], text)

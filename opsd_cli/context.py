@@ -28,10 +28,11 @@ class Contexts:
             self._max_tokens = max(1, context_limit - config.sampling.max_new_tokens)
         self._analyst = Template(teacher.analysis_template, teacher.system, student.chat_arguments)
         self._reason_first = config.teacher.reason_first
-        self._analyses: dict[str, str] = {}
+        self._analyses: dict[tuple[str, str], str] = {}
+        self._new_analyses: list[tuple[tuple[str, str], str]] = []
         self._match = config.prompts.boundary == "match"
-        self._cache: dict[tuple[str, bool], Prompt] = {}
-        self._shortened: set[str] = set()
+        self._cache: dict[tuple[tuple[str, str], bool], Prompt] = {}
+        self._shortened: set[tuple[str, str]] = set()
 
     @property
     def shortened(self) -> int:
@@ -40,7 +41,7 @@ class Contexts:
 
     def student(self, problem: Problem) -> Prompt:
         """What the student sees."""
-        key = (problem.id, False)
+        key = (problem.key, False)
         if key not in self._cache:
             self._cache[key] = student_prompt(problem.question, self._student, self.tokenizer)
         return self._cache[key]
@@ -50,9 +51,9 @@ class Contexts:
 
         Where the teacher is to reason first, `opsd_cli.analysis.analyse` comes before this.
         """
-        key = (problem.id, True)
+        key = (problem.key, True)
         if key not in self._cache:
-            if self._reason_first and problem.id not in self._analyses:
+            if self._reason_first and problem.key not in self._analyses:
                 raise RuntimeError(f"the teacher has not analysed {problem.id!r} yet")
             prompt = teacher_prompt(
                 problem.question,
@@ -60,10 +61,10 @@ class Contexts:
                 self._teacher,
                 self.tokenizer,
                 self._max_tokens,
-                self._analyses.get(problem.id),
+                self._analyses.get(problem.key),
             )
             if prompt.shortened:
-                self._shortened.add(problem.id)
+                self._shortened.add(problem.key)
             if self._match:
                 prompt = match_boundary(self.student(problem), prompt, self.tokenizer)
             self._cache[key] = prompt
@@ -71,12 +72,18 @@ class Contexts:
 
     def has_analysis(self, problem: Problem) -> bool:
         """Whether the teacher has written its analysis of this problem's solution."""
-        return problem.id in self._analyses
+        return problem.key in self._analyses
 
     def take_analysis(self, problem: Problem, text: str) -> None:
         """Put the teacher's analysis into its prompt from now on, in place of any earlier one."""
-        self._analyses[problem.id] = text
-        self._cache.pop((problem.id, True), None)
+        self._analyses[problem.key] = text
+        self._new_analyses.append((problem.key, text))
+        self._cache.pop((problem.key, True), None)
+
+    def new_analyses(self) -> list[tuple[tuple[str, str], str]]:
+        """The problems' keys and the analyses that came in since the last call."""
+        found, self._new_analyses = self._new_analyses, []
+        return found
 
     def analysis_request(self, problem: Problem) -> Prompt:
         """The prompt that asks for an analysis; raises as `teacher` does."""

@@ -34,7 +34,9 @@ from opsd_cli.grading import Grader
 from opsd_cli.ledger import Ledger
 from opsd_cli.methods import GradedRollout, Method, groups_of
 from opsd_cli.problems import Problem
+from opsd_cli.prompts import completion_text
 from opsd_cli.seeds import derive_seed
+from opsd_cli.stopping import Stop, never, until_stopped
 
 #: Rollouts of a step on which the sampler is compared with the trainer.
 GAP_ROLLOUTS = 8
@@ -67,6 +69,18 @@ class Drawn:
     spent: Ledger
     seconds: float | None
 
+    @property
+    def everything(self) -> list[GradedRollout]:
+        """All that was drawn and paid for."""
+        return self.graded + self.replaced
+
+    @property
+    def share_right(self) -> float | None:
+        """Share of the rollouts that are right; None where the method draws none."""
+        if not self.everything:
+            return None
+        return float(np.mean([graded.correct for graded in self.everything]))
+
 
 class Drawer:
     """Draws the rollouts of one run.
@@ -76,6 +90,7 @@ class Drawer:
         policy: draws, and says how likely it finds what was drawn.
         method: says how many completions a question gets, and which are worth learning from.
         train: the training problems.
+        stop: polled after each finished rollout; the step that is being drawn is then given up.
     """
 
     def __init__(
@@ -87,6 +102,7 @@ class Drawer:
         train: Sequence[Problem],
         grader: Grader,
         listener: Listener,
+        stop: Stop = never,
     ) -> None:
         self._config = config
         self._policy = policy
@@ -95,9 +111,9 @@ class Drawer:
         self._train = train
         self._grader = grader
         self._listener = listener
+        self._stop = stop
         self._sampling = training_sampling(config)
-        self._ahead: tuple[int, Future[list[Rollout]]] | None = None
-        self._ahead_seconds: float | None = None
+        self._ahead: tuple[int, Future[DrawnAhead]] | None = None
         self._warned = False
 
     def step(self, questions: Sequence[Problem], step: int) -> Drawn:
@@ -105,27 +121,32 @@ class Drawer:
 
         Where the method asks for it, questions whose rollouts teach nothing give way to others,
         drawn at random for this step and round alone, so that a resumed run draws the same.
+
+        Raises:
+            Interrupted: `stop` said so. What was drawn ahead for this step is still at hand.
         """
         started = time.perf_counter()
         stale = self._ahead is not None and self._ahead[0] == step
         kept = groups_of(self._draw(questions, step, 0))
         replaced: list[GradedRollout] = []
-        met = {problem.id for problem in questions}
+        met = {problem.key for problem in questions}
         for attempt in range(1, self._method.resampling_rounds() + 1):
             dull = [place for place, group in enumerate(kept) if not self._method.teaches(group)]
             seed = derive_seed(self._config.seed, "resample", step, attempt)
             order = np.random.Generator(np.random.Philox(seed)).permutation(len(self._train))
             candidates = (self._train[place] for place in order)
-            fresh = list(islice((p for p in candidates if p.id not in met), len(dull)))
+            fresh = list(islice((p for p in candidates if p.key not in met), len(dull)))
             if not fresh:
                 break
-            met.update(problem.id for problem in fresh)
+            met.update(problem.key for problem in fresh)
             for place, group in zip(
                 dull, groups_of(self._draw(fresh, step, attempt)), strict=False
             ):
                 replaced += kept[place]
                 kept[place] = group
-        seconds = self._ahead_seconds if stale else time.perf_counter() - started
+        seconds: float | None = time.perf_counter() - started
+        if stale and self._ahead is not None:
+            seconds, self._ahead = self._ahead[1].result().seconds, None
         graded = [one for group in kept for one in group]
         graded, measures, spent = self._against_trainer(graded)
         if self._config.rollouts.overlap:
@@ -138,13 +159,9 @@ class Drawer:
         """Let the rollouts of a later step be drawn, with the weights as they are now."""
         requests = self._requests(questions, step, 0)
         if requests:
-            started, self._ahead_seconds = time.perf_counter(), None
+            started = time.perf_counter()
             drawing = cast(DrawsAhead, self._policy).draw_ahead(requests, self._sampling)
-            drawing.add_done_callback(lambda _: self._note_seconds(started))
-            self._ahead = (step, drawing)
-
-    def _note_seconds(self, started: float) -> None:
-        self._ahead_seconds = time.perf_counter() - started
+            self._ahead = (step, _timed(drawing, started))
 
     def state(self) -> dict[str, Any] | None:
         """What was drawn ahead, once it is in, as JSON can hold it."""
@@ -159,7 +176,7 @@ class Drawer:
                 "log_probs": [float(number) for number in rollout.log_probs],
                 "finish_reason": rollout.finish_reason,
             }
-            for rollout in drawing.result()
+            for rollout in drawing.result().rollouts
         ]
         return {"step": step, "rollouts": rows}
 
@@ -167,26 +184,25 @@ class Drawer:
         """Go on with what `state` gave; `questions` are those of the step it names."""
         step = state["step"]
         asked = {(r.problem_id, r.sample_index): r for r in self._requests(questions, step, 0)}
-        drawing: Future[list[Rollout]] = Future()
-        drawing.set_result(
-            [
-                Rollout(
-                    asked[row["problem_id"], row["sample_index"]],
-                    tuple(row["completion_ids"]),
-                    np.asarray(row["log_probs"], np.float32),
-                    row["finish_reason"],
-                )
-                for row in state["rollouts"]
-            ]
-        )
+        rollouts = [
+            Rollout(
+                asked[row["problem_id"], row["sample_index"]],
+                tuple(row["completion_ids"]),
+                np.asarray(row["log_probs"], np.float32),
+                row["finish_reason"],
+            )
+            for row in state["rollouts"]
+        ]
+        drawing: Future[DrawnAhead] = Future()
+        drawing.set_result(DrawnAhead(rollouts, None))
         self._ahead = (step, drawing)
 
     def discarded(self) -> Ledger:
         """Drop what was drawn ahead, and say what it cost."""
         if self._ahead is None:
             return Ledger()
-        rollouts, self._ahead = self._ahead[1].result(), None
-        return cost_of(rollouts)
+        drawn, self._ahead = self._ahead[1].result(), None
+        return cost_of(drawn.rollouts)
 
     # -- drawing -------------------------------------------------------------------------------
 
@@ -198,7 +214,7 @@ class Drawer:
                 problem_id=problem.id,
                 sample_index=index,
                 prompt_ids=self._contexts.student(problem).ids,
-                seed=derive_seed(self._config.seed, "rollout", step, problem.id, index, attempt),
+                seed=derive_seed(self._config.seed, "rollout", step, *problem.key, index, attempt),
             )
             for problem in questions
             for index in range(self._method.rollouts_per_question())
@@ -209,17 +225,17 @@ class Drawer:
         requests = self._requests(questions, step, attempt)
         self._listener.phase("rollouts", len(requests))
         if attempt == 0 and self._ahead is not None and self._ahead[0] == step:
-            finished = iter(self._ahead[1].result())
-            self._ahead = None
+            finished = iter(self._ahead[1].result().rollouts)
         else:
             finished = self._policy.generate(requests, self._sampling)
         drawn = {}
-        for rollout in finished:
+        for rollout in until_stopped(finished, len(requests), self._stop):
             drawn[rollout.request.problem_id, rollout.request.sample_index] = rollout
             self._listener.advance()
         ordered = [drawn[request.problem_id, request.sample_index] for request in requests]
         by_id = {problem.id: problem for problem in questions}
-        texts = [self._contexts.tokenizer.decode(rollout.completion_ids) for rollout in ordered]
+        tokenizer, ends = self._contexts.tokenizer, self._policy.stop_ids
+        texts = [completion_text(rollout.completion_ids, tokenizer, ends) for rollout in ordered]
         golds = [by_id[rollout.request.problem_id].answer or "" for rollout in ordered]
         grades = self._grader.grade_many(list(zip(golds, texts, strict=True)))
         return [
@@ -277,6 +293,32 @@ class Drawer:
             "the server's model and dtype with this run's, and start it with "
             "--logprobs-mode processed_logprobs"
         )
+
+
+@dataclass(frozen=True)
+class DrawnAhead:
+    """Rollouts of a later step, and how long drawing them took; None where a checkpoint has them.
+
+    The time travels with the rollouts: a callback of the future may run after its result is read.
+    """
+
+    rollouts: list[Rollout]
+    seconds: float | None
+
+
+def _timed(drawing: Future[list[Rollout]], started: float) -> Future[DrawnAhead]:
+    """The same rollouts, with the time that passed from `started` until they were in."""
+    timed: Future[DrawnAhead] = Future()
+
+    def finished(done: Future[list[Rollout]]) -> None:
+        seconds = time.perf_counter() - started
+        try:
+            timed.set_result(DrawnAhead(done.result(), seconds))
+        except BaseException as error:  # it belongs to whoever waits for the rollouts
+            timed.set_exception(error)
+
+    drawing.add_done_callback(finished)
+    return timed
 
 
 def importance_weights(gap_N: np.ndarray, cap: float) -> np.ndarray:

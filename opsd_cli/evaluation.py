@@ -1,6 +1,6 @@
 """k samples a problem, graded: the one measurement behind preflight, validation and `opsd eval`.
 
-A sample's seed comes from the run's seed, the problem's id and the sample's index, so a set
+A sample's seed comes from the run's seed, the problem's set and id and the sample's index, so a set
 evaluated in part, in another order or again later draws the same samples. Every sample counts:
 a truncated, unanswered or ungradable one is wrong, and says which it was.
 """
@@ -21,8 +21,10 @@ from opsd_cli.errors import RunError
 from opsd_cli.events import Listener
 from opsd_cli.grading import Grader
 from opsd_cli.problems import Problem
+from opsd_cli.prompts import completion_text
 from opsd_cli.seeds import derive_seed
 from opsd_cli.statistics import Estimate, average_at_k, majority_at_k, pass_at_k
+from opsd_cli.stopping import Stop, never, until_stopped
 
 #: Graded together, so that a killed evaluation loses little and the grader stays busy.
 GRADE_TOGETHER = 64
@@ -239,6 +241,7 @@ def evaluate(
     privileged: bool = False,
     on_sample: Callable[[Sample], None] | None = None,
     done: Collection[Sample] = (),
+    stop: Stop = never,
 ) -> Evaluation:
     """Draw and grade what is missing of `samples` completions for each problem.
 
@@ -247,16 +250,18 @@ def evaluate(
         privileged: sample from the teacher's prompt instead of the student's.
         on_sample: called with each newly graded sample, in the order they were graded.
         done: samples already at hand; they are kept as they are.
+        stop: polled after each finished rollout.
 
     Raises:
         DataError: `privileged`, and a problem has no reference solution.
+        Interrupted: `stop` said so; what was drawn until then is graded and went to `on_sample`.
     """
     listener = listener or Listener()
     by_id = {problem.id: problem for problem in problems}
     have = {(sample.problem_id, sample.sample_index): sample for sample in done}
     prompt = contexts.teacher if privileged else contexts.student
     requests = [
-        RolloutRequest(p.id, index, prompt(p).ids, derive_seed(seed, "evaluation", p.id, index))
+        RolloutRequest(p.id, index, prompt(p).ids, derive_seed(seed, "evaluation", *p.key, index))
         for p in problems
         for index in range(samples)
         if (p.id, index) not in have
@@ -265,7 +270,10 @@ def evaluate(
     waiting: list[Rollout] = []
 
     def grade_waiting() -> None:
-        texts = [contexts.tokenizer.decode(rollout.completion_ids) for rollout in waiting]
+        texts = [
+            completion_text(rollout.completion_ids, contexts.tokenizer, policy.stop_ids)
+            for rollout in waiting
+        ]
         golds = [by_id[rollout.request.problem_id].answer or "" for rollout in waiting]
         grades = grader.grade_many(list(zip(golds, texts, strict=True)))
         for rollout, text, grade in zip(waiting, texts, grades, strict=True):
@@ -284,13 +292,15 @@ def evaluate(
                 on_sample(sample)
         waiting.clear()
 
-    for rollout in policy.generate(requests, sampling):
-        generated += len(rollout.completion_ids)
-        waiting.append(rollout)
-        listener.advance()
-        if len(waiting) >= GRADE_TOGETHER:
-            grade_waiting()
-    grade_waiting()
+    try:
+        for rollout in until_stopped(policy.generate(requests, sampling), len(requests), stop):
+            generated += len(rollout.completion_ids)
+            waiting.append(rollout)
+            listener.advance()
+            if len(waiting) >= GRADE_TOGETHER:
+                grade_waiting()
+    finally:
+        grade_waiting()
     return assemble(
         name,
         tuple(by_id),

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from opsd_cli.config import Config
-from opsd_cli.disk import naming
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation import Sample
 from opsd_cli.grading import Grader
+from opsd_cli.logs import Log, damaged
 from opsd_cli.problems import Problem
 from opsd_cli.resolve import to_yaml
-from opsd_cli.runs import CONFIG, hold, read_rows, refuse_used, write_whole
+from opsd_cli.runs import CONFIG, hold, read_object, read_rows, refuse_used, write_whole
 
 DESCRIPTION = "evaluation.json"
 PROBLEMS = "problems.json"
@@ -44,10 +44,12 @@ class EvaluationDirectory:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._lock: IO[str] | None = None
+        self._log: Log | None = None
 
     def __enter__(self) -> EvaluationDirectory:
         self._lock = hold(self.directory)
-        self._drop_torn_line()
+        self._log = Log(self.directory / SAMPLES)
+        self._log.keep(self._log.rows())  # a line that a kill cut short goes
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -96,8 +98,20 @@ class EvaluationDirectory:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What was measured."""
-        return json.loads((self.directory / DESCRIPTION).read_text(encoding="utf-8"))
+        """What was measured.
+
+        Raises:
+            RunError: `evaluation.json` is damaged.
+        """
+        found = read_object(self.directory / DESCRIPTION)
+        if found is None:
+            raise _damaged(self.directory / DESCRIPTION)
+        return found
+
+    def require_extent(self) -> None:
+        """Raise `RunError` unless `evaluation.json` says how far the evaluation went."""
+        if not self.description.keys() >= set(EXTENT):
+            raise _damaged(self.directory / DESCRIPTION)
 
     def describe(self, description: Mapping[str, Any]) -> None:
         """Replace `evaluation.json`."""
@@ -106,7 +120,17 @@ class EvaluationDirectory:
     def problems(self) -> dict[str, dict[str, dict[str, str]]]:
         """Benchmark -> problem id -> its question and answer, as they were when sampled."""
         path = self.directory / PROBLEMS
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not path.exists():
+            return {}
+        found = read_object(path)
+        known = {"question", "answer"}
+        if found is None or not all(
+            isinstance(members, dict)
+            and all(isinstance(p, dict) and p.keys() >= known for p in members.values())
+            for members in found.values()
+        ):
+            raise _damaged(path)
+        return found
 
     def keep_problems(self, sets: Mapping[str, Sequence[Problem]], regrading: bool = False) -> None:
         """Add problems to `problems.json`.
@@ -140,18 +164,24 @@ class EvaluationDirectory:
         )
 
     def samples(self, benchmark: str) -> tuple[Sample, ...]:
-        """The samples of a benchmark so far, in the order they were graded."""
-        return tuple(
-            Sample(**{key: value for key, value in row.items() if key in _FIELDS})
-            for row in read_rows(self.directory / SAMPLES)
-            if row["benchmark"] == benchmark
-        )
+        """The samples of a benchmark so far, in the order they were graded.
+
+        Raises:
+            RunError: a line of `samples.jsonl` is damaged.
+        """
+        found = []
+        for number, row in enumerate(read_rows(self.directory / SAMPLES), 1):
+            if not row.keys() >= _FIELDS | {"benchmark"}:
+                raise damaged(self.directory / SAMPLES, number)
+            if row["benchmark"] == benchmark:
+                found.append(Sample(**{key: row[key] for key in _FIELDS}))
+        return tuple(found)
 
     def append(self, benchmark: str, sample: Sample) -> None:
-        """Add one sample."""
-        path = self.directory / SAMPLES
-        with naming(path), path.open("a", encoding="utf-8") as out:
-            out.write(_line(benchmark, sample))
+        """Add one sample and hand it to the operating system."""
+        if self._log is None:
+            self._log = Log(self.directory / SAMPLES)
+        self._log.append({"benchmark": benchmark, **sample.as_dict()})
 
     def regrade(self, problems: Mapping[str, Sequence[Problem]], grader: Grader) -> tuple[int, int]:
         """Grade every stored sample of the given problems again; nothing is drawn.
@@ -164,10 +194,10 @@ class EvaluationDirectory:
         """
         known = {(name, problem.id) for name, members in problems.items() for problem in members}
         for row in read_rows(self.directory / SAMPLES):
-            if (row["benchmark"], row["problem_id"]) not in known:
+            if (row.get("benchmark"), row.get("problem_id")) not in known:
                 raise RunError(
-                    f"{self.directory} holds samples of {row['benchmark']}, problem "
-                    f"{row['problem_id']!r}, which is not among the problems given",
+                    f"{self.directory} holds samples of {row.get('benchmark')}, problem "
+                    f"{row.get('problem_id')!r}, which is not among the problems given",
                     "leave out --benchmark and --limit, or name all that it was made with",
                 )
         changed = 0
@@ -183,18 +213,18 @@ class EvaluationDirectory:
                 changed += now != sample
                 lines.append((benchmark, now))
         write_whole(self.directory / SAMPLES, "".join(_line(*line) for line in lines))
+        self._log = None  # what it knew of the file is no longer true
         return changed, len(lines)
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Replace `results.json`."""
         write_whole(self.directory / RESULTS, json.dumps(results, indent=1) + "\n")
 
-    def _drop_torn_line(self) -> None:
-        path = self.directory / SAMPLES
-        if path.exists():
-            text = path.read_text(encoding="utf-8")
-            if text and not text.endswith("\n"):
-                write_whole(path, text[: text.rfind("\n") + 1])
+
+def _damaged(path: Path) -> RunError:
+    return RunError(
+        f"{path} is damaged", "bring it back from a copy, or evaluate again with another --out"
+    )
 
 
 def _line(benchmark: str, sample: Sample) -> str:

@@ -6,7 +6,7 @@ class does nothing, so a listener overrides only what it shows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.ledger import Ledger
@@ -37,6 +37,11 @@ class StepRow:
     tokens_per_second: float | None
     memory_peak: int
 
+    def as_dict(self) -> dict[str, Any]:
+        """One level of keys: every monitor once, under its own name."""
+        row = asdict(self)
+        return {**{k: v for k, v in row.items() if k != "monitors"}, **row["monitors"]}
+
 
 @dataclass(frozen=True)
 class EvaluationRow:
@@ -44,6 +49,7 @@ class EvaluationRow:
 
     `correct` is each problem's share of right samples, in the order of the split, and `problems`
     a digest of the split, so that evaluations of different runs can be paired or refused.
+    `evaluation_tokens`, `seconds` and `cpu_seconds` are what this measurement alone took.
     """
 
     step: int
@@ -58,6 +64,9 @@ class EvaluationRow:
     training_cpu_seconds: float
     problems: str
     correct: tuple[float, ...]
+    evaluation_tokens: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 class Listener:

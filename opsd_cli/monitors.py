@@ -93,6 +93,8 @@ def loss_monitors(
         np.concatenate([getattr(tokens, name) for tokens in found])
         for name in ("value", "student_entropy", "teacher_entropy", "clipped")
     )
+    if not len(value):  # every completion is empty
+        return {}
     measured: dict[str, Any] = {"entropy": float(entropy.mean())}
     if len(clipped):
         measured["clipped"] = float(clipped.mean())

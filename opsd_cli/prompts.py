@@ -10,7 +10,7 @@ Templates are filled by replacing the placeholders literally: a question full of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -121,6 +121,18 @@ def render(template: Template, user_turn: str, tokenizer: Tokenizer) -> Prompt:
 def after_thinking(text: str) -> str:
     """What a thinking model says in the end: the text after its think block, where it has one."""
     return text.rpartition("</think>")[2].strip()
+
+
+def completion_text(ids: Sequence[int], tokenizer: Tokenizer, stop_ids: Collection[int]) -> str:
+    """A completion as it is graded, shown and stored for reading: without its end token.
+
+    The end token is learnt from like any other, so the ids keep it; as text it would belong to the
+    answer ("6.<|im_end|>"), and a right answer would be graded wrong.
+    """
+    end = len(ids)
+    while end and ids[end - 1] in stop_ids:
+        end -= 1
+    return tokenizer.decode(ids[:end])
 
 
 def student_prompt(question: str, template: Template, tokenizer: Tokenizer) -> Prompt:

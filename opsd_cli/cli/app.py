@@ -123,6 +123,15 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, as if never stopped.")
     ] = False,
+    resume_from: Annotated[
+        int | None,
+        typer.Option(
+            "--resume-from",
+            metavar="STEP",
+            min=0,
+            help="Go back to this step's checkpoint of the run in --out, and on from there.",
+        ),
+    ] = None,
     log: options.Log = None,
     config: options.Config = None,
     set_: options.Set = None,
@@ -160,6 +169,7 @@ def train(
         ),
         out,
         resume,
+        resume_from,
     )
 
 

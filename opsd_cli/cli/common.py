@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opsd_cli.checkpoints import whole_checkpoint
 from opsd_cli.cli.console import Output
 from opsd_cli.config import Config
 from opsd_cli.errors import ModelError
@@ -98,10 +99,10 @@ def adapter_folder(given: Path) -> Path:
         ModelError: there is no adapter there.
     """
     if (given / ADAPTER_CONFIG).is_file():
-        return given
+        return whole_checkpoint(given)
     best = best_checkpoint(given)
     if best is not None:
-        return best
+        return whole_checkpoint(best)
     if not given.exists():
         raise ModelError(f"there is no adapter at {given}", "give a run's or an adapter's folder")
     raise ModelError(

@@ -16,7 +16,7 @@ from opsd_cli.config import EMBEDDED, Config
 from opsd_cli.errors import Interrupted, UsageError
 from opsd_cli.figures import count, percent, points
 from opsd_cli.problems import ProblemSet
-from opsd_cli.problems.sources import load_benchmark
+from opsd_cli.problems.sources import load_benchmark, told_apart
 from opsd_cli.runs import CONFIG, refuse_used
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def run(request: Request, what: What) -> None:
             flag = "--regrade" if what.regrade else "--resume"
             raise UsageError(f"{flag} needs the evaluation's directory", "give --out DIR")
         store = EvaluationDirectory.open(what.out)
+        store.require_extent()
     elif what.out is not None:
         refuse_used(what.out)
     base = store.directory / CONFIG if store is not None else None
@@ -68,7 +69,7 @@ def run(request: Request, what: What) -> None:
     else:
         config, source = with_recommended(config, out)
     names, limit = _extent(what, store, config.evaluation.samples)
-    sets = {name: load_benchmark(name, config, limit) for name in names}
+    sets = told_apart({name: load_benchmark(name, config, limit) for name in names})
     for problems in sets.values():
         if problems.report.remarkable:
             out.note(f"{problems.name}: {problems.report.sentence()}")

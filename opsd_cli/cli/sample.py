@@ -14,6 +14,7 @@ from opsd_cli.config import Config
 from opsd_cli.context import Contexts
 from opsd_cli.errors import UsageError
 from opsd_cli.problems import Problem, ProblemSet
+from opsd_cli.prompts import completion_text
 from opsd_cli.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _draw(
     requests = [
         RolloutRequest(
             problem.id, index, prompt(problem).ids,
-            derive_seed(config.seed, "sample", problem.id, index),
+            derive_seed(config.seed, "sample", *problem.key, index),
         )
         for problem in problems
         for index in range(what.n)
@@ -193,7 +194,10 @@ def _show(
 ) -> list[dict[str, Any]]:
     from opsd_cli.grading import grade_many
 
-    texts = [contexts.tokenizer.decode(rollout.completion_ids) for rollout in rollouts]
+    texts = [
+        completion_text(rollout.completion_ids, contexts.tokenizer, policy.stop_ids)
+        for rollout in rollouts
+    ]
     grades: list[Any] = [None] * len(texts)
     if problem.answer is not None:
         grades = grade_many([(problem.answer, text) for text in texts])
@@ -269,13 +273,17 @@ def _show_divergence(
             low = edge
     else:
         legend.append(f"tokens above {SCALE[0][0]:g} stand as ⟦token|nats⟧")
-    mean, most = sum(values) / len(values), max(values)
+    mean = sum(values) / len(values) if values else 0.0
     out.show(body)
     out.show(legend)
-    out.show(
-        f"{config.divergence.kind}: mean {mean:.4f} nats a token, most {most:.3f} at "
-        f"{pieces[values.index(most)]!r}"
-    )
+    if values:
+        most = max(values)
+        out.show(
+            f"{config.divergence.kind}: mean {mean:.4f} nats a token, most {most:.3f} at "
+            f"{pieces[values.index(most)]!r}"
+        )
+    else:
+        out.show("the completion is empty: no token has a divergence")
     return {
         "kind": config.divergence.kind,
         "spec": asdict(config.divergence.spec()),

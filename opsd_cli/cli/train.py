@@ -31,21 +31,22 @@ if TYPE_CHECKING:
     from opsd_cli.training import TrainResult
 
 
-def run(request: Request, directory: Path | None, resume: bool) -> None:
+def run(
+    request: Request, directory: Path | None, resume: bool, resume_from: int | None = None
+) -> None:
     """Train, and say what came of it."""
     out = request.out
-    if resume:
+    if resume or resume_from is not None:
         if directory is None:
-            raise UsageError("--resume needs the run's directory", "give --out DIR")
+            flag = "--resume" if resume_from is None else "--resume-from"
+            raise UsageError(f"{flag} needs the run's directory", "give --out DIR")
         if request.without("backend").changes_anything:
             raise UsageError(
                 "--resume goes on with the run's own config, which flags cannot change",
                 "leave out the flags other than --backend, or start a new run in another --out",
             )
-        with Run.resume(directory) as opened:
-            trackers.require(opened.config.log)
-            _choose_again(opened, request, out)
-            _work(opened, load_splits(opened.config), out)
+        with Run.resume(directory, resume_from) as opened:
+            _go_on(opened, request, out)
         return
     from backends.model_files import commit_of
 
@@ -77,6 +78,27 @@ def splits_at_hand(config: Config, out: Output) -> Splits | None:
     except DataNotAtHand as error:
         out.note(f"{error.message}: planned without it")
         return None
+
+
+def _go_on(opened: Run, request: Request, out: Output) -> None:
+    """Go on with a run, or show the result of one that has finished."""
+    from opsd_cli.training import finished_result
+
+    finished = finished_result(opened)
+    if finished is not None:
+        for note in opened.notes:
+            out.warn(note)
+        out.note(f"this run has finished: {opened.directory}")
+        _report(opened, finished, out)
+        return
+    trackers.require(opened.config.log)
+    _choose_again(opened, request, out)
+    splits = load_splits(opened.config)
+    if opened.environment() is None:
+        out.warn(f"{runs.ENVIRONMENT} was missing or damaged; it now describes this machine")
+        where = environment(opened.config.backend, "as the run began")
+        opened.add_environment(where | {"data": splits.provenance()})
+    _work(opened, splits, out)
 
 
 def _choose_again(opened: Run, request: Request, out: Output) -> None:
@@ -113,6 +135,10 @@ def _work(opened: Run, splits: Splits, out: Output) -> None:
         stop_on_signal(out) as stopped,
     ):
         result = watched(out, partial(work, policy))
+    _report(opened, result, out)
+
+
+def _report(opened: Run, result: TrainResult, out: Output) -> None:
     from opsd_cli.reports import write_run_report
 
     report = write_run_report(opened.directory)
@@ -129,7 +155,7 @@ def stop_on_signal(out: Output) -> Iterator[threading.Event]:
         if stopped.is_set():
             raise KeyboardInterrupt
         stopped.set()
-        out.warn("finishing this step, then saving; press Ctrl-C again to stop at once")
+        out.warn("stopping at the next rollout, then saving; press Ctrl-C again to stop at once")
 
     if threading.current_thread() is not threading.main_thread():
         yield stopped

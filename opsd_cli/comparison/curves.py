@@ -92,7 +92,7 @@ def read_curve(directory: Path, label: str | None = None) -> Curve:
         )
     result = json.loads(result_path.read_text(encoding="utf-8"))
     config = validate(read_tree(directory / runs.CONFIG))
-    environment = json.loads((directory / runs.ENVIRONMENT).read_text(encoding="utf-8"))
+    environment = runs.read_object(directory / runs.ENVIRONMENT) or {}
     rows = {r["step"]: r for r in runs.read_rows(directory / runs.EVALUATIONS)
             if r["split"] == "test"}  # fmt: skip
     ordered = [rows[step] for step in sorted(rows)]

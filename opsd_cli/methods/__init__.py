@@ -103,16 +103,18 @@ def get(config: Config) -> Method:
 
 def groups_of(rollouts: Sequence[GradedRollout]) -> list[list[GradedRollout]]:
     """The rollouts of each question, in order."""
-    return [list(group) for _, group in groupby(rollouts, key=lambda graded: graded.problem.id)]
+    return [list(group) for _, group in groupby(rollouts, key=lambda graded: graded.problem.key)]
 
 
 def token_weights(lengths: Sequence[int], reduction: str) -> list[float]:
     """The weight of every token of each completion, so that all the weights sum to one.
 
     `tokens` is the mean over all tokens; `sequences` the mean over a completion's tokens, then
-    over completions.
+    over completions. Where every completion is empty nothing has a weight.
     """
     total = sum(lengths)
+    if not total:
+        return [0.0] * len(lengths)
     if reduction == "tokens":
         return [1 / total] * len(lengths)
     return [1 / (max(1, length) * len(lengths)) for length in lengths]

@@ -95,10 +95,10 @@ def policy_gradient_lesson(
     spent = Ledger(scored=read * ((old is not None) + (initial is not None)))
 
     # A minibatch is a set of whole groups; each is normalised by itself.
-    names = list(dict.fromkeys(graded.problem.id for graded in rollouts))
+    names = list(dict.fromkeys(graded.problem.key for graded in rollouts))
     shares = np.array_split(np.arange(len(names)), section.minibatches)
     part_of = {names[i]: part for part, share in enumerate(shares) for i in share}
-    parts = [part_of[graded.problem.id] for graded in rollouts]
+    parts = [part_of[graded.problem.key] for graded in rollouts]
     weights = [0.0] * len(rollouts)
     for part in set(parts):
         rows = [row for row, of in enumerate(parts) if of == part]

@@ -60,7 +60,7 @@ class Hybrid(Grpo):
         each = group_advantages(rollouts, config.grpo.scale)
         # Where the verifier gives no sign there is nothing for the teacher to size.
         signed = [row for row, advantage in enumerate(each) if advantage != 0]
-        asked = {rollouts[row].problem.id: rollouts[row].rollout.request.seed for row in signed}
+        asked = {rollouts[row].problem.key: rollouts[row].rollout.request.seed for row in signed}
         studied = analyse(
             [rollouts[row].problem for row in signed], contexts, policy, config, asked
         )

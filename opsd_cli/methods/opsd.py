@@ -63,7 +63,7 @@ class Opsd:
         contexts: Contexts,
         policy: Policy,
     ) -> Lesson:
-        asked = {graded.problem.id: graded.rollout.request.seed for graded in rollouts}
+        asked = {graded.problem.key: graded.rollout.request.seed for graded in rollouts}
         studied = analyse([g.problem for g in rollouts], contexts, policy, self._config, asked)
         lengths = [len(graded.rollout.completion_ids) for graded in rollouts]
         weights = token_weights(lengths, self._config.train.reduction)

@@ -14,7 +14,8 @@ class Problem:
 
     `solution` is a worked text (the teacher's privileged context); `answer` is the bare final
     answer that completions are graded against. `id` is unique within a set and stable between
-    runs: seeds and resumed evaluations hang on it. `source` names the file or set it came from.
+    runs; `source` names the file or set it came from. Several sets may number their problems 1, 2,
+    3: what identifies a problem, for prompts, seeds and rollouts, is `key`, never the id alone.
     """
 
     id: str
@@ -22,6 +23,11 @@ class Problem:
     solution: str | None
     answer: str | None
     source: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(set, id): unique within everything that one command reads."""
+        return self.source, self.id
 
 
 @dataclass(frozen=True)

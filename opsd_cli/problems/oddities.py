@@ -1,9 +1,9 @@
 r"""What is odd about rows that are used all the same, told once with the first example.
 
 Nothing here leaves a row out: whether an answer is wrong is for its owner to say, and a benchmark
-of 30 problems stays one of 30. Only what is certain is told. An answer contradicts its solution where
-both are plain numbers, or letters of a choice, and differ; `\sqrt{4}` against 2 is for a grader to
-say, and `B` against 5 nobody can.
+of 30 problems stays one of 30. Only what is certain is told. An answer contradicts its solution
+where both are plain numbers, or letters of a choice, and differ; `\sqrt{4}` against 2 is for a
+grader to say, and `B` against 5 nobody can.
 """
 
 from __future__ import annotations

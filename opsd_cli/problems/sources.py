@@ -13,7 +13,7 @@ validation and test sets that share one are refused.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -79,7 +79,10 @@ def load_splits(config: Config) -> Splits:
     warnings: list[str] = []
     otherwise = EMBEDDED if data.train == EMBEDDED else None
     needed = None if config.method == "grpo" else True
-    train = _load(data.train, "train", config, need_solution=needed, limit=data.limit)
+    # What is held out must not depend on the limit, so it is chosen before the limit applies.
+    named = all(given or otherwise for given in (data.validation, data.test))
+    at_once = data.limit if named else None
+    train = _load(data.train, "train", config, need_solution=needed, limit=at_once)
     validation = _load_optional(
         data.validation or otherwise, "validation", config, data.validation_problems
     )
@@ -97,8 +100,11 @@ def load_splits(config: Config) -> Splits:
         train, held = _hold_out(train, wanted)
         validation = validation or held["validation"]
         test = test or held["test"]
-        named = " and ".join(f"{len(s.problems)} for {name}" for name, s in held.items())
-        notes.append(f"held out of {data.train}: {named}; {len(train.problems)} left to train on")
+        train = _first(train, data.limit)
+        held_out = " and ".join(f"{len(s.problems)} for {name}" for name, s in held.items())
+        notes.append(
+            f"held out of {data.train}: {held_out}; {len(train.problems)} left to train on"
+        )
     assert validation is not None and test is not None
     for loaded in (train, validation, test):
         if loaded.report.remarkable:
@@ -107,7 +113,25 @@ def load_splits(config: Config) -> Splits:
         if loaded.caution:
             notes.append(f"{loaded.name}: {loaded.caution}")
     _refuse_overlap(validation, test)
-    return Splits(train, validation, test, (*notes, *removed), tuple(warnings))
+    sets = told_apart({"train": train, "validation": validation, "test": test})
+    return Splits(**sets, notes=(*notes, *removed), warnings=tuple(warnings))
+
+
+def told_apart(sets: Mapping[str, ProblemSet]) -> dict[str, ProblemSet]:
+    """The same sets, no two with a problem of the same set and id.
+
+    Files of one name in two folders may number their problems alike; the later set's problems then
+    name what it is here (its key) as well.
+    """
+    seen: set[tuple[str, str]] = set()
+    apart: dict[str, ProblemSet] = {}
+    for role, each in sets.items():
+        problems = each.problems
+        if any(problem.key in seen for problem in problems):
+            problems = tuple(replace(p, source=f"{p.source} ({role})") for p in problems)
+        seen.update(problem.key for problem in problems)
+        apart[role] = replace(each, problems=problems)
+    return apart
 
 
 def load_benchmark(name: str, config: Config, limit: int | None = None) -> ProblemSet:
@@ -218,6 +242,13 @@ def _hold_out(
     held = {p.id for held_set in taken.values() for p in held_set.problems}
     left = [p for p in train.problems if p.id not in held]
     return replace(train, problems=tuple(left)), taken
+
+
+def _first(train: ProblemSet, limit: int | None) -> ProblemSet:
+    """The first so many training problems."""
+    if limit is None or limit >= len(train.problems):
+        return train
+    return replace(train, problems=train.problems[:limit])
 
 
 def _subset(whole: ProblemSet, name: str, problems: Iterable[Problem]) -> ProblemSet:

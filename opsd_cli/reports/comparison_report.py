@@ -264,7 +264,7 @@ def _shade(share: int) -> str:
 def reproduction_section(summary: Summary, groups: Groups) -> str:
     parts = ["<h2>Exactly what ran</h2>"]
     first = next(iter(groups.values()))[0]
-    environment = json.loads((first.directory / runs.ENVIRONMENT).read_text(encoding="utf-8"))
+    environment = runs.read_object(first.directory / runs.ENVIRONMENT) or {}
     parts.append(
         "<p>Train any of these runs again: <code>opsd train --config RUN/config.yaml --out NEW"
         "</code>; compare them again: <code>opsd compare "

@@ -35,7 +35,7 @@ def build_page(run_dir: Path) -> str:
     result_path = run_dir / runs.RESULT
     result = json.loads(result_path.read_text(encoding="utf-8")) if result_path.exists() else None
     config = (run_dir / runs.CONFIG).read_text(encoding="utf-8")
-    environment = json.loads((run_dir / runs.ENVIRONMENT).read_text(encoding="utf-8"))
+    environment = runs.read_object(run_dir / runs.ENVIRONMENT) or {"lost": "not known any more"}
     sections = [
         f"<h1>{escape(verdict(result, metrics))}</h1>",
         accuracy_section(result, evaluations),

@@ -13,12 +13,15 @@ from safetensors.numpy import load_file
 from backends.interface import Backend
 from opsd_cli import runs
 from opsd_cli.errors import Interrupted, PreflightFailed
+from opsd_cli.events import StepRow
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
 from opsd_cli.resolve import resolve
 from opsd_cli.runs import Run, best_checkpoint
+from opsd_cli.stopping import never
 from opsd_cli.training import TrainResult, train
 from tests.backends.conftest import LORA
+from tests.opsd_cli.fakes import StopAfter
 
 STEPS = 6
 
@@ -43,7 +46,7 @@ def start(
 ) -> Callable[..., TrainResult]:
     """Run `train` in a directory, or go on with the run that is there."""
 
-    def start(name: str, stop: Callable[[], bool] = lambda: False, **sections: Any) -> TrainResult:
+    def start(name: str, stop: StopAfter | None = None, **sections: Any) -> TrainResult:
         directory = tmp_path / name
         if (directory / runs.CONFIG).exists():
             run = Run.resume(directory)
@@ -72,15 +75,9 @@ def start(
             run = Run.create(directory, resolve(None, (), {**tree, **sections}), {})
         with run:
             policy = backend.load(run.config, trainable=True)
-            return train(policy, SPLITS, run, stop=stop)
+            return train(policy, SPLITS, run, stop, stop or never)
 
     return start
-
-
-def after(polls: int) -> Callable[[], bool]:
-    """A `stop` that says so at the given poll."""
-    seen = iter(range(1, 100))
-    return lambda: next(seen) >= polls
 
 
 def files(directory: Path) -> dict[str, Any]:
@@ -105,7 +102,7 @@ def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
 ) -> None:
     whole = start("whole")
     with pytest.raises(Interrupted) as caught:
-        start("stopped", stop=after(stopped_at))
+        start("stopped", stop=StopAfter(stopped_at))
     assert f"after step {stopped_at} of {STEPS}" in caught.value.message
     resumed = start("stopped")
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
@@ -119,14 +116,14 @@ def test_a_killed_run_repeats_what_was_not_checkpointed(
 ) -> None:
     start("whole")
 
-    def killed() -> bool:
-        if killed_at.pop() == "now":
-            raise KeyboardInterrupt
-        return False
+    class Killed(StopAfter):
+        def step(self, row: StepRow) -> None:
+            super().step(row)
+            if self():  # dies after step 3, unsaved
+                raise KeyboardInterrupt
 
-    killed_at = ["now", "later", "later"]  # popped from the end: dies after step 3, unsaved
     with pytest.raises(KeyboardInterrupt):
-        start("killed", stop=killed)
+        start("killed", stop=Killed(3))
     assert max((tmp_path / "killed" / "checkpoints").iterdir()).name == "step-000002"
     start("killed")
     assert files(tmp_path / "killed") == files(tmp_path / "whole")

@@ -24,6 +24,7 @@ from backends.interface import (
     uniforms,
 )
 from opsd_cli.config import Config
+from opsd_cli.events import Listener, StepRow
 from tests.opsd_cli.tokenizers_made import CharacterTokenizer
 
 STOP = 1  # <|im_end|>
@@ -121,6 +122,19 @@ class FakePolicy:
 
     def memory(self) -> Memory:
         return Memory(1, 2)
+
+
+class StopAfter(Listener):
+    """Both a listener and a `stop`: the user who presses Ctrl-C once a step is done."""
+
+    def __init__(self, step: int) -> None:
+        self._step, self._reached = step, 0
+
+    def step(self, row: StepRow) -> None:
+        self._reached = row.step
+
+    def __call__(self) -> bool:
+        return self._reached >= self._step
 
 
 class FakeBackend:

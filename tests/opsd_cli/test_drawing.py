@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,12 +16,12 @@ import pytest
 from backends.interface import BatchReport, LossBatch, Rollout, RolloutRequest, Sampling
 from opsd_cli import runs
 from opsd_cli.drawing import importance_weights
-from opsd_cli.errors import ConfigError, Interrupted
+from opsd_cli.errors import ConfigError, Interrupted, RunError
 from opsd_cli.events import Listener
 from opsd_cli.resolve import resolve
 from opsd_cli.runs import Run, read_rows
 from opsd_cli.training import TrainResult, train
-from tests.opsd_cli.fakes import FakePolicy
+from tests.opsd_cli.fakes import FakePolicy, StopAfter
 from tests.opsd_cli.test_training import SPLITS
 
 OVERLAP = ("rollouts.engine=vllm", "rollouts.overlap=true")
@@ -93,12 +95,12 @@ def _rollouts(directory: Path) -> Iterator[dict[str, Any]]:
 
 def test_a_run_that_was_stopped_goes_on_with_what_was_drawn_ahead(tmp_path: Path) -> None:
     whole, _ = run(tmp_path / "whole", Ahead(skill=0.3, gain=0.1), *OVERLAP)
-    stops = iter([False, False, True])
+    stop = StopAfter(3)
     with (
         Run.create(tmp_path / "run", config(*OVERLAP), {"packages": {}}) as held,
         pytest.raises(Interrupted),
     ):
-        train(Ahead(skill=0.3, gain=0.1), SPLITS, held, stop=lambda: next(stops))
+        train(Ahead(skill=0.3, gain=0.1), SPLITS, held, stop, stop)
     state = json.loads((held.latest() / runs.STATE).read_text())  # type: ignore[operator]
     assert state["ahead"]["step"] == 4 and len(state["ahead"]["rollouts"]) == 5
     policy = Ahead(skill=0.3, gain=0.1)
@@ -226,3 +228,48 @@ def test_what_does_not_go_together_is_refused(assignments: list[str], message: s
     with pytest.raises(ConfigError, match=message) as refused:
         config(*assignments)
     assert refused.value.hint and "\n" not in refused.value.message
+
+
+class CalledBackLate(Future[list[Rollout]]):
+    """Its result can be read some time before its callbacks run, as of Python's own futures."""
+
+    def finish(self, rollouts: list[Rollout]) -> None:
+        self.set_result(rollouts)
+        time.sleep(0.2)
+        self.late(self)
+
+    def add_done_callback(self, fn: Any) -> None:
+        self.late = fn
+
+
+class LateCallbacks(Ahead):
+    """Draws ahead in a thread."""
+
+    def draw_ahead(
+        self, requests: Sequence[RolloutRequest], sampling: Sampling
+    ) -> Future[list[Rollout]]:
+        drawing = CalledBackLate()
+        drawing.late = lambda _: None
+        rollouts = list(self.generate(requests, sampling))
+        threading.Thread(target=drawing.finish, args=[rollouts]).start()
+        return drawing
+
+
+def test_the_time_of_drawing_ahead_is_there_when_the_rollouts_are(tmp_path: Path) -> None:
+    """`tokens_per_second` was null wherever the reader was faster than the future's callback."""
+    policy = LateCallbacks(skill=0.3, gain=0.1)
+    _, metrics = run(tmp_path / "run", policy, *OVERLAP, "train.steps=3")
+    assert all(row["tokens_per_second"] for row in metrics)
+
+
+def test_an_error_of_what_is_drawn_ahead_reaches_the_run(tmp_path: Path) -> None:
+    class Failing(Ahead):
+        def draw_ahead(
+            self, requests: Sequence[RolloutRequest], sampling: Sampling
+        ) -> Future[list[Rollout]]:
+            drawing: Future[list[Rollout]] = Future()
+            drawing.set_exception(RunError("the server is gone", "start it again"))
+            return drawing
+
+    with pytest.raises(RunError, match="the server is gone"):
+        run(tmp_path / "run", Failing(skill=0.3), *OVERLAP)

@@ -43,7 +43,7 @@ def test_every_sample_is_there_in_order_and_graded() -> None:
     keys = [(s.problem_id, s.sample_index) for s in result.samples]
     assert keys == [(p.id, index) for p in PROBLEMS for index in range(4)]
     for sample in result.samples:
-        right = sample.completion == f"\\boxed{{{int(sample.problem_id[1:]) + 2}}}<|im_end|>"
+        right = sample.completion == f"\\boxed{{{int(sample.problem_id[1:]) + 2}}}"
         assert sample.correct == right == (sample.status == "correct")
     assert result.accuracy.value == sum(s.correct for s in result.samples) / 48
     assert 0 < result.accuracy.value < 1

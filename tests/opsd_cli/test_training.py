@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from backends.interface import Rollout
 from opsd_cli import runs
 from opsd_cli.comparison.curves import read_curve
+from opsd_cli.methods import token_weights
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
 from opsd_cli.resolve import resolve
@@ -115,3 +119,47 @@ def test_a_test_row_is_charged_what_was_spent_by_its_step(tmp_path: Path) -> Non
     spent = {(row["split"], row["step"]): row["ledger"]["generated"] for row in rows}
     assert spent["test", 0] == 0 and spent["test", 4] == spent["validation", 4] > 0
     assert json.loads((tmp_path / "run" / runs.RESULT).read_text())["best_step"] == 0
+
+
+class Speechless(FakePolicy):
+    """Ends every completion before its first token, as a full context does."""
+
+    def generate(self, requests: Any, *_: Any, **__: Any) -> Iterator[Rollout]:
+        for request in requests:
+            yield Rollout(request, (), np.zeros(0, np.float32), "length")
+
+
+@pytest.mark.parametrize("method", ["opsd", "grpo", "hybrid"])
+def test_empty_completions_teach_nothing_and_break_nothing(method: str, tmp_path: Path) -> None:
+    result, metrics = run_method(
+        tmp_path / "run", Speechless(), f"method={method}", "preflight.enabled=false"
+    )
+    assert result.tokens.generated == 0 and result.accuracy["best"].value == 0
+    assert all(row["loss"] == 0 and row["completion_tokens"] == 0 for row in metrics)
+
+
+@pytest.mark.parametrize("reduction", ["tokens", "sequences"])
+def test_token_weights_of_empty_completions(reduction: str) -> None:
+    assert token_weights([0, 0], reduction) == [0.0, 0.0]
+    weights = token_weights([0, 3], reduction)
+    assert weights[1] * 3 == pytest.approx({"tokens": 1.0, "sequences": 0.5}[reduction])
+
+
+def test_what_is_graded_shown_and_stored_has_no_end_token(tmp_path: Path) -> None:
+    """An unboxed answer that ended was graded wrong: "The answer is 6.<|im_end|>"."""
+
+    class Unboxed(FakePolicy):
+        def generate(self, requests: Any, *rest: Any, **more: Any) -> Iterator[Rollout]:
+            for rollout in super().generate(requests, *rest, **more):
+                boxed = self.tokenizer.decode(rollout.completion_ids)
+                number = boxed.removeprefix("\\boxed{").partition("}")[0]
+                ids = tuple(self.tokenizer.encode(f"The answer is {number}.<|im_end|>"))
+                yield Rollout(rollout.request, ids, np.zeros(len(ids), np.float32), "stop")
+
+    policy = Unboxed(skill=1.0, gain=0.0)
+    result, metrics = run_method(tmp_path / "run", policy, "preflight.enabled=false")
+    assert result.accuracy["base"].value == 1.0
+    assert [row["reward"] for row in metrics] == [1.0] * 4
+    rows = list(read_rows(tmp_path / "run" / runs.ROLLOUTS))
+    assert all(row["completion"].endswith(".") for row in rows)
+    assert all(row["tokens"] == len(row["completion"]) + 1 for row in rows)

@@ -50,6 +50,34 @@ def test_what_is_held_out_depends_on_the_problems_alone(tmp_path: Path) -> None:
     assert questions(one) == questions(two)
 
 
+def test_what_is_held_out_does_not_depend_on_the_limit(tmp_path: Path) -> None:
+    file = write(tmp_path / "all.jsonl", range(100))
+    whole, some = splits(f"data.train={file}"), splits(f"data.train={file}", "data.limit=30")
+    assert questions(some)[1:] == questions(whole)[1:]
+    assert questions(some)[0] < questions(whole)[0] and len(questions(some)[0]) == 30
+    assert [p.id for p in some.train.problems] == [p.id for p in whole.train.problems][:30]
+
+
+def test_problems_of_different_sets_are_different_whatever_they_are_called(tmp_path: Path) -> None:
+    for folder, numbers in (("a", range(30)), ("b", range(30, 60)), ("c", range(60, 90))):
+        (tmp_path / folder).mkdir()
+        rows = [
+            {"id": n % 30, "question": f"{n} + 1", "solution": "by hand", "answer": n + 1}
+            for n in numbers
+        ]
+        (tmp_path / folder / "all.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    loaded = splits(
+        "data.columns.id=id",
+        *(
+            f"data.{split}={tmp_path / folder / 'all.jsonl'}"
+            for split, folder in (("train", "a"), ("validation", "b"), ("test", "c"))
+        ),
+    )
+    sets = (loaded.train, loaded.validation, loaded.test)
+    assert len({problem.key for each in sets for problem in each.problems}) == 90
+    assert {problem.id for problem in loaded.test.problems} == {str(n) for n in range(30)}
+
+
 def test_given_files_are_used_whole(tmp_path: Path) -> None:
     files = {
         name: write(tmp_path / f"{name}.jsonl", numbers)
