@@ -59,6 +59,12 @@ def order_of_preference() -> list[str]:
     return [name for name in wanted if name in BACKENDS]
 
 
+def usual() -> str:
+    """The backend that installing opsd brings on this kind of machine, and that needs no GPU card:
+    what to plan for where none is installed."""
+    return "mlx" if order_of_preference()[0] == "mlx" else "cpu"
+
+
 def choose(name: str) -> Choice:
     """Resolve `auto`, or check that the named backend can work here.
 

@@ -10,7 +10,6 @@ it ended on one, and that token is learnt like any other, also where pad and sto
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from opsd_cli.divergence import DivergenceSpec
+from opsd_cli.machine import memory_limit
 from opsd_cli.prompts import Tokenizer
 
 if TYPE_CHECKING:
@@ -211,8 +211,8 @@ class Capability:
 
 
 def machine_memory() -> int:
-    """Bytes of this machine's own memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of this machine's own memory that this process may fill."""
+    return memory_limit()
 
 
 class DrawsAhead(Protocol):

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from opsd_cli import __version__
+from opsd_cli.machine import available_cores, memory_limit
 
 PACKAGES = (
     "torch", "transformers", "peft", "mlx", "mlx-lm", "vllm", "math-verify", "datasets",
@@ -27,13 +28,6 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def available_cores() -> int:
-    """The cores this process may use, which in a container are often few of many."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def environment(backend: str, reason: str) -> dict[str, Any]:
     """Platform, versions and the backend chosen; no names of people, machines or folders."""
     return {
@@ -42,6 +36,8 @@ def environment(backend: str, reason: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
+        "cores_usable": available_cores(),
+        "memory_usable": memory_limit(),
         "backend": backend,
         "backend_reason": reason,
         "packages": package_versions(),

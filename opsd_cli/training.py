@@ -365,6 +365,8 @@ def train(
         listener.warn(note)
     for note in splits.notes:
         listener.note(note)
+    for warning in splits.warnings:
+        listener.warn(warning)
     with Grader(deadline_seconds=run.config.grading.deadline_seconds) as grader:
         return Trainer(policy, splits, run, listener, grader, stop).work()
 

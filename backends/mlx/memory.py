@@ -9,9 +9,9 @@ most an eighth of that, which costs less time than emptying it at every step.
 from __future__ import annotations
 
 import mlx.core as mx
-import psutil
 
 from backends.interface import Memory
+from opsd_cli.machine import available_memory
 
 _CACHE_LIMIT = 2 * 2**30
 """Most bytes of freed buffers that may wait for reuse."""
@@ -29,7 +29,7 @@ def set_limits() -> None:
 
 def free() -> int:
     """Bytes that can be had now: on a GPU, of what the device recommends."""
-    available = psutil.virtual_memory().available
+    available = available_memory()
     if mx.default_device() == mx.cpu:
         return available
     recommended = int(mx.device_info().get("max_recommended_working_set_size", available))

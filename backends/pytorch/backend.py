@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from backends.interface import Capability, machine_memory
 from opsd_cli.errors import BackendMissing
+from opsd_cli.machine import available_cores
 
 if TYPE_CHECKING:
     from backends.pytorch.policy import TorchPolicy
@@ -102,7 +103,8 @@ def _load(
 
 
 def _choose_threads(parameters: int) -> None:
-    """One thread for a tiny model, as many as PyTorch chose at its import for others.
+    """One thread for a tiny model, as many as PyTorch chose at its import for others, but no more
+    than a container's share of time.
 
     Measured on 2 cores with the embedded model (0.75M parameters): two threads took 0.8 of the
     time and 1.6 of the CPU time of one; and where another process wanted the cores too, waiting for
@@ -114,7 +116,7 @@ def _choose_threads(parameters: int) -> None:
     import torch
 
     if _usual_threads is None:
-        _usual_threads = torch.get_num_threads()
+        _usual_threads = min(torch.get_num_threads(), available_cores())
     torch.set_num_threads(1 if parameters < _TINY_PARAMETERS else _usual_threads)
 
 

@@ -8,8 +8,6 @@ taken as this model's only if it rose since the model was loaded.
 from __future__ import annotations
 
 import contextlib
-import resource
-import sys
 from collections.abc import Iterator
 
 import psutil
@@ -17,6 +15,7 @@ import torch
 
 from backends.interface import Memory
 from opsd_cli.errors import OpsdError
+from opsd_cli.machine import available_memory, peak_resident
 
 
 class Meter:
@@ -26,7 +25,7 @@ class Meter:
         self.device = device
         self._process = psutil.Process()
         self._highest = 0
-        self._highest_before = _highest_resident()
+        self._highest_before = peak_resident()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
@@ -37,7 +36,7 @@ class Meter:
                 torch.cuda.max_memory_allocated(self.device),
             )
         current = self._process.memory_info().rss
-        risen = _highest_resident()
+        risen = peak_resident()
         self._highest = max(self._highest, current, risen if risen > self._highest_before else 0)
         return Memory(current, self._highest)
 
@@ -45,7 +44,7 @@ class Meter:
 def free(device: torch.device) -> int:
     """Bytes that can be had now; what torch keeps of a GPU without using it counts as free."""
     if device.type != "cuda":
-        return psutil.virtual_memory().available
+        return available_memory()
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + kept
 
@@ -62,8 +61,3 @@ def explained(error_class: type[OpsdError], message: str, hint: str) -> Iterator
         if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         raise error_class(message, hint) from error
-
-
-def _highest_resident() -> int:
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return highest if sys.platform == "darwin" else highest * 1024

@@ -4,6 +4,7 @@ that `opsd --help` costs little more than importing Typer.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from opsd_cli import __version__, child_processes, errors, own_packages
-from opsd_cli.cli import options
+from opsd_cli.cli import failures, options
+from opsd_cli.cli.visible import shortened, visible_line
 
 app = typer.Typer(
     name="opsd",
@@ -34,6 +36,10 @@ presets_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(presets_app, name="presets")
+
+
+#: Characters of an error's line; what is quoted in it may be of any length.
+LONGEST_LINE = 1000
 
 
 def _version(wanted: bool) -> None:
@@ -408,28 +414,20 @@ def main() -> None:
     try:
         child_processes.watch_parent()
         own_packages.require()
+        failures.write_what_can_be()
+        failures.require_text(sys.argv[1:])
         with child_processes.termination_interrupts():
             code = app(standalone_mode=False)
-    except errors.OpsdError as error:
-        if debug:
-            raise
-        fail(error.message, error.hint, error.exit_code)
+        sys.stdout.flush()  # a full disk behind `> file` is met here, not when Python ends
     except KeyboardInterrupt:
         interrupted()
-    except BrokenPipeError:
+    except BrokenPipeError as error:
+        if not failures.reader_left():
+            _end(error, debug)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        usage = getattr(error, "format_message", None)
-        if usage is not None:  # Typer's own complaint about the command line
-            line = " ".join(usage().split())
-            fail(line[:1].lower() + line[1:].rstrip("."), "see `opsd --help`", 2)
-        if isinstance(error.__cause__, KeyboardInterrupt):  # as some versions of Typer tell it
-            interrupted()
-        if debug:
-            raise
-        kind = type(error).__name__
-        fail(f"unexpected {kind}: {' '.join(str(error).split())}", "run again with --debug", 1)
+        _end(error, debug)
     else:
         if code == errors.Interrupted.exit_code:  # and as others do, without a word
             interrupted()
@@ -441,9 +439,29 @@ def interrupted() -> NoReturn:
     fail("interrupted", "what was finished and written is kept", errors.Interrupted.exit_code)
 
 
+def _end(error: Exception, debug: bool) -> NoReturn:
+    """Leave with what an exception means."""
+    usage = getattr(error, "format_message", None)
+    if usage is not None:  # Typer's own complaint about the command line
+        line = " ".join(usage().split())
+        fail(line[:1].lower() + line[1:].rstrip("."), "see `opsd --help`", 2)
+    if isinstance(error.__cause__, KeyboardInterrupt):  # as some versions of Typer tell it
+        interrupted()
+    if debug:
+        raise error
+    known = failures.explained(error)
+    if known is not None:
+        fail(known.message, known.hint, known.exit_code)
+    kind = type(error).__name__
+    fail(f"unexpected {kind}: {error}", "run again with --debug", 1)
+
+
 def fail(message: str, hint: str, code: int) -> NoReturn:
     """Print an error as people see it, and leave."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {shortened(visible_line(message), LONGEST_LINE)}", file=sys.stderr)
     if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+        print(f"hint: {shortened(visible_line(hint), LONGEST_LINE)}", file=sys.stderr)
+    # What standard output could not take is not tried again when Python ends.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
     sys.exit(code)

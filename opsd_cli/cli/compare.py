@@ -15,6 +15,7 @@ from opsd_cli import runs, trackers
 from opsd_cli.child_processes import OPSD, package_environment, tied
 from opsd_cli.cli.common import Request, choose_backend
 from opsd_cli.cli.console import Output
+from opsd_cli.cli.visible import visible
 from opsd_cli.config import METHODS, Config
 from opsd_cli.errors import GateNotMet, RunError, UsageError
 from opsd_cli.figures import count, duration, percent
@@ -403,7 +404,7 @@ def _plot(summary: dict[str, Any], colour: bool) -> Any:
         x_gridlines=[],
         lines=True,
         color=colour,
-        legend_labels=list(methods),
+        legend_labels=[visible(name) for name in methods],
         title="test accuracy, %, over thousand tokens generated",
         y_gridlines=[100 * summary["target_accuracy"]],
         width=PLOT_WIDTH,

@@ -1,7 +1,7 @@
 """Where output goes: results on standard output, everything else on standard error.
 
 With `--json` standard output carries exactly one JSON object. With `--quiet` notes are dropped and
-results kept. Text of models and prompts is never parsed for markup: it is full of brackets.
+results kept. Whatever is printed is text and nothing else: see `opsd_cli.cli.visible`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from opsd_cli.cli.visible import visible, visible_json
+from opsd_cli.disk import naming
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -24,24 +28,44 @@ class Output:
     def __init__(self, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.quiet = quiet
+        self._warned: set[str] = set()
 
     @cached_property
     def results(self) -> Console:
         """Standard output."""
-        from rich.console import Console
+        from opsd_cli.cli.terminal import PlainConsole
 
-        return Console(markup=False, highlight=False, soft_wrap=not sys.stdout.isatty())
+        return PlainConsole(soft_wrap=not sys.stdout.isatty())
 
     @cached_property
     def messages(self) -> Console:
         """Standard error."""
-        from rich.console import Console
+        from opsd_cli.cli.terminal import PlainConsole
 
-        return Console(stderr=True, markup=False, highlight=False)
+        return PlainConsole(stderr=True)
 
     def show(self, *parts: RenderableType) -> None:
         """A result for people; goes to standard error under `--json`."""
-        (self.messages if self.json else self.results).print(*parts)
+        console = self.shown_on
+        if console.is_terminal or not all(isinstance(part, str) for part in parts):
+            console.print(*parts)
+        else:
+            self.exact(" ".join(map(str, parts)))
+
+    def exact(self, text: str) -> None:
+        """A result that is somebody's text: every space, tab and line break where it stands.
+
+        A terminal breaks its long lines where it ends, and leaves them whole when they are copied.
+        """
+        console = self.shown_on
+        with naming(Path("standard error" if console.stderr else "standard output")):
+            console.file.write(visible(text) + "\n")
+            console.file.flush()
+
+    @property
+    def shown_on(self) -> Console:
+        """Where results for people go."""
+        return self.messages if self.json else self.results
 
     def note(self, text: str) -> None:
         """A sentence about what is going on."""
@@ -49,13 +73,22 @@ class Output:
             self.messages.print(text, style="dim", soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """A sentence the reader should not miss; `--quiet` keeps it."""
+        """A sentence the reader should not miss, once; `--quiet` keeps it."""
+        if text in self._warned:
+            return
+        self._warned.add(text)
         self.messages.print(f"warning: {text}", style="yellow", soft_wrap=True)
 
     def object(self, value: Mapping[str, Any]) -> None:
         """The one JSON object of `--json`."""
         if self.json:
-            print(json.dumps(_finite(value), ensure_ascii=False), flush=True)
+            text = visible_json(json.dumps(_finite(value), ensure_ascii=False))
+            try:
+                text.encode(sys.stdout.encoding or "utf-8")
+            except UnicodeEncodeError:  # a terminal of another encoding
+                text = json.dumps(_finite(value))
+            with naming(Path("standard output")):
+                print(text, flush=True)
 
     @contextlib.contextmanager
     def working(self, what: str) -> Iterator[None]:
@@ -63,7 +96,9 @@ class Output:
         if self.quiet or not sys.stderr.isatty():
             yield
         else:
-            with self.messages.status(what):
+            from rich.text import Text
+
+            with self.messages.status(Text(visible(what))):
                 yield
 
 

@@ -61,10 +61,10 @@ def show(name: str, train: bool, as_json: bool) -> None:
     entry = (TRAINING if use == "to train on" else BENCHMARKS)[key]
     out = Output(as_json)
     if not as_json:
-        print(f"# {name}, {use}")
+        out.exact(f"# {name}, {use}")
         if use == "benchmark" and key in TRAINING:
-            print(f"# to train on: opsd data show {name} --train")
-        print(_yaml(entry), end="")
+            out.exact(f"# to train on: opsd data show {name} --train")
+        out.exact(_yaml(entry).removesuffix("\n"))
     out.object({"use": use, **_object(entry)})
 
 

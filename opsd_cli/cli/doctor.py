@@ -9,6 +9,7 @@ import backends
 from opsd_cli.cli.console import Output
 from opsd_cli.environment import environment
 from opsd_cli.errors import OpsdError
+from opsd_cli.machine import available_memory, physical_memory
 from opsd_cli.resolve import preset_names
 
 
@@ -35,6 +36,8 @@ def report() -> dict[str, Any]:
     facts = environment(str(choice["name"]), str(choice["reason"]))
     return {
         **facts,
+        "memory": physical_memory(),
+        "memory_free": available_memory(),
         "backends": found,
         "auto": choice,
         "hub_offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
@@ -42,20 +45,31 @@ def report() -> dict[str, Any]:
     }
 
 
+def machine_line(facts: dict[str, Any]) -> str:
+    """Cores and memory that this process may use, of those that the machine has."""
+    cores = f"{facts['cores_usable']}"
+    if facts["cores_usable"] != facts["cpus"]:
+        cores += f" of {facts['cpus']} (affinity or a container's limit)"
+    memory = f"{facts['memory_usable'] / 2**30:.1f} GiB"
+    if facts["memory_usable"] < facts["memory"]:
+        memory += f" of {facts['memory'] / 2**30:.1f} (a container's limit)"
+    return f"cores: {cores}; memory: {memory}, {facts['memory_free'] / 2**30:.1f} free"
+
+
 def run(as_json: bool) -> None:
     """Print the report; it never fails."""
     facts = report()
     out = Output(as_json)
     if not as_json:
-        print(f"opsd {facts['opsd']}, Python {facts['python']}, {facts['platform']}")
-        print(f"cpus: {facts['cpus']}")
-        print("packages: " + ", ".join(f"{k} {v}" for k, v in facts["packages"].items()))
-        print(f"auto chooses: {facts['auto']['name']} ({facts['auto']['reason']})")
+        out.exact(f"opsd {facts['opsd']}, Python {facts['python']}, {facts['platform']}")
+        out.exact(machine_line(facts))
+        out.exact("packages: " + ", ".join(f"{k} {v}" for k, v in facts["packages"].items()))
+        out.exact(f"auto chooses: {facts['auto']['name']} ({facts['auto']['reason']})")
         for name, entry in facts["backends"].items():
             mark = "yes" if entry["available"] else "no "
-            print(f"  {name:<5} {mark}  {entry['detail']}")
+            out.exact(f"  {name:<5} {mark}  {entry['detail']}")
             if entry["hint"] and not entry["available"]:
-                print(f"             hint: {entry['hint']}")
-        print(f"hub: {'offline (HF_HUB_OFFLINE)' if facts['hub_offline'] else 'on demand'}")
-        print("presets: " + ", ".join(facts["presets"]))
+                out.exact(f"             hint: {entry['hint']}")
+        out.exact(f"hub: {'offline (HF_HUB_OFFLINE)' if facts['hub_offline'] else 'on demand'}")
+        out.exact("presets: " + ", ".join(facts["presets"]))
     out.object(facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
@@ -64,11 +64,14 @@ def run(request: Request, what: What) -> None:
         config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update=kept)})
     if config.adapter is not None:  # so that it can be resumed from anywhere
         config = config.model_copy(update={"adapter": str(Path(config.adapter).resolve())})
-    config, source = with_recommended(config, out)
+    if what.regrade and store is not None:
+        source = store.description["sampling_from"]
+    else:
+        config, source = with_recommended(config, out)
     names, limit = _extent(what, store, config.evaluation.samples)
     sets = told_apart({name: load_benchmark(name, config, limit) for name in names})
     for problems in sets.values():
-        if problems.report.skipped() or problems.report.derived_answers:
+        if problems.report.remarkable:
             out.note(f"{problems.name}: {problems.report.sentence()}")
         if problems.caution:
             out.note(f"{problems.name}: {problems.caution}")
@@ -77,15 +80,35 @@ def run(request: Request, what: What) -> None:
     if request.dry_run:
         _show_plan(config, sets, source, out)
         return
+    if what.regrade:
+        assert store is not None
+        description = _described_again(config, sets, store, source, limit)
+        store.require_same(description)
+        _regrade(config, sets, store, description, what, out)
+        return
     config, _ = choose_backend(config, out)
     description = describe(config, sets, source, limit)
     if store is not None:
         store.require_same(description)
-    if what.regrade:
-        assert store is not None
-        _regrade(config, sets, store, description, what, out)
-    else:
-        _evaluate(config, sets, store, description, what, out)
+    _evaluate(config, sets, store, description, what, out)
+
+
+def _described_again(
+    config: Config,
+    sets: dict[str, ProblemSet],
+    store: EvaluationDirectory,
+    source: str,
+    limit: int | None,
+) -> dict[str, Any]:
+    """The description that samples are graded again under.
+
+    Nothing is drawn, so neither the backend that drew them, nor the model, nor the adapter need be
+    here: what was read of them then still holds, and a config that names others is refused.
+    """
+    then = store.description
+    if config.backend == "auto":
+        config = config.model_copy(update={"backend": then["backend"]})
+    return describe(config, sets, source, limit, then)
 
 
 def _extent(
@@ -118,18 +141,32 @@ def _extent(
 
 
 def describe(
-    config: Config, sets: dict[str, ProblemSet], source: str, limit: int | None
+    config: Config,
+    sets: dict[str, ProblemSet],
+    source: str,
+    limit: int | None,
+    weights: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What must agree for two sets of samples to be one, and, last, their extent."""
-    from backends.model_files import commit_of, digest_of_adapter
+    """What must agree for two sets of samples to be one, and, last, their extent.
+
+    Args:
+        weights: the model's `commit` and the `adapter_digest`; read off the files by default.
+    """
     from opsd_cli.evaluation import evaluation_sampling, evaluation_view
 
+    if weights is None:
+        from backends.model_files import commit_of, digest_of_adapter
+
+        weights = {
+            "commit": commit_of(config),
+            "adapter_digest": digest_of_adapter(config.adapter),
+        }
     return {
         "model": config.model,
         "revision": config.revision,
-        "commit": commit_of(config),
+        "commit": weights["commit"],
         "adapter": config.adapter,
-        "adapter_digest": digest_of_adapter(config.adapter),
+        "adapter_digest": weights["adapter_digest"],
         "backend": config.backend,
         "dtype": config.train.dtype,
         "seed": config.seed,

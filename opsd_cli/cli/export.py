@@ -10,6 +10,7 @@ from opsd_cli import runs
 from opsd_cli.cli.common import Request, choose_backend, loaded_policy
 from opsd_cli.cli.console import Output
 from opsd_cli.config import Config
+from opsd_cli.disk import naming
 from opsd_cli.errors import ConfigError, RunError
 
 FORMATS = ("peft", "mlx", "merged")
@@ -62,7 +63,8 @@ def _whole(directory: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        write(partial)
+        with naming(directory):
+            write(partial)
         partial.replace(directory)
     except OSError as error:
         raise RunError(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from opsd_cli.cli.console import Output
+from opsd_cli.cli.visible import visible
 from opsd_cli.events import EvaluationRow, Listener, StepRow
 from opsd_cli.figures import count, duration, percent
 from opsd_cli.statistics import Estimate
@@ -174,7 +175,7 @@ class LiveListener(PlainListener):
         # Alone, a phase may be long: its end is worth a guess.
         state = f"{phase.share}  {phase.left}".rstrip() if row is None else phase.share
         bar = ProgressBar(max(1, phase.total), phase.done)
-        bars.add_row(Text(phase.name, style="dim"), bar, state)
+        bars.add_row(Text(visible(phase.name), style="dim"), bar, state)
         if row is None:
             return Group(bars)
         left = (row.steps - row.step) * row.seconds / max(1, row.step)

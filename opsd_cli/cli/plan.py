@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from backends.interface import Capability
+from backends.interface import Capability, machine_memory
 from opsd_cli.cli.console import Output
 from opsd_cli.config import Config
 from opsd_cli.errors import DataNotAtHand
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 def splits_at_hand(config: Config, out: Output) -> Splits | None:
     """The problems; None where they are on a hub that cannot be asked."""
     try:
-        return load_splits(config)
+        splits = load_splits(config)
     except DataNotAtHand as error:
         out.note(f"{error.message}: planned without it")
         return None
+    for warning in splits.warnings:
+        out.warn(warning)
+    return splits
 
 
 def show_plan(config: Config, splits: Splits | None, out: Output) -> None:
@@ -91,9 +94,13 @@ def _memory(config: Config, splits: Splits | None, out: Output) -> dict[str, Any
             name = backends.choose(config.backend).name
             device = backends.get(name).capability()
         except BackendMissing as error:
-            # A preset for another machine: its needs can be told, not whether they are met.
-            name, device = config.backend, Capability(True, "", on_cpu=False)
-            out.note(f"{error.message}: planned for one that has it")
+            if config.backend == "auto":  # nothing is installed yet: what would be tried first
+                name = backends.usual()
+                device = Capability(True, "", memory=machine_memory(), on_cpu=name == "cpu")
+                out.note(f"{error.message}: planned for {name}")
+            else:  # a preset for another machine: its needs can be told, not whether they are met
+                name, device = config.backend, Capability(True, "", on_cpu=False)
+                out.note(f"{error.message}: planned for one that has it")
         try:
             shape = memory_plan.shape_of(read_settings(config.model_path, config.revision))
         except ModelNotAtHand:

@@ -24,12 +24,12 @@ def show_all(as_json: bool) -> None:
     if not as_json:
         width = max(map(len, summaries))
         for name, text in summaries.items():
-            print(f"{name:<{width}}  {text}")
+            out.exact(f"{name:<{width}}  {text}")
     out.object(summaries)
 
 
 def show(name: str) -> None:
-    print(preset_path(name).read_text(encoding="utf-8"), end="")
+    Output().exact(preset_path(name).read_text(encoding="utf-8").removesuffix("\n"))
 
 
 def copy(name: str, file: Path) -> None:
@@ -41,7 +41,7 @@ def copy(name: str, file: Path) -> None:
         raise UsageError(f"{file} exists already", "give another name") from error
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}", "give another place") from error
-    print(f"copied to {file}; use it with --config {file}")
+    Output().exact(f"copied to {file}; use it with --config {file}")
 
 
 def keys(as_json: bool) -> None:
@@ -51,7 +51,8 @@ def keys(as_json: bool) -> None:
             help_text = " ".join((field.description or "").split())
             default = field.default
             listed[path] = {"default": default, "help": help_text}
+    out = Output(as_json)
     if not as_json:
         for path, entry in listed.items():
-            print(f"{path} = {json.dumps(entry['default'])}\n    {entry['help']}")
-    Output(as_json).object(listed)
+            out.exact(f"{path} = {json.dumps(entry['default'])}\n    {entry['help']}")
+    out.object(listed)

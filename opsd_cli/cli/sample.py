@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opsd_cli.analysis import analyse
 from opsd_cli.cli.common import Request, choose_backend, loaded_policy
 from opsd_cli.cli.console import Output
+from opsd_cli.cli.visible import visible
 from opsd_cli.config import Config
 from opsd_cli.context import Contexts
 from opsd_cli.errors import UsageError
@@ -53,7 +54,7 @@ def run(request: Request, what: What) -> None:
     """Draw the completions and show them."""
     out = request.out
     config = request.config(inherit=True)
-    problems = _problems(config, what)
+    problems = _problems(config, what, out)
     if what.privileged or what.divergence:
         _require_solutions(problems, what)
     config, _ = choose_backend(config, out)
@@ -91,7 +92,7 @@ def _sample(
     out.object(result)
 
 
-def _problems(config: Config, what: What) -> tuple[Problem, ...]:
+def _problems(config: Config, what: What, out: Output) -> tuple[Problem, ...]:
     if what.question is not None and what.file is not None:
         raise UsageError("a question and --file are both given", "give one of them")
     if what.question is not None:
@@ -102,7 +103,12 @@ def _problems(config: Config, what: What) -> tuple[Problem, ...]:
         raise UsageError("--solution belongs to a typed question", "type the question too")
     if what.split not in SPLITS:
         raise UsageError(f"there is no split {what.split!r}", f"choose from {', '.join(SPLITS)}")
-    return _loaded(config, what).problems[: what.limit or A_FEW]
+    loaded = _loaded(config, what)
+    if what.file is not None and loaded.report.remarkable:
+        out.note(f"{loaded.name}: {loaded.report.sentence()}")
+    for warning in loaded.notes:
+        out.warn(warning)
+    return loaded.problems[: what.limit or A_FEW]
 
 
 def _loaded(config: Config, what: What) -> ProblemSet:
@@ -135,7 +141,7 @@ def _show_prompts(problem: Problem, contexts: Contexts, out: Output) -> dict[str
         roles["teacher"] = contexts.teacher(problem)
     for role, prompt in roles.items():
         out.show(_heading(f"{role}'s prompt, {len(prompt.ids)} tokens"))
-        out.show(prompt.text)
+        out.exact(prompt.text)
         entry[role] = {"text": prompt.text, "tokens": len(prompt.ids), "opening": prompt.opening}
     if problem.solution is None:
         out.note("no teacher's prompt: the question has no reference solution (--solution)")
@@ -149,7 +155,7 @@ def _show_prompts(problem: Problem, contexts: Contexts, out: Output) -> dict[str
 def _heading(text: str) -> Text:
     from rich.text import Text
 
-    return Text(f"── {text} ──", style="bold cyan")
+    return Text(f"── {visible(text)} ──", style="bold cyan")
 
 
 def _draw(
@@ -251,14 +257,14 @@ def _show_divergence(
 
     pieces = [contexts.tokenizer.decode([token]) for token in rollout.completion_ids]
     values = [float(value) for value in report.value]
-    colours = (out.messages if out.json else out.results).color_system is not None
+    colours = out.shown_on.color_system is not None
     body, legend = Text(), Text("divergence, nats: ")
     for piece, value in zip(pieces, values, strict=True):
         style = style_of(value)
         if colours or style == "default":
-            body.append(piece, style)
+            body.append(visible(piece), style)
         else:
-            body.append(f"⟦{piece}|{value:.2f}⟧")
+            body.append(f"⟦{visible(piece)}|{value:.2f}⟧")
     if colours:
         low = 0.0
         for edge, style in SCALE:

@@ -18,8 +18,8 @@ from typing import Any
 from opsd_cli import runs
 from opsd_cli.child_processes import GRACE_SECONDS, OPSD, package_environment, tied
 from opsd_cli.comparison.running import Job, Progress, progress_of
-from opsd_cli.environment import available_cores
 from opsd_cli.errors import Interrupted, RunError, TrainingError
+from opsd_cli.machine import available_cores
 from opsd_cli.resolve import to_yaml
 
 POLL_SECONDS = 0.5

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
-from opsd_cli.environment import available_cores
 from opsd_cli.errors import UsageError
 from opsd_cli.grading.extract import boxed_together, completion_answer, gold_answer
 from opsd_cli.grading.normalise import split_top
 from opsd_cli.grading.pool import Pool
+from opsd_cli.machine import available_cores
 
 __all__ = ["DEADLINE_SECONDS", "Grade", "Grader", "Status", "gold_is_matchable", "grade_many"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from opsd_cli.problems.oddities import NONE, Oddity
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -32,10 +34,16 @@ class Problem:
 class LoadReport:
     """What became of the rows that were read.
 
-    Each row lands in exactly one of `used`, `not_selected` (by the set's description),
-    `no_question`, `no_solution`, `no_answer` and `duplicates`, which add up to `rows`.
-    `derived_answers` counts the used problems whose answer was read off a longer text, mostly the
-    solution. `limited` tells that reading stopped at a limit, before the end of the set.
+    Each row lands in exactly one of `used`, `not_selected` (by the set's description), `damaged`
+    (with a NUL, or with what is no valid Unicode, in a value that would be used), `no_question`,
+    `no_solution`, `no_answer` and `duplicates`, which add up to `rows`. `derived_answers` counts
+    the used problems whose answer was read off a longer text, mostly the solution. `limited` tells
+    that reading stopped at a limit, before the end of the set.
+
+    Of the rows that are used: `unmatchable` have an answer that no completion can be graded right
+    against, `contradicting` another than their solution's box, `control` hold control characters
+    as of a backslash that was lost; `conflicting` are duplicates left out whose answer is another
+    than that of the question kept. They are reported and nothing more.
     """
 
     rows: int
@@ -47,11 +55,35 @@ class LoadReport:
     derived_answers: int = 0
     duplicates: int = 0
     limited: bool = False
+    damaged: Oddity = NONE
+    unmatchable: Oddity = NONE
+    contradicting: Oddity = NONE
+    control: Oddity = NONE
+    conflicting: Oddity = NONE
+
+    @property
+    def remarkable(self) -> bool:
+        """Whether there is more to say than how many rows there are."""
+        return bool(self.skipped() or self.derived_answers or self.unmatchable.count)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about what is probably wrong in the data, each with its first example."""
+        told = (
+            (self.contradicting, "answer{s} of another value than the solution's own box"),
+            (self.conflicting, "question{s} seen before, now with another answer, left out"),
+            (self.control, "row{s} with control characters, as of a backslash that was lost"),
+        )
+        return tuple(
+            f"{odd.count:,} {what.format(s='' if odd.count == 1 else 's')} (first: {odd.first})"
+            for odd, what in told
+            if odd.count
+        )
 
     def skipped(self) -> str:
         """Why rows were left out, as "3 without a solution, 2 without an answer"; may be empty."""
         reasons = (
             (self.not_selected, "not selected"),
+            (self.damaged.count, f"with damaged text (first: {self.damaged.first})"),
             (self.no_question, "without a question"),
             (self.no_solution, "without a solution"),
             (self.no_answer, "without an answer"),
@@ -69,6 +101,11 @@ class LoadReport:
             text = f"used {'the first' if self.limited else 'all'} {_rows(self.used)}"
         if self.derived_answers:
             text += f"; {_count(self.derived_answers, 'answer')} read off a longer text"
+        if self.unmatchable.count:
+            text += (
+                f"; {_count(self.unmatchable.count, 'answer')} that cannot be matched, which "
+                f"counts as wrong (first: {self.unmatchable.first})"
+            )
         return text
 
 
@@ -77,7 +114,7 @@ class ProblemSet:
     """Problems in file order, unique by id and by question, with the account of their loading.
 
     `revision` is the commit of a hub set; `prompt` a student's user turn that the set asks for;
-    `caution` what is known to be odd about it; `notes` say what was odd about reading it.
+    `caution` what is known to be odd about it; `notes` warn of what was odd about reading it.
     """
 
     name: str

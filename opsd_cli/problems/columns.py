@@ -3,11 +3,16 @@
 Rows come from files and from hub data sets alike; here a column is found for each of the four
 roles (question, solution, answer, id) and its values become text. Nothing is used silently:
 
+* a row in whose values a NUL, or what is no valid Unicode, stands is left out as damaged: mended
+  text would be other text than the file's;
 * a value that is null, blank, an object or a list of several items is no text, and its row is
   counted as lacking it (a list of one item counts as the item: some sets wrap each answer so);
 * without an answer, the one that the solution marks (a box, or GSM8K's "####") is taken, and an
   answer that is itself such a text is reduced to what it marks; both are counted as derived;
 * a question seen before is dropped, since a problem in a set twice weighs twice;
+* an answer that no completion could match, one that contradicts its solution's box, and control
+  characters of lost backslashes are counted and told, and the rows used: a benchmark keeps its
+  size (see `opsd_cli.problems.oddities`);
 * an id shared by two questions is an error: seeds and resumed evaluations hang on ids.
 
 Column names are known by default only where their meaning is settled. `solution` means a trace,
@@ -19,15 +24,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from opsd_cli.errors import DataError, UsageError
+from opsd_cli.grading import gold_is_matchable
 from opsd_cli.grading.extract import last_boxed
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
+from opsd_cli.problems.oddities import NONE, Oddity, differ, has_control, quoted
 from opsd_cli.problems.selection import Selection
-from opsd_cli.problems.values import text_of
+from opsd_cli.problems.values import DamagedText, text_of
 
 #: The roles, each with the column names taken for it unasked, compared without case.
 RECOGNISED: dict[str, tuple[str, ...]] = {
@@ -133,8 +140,9 @@ def build(
         raise UsageError(f"a limit of {limit} leaves no problems", "give a limit of at least 1")
     problems: list[Problem] = []
     ids: set[str] = set()
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     counts: Counter[str] = Counter()
+    odd: defaultdict[str, Oddity] = defaultdict(lambda: NONE)
     limited = False
     selection = selection or Selection()
     for row in rows:
@@ -142,13 +150,19 @@ def build(
             limited = True
             break
         counts["rows"] += 1
-        if not selection.admits(row):
-            counts["not_selected"] += 1
+        number = f"row {counts['rows']:,}"
+        try:
+            if not selection.admits(row):
+                counts["not_selected"] += 1
+                continue
+            question, solution, answer, given_id = (
+                text_of(selection.value(row, chosen[role], role)) if role in chosen else None
+                for role in RECOGNISED
+            )
+        except DamagedText as damage:
+            odd["damaged"] = odd["damaged"].more(f"{number} has {damage}")
             continue
-        question, solution, answer, given_id = (
-            text_of(selection.value(row, chosen[role], role)) if role in chosen else None
-            for role in RECOGNISED
-        )
+        given = answer
         derived = _marked_answer(answer or solution or "")
         answer = derived or answer
         if question is None:
@@ -159,6 +173,9 @@ def build(
             counts["no_answer"] += 1
         elif (digest := _digest(question)) in seen:
             counts["duplicates"] += 1
+            if answer is not None and differ(answer, seen[digest]):
+                told = f"{number} says {quoted(answer)}, and before it was {quoted(seen[digest])}"
+                odd["conflicting"] = odd["conflicting"].more(told)
         else:
             problem_id = given_id or digest
             if problem_id in ids:
@@ -167,9 +184,11 @@ def build(
                     f"the second in row {counts['rows']}",
                     "give each problem an id of its own, or leave data.columns.id unset",
                 )
-            seen.add(digest)
+            seen[digest] = answer or ""
             ids.add(problem_id)
             counts["derived"] += derived is not None
+            for kind, told in _oddities(question, solution, answer, given):
+                odd[kind] = odd[kind].more(f"{number}{told}")
             problems.append(Problem(problem_id, question, solution, answer, source=name))
     report = LoadReport(
         rows=counts["rows"],
@@ -181,10 +200,28 @@ def build(
         derived_answers=counts["derived"],
         duplicates=counts["duplicates"],
         limited=limited,
+        **odd,
     )
     if not problems:
         raise _nothing_usable(report, chosen, name)
-    return ProblemSet(name, tuple(problems), report)
+    notes = tuple(f"{name}: {warning}" for warning in report.warnings())
+    return ProblemSet(name, tuple(problems), report, notes=notes)
+
+
+def _oddities(
+    question: str, solution: str | None, answer: str | None, given: str | None
+) -> Iterator[tuple[str, str]]:
+    """What is odd about a row that is used: the report's field, and the words of the example."""
+    if answer is not None and not gold_is_matchable(answer):
+        yield "unmatchable", f": {quoted(answer)}"
+    if given is not None and answer is not None and solution is not None:
+        boxed = _marked_answer(solution)
+        if boxed is not None and differ(answer, boxed):
+            yield "contradicting", f" has {quoted(answer)}, its solution {quoted(boxed)}"
+    for text in filter(None, (question, solution, answer)):
+        if has_control(text):
+            yield "control", ""
+            break
 
 
 def _marked_answer(text: str) -> str | None:

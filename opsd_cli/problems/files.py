@@ -26,6 +26,7 @@ from typing import Any
 from opsd_cli.errors import DataError
 from opsd_cli.hub import first_line
 from opsd_cli.problems import ProblemSet
+from opsd_cli.problems.arrow import DEEPEST_NAME, rows_of, schema_names
 from opsd_cli.problems.columns import build, choose
 from opsd_cli.problems.selection import Selection
 from opsd_cli.problems.values import plain_number
@@ -217,8 +218,8 @@ def _read_parquet(path: Path) -> Table:
         try:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(PARQUET_ROWS_AT_ONCE, columns=sorted(wanted)):
-                    yield from batch.to_pylist()
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                    yield from rows_of(batch)
+        except (pa.ArrowException, OSError, UnicodeDecodeError, RecursionError) as error:
             raise unreadable(error) from error
 
     return Table(list(schema_names(schema)), rows)
@@ -298,17 +299,8 @@ def _objects(path: Path, items: Iterable[tuple[int, Any]], unit: str) -> Table:
     return Table(list(names), lambda _: rows)
 
 
-def _field_names(item: Mapping[str, Any]) -> Iterator[str]:
+def _field_names(item: Mapping[str, Any], deepest: int = DEEPEST_NAME) -> Iterator[str]:
     for name, value in item.items():
         yield name
-        if isinstance(value, dict):
-            yield from (f"{name}.{inner}" for inner in _field_names(value))
-
-
-def schema_names(fields: Iterable[Any]) -> Iterator[str]:
-    import pyarrow as pa
-
-    for field in fields:
-        yield field.name
-        if pa.types.is_struct(field.type):
-            yield from (f"{field.name}.{inner}" for inner in schema_names(field.type))
+        if isinstance(value, dict) and deepest:
+            yield from (f"{name}.{inner}" for inner in _field_names(value, deepest - 1))

@@ -16,8 +16,9 @@ from typing import Any
 
 from opsd_cli import hub
 from opsd_cli.errors import DataError
+from opsd_cli.problems.arrow import rows_of, schema_names
 from opsd_cli.problems.described import SetDescription
-from opsd_cli.problems.files import Table, schema_names
+from opsd_cli.problems.files import Table
 
 ROWS_AT_ONCE = 256
 
@@ -59,7 +60,11 @@ def _reader(rows: Any) -> Any:
         wanted = {c if c in rows.column_names else c.partition(".")[0] for c in columns}
         chosen = rows.select_columns(sorted(wanted))
         for start in range(0, len(chosen), ROWS_AT_ONCE):
-            batch = chosen[start : start + ROWS_AT_ONCE]
+            try:
+                batch = chosen[start : start + ROWS_AT_ONCE]
+            except UnicodeDecodeError:
+                yield from rows_of(chosen.with_format("arrow")[start : start + ROWS_AT_ONCE])
+                continue
             for values in zip(*batch.values(), strict=True):
                 yield dict(zip(batch, values, strict=True))
 

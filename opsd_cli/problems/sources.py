@@ -33,12 +33,14 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True)
 class Splits:
-    """The problems of a run; `notes` are sentences about how they came to be."""
+    """The problems of a run; `notes` are sentences about how they came to be, `warnings` about
+    what is probably wrong with them."""
 
     train: ProblemSet
     validation: ProblemSet
     test: ProblemSet
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def provenance(self) -> dict[str, dict[str, str | int | None]]:
         """What each split was, for a run's environment.json."""
@@ -74,6 +76,7 @@ def load_splits(config: Config) -> Splits:
             "give a file with --set data.train=problems.jsonl, or a set that `opsd data` lists",
         )
     notes: list[str] = []
+    warnings: list[str] = []
     otherwise = EMBEDDED if data.train == EMBEDDED else None
     needed = None if config.method == "grpo" else True
     # What is held out must not depend on the limit, so it is chosen before the limit applies.
@@ -104,14 +107,14 @@ def load_splits(config: Config) -> Splits:
         )
     assert validation is not None and test is not None
     for loaded in (train, validation, test):
-        if loaded.report.skipped() or loaded.report.derived_answers:
+        if loaded.report.remarkable:
             notes.append(f"{loaded.name}: {loaded.report.sentence()}")
-        notes += loaded.notes
+        warnings += loaded.notes
         if loaded.caution:
             notes.append(f"{loaded.name}: {loaded.caution}")
     _refuse_overlap(validation, test)
     sets = told_apart({"train": train, "validation": validation, "test": test})
-    return Splits(**sets, notes=(*notes, *removed))
+    return Splits(**sets, notes=(*notes, *removed), warnings=tuple(warnings))
 
 
 def told_apart(sets: Mapping[str, ProblemSet]) -> dict[str, ProblemSet]:
@@ -192,10 +195,10 @@ def _load_described(
         limit=limit,
         selection=Selection.of(described),
     )
-    notes: tuple[str, ...] = ()
+    notes = tuple(f"{name}: {warning}" for warning in loaded.report.warnings())
     expected = described.problems
     if expected is not None and not loaded.report.limited and len(loaded.problems) != expected:
-        notes = (
+        notes += (
             f"{name} gave {len(loaded.problems)} problems where {expected} were expected: "
             "it has changed, and figures on it do not compare",
         )

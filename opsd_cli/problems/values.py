@@ -10,6 +10,10 @@ from typing import Any
 LARGEST_EXPONENT = 40
 
 
+class DamagedText(ValueError):
+    """A text that is broken; says how."""
+
+
 def value_at(row: Mapping[str, Any], column: str) -> Any:
     """The value under a column, or under a dotted path into objects; None where there is none."""
     if column in row:
@@ -22,14 +26,27 @@ def value_at(row: Mapping[str, Any], column: str) -> Any:
 def text_of(value: Any) -> str | None:
     """A value as the text a person would write, stripped; None where it holds no text.
 
-    Whole floats lose their ".0" because an integer column with a gap often arrives as floats;
-    powers of ten are written out, since a grader reads "1e-05" as a product with Euler's number.
+    Nothing is repaired: a text with a NUL in it, bytes that are no UTF-8 and a lone half of a
+    surrogate pair, which no tokenizer could take, are damaged. Whole floats lose their ".0" because
+    an integer column with a gap often arrives as floats; powers of ten are written out, since a
+    grader reads "1e-05" as a product with Euler's number.
+
+    Raises:
+        DamagedText: the value is text that is broken.
     """
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", errors="replace")
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    try:
+        if isinstance(value, bytes):
+            value = value.decode("utf-8")
+        if isinstance(value, str):
+            value.encode("utf-8")
+    except UnicodeError as error:
+        raise DamagedText("no valid Unicode") from error
     if isinstance(value, str):
-        # A lone half of a surrogate pair cannot be encoded, so no tokenizer could take it.
-        return value.encode("utf-8", errors="replace").decode().strip() or None
+        if "\0" in value:
+            raise DamagedText("a NUL")
+        return value.strip() or None
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -38,8 +55,6 @@ def text_of(value: Any) -> str | None:
         return None if value != value else plain_number(repr(value).removesuffix(".0"))
     if isinstance(value, Decimal):
         return plain_number(str(value))
-    if isinstance(value, list) and len(value) == 1:
-        return text_of(value[0])
     return None
 
 

@@ -15,6 +15,7 @@ def write_comparison_picture(summary: Mapping[str, Any], out: Path) -> Path:
     from matplotlib import pyplot
 
     from opsd_cli.comparison.summary import times
+    from opsd_cli.disk import naming
     from opsd_cli.reports.svg import linear_until, log_ticks
 
     figure, axes = pyplot.subplots(figsize=(8, 4.6), layout="constrained")
@@ -65,6 +66,7 @@ def write_comparison_picture(summary: Mapping[str, Any], out: Path) -> Path:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=150)
+    with naming(out):
+        figure.savefig(out, dpi=150)
     pyplot.close(figure)
     return out

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from opsd_cli import runs
+from opsd_cli.disk import naming
 
 
 def write_picture(run_dir: Path, out: Path) -> Path:
@@ -43,6 +44,7 @@ def write_picture(run_dir: Path, out: Path) -> Path:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.12))
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=150)
+    with naming(out):
+        figure.savefig(out, dpi=150)
     pyplot.close(figure)
     return out

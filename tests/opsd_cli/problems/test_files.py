@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from opsd_cli.errors import DataError, UsageError
 from opsd_cli.problems import LoadReport, ProblemSet
 from opsd_cli.problems.files import load_file
+from opsd_cli.problems.oddities import Oddity
 
 ROWS: list[dict[str, Any]] = [
     {"question": "What is 2+3?", "solution": "2+3=5, so \\boxed{5}.", "answer": "5"},
@@ -141,7 +142,6 @@ def test_parquet_numbers_become_what_a_person_would_write(tmp_path: Path) -> Non
         ("2.5E+3", "2500"),
         ("1e999999999", "1e999999999"),
         ("1" * 5000, "1" * 5000),
-        ('"\\ud800"', "?"),
     ],
 )
 def test_json_values_that_are_not_plain_text(
@@ -350,11 +350,106 @@ def test_rows_without_what_is_needed_are_counted(tmp_path: Path) -> None:
     both = load(tmp_path / "a.jsonl", need_solution=True, need_answer=True)
     assert [(p.question, p.answer) for p in both.problems] == [("a", "1"), ("d", "4")]
     assert both.report == LoadReport(
-        rows=7, used=2, no_question=2, no_solution=1, no_answer=1, derived_answers=1, duplicates=1
+        rows=7,
+        used=2,
+        no_question=2,
+        no_solution=1,
+        no_answer=1,
+        derived_answers=1,
+        duplicates=1,
+        conflicting=Oddity(1, "row 7 says '2', and before it was '1'"),
     )
     neither = load(tmp_path / "a.jsonl")
     assert [p.question for p in neither.problems] == ["a", "b", "c", "d"]
     assert (neither.report.no_solution, neither.report.no_answer) == (0, 0)
+
+
+def test_rows_with_damaged_text_are_left_out_and_counted(tmp_path: Path) -> None:
+    lines = [
+        '{"question": "whole", "answer": "1"}',
+        '{"question": "half a pair \\ud800", "answer": "2"}',
+        '{"question": "a NUL", "answer": "3\\u0000"}',
+        '{"question": "in a column not used", "answer": "4", "note": "\\u0000"}',
+    ]
+    loaded = load_text(tmp_path, "a.jsonl", "\n".join(lines))
+    assert [p.answer for p in loaded.problems] == ["1", "4"]
+    assert loaded.report.damaged == Oddity(2, "row 2 has no valid Unicode")
+    assert loaded.report.sentence() == (
+        "used 2 of 4 rows: 2 with damaged text (first: row 2 has no valid Unicode)"
+    )
+
+
+def test_parquet_with_broken_utf8_loses_only_the_rows_that_are_broken(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    cells = [b"first", b"bro\xffken", "zweite ü".encode(), b"last"]
+    text = pa.array(cells, pa.binary())
+    broken = pa.Array.from_buffers(pa.string(), len(cells), text.buffers())
+    nested = pa.StructArray.from_arrays([broken], ["text"])
+    answers_ = pa.array(["1", "2", "3", "4"])
+    pq.write_table(pa.table({"question": broken, "answer": answers_}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"q": nested, "answer": answers_}), tmp_path / "b.parquet")
+    for name, columns in (("a.parquet", {}), ("b.parquet", {"question": "q.text"})):
+        loaded = load(tmp_path / name, columns)
+        assert [(p.question, p.answer) for p in loaded.problems] == [
+            ("first", "1"),
+            ("zweite ü", "3"),
+            ("last", "4"),
+        ]
+        assert loaded.report.damaged.count == 1 and "row 2" in loaded.report.damaged.first
+
+
+def test_answers_that_cannot_be_matched_are_counted_and_kept(tmp_path: Path) -> None:
+    rows = [
+        {"question": "a", "solution": "s", "answer": "7"},
+        {"question": "b", "solution": "s", "answer": "\\boxed{"},
+        {"question": "c", "solution": "s", "answer": "\\frac{1}{2"},
+    ]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    loaded = load(tmp_path / "a.jsonl", need_answer=True)
+    assert len(loaded.problems) == 3
+    assert loaded.report.unmatchable == Oddity(2, r"row 2: '\\boxed{'")
+    assert loaded.report.sentence() == (
+        "used all 3 rows; 2 answers that cannot be matched, which counts as wrong "
+        r"(first: row 2: '\\boxed{')"
+    )
+
+
+def test_what_contradicts_itself_is_warned_of(tmp_path: Path) -> None:
+    rows = [
+        {"question": "a", "solution": "so \\boxed{6}", "answer": "5"},
+        {"question": "b", "solution": "so \\boxed{\\frac{1}{2}}", "answer": "0.5"},
+        {"question": "c", "solution": "so \\boxed{1,000}", "answer": "$1000$"},
+        {"question": "d", "solution": "so \\boxed{\\sqrt{4}}", "answer": "3"},
+        {"question": "e", "solution": "so \\boxed{\\text{(B)}}", "answer": "C"},
+        {"question": "f", "solution": "so \\boxed{12}", "answer": "B"},
+        {"question": "a", "solution": "s", "answer": "8"},
+        {"question": "what is \frac{1}{2}?", "solution": "s", "answer": "1"},
+    ]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    loaded = load(tmp_path / "a.jsonl")
+    assert loaded.report.used == 7
+    assert loaded.notes == (
+        "a.jsonl: 2 answers of another value than the solution's own box "
+        "(first: row 1 has '5', its solution '6')",
+        "a.jsonl: 1 question seen before, now with another answer, left out "
+        "(first: row 7 says '8', and before it was '5')",
+        "a.jsonl: 1 row with control characters, as of a backslash that was lost (first: row 8)",
+    )
+
+
+@pytest.mark.parametrize("depth", [480, 495, 700, 980, 5_000, 100_000])
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_deep_nesting_is_read_or_refused_in_a_line(depth: int, suffix: str, tmp_path: Path) -> None:
+    deep = '{"a": ' * depth + "1" + "}" * depth
+    line = f'{{"question": "q", "answer": "1", "extra": {deep}}}'
+    try:
+        loaded = load_text(tmp_path, f"a.{suffix}", line if suffix == "jsonl" else f"[{line}]")
+    except DataError as error:
+        assert "nested too deeply" in error.message
+    else:
+        assert answers(loaded) == ["1"]
 
 
 def test_the_first_usable_of_equal_questions_is_kept(tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+"""Memory and cores within a container's limits, on trees that look like /proc and the cgroups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opsd_cli import machine
+
+GIB = 2**30
+V2 = "31 23 0:27 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
+V1 = (
+    "32 23 0:28 {root} /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+    "33 23 0:29 {root} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+)
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root without limits on a machine of 64 GiB, 48 of them free, and 16 cores."""
+    import psutil
+
+    class Memory:
+        total, available = 64 * GIB, 48 * GIB
+
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    monkeypatch.setattr(psutil, "virtual_memory", Memory)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda self: list(range(16)), raising=False)
+    return tmp_path
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def told() -> tuple[float, float, int]:
+    return machine.memory_limit() / GIB, machine.available_memory() / GIB, machine.available_cores()
+
+
+def test_without_control_groups_the_machine_is_what_it_is(tree: Path) -> None:
+    assert told() == (64, 48, 16)
+
+
+def test_cgroup_v2_limits_of_the_own_group_and_of_those_above(tree: Path) -> None:
+    write(
+        tree,
+        {
+            "proc/self/cgroup": "0::/batch/job7\n",
+            "proc/self/mountinfo": V2,
+            "sys/fs/cgroup/batch/job7/memory.max": "max\n",
+            "sys/fs/cgroup/batch/job7/cpu.max": "250000 100000\n",
+            "sys/fs/cgroup/batch/memory.max": f"{8 * GIB}\n",
+            "sys/fs/cgroup/batch/memory.current": f"{5 * GIB}\n",
+            "sys/fs/cgroup/batch/memory.stat": f"anon 1\ninactive_file {2 * GIB}\n",
+            "sys/fs/cgroup/batch/cpu.max": "max 100000\n",
+        },
+    )
+    assert told() == (8, 5, 3)
+
+
+def test_cgroup_v1_in_a_container_that_sees_its_group_as_the_root(tree: Path) -> None:
+    write(
+        tree,
+        {
+            "proc/self/cgroup": "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n0::/\n",
+            "proc/self/mountinfo": V1.format(root="/docker/abc"),
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": f"{4 * GIB}\n",
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": f"{GIB}\n",
+            "sys/fs/cgroup/memory/memory.stat": "total_inactive_file 0\n",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "50000\n",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+        },
+    )
+    assert told() == (4, 3, 1)
+
+
+def test_cgroup_v1_without_limits_and_damaged_files_limit_nothing(tree: Path) -> None:
+    write(
+        tree,
+        {
+            "proc/self/cgroup": "5:memory:/\n4:cpu,cpuacct:/../..\nnonsense\n\n",
+            "proc/self/mountinfo": V1.format(root="/") + "short line\n",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "0\n",
+        },
+    )
+    assert told() == (64, 48, 16)
+
+
+def test_affinity_counts_and_a_system_without_it_has_all_its_cores(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psutil
+
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda self: [3], raising=False)
+    assert machine.available_cores() == 1
+    monkeypatch.delattr(psutil.Process, "cpu_affinity")
+    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    assert machine.available_cores() == 12
+
+
+def test_a_system_without_sysconf_and_resource_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import sys
+
+    import psutil
+
+    class Windows:
+        peak_wset = 7 * GIB
+
+    monkeypatch.delattr("os.sysconf")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda self: Windows())
+    from backends.interface import machine_memory
+
+    assert machine.peak_resident() == 7 * GIB
+    assert machine_memory() > 0
+
+
+def test_the_doctor_shows_what_a_container_leaves() -> None:
+    from opsd_cli.cli.doctor import machine_line
+
+    facts = {
+        "cpus": 16, "cores_usable": 3, "memory": 64 * GIB, "memory_usable": 8 * GIB,
+        "memory_free": 5 * GIB,
+    }  # fmt: skip
+    assert machine_line(facts) == (
+        "cores: 3 of 16 (affinity or a container's limit); memory: 8.0 GiB of 64.0 "
+        "(a container's limit), 5.0 free"
+    )
