@@ -99,7 +99,7 @@ class Run:
         """
         directory = directory or default_directory(config)
         refuse_used(directory)
-        new = not directory.exists()
+        new, lock = not directory.exists(), None
         try:
             directory.mkdir(parents=True, exist_ok=True)
             lock = hold(directory)
@@ -108,6 +108,8 @@ class Run:
             seal(directory, CONFIG)
             write_whole(directory / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
         except (OSError, RunError) as error:
+            if lock is not None:
+                lock.close()
             if new:
                 shutil.rmtree(directory, ignore_errors=True)
             if isinstance(error, RunError):
