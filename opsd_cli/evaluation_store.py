@@ -11,6 +11,7 @@ is there is kept.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -24,7 +25,16 @@ from opsd_cli.grading import Grader
 from opsd_cli.logs import Log, damaged
 from opsd_cli.problems import Problem
 from opsd_cli.resolve import to_yaml
-from opsd_cli.runs import CONFIG, hold, read_object, read_rows, refuse_used, write_whole
+from opsd_cli.runs import (
+    CONFIG,
+    hold,
+    prepare,
+    put_in_place,
+    read_object,
+    read_rows,
+    refuse_used,
+    write_whole,
+)
 
 DESCRIPTION = "evaluation.json"
 PROBLEMS = "problems.json"
@@ -64,13 +74,15 @@ class EvaluationDirectory:
         refuse_used(directory)
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            write_whole(directory / DESCRIPTION, json.dumps(description, indent=1) + "\n")
-            if config is not None:
-                write_whole(directory / CONFIG, to_yaml(config))
         except OSError as error:
             raise RunError(
                 f"cannot write to {directory}: {error.strerror}", "give another --out DIR"
             ) from error
+        if config is not None:
+            prepare(directory / CONFIG, to_yaml(config))
+        # From the moment its description is there, the directory holds an evaluation.
+        write_whole(directory / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+        put_in_place(directory / CONFIG)
         return cls(directory)
 
     @classmethod
@@ -81,6 +93,8 @@ class EvaluationDirectory:
                 f"{directory} is not an evaluation: it has no {DESCRIPTION}",
                 "give the directory of an evaluation",
             )
+        with contextlib.suppress(OSError):  # one that may only be read is read all the same
+            put_in_place(directory / CONFIG)
         return cls(directory)
 
     def require_same(self, description: Mapping[str, Any]) -> None:

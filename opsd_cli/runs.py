@@ -103,20 +103,21 @@ class Run:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             lock = hold(directory)
+            prepare(directory / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
             # From the moment its config is there, the directory holds a run.
             write_whole(directory / CONFIG, to_yaml(config))
+            put_in_place(directory / ENVIRONMENT)
             seal(directory, CONFIG)
-            write_whole(directory / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
-        except (OSError, RunError) as error:
+        except BaseException as error:
             if lock is not None:
                 lock.close()
-            if new:
+            if new and isinstance(error, (OSError, RunError, KeyboardInterrupt)):
                 shutil.rmtree(directory, ignore_errors=True)
-            if isinstance(error, RunError):
-                raise
-            raise RunError(
-                f"cannot write to {directory}: {error.strerror}", "give another --out DIR"
-            ) from error
+            if isinstance(error, OSError):
+                raise RunError(
+                    f"cannot write to {directory}: {error.strerror}", "give another --out DIR"
+                ) from error
+            raise
         return cls(directory, config, lock, fresh=True)
 
     @classmethod
@@ -137,6 +138,7 @@ class Run:
             )
         lock = hold(directory)
         try:
+            put_in_place(directory / ENVIRONMENT)
             run = cls(directory, validate(read_tree(directory / CONFIG)), lock)
             run._require_config()
             run.checkpoints.recover()
@@ -460,14 +462,32 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         RunError: it cannot be written; what was there before is left as it was.
     """
-    partial = partial_of(path)
+    prepare(path, text)
+    with _written(path):
+        partial_of(path).replace(path)
+
+
+def prepare(path: Path, text: str) -> None:
+    """Write what `put_in_place` makes a file's contents, once something else is there too."""
+    with _written(path):
+        partial_of(path).write_text(text, encoding="utf-8")
+        sync(partial_of(path))
+
+
+def put_in_place(path: Path) -> None:
+    """Finish what `prepare` began, if a kill did not let it be finished; never over a file."""
+    if partial_of(path).exists() and not path.exists():
+        partial_of(path).replace(path)
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Nothing half-written stays, and what the system says becomes an error with the path."""
     try:
-        partial.write_text(text, encoding="utf-8")
-        sync(partial)
-        partial.replace(path)
+        yield
     except BaseException as error:
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+            partial_of(path).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise RunError(
                 f"cannot write {path}: {error.strerror}", "make room there, or write elsewhere"

@@ -462,6 +462,37 @@ def test_a_creation_that_was_killed_leaves_the_directory_free(tmp_path: Path, le
     begin(tmp_path / "run", "train.steps=1")
 
 
+@pytest.mark.parametrize("at", range(1, 9))
+def test_a_creation_killed_at_any_write_can_be_begun_again_or_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path, at: int
+) -> None:
+    """Renames and writes are counted; the one at `at` is the last thing that happens."""
+    directory, left = tmp_path / "run", at
+
+    def mortal(name: str) -> None:
+        real = getattr(Path, name)
+
+        def call(self: Path, *rest: Any, **more: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+            return real(self, *rest, **more)
+
+        patched.setattr(Path, name, call)
+
+    with monkeypatch.context() as patched, contextlib.suppress(Killed):
+        patched.setattr(runs, "_written", lambda path: contextlib.nullcontext())
+        for name in ("write_text", "replace"):
+            mortal(name)
+        Run.create(directory, config(), {"packages": {}}).close()
+    if (directory / runs.CONFIG).exists():
+        go_on(directory)
+    else:
+        begin(directory)
+    assert contents(directory) == contents(whole)
+
+
 def test_a_full_disk_at_the_start_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
