@@ -1,10 +1,10 @@
 r"""What counts as one letter: every name of a normalised text as a variable of its own.
 
-The parser reads `E_1` as a broken power of ten, `\gamma` as Euler's constant, drops the prime of
-`x'`, evaluates `\frac{dx}{dt}` to 0 and knows no `\hbar`, `\aleph_0` or `m_{\max}`. So whatever is
-a name to a reader (a letter with its accent, subscript and primes; a Greek letter; a derivative; a
-function applied to a plain argument) becomes `\variable{...}`, which it takes as it is. Two names
-are the same if they differ in braces, spaces and fonts alone.
+The parser reads `E_1` as a broken power of ten and `\gamma` as Euler's constant, drops the prime of
+`x'` and the exponent of `2^T`, evaluates `\frac{dx}{dt}` to 0 and knows no `\hbar`, `\aleph_0` or
+`m_{\max}`. So whatever is a name to a reader (a letter with its accent, subscript and primes; a
+Greek letter; a derivative; a function applied to a plain argument) becomes `\variable{...}`, which
+it takes as it is. Two names are the same if they differ in braces, spaces and fonts alone.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ _FUNCTION = re.compile(r"\s*(?:\^\{?-1\}?)?\s*\([^()]*\)")
 _BOUND = re.compile(
     r"\\(?:sum|prod|lim)\s*_\s*\{\s*(?P<letter>\\?[A-Za-z]+)|\\int.*?(?<![A-Za-z\\])d(?P<by>[A-Za-z])"
 )
+_CROSSED = re.compile(r"\\(?:nabla|vec|hat|overrightarrow)(?![A-Za-z]).*\\times(?!\s*\d)")
 _INDEXED = re.compile(r"_\s*(?:i(?![A-Za-z])|\{[^{}]*(?<![A-Za-z\\])i(?![A-Za-z]))")
 
 
@@ -77,8 +78,10 @@ def variables(text: str, imaginary: bool) -> str:
 
     Raises:
         ValueError: a name has a letter that a sum, an integral or a limit binds. As a variable of
-            its own it would be taken for a constant.
+            its own it would be taken for a constant. Or something else that the parser would drop.
     """
+    if _CROSSED.search(text):
+        raise ValueError("a cross product, which the parser takes for a product")
     differential = "\\int" in text
     bound = {m["letter"] or m["by"] for m in _BOUND.finditer(text)}
     text = _DERIVATIVE.sub(_derivative, text)
@@ -107,11 +110,14 @@ def variables(text: str, imaginary: bool) -> str:
             raise ValueError(f"{name} changes with {bound}")
         if name == "i" and imaginary:
             out.append("I")
-        elif len(name) > 1 or name in "EIi" or (name == "d" and not differential):
+        elif len(name) > 1 or name in "EIiT" or (name == "d" and not differential):
             out.append(_variable(name))
         else:
             out.append(name)
-    return "".join(out) + text[place:]
+    read = "".join(out) + text[place:]
+    if "'" in read:
+        raise ValueError("a prime on what has no name, which the parser drops")
+    return read
 
 
 def _variable(name: str) -> str:

@@ -57,6 +57,7 @@ _SIMPLE: tuple[tuple[str, str], ...] = (
     (r"\\neq(?![A-Za-z])", r"\\ne "),
     (r"\\(?:langle|lparen)(?![A-Za-z])", "("),
     (r"\\(?:rangle|rparen)(?![A-Za-z])", ")"),
+    (r"\\log\s*_\s*(?:\{\s*e\s*\}|e(?![A-Za-z]))", r"\\ln "),
     (r"\\lbrace(?![A-Za-z])", r"\\{"),
     (r"\\rbrace(?![A-Za-z])", r"\\}"),
     (r"\\lbrack(?![A-Za-z])", "["),

@@ -74,12 +74,13 @@ def _enclosed(text: str) -> tuple[str, str] | None:
 def _counted(number: str, unit: str) -> bool:
     """Whether what stands before a unit can be its number, and the unit keeps the sense."""
     words = re.findall(r"[a-z]+", _TEXT.sub(r" \1 ", unit).lower())
+    known = units.parse(units.plain(unit))  # one letter that is none is a variable
     return bool(
         number
         and number.count("{") == number.count("}")
         and number[-1] not in "=+-*/^_,(<>"
         and not units.SENSE_WORDS.intersection(words)
-        and (re.search(r"\d|\\pi", number) or units.parse(units.plain(unit)))
+        and ((re.search(r"\d|\\pi", number) and max(map(len, words), default=2) > 1) or known)
     )
 
 

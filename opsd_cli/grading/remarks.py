@@ -46,6 +46,7 @@ _BUILDER = re.compile(
     r"^\\\{\s*\(?(?P<name>\\?[A-Za-z]+(?:_\w)?)\)?\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?"
     r"(?:\\mid(?![A-Za-z])|\||:)\s*(?P<condition>.*)\\\}$"
 )
+_SUCH_THAT = re.compile(r"^(\\\{[^|:]*?)\s*(?:\\mid(?![A-Za-z])|\||:)\s*(?=[^|]*\\\}$)")
 _CONJUNCTIVE = re.compile(r"[,;]")
 
 
@@ -65,6 +66,7 @@ def without_remarks(text: str) -> str:
             remark = pattern.match(text)
             if remark and _comments(remark["words"], remark["answer"]):
                 text = remark["answer"].strip()
+    text = _SUCH_THAT.sub(r"\g<1> : ", text, count=1)
     builder = _BUILDER.match(text)
     if builder and not _CONJUNCTIVE.search(builder["condition"].replace("\\;", "")):
         return builder["condition"].strip()

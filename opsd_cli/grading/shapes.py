@@ -13,7 +13,7 @@ from opsd_cli.grading.normalise import split_top
 
 _GROUP = r"\{(?:[^{}]|\{[^{}]*\})*\}"
 _LETTERS = (
-    r"(?:(?:\\(?:angle|triangle|measuredangle)\s*)?(?:\\(?:dot|ddot|hat|vec|bar|overline|tilde|"
+    r"(?:(?:\\(?:angle|triangle|measuredangle|max|min|sup|inf|deg|dim|arg)\s*)?(?:\\(?:dot|ddot|hat|vec|bar|overline|tilde|"
     rf"overrightarrow|mathcal|mathbf|mathfrak)\s*(?:\{{[^{{}}]*\}}|\\?\w)|\\text\{{[^{{}}]*\}}|\\?[A-Za-z]+)"
     rf"(?:'|\s*_\s*(?:{_GROUP}|\\text\{{[^{{}}]*\}}|\\[A-Za-z]+|\w)"
     r"|\s*\^\s*(?:\{\s*(?:\\prime\s*|'|\*|-1)+\}|\\prime|\*))*)"

@@ -15,6 +15,7 @@ from typing import Any
 from latex2sympy2_extended import is_expr_of_only_symbols
 from math_verify import verify
 from sympy import (
+    AccumBounds,
     And,
     Basic,
     Eq,
@@ -122,7 +123,7 @@ def _done(parsed: Any) -> Any:
 def same_value(gold: Expr, answer: Expr) -> bool:
     """Whether two expressions have the same value, for all values of their letters."""
     gold, answer = _done(gold), _done(answer)
-    if any(side.has(nan, zoo) for side in (gold, answer)):
+    if any(side.has(nan, zoo, AccumBounds) for side in (gold, answer)):
         return False
     if gold == answer:
         return True

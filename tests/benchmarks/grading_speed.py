@@ -6,6 +6,11 @@ The completions are made to be like what reasoning models write: 500 to 12,000 c
 and LaTeX, a box at the end (and now and then one before it), six in ten answers integers, the rest
 fractions, roots, intervals, pairs and expressions, half of them right, one in twenty without a box.
 Both grade the same pairs, in turn, in processes that are warm. CPU time counts the workers'.
+
+    python tests/benchmarks/grading_speed.py --against FOLDER
+
+compares this tree with another checkout of the project instead: both in one process each, warm, in
+turn, by the CPU time of the comparison itself.
 """
 
 from __future__ import annotations
@@ -13,8 +18,11 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -106,11 +114,65 @@ def _cpu_of(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+#: Grades in its own process, once for each line it is sent, with the package of the given folder.
+SERVER = """
+import logging, sys, time
+folder, benchmark, count = sys.argv[1:]
+sys.path[:0] = [folder, benchmark]
+logging.disable()
+from grading_speed import completions
+from opsd_cli.grading import _settle
+from opsd_cli.grading.compare import compare
+from opsd_cli.grading.extract import completion_answer, gold_answer
+pairs = completions(int(count))
+for line in sys.stdin:
+    began, right = time.process_time(), 0
+    for gold_text, completion in pairs:
+        gold, answer = gold_answer(gold_text), completion_answer(completion)
+        if answer is not None:
+            right += (_settle(gold, answer) or compare(gold, answer)) == "correct"
+    print(time.process_time() - began, right, flush=True)
+"""
+
+
+def against(folder: Path, count: int, rounds: int) -> None:
+    """Print the CPU seconds of another tree and of this one, taking turns; the first is warm-up."""
+    here = Path(__file__).resolve()
+    servers = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", SERVER, str(tree), str(here.parent), str(count)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for tree in (folder.resolve(), here.parents[2])
+    ]
+    seconds: list[list[float]] = [[], []]
+    right = ["", ""]
+    for _ in range(rounds + 1):
+        for i, server in enumerate(servers):
+            print("go", file=server.stdin, flush=True)
+            taken, right[i] = server.stdout.readline().split()
+            seconds[i].append(float(taken))
+    for server in servers:
+        server.stdin.close()
+        server.wait()
+    for name, taken, found in zip(("other", "this"), seconds, right, strict=True):
+        each = ", ".join(f"{1000 * t / count:.3f}" for t in taken[1:])
+        print(f"{name} tree: {each} ms of CPU a pair; {found} of {count} right")
+    ratios = [b / a for a, b in zip(*seconds, strict=True)][1:]
+    print(f"this/other: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--completions", type=int, default=2000)
     options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--against", type=Path, metavar="FOLDER")
     given = options.parse_args()
+    if given.against:
+        against(given.against, given.completions, given.rounds)
+        return
     pairs = completions(given.completions)
     with Grader() as grader:
 
