@@ -70,7 +70,7 @@ FILES = [
     "preset: [1]\n", "preset: 3\n", "preset: nosuch\n", "preset: {a: 1}\n", "model: [1]\n",
     "model: {a: b}\n", "1: 2\n", "null: 2\n", "true: 2\n", "[a]: 2\n", "{a: b}: 2\n",
     "train: 3\n", "train: [1]\n", "train: null\n", "prompts: null\n", "data: &a {train: *a}\n",
-    "a: &a [*a]\n", "a: &a {b: *a}\n", _BOMB, _MERGE_BOMB, "a: " + "[" * 490 + "]" * 490 + "\n",
+    "a: &a [*a]\n", "a: &a {b: *a}\n", _BOMB, _BOMB + "train: *j\n", _MERGE_BOMB, "a: " + "[" * 490 + "]" * 490 + "\n",
     "a: " + "[" * 100_000 + "\n", "a:\n" + "".join(" " * n + "a:\n" for n in range(1, 400)),
     "x" * (2**20 + 5), "\x00", "\ufeffseed: 1\n", "seed: 1\r\n", "\tseed: 1\n",
     "prompts: {student: {chat_arguments: {a: &a [1, 2], b: *a}}}\n", "seed: !!int '1'\n",

@@ -23,7 +23,7 @@ ONCE = [
     "sampling.max_new_tokens=1" + "0" * 30, "sampling.temperature=1e-320",
     "divergence.temperature=1e-320", "optimizer.learning_rate=.inf", "hybrid.mix=.nan",
     "rollouts.importance_cap=.inf", "lora.alpha=.inf", "train.steps=!!timestamp 2020-13-45",
-    "train.steps=" + "1" * 400, "train.steps=[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]",
+    "train.steps=" + "1" * 400, "train.steps=" + "[" * 36 + "1" + "]" * 36,
 ]  # fmt: skip
 
 
