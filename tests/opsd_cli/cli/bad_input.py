@@ -155,6 +155,7 @@ CASES = [
     Case("compare --methods opsd", 2, "does not name two different methods", "opsd, grpo, sft"),
     Case("compare --methods opsd,gpro", 2, "no method 'gpro'", "did you mean 'grpo'"),
     Case("compare --seeds 0", 2, "greater than or equal to 1"),
+    Case("compare --seed 9223372036854775807", 2, "leaves no room for --seeds", "or less"),
     Case("compare --target 1.5", 2, "target"),
     Case("compare --resume", 2, "--resume needs the comparison's directory", "--out DIR"),
     Case("compare --resume --out nosuch", 2, "nosuch is not a comparison", "directory of the"),
