@@ -46,7 +46,7 @@ class HuggingFaceTokenizer:
         """The chat template's text, or the turns alone where there is no template.
 
         Raises:
-            ConfigError: the template refuses the turns, a system turn say.
+            ConfigError: the template refuses the turns, a system turn say, or the arguments.
         """
         from jinja2.exceptions import TemplateError
 
@@ -60,10 +60,11 @@ class HuggingFaceTokenizer:
                 chat_template=self._template,
                 **arguments,
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             system = any(message["role"] == "system" for message in messages)
             raise ConfigError(
-                f"the model's chat template refuses the prompt: {error}",
+                "the model's chat template refuses the prompt: "
+                + str(error).partition("\n")[0][:200],
                 "it may know no system turn: set prompts.student.system and "
                 "prompts.teacher.system to null"
                 if system

@@ -437,4 +437,7 @@ class Config(Section):
     @property
     def is_local(self) -> bool:
         """Whether the model is a folder on this machine."""
-        return Path(self.model_path).is_dir()
+        try:
+            return Path(self.model_path).is_dir()
+        except OSError:  # no name that a folder could have
+            return False

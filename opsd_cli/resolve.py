@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
 
 from opsd_cli.config import EMBEDDED, METHODS, OPSD, Config
 from opsd_cli.errors import ConfigError
+from opsd_cli.yaml_files import DEEPEST, read_tree, read_yaml
 
 Tree = dict[str, Any]
+
+#: Characters of a wrong value that an error shows.
+SHOWN = 80
 
 
 def preset_folder() -> Path:
@@ -28,6 +32,8 @@ def preset_names() -> list[str]:
 
 def preset_path(name: str) -> Path:
     """The file of a preset; raises `ConfigError` for an unknown name."""
+    if not isinstance(name, str):
+        raise ConfigError(f"`preset` is {_shown(name)}, not a name", "see `opsd presets`")
     path = preset_folder() / f"{name}.yaml"
     if name not in preset_names():
         raise ConfigError(
@@ -40,34 +46,6 @@ def suggest(word: str, known: Sequence[str], otherwise: str) -> str:
     """A "did you mean" where a known word is close, else where to look."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"see `{otherwise}`"
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """Parse YAML 1.2 (in which 1e-4 is a number); raises `ConfigError` with the line."""
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise ConfigError(f"{where}{line}: {problem}", "check indentation and colons") from error
-
-
-def read_tree(path: Path) -> Tree:
-    """The mapping in a config file; raises `ConfigError`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"cannot read config {path}: {reason}", "give a YAML file") from error
-    tree = read_yaml(text, str(path))
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(
-            f"{path} holds a {type(tree).__name__}, not a mapping", "write lines like `seed: 1`"
-        )
-    return tree
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
@@ -90,12 +68,15 @@ def parse_set(assignment: str) -> Tree:
     if not equals or not key.strip():
         raise ConfigError(f"--set {assignment!r} is not key=value", "write --set train.steps=50")
     key, value = key.strip(), value.strip()
+    parts = key.split(".")
+    if len(parts) > DEEPEST:
+        raise ConfigError(f"unknown config key '{key[:SHOWN]}...'", "see `opsd presets keys`")
     tree: Any = None
     if _holds_text(key):
         tree = None if value in ("", "null") else value
     elif value:
         tree = read_yaml(value, f"--set {key}")
-    for part in reversed(key.split(".")):
+    for part in reversed(parts):
         tree = {part: tree}
     return tree
 
@@ -116,31 +97,67 @@ def key_paths(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tup
 
 def explain(error: ValidationError) -> ConfigError:
     """The first validation failure as one line with a hint."""
-    first = error.errors()[0]
+    first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in first["loc"])
     known = [name for name, _ in key_paths()]
-    if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
+    if first["type"] in ("extra_forbidden", "invalid_key"):
+        close = difflib.get_close_matches(path[:SHOWN], known, n=1, cutoff=0.6)
         if not close:
             leaf = path.rpartition(".")[2]
             close = [name for name in known if name.rpartition(".")[2] == leaf]
-        hint = f"did you mean {close[0]!r}?" if close else "see `opsd presets --keys`"
-        return ConfigError(f"unknown config key {path!r}", hint)
-    message = str(first["msg"])
-    fields = dict(key_paths())
-    hint = (fields[path].description or "").replace("\n", " ") if path in fields else ""
+        hint = f"did you mean {close[0]!r}?" if close else "see `opsd presets keys`"
+        return ConfigError(f"unknown config key {_shown(path)}", hint)
+    message = str(first["msg"]).removeprefix("Value error, ")
     if not path:  # a validator of ours, whose second line is the hint
-        message, _, hint = message.removeprefix("Value error, ").partition("\n")
+        message, _, hint = message.partition("\n")
         return ConfigError(message, hint)
-    return ConfigError(f"{path}: {message[0].lower()}{message[1:]}, got {first['input']!r}", hint)
+    fields = dict(key_paths())
+    field = next((path[: len(name)] for name in _prefixes(path) if name in fields), path)
+    hint = " ".join((fields[field].description or "").split()) if field in fields else ""
+    return ConfigError(
+        f"{path[:SHOWN]}: {message[0].lower()}{message[1:]}, got {_shown(first['input'])}", hint
+    )
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    """A dotted key and all that it is part of, the longest first."""
+    parts = path.split(".")
+    for count in range(len(parts), 0, -1):
+        yield ".".join(parts[:count])
+
+
+def _shown(value: Any) -> str:
+    """A value as an error shows it: one line, and not all of a long one."""
+    if isinstance(value, int) and value.bit_length() > 4 * SHOWN:
+        return "a number of a hundred digits or more"
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 
 def validate(tree: Mapping[str, Any]) -> Config:
     """The tree as a `Config`; raises `ConfigError`."""
+    _refuse_control_characters(tree)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise explain(error) from error
+
+
+def _refuse_control_characters(value: Any, path: str = "") -> None:
+    """Raise `ConfigError` for text that no file name and no prompt can hold."""
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise ConfigError(
+                f"{path or 'a key'} holds a character that is no text, got {_shown(value)}",
+                "NUL and halves of surrogate pairs are not allowed",
+            )
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _refuse_control_characters(key)
+            _refuse_control_characters(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            _refuse_control_characters(item, path)
 
 
 def resolve(
@@ -224,7 +241,7 @@ def _for_method(tree: Tree, method: str) -> Tree:
                 f"`methods` names {name!r}, which is no method",
                 suggest(str(name), METHODS, "opsd train --help"),
             )
-    return merge(tree, sections.get(method, {}))
+    return merge(tree, sections.get(method, {}) if isinstance(method, str) else {})
 
 
 def _without_none(tree: Mapping[str, Any]) -> Tree:

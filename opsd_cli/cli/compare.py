@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli import runs, trackers
+from opsd_cli.bounds import LARGEST_SEED
 from opsd_cli.child_processes import OPSD, package_environment, tied
 from opsd_cli.cli.common import Request, choose_backend
 from opsd_cli.cli.console import Output
@@ -92,12 +93,20 @@ def _of_method(request: Request, name: str) -> Config:
 
 def _begin(request: Request, what: What) -> None:
     """A new comparison."""
-    from opsd_cli.comparison.running import evaluated_alike, plan_of, write_plan
+    from opsd_cli.comparison.running import (
+        TUNE_SEED_OFFSET,
+        evaluated_alike,
+        plan_of,
+        write_plan,
+    )
     from opsd_cli.problems.sources import load_splits
 
     out = request.out
     names = named_methods(what.methods)
     configs = evaluated_alike({name: _of_method(request, name) for name in names})
+    highest = LARGEST_SEED - what.seeds - TUNE_SEED_OFFSET
+    if any(config.seed > highest for config in configs.values()):
+        raise UsageError("--seed leaves no room for --seeds", f"give {highest:,} or less")
     directory = what.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
     _refuse_used(directory)
     if request.dry_run:

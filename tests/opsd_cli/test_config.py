@@ -124,6 +124,62 @@ def test_bad_files_are_explained(text: str, message: str, tmp_path: Path) -> Non
         resolve(str(path))
 
 
+ALIASES = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{after}: &{after} [{', '.join([f'*{before}'] * 10)}]\n"
+    for before, after in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGES = "a: &a {k: 1}\n" + "".join(
+    f"{after}: &{after} {{<<: [{', '.join([f'*{before}'] * 10)}]}}\n"
+    for before, after in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ALIASES, "aliases stand for more than 100,000 values"),
+        (MERGES, "aliases stand for more than 100,000 values"),
+        ("a: &a [*a]\n", "stands for what it is part of"),
+        ("a: " + "[" * 490 + "]" * 490, "nested more than 32 deep"),
+        ("a: " + "[" * 100_000, "nested more than 32 deep"),
+        ("a: " + "[" * 40 + "]" * 40, "nested more than 32 deep"),
+        ("x" * (2**20 + 1), "longer than 1,048,576 characters"),
+        ("seed: 2020-13-45", "not valid YAML: month must be in 1..12"),
+        ("seed: " + "9" * 5000, "not valid YAML"),
+        ("method: [opsd]", "method: input should be"),
+        ("preset: [embedded]", "not a name"),
+        ('model: "a\\0b"', "model holds a character that is no text"),
+        ("optimizer: {betas: [0.9, 1.0]}", "betas.1: input should be less than 1"),
+    ],
+    ids=lambda text: text[:24],
+)
+def test_hostile_files_are_refused_in_a_line(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        resolve(str(path))
+    said = caught.value
+    assert len(said.message) < 400 and "\n" not in said.message + said.hint
+
+
+def test_a_config_that_never_ends_is_not_read_to_its_end() -> None:
+    with pytest.raises(ConfigError, match="longer than"):
+        resolve("/dev/zero")
+
+
+def test_aliases_that_stand_for_little_are_what_they_are_for(tmp_path: Path) -> None:
+    path = tmp_path / "fine.yaml"
+    path.write_text("methods:\n  grpo: &rewards {train: {steps: 3}}\n  hybrid: *rewards\n")
+    for method in ("grpo", "hybrid"):
+        assert resolve(str(path), [], {"method": method}).train.steps == 3
+
+
+def test_the_largest_seed_is_the_largest_that_is_taken() -> None:
+    assert resolve(None, [f"seed={2**63 - 1}"]).seed == 2**63 - 1
+    with pytest.raises(ConfigError, match="seed: input should be less than or equal"):
+        resolve(None, [f"seed={2**63}"])
+
+
 def test_a_missing_config_suggests_the_nearest_preset() -> None:
     with pytest.raises(ConfigError) as caught:
         resolve("embeded")

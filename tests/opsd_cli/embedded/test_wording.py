@@ -12,6 +12,7 @@ import pytest
 from opsd_cli.context import Contexts
 from opsd_cli.embedded import MODEL_DIR, wording
 from opsd_cli.embedded.corpus import Shares, documents
+from opsd_cli.errors import ConfigError
 from opsd_cli.evaluation import evaluation_view
 from opsd_cli.problems.arithmetic import Split
 from opsd_cli.problems.sources import embedded
@@ -86,3 +87,12 @@ def test_its_corpus_is_what_it_was(tokenizer: Tokenizer) -> None:
     for document in islice(drawn, 50):
         whole.update(json.dumps([document.prompt, document.completion]).encode())
     assert whole.hexdigest()[:32] == RECORDED_CORPUS
+
+
+def test_arguments_of_the_wrong_kind_are_refused_by_the_template_s_name(
+    tokenizer: Tokenizer,
+) -> None:
+    for wrong in ({"tools": 3}, {"documents": "x", "tools": ["x"]}):
+        with pytest.raises(ConfigError, match="chat template refuses") as caught:
+            tokenizer.render_chat([{"role": "user", "content": "hi"}], True, **wrong)
+        assert "chat_arguments" in caught.value.hint and "\n" not in caught.value.message

@@ -1,0 +1,112 @@
+"""Reading YAML that anybody may have written, within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML, YAMLError
+
+from opsd_cli.errors import ConfigError
+
+#: Bounds of what is taken for a config at all: characters, levels, and values once every alias is
+#: written out.
+LONGEST_TEXT = 2**20
+DEEPEST = 32
+LARGEST_TREE = 100_000
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Parse YAML 1.2 (in which 1e-4 is a number); raises `ConfigError` with the line.
+
+    What is longer, nested deeper or larger once its aliases are written out than any config is
+    refused before it is built: a few lines of aliases can stand for billions of values.
+    """
+    if len(text) > LONGEST_TEXT:
+        raise ConfigError(
+            f"{where} is longer than {LONGEST_TEXT:,} characters", "a config is a few dozen lines"
+        )
+    try:
+        if "*" in text and "&" in text:
+            _refuse_expansion(YAML(typ="safe", pure=True).compose(text), where)
+        tree = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise ConfigError(f"{where}{line}: {problem}", "check indentation and colons") from error
+    except RecursionError as error:
+        raise _too_deep(where) from error
+    except ConfigError:
+        raise
+    except Exception as error:  # a date with a month 13, a number of ten thousand digits
+        reason = str(error).partition("\n")[0][:80]
+        raise ConfigError(f"{where}: not valid YAML: {reason}", "quote what is text") from error
+    if not _shallow(tree, DEEPEST):
+        raise _too_deep(where)
+    return tree
+
+
+def _too_deep(where: str) -> ConfigError:
+    return ConfigError(f"{where} is nested more than {DEEPEST} deep", "no config key is")
+
+
+def _shallow(value: Any, depth: int) -> bool:
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple | set):
+        return True
+    return depth > 0 and all(_shallow(item, depth - 1) for item in value)
+
+
+def _refuse_expansion(root: Any, where: str) -> None:
+    """Raise `ConfigError` where aliases stand for too much, or for what they are part of.
+
+    Nodes are visited once each, children first, without recursion.
+    """
+    sizes: dict[int, int] = {}
+    entered: set[int] = set()
+    waiting = [root] if root is not None else []
+    while waiting:
+        node = waiting[-1]
+        children = _children(node)
+        fresh = [child for child in children if id(child) not in sizes]
+        if fresh and id(node) not in entered:
+            entered.add(id(node))
+            waiting += fresh
+            continue
+        waiting.pop()
+        if fresh:
+            raise ConfigError(f"{where}: an alias stands for what it is part of", "write it out")
+        sizes[id(node)] = min(2 * LARGEST_TREE, 1 + sum(sizes[id(child)] for child in children))
+        if sizes[id(node)] > LARGEST_TREE:
+            raise ConfigError(
+                f"{where}: its aliases stand for more than {LARGEST_TREE:,} values",
+                "a config has a few hundred: write out what is meant",
+            )
+
+
+def _children(node: Any) -> list[Any]:
+    """The nodes directly below one of ruamel's: pairs of a mapping, items of a sequence."""
+    if not isinstance(node.value, list):
+        return []
+    return [each for item in node.value for each in (item if isinstance(item, tuple) else (item,))]
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """The mapping in a config file; raises `ConfigError`."""
+    try:
+        with path.open(encoding="utf-8") as file:  # a device or a pipe may never end
+            text = file.read(LONGEST_TEXT + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"cannot read config {path}: {reason}", "give a YAML file") from error
+    tree = read_yaml(text, str(path))
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{path} holds a {type(tree).__name__}, not a mapping", "write lines like `seed: 1`"
+        )
+    return tree
