@@ -284,6 +284,8 @@ def _samples(
     groups: dict[str, list[Curve]], directory: Path, out: Output
 ) -> dict[str, list[dict[str, Any]]]:
     """A few validation completions of each method's first run, with every token's divergence."""
+    from opsd_cli.comparison.supervisor import ending
+
     path = directory / SAMPLES
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
@@ -302,8 +304,8 @@ def _samples(
                 **tied(package_environment()),
             )
             if answer.returncode:
-                said = answer.stderr.strip().splitlines()[:1]
-                out.warn(f"no samples of {label} for the page: {' '.join(said)}")
+                said = answer.stderr.strip().splitlines() or [ending(answer.returncode)]
+                out.warn(f"no samples of {label} for the page: {said[0]}")
             else:
                 drawn[label] = json.loads(answer.stdout)["completions"]
     if len(drawn) == len(groups):  # otherwise the next time may have more luck

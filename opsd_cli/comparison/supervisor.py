@@ -173,11 +173,15 @@ def start(directory: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
         )
 
 
+def ending(code: int) -> str:
+    """What a process's exit code says, where the process itself said nothing."""
+    return f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
 def _failed(run: Path, code: int) -> TrainingError:
     log = run.with_name(f"{run.name}.log")
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    ended = f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    said = next((line for line in lines if line.startswith("error: ")), ended)
+    said = next((line for line in lines if line.startswith("error: ")), ending(code))
     hint = next((line for line in lines if line.startswith("hint: ")), "")
     return TrainingError(
         f"the run {run.name} failed: {said.removeprefix('error: ')}",

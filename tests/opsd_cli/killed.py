@@ -8,8 +8,9 @@ time, so the n-th is a moment that does not depend on the machine's speed. With 
 is chosen is cut off after that share of its bytes.
 
 A process's role is its command and the name of the directory it works on. `OPSD_EVENTS` names a
-folder in which every process leaves, on a regular end, how many events it had. Clocks stand still,
-so that files hold no times and can be compared byte for byte.
+folder in which every process leaves, on a regular end, how many events it had, and before a kill
+that there is one. Clocks stand still, so that files hold no times and can be compared byte for
+byte.
 """
 
 from __future__ import annotations
@@ -65,15 +66,20 @@ class Events:
 
     def event(self) -> None:
         if self.happen():
-            os.kill(self.victim, self.number)
+            self.kill()
+
+    def kill(self) -> None:
+        self.leave("fired")
+        os.kill(self.victim, self.number)
 
     def inside(self, path: Any) -> bool:
         return isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(self.home)
 
-    def leave_count(self) -> None:
+    def leave(self, name: str = "") -> None:
+        """Write down how many there were, under the role's name and this one."""
         folder = os.environ.get(EVENTS)
         if folder:
-            with real_open(os.path.join(folder, self.role), "w") as out:
+            with real_open(os.path.join(folder, self.role + name), "w") as out:
                 out.write(str(self.count))
 
 
@@ -89,7 +95,7 @@ class Watched:
                 whole = data.encode() if isinstance(data, str) else bytes(data)
                 self._file.flush()
                 os.write(self._file.fileno(), whole[: int(len(whole) * self._events.torn)])
-            os.kill(self._events.victim, self._events.number)
+            self._events.kill()
         return self._file.write(data)
 
     def __getattr__(self, name: str) -> Any:
@@ -163,7 +169,7 @@ if __name__ == "__main__":
     child_processes.OPSD = (*child_processes.OPSD[:-1], "tests.opsd_cli.killed")
     time.perf_counter = time.process_time = lambda: 0.0
     happening = Events()
-    atexit.register(happening.leave_count)
+    atexit.register(happening.leave)
     import tests.opsd_cli.killed as importable  # the module that the backend is loaded from
 
     importable.KilledBackend.events = happening

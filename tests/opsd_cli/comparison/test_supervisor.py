@@ -145,6 +145,19 @@ def test_a_comparison_runs_beside_a_foreign_backends(tmp_path: Path) -> None:
     assert "no samples" not in done.stderr
 
 
+def test_a_comparison_whose_samples_were_not_drawn_draws_them_when_resumed(tmp_path: Path) -> None:
+    (tmp_path / "sums.jsonl").write_text(problems())
+    first = opsd(
+        tmp_path, f"{COMMANDS['compare']} --out c", role="sample:grpo-s0", at=1, signal=9
+    )  # fmt: skip
+    assert first.returncode == 0 and "no samples of grpo for the page" in first.stderr
+    assert "ended by SIGKILL" in first.stderr
+    second = opsd(tmp_path, "compare --resume --out c")
+    assert second.returncode == 0 and "no samples" not in second.stderr
+    drawn = json.loads((tmp_path / "c" / "samples.json").read_text())
+    assert set(drawn) == {"opsd", "grpo"}
+
+
 def test_a_lone_run_ends_with_whoever_started_it(tmp_path: Path) -> None:
     """As another project's script may start one, by `child_processes.tied`."""
     (tmp_path / "sums.jsonl").write_text(problems())
@@ -152,7 +165,8 @@ def test_a_lone_run_ends_with_whoever_started_it(tmp_path: Path) -> None:
     script = (
         "import os, subprocess, sys\nfrom opsd_cli.child_processes import *\n"
         "command = [sys.executable, '-P', '-m', 'tests.opsd_cli.killed', *sys.argv[1:]]\n"
-        "process = subprocess.Popen(command, **tied(package_environment()))\n"
+        "process = subprocess.Popen(\n"
+        "    command, stdout=subprocess.DEVNULL, **tied(package_environment())\n)\n"
         "print(process.pid, flush=True)\nprocess.wait()\n"
     )
     kill = {"role": "train:run", "at": 150, "signal": 9, "victim": "parent"}
