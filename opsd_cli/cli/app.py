@@ -14,7 +14,7 @@ import typer
 
 from opsd_cli import __version__, errors
 from opsd_cli.cli import failures, options
-from opsd_cli.cli.visible import shortened, visible_line
+from opsd_cli.visible import shortened, visible_line
 
 app = typer.Typer(
     name="opsd",
