@@ -418,15 +418,25 @@ def main() -> None:
         sys.stdout.flush()  # a full disk behind `> file` is met here, not when Python ends
     except KeyboardInterrupt:
         fail("interrupted", "", errors.Interrupted.exit_code)
+    except SystemExit as left:
+        # Typer's way out of a broken pipe, without a word.
+        if isinstance(left.__context__, BrokenPipeError):
+            _end_of_pipe(left.__context__, debug)
+        raise
     except BrokenPipeError as error:
-        if not failures.reader_left():
-            _end(error, debug)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _end_of_pipe(error, debug)
     except Exception as error:
         _end(error, debug)
     else:
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_of_pipe(error: BrokenPipeError, debug: bool) -> NoReturn:
+    """Leave: a reader of what is printed has seen enough, or some other pipe broke."""
+    if not failures.reader_left():
+        _end(error, debug)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def _end(error: Exception, debug: bool) -> NoReturn:
