@@ -39,6 +39,8 @@ from tests.opsd_cli.fakes import STOP, FakeBackend, FakePolicy
 
 #: What no output may hold besides sequences of Rich's own.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+#: What the emoji codes among the hostile strings would become.
+_EMOJI = re.compile("[💯😄👍]")
 #: Sequences that Rich writes: colours, and where it redraws in place.
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r(?=\x1b)")
 #: Those of notes, warnings, progress bars and redrawing, which not every harmless run shows.
@@ -260,6 +262,8 @@ def run_case(path: str, text: str, colours: bool) -> None:
             if found := _FORBIDDEN.search(rest):
                 around = rest[max(0, found.start() - 40) : found.end() + 20]
                 raise Wrong(f"{path}: {text!r} got through as {around!r}")
+            if found := _EMOJI.search(rest):
+                raise Wrong(f"{path}: {text!r} is printed with {found[0]}")
             if "error: unexpected " in rest and "unexpected extra" not in rest:
                 raise Wrong(f"{path}: {text!r} ends in (code {code}) {rest[-600:]!r}")
             if "Traceback" in rest:

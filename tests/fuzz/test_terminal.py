@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz import terminal
+from opsd_cli.cli.console import Output
+from tests.fuzz import hostile, terminal
 
 
 @pytest.mark.parametrize("colours", [False, True], ids=["plain", "colours"])
@@ -17,6 +18,28 @@ def test_nothing_printed_is_obeyed(path: str, colours: bool) -> None:
 @pytest.mark.parametrize("text", terminal.in_short(), ids=["control", "bidi and markup"])
 def test_prompts_and_json_are_exact(text: str) -> None:
     terminal.require_exact(text)
+
+
+@pytest.mark.parametrize("text", (*hostile.MARKUP, *hostile.PLAIN[3:8]))
+@pytest.mark.parametrize("colours", [False, True], ids=["plain", "colours"])
+def test_text_is_printed_as_it_stands(
+    text: str, colours: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rich.table import Table
+
+    if colours:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    out = Output()
+    table = Table(f"heading {text}", title=f"title {text}", box=None)
+    table.add_row(f"cell {text}")
+    out.show(f"shown {text}")
+    out.show(table)
+    out.note(f"note {text}")
+    out.warn(f"warned {text}")
+    printed = capsys.readouterr()
+    for said in (f"shown {text}", f"heading {text}", f"title {text}", f"cell {text}"):
+        assert said in printed.out
+    assert f"note {text}" in printed.err and f"warned {text}" in printed.err
 
 
 @pytest.mark.long
