@@ -14,7 +14,7 @@ import typer
 
 from opsd_cli import __version__, child_processes, errors, own_packages
 from opsd_cli.cli import failures, options
-from opsd_cli.cli.visible import shortened, visible_line
+from opsd_cli.visible import shortened, visible_line
 
 app = typer.Typer(
     name="opsd",
@@ -421,11 +421,13 @@ def main() -> None:
         sys.stdout.flush()  # a full disk behind `> file` is met here, not when Python ends
     except KeyboardInterrupt:
         interrupted()
+    except SystemExit as left:
+        # Typer's way out of a broken pipe, without a word.
+        if isinstance(left.__context__, BrokenPipeError):
+            _end_of_pipe(left.__context__, debug)
+        raise
     except BrokenPipeError as error:
-        if not failures.reader_left():
-            _end(error, debug)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _end_of_pipe(error, debug)
     except Exception as error:
         _end(error, debug)
     else:
@@ -437,6 +439,14 @@ def main() -> None:
 def interrupted() -> NoReturn:
     """Leave after Ctrl-C or SIGTERM where no command had more to say."""
     fail("interrupted", "what was finished and written is kept", errors.Interrupted.exit_code)
+
+
+def _end_of_pipe(error: BrokenPipeError, debug: bool) -> NoReturn:
+    """Leave: a reader of what is printed has seen enough, or some other pipe broke."""
+    if not failures.reader_left():
+        _end(error, debug)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def _end(error: Exception, debug: bool) -> NoReturn:

@@ -16,11 +16,11 @@ from opsd_cli.bounds import LARGEST_SEED
 from opsd_cli.child_processes import OPSD, package_environment, tied
 from opsd_cli.cli.common import Request, choose_backend
 from opsd_cli.cli.console import Output
-from opsd_cli.cli.visible import visible
 from opsd_cli.config import METHODS, Config
 from opsd_cli.errors import GateNotMet, RunError, UsageError
 from opsd_cli.figures import count, duration, percent
 from opsd_cli.resolve import suggest
+from opsd_cli.visible import visible
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -1,7 +1,7 @@
 """Where output goes: results on standard output, everything else on standard error.
 
 With `--json` standard output carries exactly one JSON object. With `--quiet` notes are dropped and
-results kept. Whatever is printed is text and nothing else: see `opsd_cli.cli.visible`.
+results kept. Whatever is printed is text and nothing else: see `opsd_cli.visible`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsd_cli.cli.visible import visible, visible_json
 from opsd_cli.disk import naming
+from opsd_cli.visible import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -48,7 +48,8 @@ class Output:
         """A result for people; goes to standard error under `--json`."""
         console = self.shown_on
         if console.is_terminal or not all(isinstance(part, str) for part in parts):
-            console.print(*parts)
+            with naming(_stream(console)):
+                console.print(*parts)
         else:
             self.exact(" ".join(map(str, parts)))
 
@@ -58,7 +59,7 @@ class Output:
         A terminal breaks its long lines where it ends, and leaves them whole when they are copied.
         """
         console = self.shown_on
-        with naming(Path("standard error" if console.stderr else "standard output")):
+        with naming(_stream(console)):
             console.file.write(visible(text) + "\n")
             console.file.flush()
 
@@ -100,6 +101,11 @@ class Output:
 
             with self.messages.status(Text(visible(what))):
                 yield
+
+
+def _stream(console: Console) -> Path:
+    """What an error in writing to a console is about."""
+    return Path("standard error" if console.stderr else "standard output")
 
 
 def _finite(value: Any) -> Any:

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from opsd_cli.cli.visible import shortened
 from opsd_cli.disk import os_error
 from opsd_cli.errors import OpsdError, UsageError
+from opsd_cli.visible import shortened
 
 _ELSEWHERE = "write elsewhere (another --out), or copy it to where you may write"
 _PATH = "check the path"
@@ -73,6 +73,8 @@ def explained(error: BaseException) -> OpsdError | None:
             f"text that cannot be written: {_one_line(error)}",
             "take out half characters (surrogates), and set PYTHONUTF8=1; --debug shows where",
         )
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's
+        return UsageError("a path begins with ~ and a user who has no home here", "write it out")
     return _of_the_system(error)
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from opsd_cli.analysis import analyse
 from opsd_cli.cli.common import Request, choose_backend, loaded_policy
 from opsd_cli.cli.console import Output
-from opsd_cli.cli.visible import visible
 from opsd_cli.config import Config
 from opsd_cli.context import Contexts
 from opsd_cli.errors import UsageError
 from opsd_cli.problems import Problem, ProblemSet
 from opsd_cli.prompts import completion_text
 from opsd_cli.seeds import derive_seed
+from opsd_cli.visible import visible
 
 if TYPE_CHECKING:
     from rich.text import Text

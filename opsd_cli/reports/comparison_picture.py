@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+#: Characters; a longer label leaves no room for the picture.
+LONGEST_LABEL = 60
 
 
 def write_comparison_picture(summary: Mapping[str, Any], out: Path) -> Path:
@@ -32,7 +36,7 @@ def write_comparison_picture(summary: Mapping[str, Any], out: Path) -> Path:
         low, high = ([100 * edge for edge in side] for side in zip(*curve["band"], strict=True))
         colour = f"C{index}"
         axes.fill_between(x, low, high, alpha=0.15, linewidth=0, color=colour)
-        axes.plot(x, y, marker="o", markersize=4, color=colour, label=name)
+        axes.plot(x, y, marker="o", markersize=4, color=colour, label=_shown(name))
         if entry["tokens_to_target"] is not None:
             axes.plot(
                 [entry["tokens_to_target"] / 1000], [target], marker="D", color=colour,
@@ -42,7 +46,8 @@ def write_comparison_picture(summary: Mapping[str, Any], out: Path) -> Path:
     better, than = (
         summary["methods"][found[side]]["tokens_to_target"] for side in ("better", "than")
     )
-    title = f"{found['better']} against {found['than']}: {times(found['ratio'])} fewer tokens"
+    better_name, other_name = (_shown(found[side]) for side in ("better", "than"))
+    title = f"{better_name} against {other_name}: {times(found['ratio'])} fewer tokens"
     if better is not None and than is not None:
         axes.annotate(
             "", (better / 1000, target), (than / 1000, target),
@@ -66,7 +71,15 @@ def write_comparison_picture(summary: Mapping[str, Any], out: Path) -> Path:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with naming(out):
+    with naming(out), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
         figure.savefig(out, dpi=150)
     pyplot.close(figure)
     return out
+
+
+def _shown(name: str) -> str:
+    """A label, which may be a directory's name, as text: dollars would mean mathematics."""
+    from opsd_cli.visible import shortened, visible
+
+    return shortened(visible(name), LONGEST_LABEL).replace("$", r"\$")

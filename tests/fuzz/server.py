@@ -2,7 +2,7 @@
 
     python -m tests.fuzz.server [--seed 0] [--rounds 300]
 
-Every behaviour of `tests.fuzz.hostile` is met by a run's first steps: rollouts, scores, gradient,
+Every behaviour of `tests.fuzz.hostile_server` is met by a run's first steps: rollouts, scores, gradient,
 weights handed over, rollouts again, half of the time drawn ahead in a thread. It must end in one
 clear line that names the server, or go on with the very same tokens and log-probabilities; and ask
 no more often than it may. Then, `--rounds` times, a behaviour drawn at random begins somewhere in
@@ -33,7 +33,7 @@ from backends.vllm.transport import Clock
 from opsd_cli.errors import OpsdError
 from opsd_cli.resolve import resolve
 from tests.backends.vllm.fake_server import FakeVllm, completion
-from tests.fuzz.hostile import BEHAVIOURS, COMPLETIONS, LOAD, Behaviour, good, send
+from tests.fuzz.hostile_server import BEHAVIOURS, COMPLETIONS, LOAD, Behaviour, good, send
 from tests.opsd_cli.fakes import FakePolicy
 
 SAMPLING = Sampling(temperature=1.1, top_p=0.95, top_k=20, max_new_tokens=6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backends.vllm.client import TRIES
-from tests.fuzz.hostile import BEHAVIOURS, Behaviour
+from tests.fuzz.hostile_server import BEHAVIOURS, Behaviour
 from tests.fuzz.server import MOST_REQUESTS, Outcome, at_random, met, table
 
 CASES = [

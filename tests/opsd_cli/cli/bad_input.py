@@ -13,6 +13,7 @@ GOOD = "".join(
     f'{{"question": "{n} + 1", "solution": "{n} + 1 = {n + 1}", "answer": "{n + 1}"}}\n'
     for n in range(40)
 )
+DEEP = '{"question": ' + "[" * 100_000 + "]" * 100_000 + "}\n"
 RUN = "seed: 0\n"
 TINY = {"good.jsonl": GOOD}
 
@@ -104,6 +105,14 @@ CASES = [
     Case("train --set data.train=empty.jsonl", 2, "empty.jsonl", "", {"empty.jsonl": ""}),
     Case("train --set data.train=torn.jsonl", 2, "line 41", "",
          {"torn.jsonl": GOOD + '{"question'}),
+    Case("train --set data.train=deep.jsonl", 2, "deep.jsonl line 1 is nested too deeply", "flat",
+         {"deep.jsonl": DEEP}),
+    Case("train --set data.train=nul.jsonl", 2, "1 with damaged text (first: row 1 has a NUL)",
+         "text", {"nul.jsonl": '{"question": "1\\u0000", "solution": "s", "answer": "1"}\n'}),
+    Case("train --set data.train=~nobody-of-that-name/a.jsonl", 2, "a path begins with ~", "write"),
+    Case(f"train --set data.train={'a' * 300}.jsonl", 2, "the name is too long", "255 bytes"),
+    Case("train --set data.train=good.jsonl/more.jsonl", 2, "no file 'good.jsonl/more.jsonl'", "",
+         TINY),
     Case("train --set data.train=few.jsonl", 2, "too few to hold out", "data.validation",
          {"few.jsonl": "".join(GOOD.splitlines(True)[:5])}),
     Case("train --set data.train=good.jsonl --set data.columns.solution=solutoin", 2,
@@ -196,7 +205,8 @@ def main() -> None:
     print("written or lost. `tests/opsd_cli/cli/test_bad_input.py` checks every row.\n")
     print("| typed | exit code | says | hints |\n|---|---|---|---|")
     for case in CASES:
-        cells = (f"`opsd {case.command}`", str(case.code), case.says, case.hints)
+        shown = case.command.replace("a" * 300, "a…(300 times)")
+        cells = (f"`opsd {shown}`", str(case.code), case.says, case.hints)
         print("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
 
 
