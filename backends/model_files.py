@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from backends import rotary
 from opsd_cli import hub
 from opsd_cli.config import Config
 from opsd_cli.errors import ModelError
@@ -106,6 +107,55 @@ def read_settings(name: str, revision: str | None) -> dict[str, Any]:
         raise
     except Exception as error:
         raise explained(error, name, "config.json") from error
+
+
+def transformers_config(folder: Path, config: Config) -> Any | None:
+    """What transformers makes of a folder's config.json; None for a kind that it does not know.
+
+    Raises:
+        ModelError: it knows the kind, and config.json does not describe one.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    settings = read_settings(str(folder), None)
+    known = settings.get("model_type") in CONFIG_MAPPING
+    try:
+        with quiet(hide_progress=True):
+            return AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+    except Exception as error:
+        if not known:
+            return None
+        raise explained(error, config.model, "config.json") from error
+
+
+def write_both_spellings(folder: Path) -> None:
+    """Give the config.json that an export wrote both spellings of its rotary embedding.
+
+    transformers 5 writes `rope_parameters` alone, which mlx-lm's classes for most architectures,
+    and programs built on transformers 4, do not read: they would take their defaults instead.
+    """
+    from transformers import AutoConfig
+
+    path = folder / "config.json"
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        meant = AutoConfig.from_pretrained(folder)
+    except Exception:  # a kind of the model's own code, whose spelling is left as it is
+        return
+    written = rotary.with_both_spellings(plain, meant)
+
+    def parameters(settings: dict[str, Any]) -> Any:
+        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        decoder = AutoConfig.from_pretrained(folder).get_text_config(decoder=True)
+        return getattr(decoder, "rope_parameters", None)
+
+    wanted = getattr(meant.get_text_config(decoder=True), "rope_parameters", None)
+    try:
+        same = parameters(written) == wanted
+    except Exception:
+        same = False
+    if not same:  # a class to which the older keys mean something else
+        parameters(plain)
 
 
 def read_generation_settings(name: str, revision: str | None) -> dict[str, Any]:

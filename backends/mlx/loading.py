@@ -19,8 +19,21 @@ from mlx_lm.utils import dequantize_model, load_model, save_config, save_model
 from transformers import AutoTokenizer
 
 from backends.mlx.generation import require_batches
+from backends.mlx.model_config import (
+    as_mlx_lm_reads_it,
+    require_same_meaning,
+    with_exact_embedding_scale,
+)
 from backends.mlx.network import Network
-from backends.model_files import explained, hub_folder, quiet, require_model
+from backends.model_files import (
+    explained,
+    hub_folder,
+    quiet,
+    read_settings,
+    require_model,
+    transformers_config,
+    write_both_spellings,
+)
 from backends.tokenizer import HuggingFaceTokenizer
 from opsd_cli.config import Config
 from opsd_cli.errors import ModelError
@@ -85,26 +98,38 @@ def save_merged(network: Network, folder: Path, base: Path, tokenizer: Any) -> N
     ]
     network.model.update_modules(tree_unflatten(fused))
     model = dequantize_model(network.model)
-    settings = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    settings = read_settings(str(base), None)
     for key in ("quantization", "quantization_config"):
         settings.pop(key, None)
-    stored = settings.get("dtype") or settings.get("torch_dtype")
+    stored = str(settings.get("dtype") or settings.get("torch_dtype"))
     model.set_dtype({"float32": mx.float32, "float16": mx.float16}.get(stored, mx.bfloat16))
     save_model(folder, model)
     save_config(settings, folder / "config.json")
+    write_both_spellings(folder)
     tokenizer.save_pretrained(folder)
     if (base / GENERATION_CONFIG).is_file():
         shutil.copy(base / GENERATION_CONFIG, folder)
 
 
 def _model(config: Config, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The model, its weights not yet read, and the settings that it was built from."""
+    meant = transformers_config(folder, config)
+    settings = as_mlx_lm_reads_it(read_settings(str(folder), None), meant)
     try:
-        return load_model(folder, trust_remote_code=config.trust_remote_code)
-    except Exception as error:
+        model, settings = load_model(
+            folder,
+            lazy=True,
+            model_config=settings,
+            trust_remote_code=config.trust_remote_code,
+        )
+    except (Exception, SystemExit) as error:  # a module of mlx-lm's ends the process
         raise _refusal(error, config.model) from error
+    require_same_meaning(model, meant, config.model)
+    with_exact_embedding_scale(model)
+    return model, settings
 
 
-def _refusal(error: Exception, name: str) -> ModelError:
+def _refusal(error: BaseException, name: str) -> ModelError:
     """What mlx-lm meant, in one line."""
     text = str(error)
     if isinstance(error, ValueError) and text.startswith("Model type"):
@@ -122,8 +147,13 @@ def _refusal(error: Exception, name: str) -> ModelError:
             "shape",
             "download the model again, whole",
         )
-    if "trust_remote_code" in text:
+    if "trust_remote_code" in text and isinstance(error, Exception):
         return explained(error, name, "model")
+    if isinstance(error, SystemExit):
+        return ModelError(
+            f"{name} needs a package of its own on MLX, which is not installed",
+            "use the PyTorch backend (--backend cpu or cuda)",
+        )
     return ModelError(
         f"the model of {name} cannot be loaded: {first_line(error)}",
         "run with --debug for the whole story",

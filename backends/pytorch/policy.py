@@ -34,7 +34,7 @@ from backends.interface import (
     TeacherWeights,
     TokenReport,
 )
-from backends.model_files import quiet
+from backends.model_files import quiet, write_both_spellings
 from backends.policy_base import PolicyBase, counted, weights_in_loss
 from backends.pytorch import device_memory
 from backends.pytorch.adapter import (
@@ -170,6 +170,7 @@ class TorchPolicy(PolicyBase):
         merged: Any = self._require_adapter().model.merge_and_unload()
         with quiet(hide_progress=True):
             merged.to(stored_dtype(self.config) or merged.dtype).save_pretrained(folder)
+            write_both_spellings(folder)
             self.tokenizer.wrapped.save_pretrained(folder)
 
     def save(self, folder: Path) -> None:
