@@ -90,7 +90,7 @@ def with_exact_embedding_scale(model: Any) -> None:
     transformers rounds the square root of the hidden size to the weights' dtype: with hidden states
     of 640 numbers in float32 mlx-lm's logits are off by 0.6 otherwise.
     """
-    decoder = getattr(getattr(model, "language_model", model), "model", None)
+    decoder: Any = getattr(getattr(model, "language_model", model), "model", None)
     if type(decoder).__module__ != "mlx_lm.models.gemma3_text":
         return
     embedding = decoder.embed_tokens
