@@ -177,7 +177,41 @@ def older_keys(config: Any) -> dict[str, Any]:
             keys["partial_rotary_factor"] = everywhere["partial_rotary_factor"]
     if LOCAL in nested:
         keys["rope_local_base_freq"] = nested[LOCAL].get("rope_theta")
+    pattern = window_pattern(config)
+    if pattern is not None:
+        keys["sliding_window_pattern"] = pattern
     return keys
+
+
+def window_pattern(config: Any) -> int | None:
+    """Every how many layers one attends to everything: the older spelling of `layer_types`.
+
+    None where the layers do not repeat so.
+    """
+    types = list(getattr(config, "layer_types", None) or ())
+    if set(types) != {LOCAL, GLOBAL}:
+        return None
+    every = types.index(GLOBAL) + 1
+    repeated = ([LOCAL] * (every - 1) + [GLOBAL]) * len(types)
+    return every if types == repeated[: len(types)] else None
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two of transformers' configs rotate, and look back, alike."""
+
+    def meant(config: Any) -> Any:
+        decoder = config.get_text_config(decoder=True)
+        types = getattr(decoder, "layer_types", None)
+        return _without_type(getattr(decoder, "rope_parameters", None)), types
+
+    return meant(one) == meant(other)
+
+
+def _without_type(parameters: Any) -> Any:
+    """Without the oldest name of `rope_type`, which is kept beside it where it was given."""
+    if not isinstance(parameters, dict):
+        return parameters
+    return {key: _without_type(value) for key, value in parameters.items() if key != "type"}
 
 
 def with_both_spellings(settings: Mapping[str, Any], config: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ so that both backends render and encode alike.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_unflatten
 from mlx_lm.utils import dequantize_model, load_model, save_config, save_model
-from transformers import AutoTokenizer
 
 from backends.mlx.generation import require_batches
 from backends.mlx.model_config import (
@@ -27,10 +25,10 @@ from backends.mlx.model_config import (
 from backends.mlx.network import Network
 from backends.model_files import (
     explained,
-    hub_folder,
-    quiet,
+    load_tokenizer,
+    model_folder,
     read_settings,
-    require_model,
+    stop_ids,
     transformers_config,
     write_both_spellings,
 )
@@ -60,30 +58,17 @@ def load(config: Config) -> Loaded:
     Raises:
         ModelError: there is no such model, or none that can be used, and why.
     """
-    where = require_model(config.model_path)
-    folder = Path(where)
-    if not folder.is_dir():
-        folder = hub_folder(where, config.revision)
-    with quiet(hide_progress=True):
-        try:
-            wrapped = AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=config.trust_remote_code
-            )
-        except Exception as error:
-            raise explained(error, config.model, "tokenizer") from error
-    if not set(wrapped.get_vocab()) - set(wrapped.all_special_tokens):
-        # For lack of files some architectures get a tokenizer that knows no text.
-        raise ModelError(
-            f"{config.model} has no tokenizer", "put tokenizer.json beside its config.json"
-        )
+    folder = model_folder(config)
+    wrapped = load_tokenizer(folder, config)
     model, settings = _model(config, folder)
     _set_dtype(model, config)
     vocabulary = max(wrapped.get_vocab().values()) + 1
     network = Network(model, settings, vocabulary)
-    network.require_same_logits()
+    network.require_same_logits(config.model)
     require_batches(network)
-    stops = _stops(folder, settings, wrapped)
-    return Loaded(network, HuggingFaceTokenizer(wrapped), stops, folder)
+    stops = stop_ids(folder, settings, wrapped)
+    tokenizer = HuggingFaceTokenizer(wrapped, network.rows)
+    return Loaded(network, tokenizer, stops, folder)
 
 
 def save_merged(network: Network, folder: Path, base: Path, tokenizer: Any) -> None:
@@ -167,14 +152,3 @@ def _set_dtype(model: Any, config: Config) -> None:
         wanted = "float32" if mx.default_device() == mx.cpu else "bfloat16"
     model.set_dtype(mx.float32 if wanted == "float32" else mx.bfloat16)
     mx.eval(model.parameters())
-
-
-def _stops(folder: Path, settings: dict[str, Any], tokenizer: Any) -> frozenset[int]:
-    """The generation config's stop ids, else the model's, else the tokenizer's."""
-    ends = settings.get("eos_token_id")
-    path = folder / GENERATION_CONFIG
-    if path.is_file():
-        ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-    if ends is None:
-        ends = tokenizer.eos_token_id
-    return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)

@@ -12,7 +12,6 @@ Keys are told apart by name: of the hundreds in use only some change what a mode
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -65,23 +64,10 @@ def as_mlx_lm_reads_it(settings: Mapping[str, Any], config: Any | None) -> dict[
     for alias, key in _ALIASES.items():
         if alias not in level and level.get(key) is not None:
             level[alias] = level[key]
-    pattern = _window_pattern(decoder)
-    if pattern is not None:
-        level["sliding_window_pattern"] = pattern
     if decoder.model_type == "gemma2":  # whose class of mlx-lm has no way to say "none"
         for key in ("attn_logit_softcapping", "final_logit_softcapping"):
             level[key] = getattr(decoder, key, None)
     return written
-
-
-def _window_pattern(config: Any) -> int | None:
-    """Every how many layers one attends to everything, where the layers' types say so."""
-    types = list(getattr(config, "layer_types", None) or ())
-    if set(types) != {rotary.LOCAL, rotary.GLOBAL}:
-        return None
-    every = types.index(rotary.GLOBAL) + 1
-    repeated = ([rotary.LOCAL] * (every - 1) + [rotary.GLOBAL]) * len(types)
-    return every if types == repeated[: len(types)] else None
 
 
 def with_exact_embedding_scale(model: Any) -> None:

@@ -143,12 +143,22 @@ class Network:
         self._checkpoints = True
 
     @torch.no_grad()
-    def require_same_logits(self) -> None:
-        """Raise `ModelError` unless head and decoder apart give what the model itself gives."""
+    def require_same_logits(self, name: str) -> None:
+        """Raise `ModelError` unless head and decoder apart give what the model itself gives.
+
+        And unless that, and every row of the embedding, are numbers: weights that are not give
+        answers that are not, without a word.
+        """
         ids_1L = torch.arange(min(3, self.vocabulary), device=self.device)[None]
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             theirs_LV = self.model(input_ids=ids_1L, use_cache=False).logits[0].float()
         theirs_LV = theirs_LV[:, : self.vocabulary]
+        rows = self.model.get_input_embeddings().weight
+        if not all(bool(tensor.isfinite().all()) for tensor in (rows, theirs_LV)):
+            raise ModelError(
+                f"the weights of {name} are damaged: they hold or give what is not a number",
+                "download the model again, whole",
+            )
         ours_LV = self.logits(self.hidden(ids_1L)[0])
         # Generous to bfloat16: what is looked for is a missing factor, not a rounding.
         if bool(((ours_LV - theirs_LV).abs() > 0.05 * theirs_LV.abs().max() + 1e-6).any()):

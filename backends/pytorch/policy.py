@@ -92,7 +92,7 @@ class TorchPolicy(PolicyBase):
         self._network = Network(
             self._model, loaded.vocabulary, None if dtype == torch.float32 else dtype
         )
-        self._network.require_same_logits()
+        self._network.require_same_logits(config.model)
         if trainable and self._adapter is not None:
             decay = config.teacher.ema_decay if config.teacher.weights == "ema" else None
             self._optimizer = AdapterOptimizer(self._adapter.parameters, config.optimizer, decay)
