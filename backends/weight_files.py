@@ -43,8 +43,12 @@ class Header:
     values: int
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, verb: str = "loaded") -> dict[str, Any]:
     """A file that holds one JSON object.
+
+    Args:
+        path: its place.
+        verb: what cannot be done to it otherwise, for the message.
 
     Raises:
         ModelError: it cannot be read, or holds something else.
@@ -53,21 +57,21 @@ def read_object(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
         if size > MOST_JSON_BYTES:
             raise ModelError(
-                f"{path} cannot be loaded: {size:,} bytes are more than such a file has", AGAIN
+                f"{path} cannot be {verb}: {size:,} bytes are more than such a file has", AGAIN
             )
         found = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
-        raise ModelError(f"{path} cannot be loaded: it is nested too deeply", AGAIN) from None
+        raise ModelError(f"{path} cannot be {verb}: it is nested too deeply", AGAIN) from None
     except OSError as error:
         raise ModelError(
-            f"{path} cannot be loaded: {error.strerror or error}",
+            f"{path} cannot be {verb}: {error.strerror or error}",
             "check the file and its permissions",
         ) from error
     except ValueError as error:  # no JSON, or no UTF-8
         what = "is empty" if size == 0 else f"is not JSON: {' '.join(str(error).split())[:200]}"
-        raise ModelError(f"{path} cannot be loaded: it {what}", AGAIN) from error
+        raise ModelError(f"{path} cannot be {verb}: it {what}", AGAIN) from error
     if not isinstance(found, dict):
-        raise ModelError(f"{path} cannot be loaded: it holds no JSON object", AGAIN)
+        raise ModelError(f"{path} cannot be {verb}: it holds no JSON object", AGAIN)
     return found
 
 
