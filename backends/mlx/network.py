@@ -13,6 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 
 from opsd_cli.errors import ModelError
@@ -126,17 +127,14 @@ class Network:
     def require_same_logits(self, name: str) -> None:
         """Raise `ModelError` unless head and decoder apart give what the model itself gives.
 
-        And unless that, and every row of the embedding, are numbers: weights that are not give
-        answers that are not, without a word.
+        And unless every weight is a number: one that is not may show in some answers alone.
         """
         ids_1L = mx.arange(min(3, self.head.vocabulary))[None]
         theirs_LV = self.model(ids_1L)[0].astype(mx.float32)[:, : self.head.vocabulary]
         ours_LV = self.head.logits(self.hidden(ids_1L)[0]).astype(mx.float32)
-        arrays = [theirs_LV]
-        if self._embedding is not None:
-            part = "scales" if "scales" in self._embedding else "weight"
-            arrays.append(self._embedding[part])
-        if not all(bool(mx.isfinite(array).all()) for array in arrays):
+        weights = (array for _, array in tree_flatten(self.model.parameters()))
+        numbers = [theirs_LV, *(a for a in weights if mx.issubdtype(a.dtype, mx.floating))]
+        if not all(bool(mx.isfinite(array).all()) for array in numbers):
             raise ModelError(
                 f"the weights of {name} are damaged: they hold or give what is not a number",
                 "download the model again, whole",
