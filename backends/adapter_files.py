@@ -288,7 +288,7 @@ def _whole(number: float) -> float:
 
 def _tensors(path: Path) -> Arrays:
     """A safetensors file, with bfloat16, which NumPy does not have, widened to float32."""
-    weight_files.read_header(path)
+    weight_files.read_header(path, "read")
     try:
         whole = path.read_bytes()
         start = 8 + int.from_bytes(whole[:8], "little")

@@ -234,3 +234,10 @@ def _level(settings: Mapping[str, Any], config: Any) -> dict[str, Any]:
     if not keys:
         return dict(settings)
     return {**settings, "rope_parameters": config.to_dict()["rope_parameters"], **keys}
+
+
+def newer_spelling_alone(settings: Mapping[str, Any]) -> bool:
+    """Whether a config.json's rotary embedding is lost on a reader of the older spelling."""
+    level = settings.get("text_config")
+    level = level if isinstance(level, dict) else settings
+    return bool(level.get("rope_parameters")) and level.get("rope_theta") is None

@@ -118,8 +118,12 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, verb: str = "loaded") -> Header:
     """The header of a safetensors file, after its size has been looked at.
+
+    Args:
+        path: its place.
+        verb: what cannot be done to it otherwise, for the message.
 
     Raises:
         ModelError: it is damaged, cut off, or larger than any in use.
@@ -132,22 +136,22 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > size - 8:
-                raise ModelError(f"{path} cannot be loaded: it is no whole safetensors file", hint)
+                raise ModelError(f"{path} cannot be {verb}: it is no whole safetensors file", hint)
             if length > MOST_HEADER_BYTES:
                 raise ModelError(
-                    f"{path} cannot be loaded: its header of {length:,} bytes is too large", hint
+                    f"{path} cannot be {verb}: its header of {length:,} bytes is too large", hint
                 )
             header = file.read(length)
         if header.count(b'"data_offsets"') > MOST_TENSORS:
             raise ModelError(
-                f"{path} cannot be loaded: it names more than {MOST_TENSORS:,} tensors", hint
+                f"{path} cannot be {verb}: it names more than {MOST_TENSORS:,} tensors", hint
             )
         with safe_open(path, "numpy") as opened:
             names = tuple(opened.keys())
             shapes = [opened.get_slice(name).get_shape() for name in names]
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         said = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path} cannot be loaded: {said}", hint) from error
+        raise ModelError(f"{path} cannot be {verb}: {said}", hint) from error
     return Header(names, sum(_product(shape) for shape in shapes))
 
 
