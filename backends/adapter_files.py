@@ -12,13 +12,14 @@ import contextlib
 import json
 import math
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
+from backends import weight_files
 from opsd_cli.errors import ModelError
 from opsd_cli.hub import first_line
 
@@ -34,7 +35,23 @@ _PARTS = {
 }
 _BACK = {theirs: (own, transposed) for own, (theirs, transposed) in _PARTS.items()}
 #: What an adapter may do besides, and neither backend does.
-_UNSUPPORTED = ("modules_to_save", "trainable_token_indices", "target_parameters")
+_UNSUPPORTED = (
+    "modules_to_save",
+    "trainable_token_indices",
+    "target_parameters",
+    "layer_replication",
+    "lora_bias",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+)
+#: Ways to begin that leave a part of the base's weights in the adapter.
+_CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_HINT = "it must be an adapter in PEFT's format, or in mlx-lm's"
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 Arrays = dict[str, np.ndarray]
@@ -81,21 +98,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
             f"{folder} holds no adapter: {CONFIG_FILE} is missing",
             "name the folder that a checkpoint or PEFT's save_pretrained wrote",
         )
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if "lora_parameters" in settings:
-            return _from_mlx(settings, folder)
-        kind = settings["peft_type"]
-        if kind == "LORA":
-            settings["r"] = int(settings["r"])
-            settings["lora_alpha"] = _whole(float(settings["lora_alpha"]))
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(
-            f"{path} cannot be understood: {first_line(error)}",
-            "it must be an adapter in PEFT's format, or in mlx-lm's",
-        ) from error
+    settings = weight_files.read_object(path, "understood")
+    if "lora_parameters" in settings:
+        return _from_mlx(settings, folder)
+    kind = settings.get("peft_type")
     if kind != "LORA":
-        raise ModelError(f"{folder} holds a {kind} adapter, not LoRA", "only LoRA is supported")
+        raise ModelError(
+            f"{folder} holds a {str(kind)[:40]} adapter, not LoRA", "only LoRA is supported"
+        )
+    _require_kinds(settings, path)
     extra = [key for key in _UNSUPPORTED if settings.get(key)]
     if settings.get("bias", "none") != "none":
         extra.append("bias")
@@ -104,6 +115,13 @@ def read_settings(folder: Path) -> dict[str, Any]:
             f"the adapter in {folder} trains more than LoRA matrices: {', '.join(extra)}",
             "use an adapter on linear layers alone",
         )
+    start = settings.get("init_lora_weights")
+    if isinstance(start, str) and start.startswith(_CHANGES_THE_BASE):
+        raise ModelError(
+            f"the adapter in {folder} was begun by changing its base ({start[:40]})",
+            "convert it with PEFT (path_initial_model_for_weight_conversion) and load that",
+        )
+    settings["lora_alpha"] = _whole(settings["lora_alpha"])
     for key in ("use_dora", "use_rslora"):
         settings[key] = bool(settings.get(key, False))
     return settings
@@ -187,23 +205,96 @@ def _from_mlx(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             f"{folder} holds weights of mlx-lm's fine_tune_type {kind}, not LoRA",
             "only LoRA and DoRA are supported",
         )
-    given = settings["lora_parameters"]
-    rank = int(given["rank"])
-    names = {name.rpartition(".lora_")[0].rpartition(".")[2] for name in read_weights(folder)}
+    try:
+        given = settings["lora_parameters"]
+        rank, scale, dropout = given["rank"], float(given["scale"]), float(given.get("dropout", 0))
+        alpha = _whole(float(f"{scale * rank:.12g}"))  # lest scale -> alpha -> scale drift by a bit
+        _require_kinds({"r": rank, "lora_alpha": alpha}, folder / CONFIG_FILE)
+    except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
+        raise ModelError(
+            f"{folder / CONFIG_FILE} cannot be understood: {first_line(error)}", _HINT
+        ) from error
+    layers = layers_of(read_weights(folder))
+    blocks = {int(part) for path in layers for part in path.split(".") if part.isdecimal()}
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "inference_mode": True,
         "base_model_name_or_path": settings.get("model"),
         "r": rank,
-        # Rounded, lest scale -> alpha -> scale drift by a bit.
-        "lora_alpha": _whole(float(f"{float(given['scale']) * rank:.12g}")),
-        "lora_dropout": float(given.get("dropout", 0.0)),
-        "target_modules": sorted(names),
+        "lora_alpha": alpha,
+        "lora_dropout": dropout,
+        "target_modules": sorted({path.rpartition(".")[2] for path in layers}),
+        # mlx-lm may have trained the last blocks alone.
+        "layers_to_transform": sorted(blocks) or None,
         "use_dora": kind == "dora",
         "use_rslora": False,
         "bias": "none",
     }
+
+
+def layers_of(weights: Iterable[str]) -> list[str]:
+    """The paths of the layers that tensors by PEFT's names belong to, in their order."""
+    return list(
+        dict.fromkeys(name.removeprefix(PREFIX).partition(".lora_")[0] for name in sorted(weights))
+    )
+
+
+def require_rank(settings: Mapping[str, Any], weights: Mapping[str, np.ndarray], what: str) -> None:
+    """Raise `ModelError` where the settings name a rank that no tensor has.
+
+    Layers are made of the rank that is named, before weights are put into them.
+    """
+    tensors = [array for name, array in weights.items() if name.endswith(".lora_A.weight")]
+    ranks = {int(array.shape[0]) for array in tensors if array.ndim == 2}
+    patterns = (settings.get("rank_pattern") or {}).values()
+    for rank in (settings["r"], *patterns):
+        if rank not in ranks and not (patterns and rank < max(ranks, default=0)):
+            raise ModelError(
+                f"{what} does not fit itself: its config says rank {rank:,}, and its tensors have "
+                f"{', '.join(map(str, sorted(ranks)[:4])) or 'none'}",
+                "copy both of its files from one place",
+            )
+
+
+def _require_kinds(settings: Mapping[str, Any], path: Path) -> None:
+    """Raise `ModelError` unless each setting that is used holds what it may hold."""
+
+    def names(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+    def count(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+    def finite(value: Any) -> bool:
+        return isinstance(value, int | float) and abs(value) < 1e9  # what is no number is not less
+
+    def pattern(value: Any) -> bool:
+        return isinstance(value, dict) and all(
+            finite(number) and number > 0 for number in value.values()
+        )
+
+    checks: dict[str, Callable[[Any], bool]] = {
+        "r": lambda value: count(value) and value > 0,
+        "lora_alpha": finite,
+        "target_modules": lambda value: isinstance(value, str) or names(value),
+        "exclude_modules": lambda value: isinstance(value, str) or names(value),
+        "layers_to_transform": lambda v: count(v) or (isinstance(v, list) and all(map(count, v))),
+        "layers_pattern": lambda value: isinstance(value, str) or names(value),
+        "rank_pattern": lambda value: pattern(value) and all(map(count, value.values())),
+        "alpha_pattern": pattern,
+        "use_dora": lambda value: isinstance(value, bool),
+        "use_rslora": lambda value: isinstance(value, bool),
+        "fan_in_fan_out": lambda value: isinstance(value, bool),
+    }
+    for key, right in checks.items():
+        value = settings.get(key)
+        if value is None and key not in ("r", "lora_alpha"):
+            continue
+        if not right(value):
+            raise ModelError(
+                f"{path} cannot be understood: {key} is {json.dumps(value)[:80]}", _HINT
+            )
 
 
 def _whole(number: float) -> float:
@@ -213,6 +304,7 @@ def _whole(number: float) -> float:
 
 def _tensors(path: Path) -> Arrays:
     """A safetensors file, with bfloat16, which NumPy does not have, widened to float32."""
+    weight_files.read_header(path, "read")
     try:
         whole = path.read_bytes()
         start = 8 + int.from_bytes(whole[:8], "little")
@@ -220,13 +312,24 @@ def _tensors(path: Path) -> Arrays:
         for name, entry in json.loads(whole[8:start]).items():
             if name == "__metadata__":
                 continue
+            if entry["dtype"] not in _DTYPES:
+                raise ModelError(
+                    f"{path} cannot be read: {name[:80]} holds {entry['dtype']}, not "
+                    f"{', '.join(_DTYPES)}",
+                    "adapters of floating-point numbers alone are read",
+                )
             first, end = (start + offset for offset in entry["data_offsets"])
             flat = np.frombuffer(whole[first:end], _DTYPES[entry["dtype"]])
             if entry["dtype"] == "BF16":
                 flat = (flat.astype("<u4") << 16).view("<f4")
+            if not np.isfinite(flat).all():
+                raise ModelError(
+                    f"{path} is damaged: {name[:80]} holds what is not a number",
+                    "copy it again, or take another checkpoint",
+                )
             arrays[name] = flat.reshape(entry["shape"])
         return arrays
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise ModelError(
             f"{path} cannot be read: {first_line(error)}", "the file may be cut off; copy it again"
         ) from error

@@ -12,10 +12,11 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from backends import rotary, weight_files
 from opsd_cli import hub
 from opsd_cli.config import Config
 from opsd_cli.errors import ModelError
@@ -36,6 +37,12 @@ def require_model(name: str) -> str:
                 "it holds an adapter: pass it with --adapter, and its base with --model"
                 if is_adapter
                 else "name the folder that holds config.json and *.safetensors",
+            )
+        if "adapter_config.json" in files:
+            raise ModelError(
+                f"{name} holds a model and an adapter in one folder",
+                "put adapter_config.json and its weights into a folder of their own, and pass it "
+                "with --adapter",
             )
         if not any(file.endswith(".safetensors") for file in files):
             raise ModelError(
@@ -73,13 +80,101 @@ def explained(error: Exception, name: str, what: str) -> ModelError:
             "choose a revision that does, or save them anew with transformers' save_pretrained",
         )
     return ModelError(
-        f"the {what} of {name} cannot be loaded: {hub.first_line(error)}",
+        f"the {what} of {name} cannot be loaded: {said(error)}",
         "run with --debug for the whole story",
     )
 
 
-def hub_folder(name: str, revision: str | None) -> Path:
+def model_folder(config: Config) -> Path:
+    """The folder that `config.model` is loaded from, downloaded where it must be, and looked at.
+
+    Raises:
+        ModelError: there is no such model, or its files are not in order, and which.
+    """
+    where = require_model(config.model_path)
+    folder = Path(where)
+    if not folder.is_dir():
+        folder = hub_folder(where, config.revision, code=config.trust_remote_code)
+        require_model(str(folder))
+    weight_files.require_whole(folder)
+    return folder
+
+
+def load_tokenizer(folder: Path, config: Config) -> Any:
+    """transformers' tokenizer of a model.
+
+    Raises:
+        ModelError: there is none that can be used.
+    """
+    from transformers import AutoTokenizer
+
+    with quiet(hide_progress=True):
+        try:
+            wrapped: Any = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=config.trust_remote_code
+            )
+            vocabulary = wrapped.get_vocab()
+            special = wrapped.all_special_tokens
+        except Exception as error:
+            raise explained(error, config.model, "tokenizer") from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # of a library written in Rust
+                raise
+            raise ModelError(
+                f"the tokenizer of {config.model} cannot be loaded: {said(error)}",
+                "download the model again, whole",
+            ) from error
+    if not set(vocabulary) - set(special):
+        # For lack of files some architectures get a tokenizer that knows no text.
+        raise ModelError(
+            f"{config.model} has no tokenizer", "put tokenizer.json beside its config.json"
+        )
+    return wrapped
+
+
+def stop_ids(folder: Path, settings: Mapping[str, Any], tokenizer: Any) -> frozenset[int]:
+    """The generation config's stop ids, else the model's, else the tokenizer's.
+
+    Args:
+        folder: the model's.
+        settings: its config.json.
+        tokenizer: transformers'.
+
+    Raises:
+        ModelError: what stands there is no token id.
+    """
+    ends = settings.get("eos_token_id")
+    source = folder / "config.json"
+    if ends is None and isinstance(settings.get("text_config"), dict):
+        ends = settings["text_config"].get("eos_token_id")
+    generation = folder / "generation_config.json"
+    if generation.is_file():
+        source = generation
+        ends = weight_files.read_object(generation).get("eos_token_id", ends)
+    if ends is None:
+        ends = tokenizer.eos_token_id
+    found = [] if ends is None else ends if isinstance(ends, list) else [ends]
+    for end in found:
+        if isinstance(end, bool) or not isinstance(end, int) or end < 0:
+            raise ModelError(
+                f"{source}: eos_token_id holds {str(end)[:80]!r}, which is no token id",
+                "it must be a number or a list of numbers",
+            )
+    return frozenset(found)
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, on one line that fits a screen."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def hub_folder(name: str, revision: str | None, code: bool = False) -> Path:
     """Where a hub repository's model files are on this machine, once they are downloaded.
+
+    Args:
+        name: ORG/NAME.
+        revision: branch, tag or commit.
+        code: whether the model's own code is wanted too.
 
     Raises:
         ModelError: they are not, and cannot be.
@@ -87,9 +182,18 @@ def hub_folder(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+    #: The same weights in other forms.
+    unwanted = ["consolidated*", "original/*", "onnx/*"]
     try:
         with quiet(hide_progress=False):
-            return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+            return Path(
+                snapshot_download(
+                    name,
+                    revision=revision,
+                    allow_patterns=[*wanted, "*.py"] if code else wanted,
+                    ignore_patterns=unwanted,
+                )
+            )
     except Exception as error:
         raise explained(error, name, "model") from error
 
@@ -101,18 +205,67 @@ def read_settings(name: str, revision: str | None) -> dict[str, Any]:
         ModelError: there is none that can be read.
     """
     try:
-        return json.loads(_small_file(name, "config.json", revision).read_text(encoding="utf-8"))
+        return weight_files.read_object(_small_file(name, "config.json", revision))
     except ModelError:
         raise
     except Exception as error:
         raise explained(error, name, "config.json") from error
 
 
+def transformers_config(folder: Path, config: Config) -> Any | None:
+    """What transformers makes of a folder's config.json; None for a kind that it does not know.
+
+    Raises:
+        ModelError: it knows the kind, and config.json does not describe one.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    settings = read_settings(str(folder), None)
+    known = settings.get("model_type") in CONFIG_MAPPING
+    try:
+        with quiet(hide_progress=True):
+            return AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+    except Exception as error:
+        if not known:
+            return None
+        raise explained(error, config.model, "config.json") from error
+
+
+def write_both_spellings(folder: Path) -> None:
+    """Give the config.json that an export wrote both spellings of its rotary embedding.
+
+    transformers 5 writes `rope_parameters` alone, which mlx-lm's classes for most architectures,
+    and programs built on transformers 4, do not read: they would take their defaults instead.
+    """
+    from transformers import AutoConfig
+
+    path = folder / "config.json"
+
+    def meant() -> Any:
+        return AutoConfig.from_pretrained(folder)
+
+    def write(settings: dict[str, Any]) -> None:
+        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        before = meant()
+    except Exception:  # a kind of the model's own code, whose spelling is left as it is
+        return
+    write(rotary.with_both_spellings(plain, before))
+    try:
+        same = rotary.same(meant(), before)
+    except Exception:
+        same = False
+    if not same:  # a class to which the older keys mean something else
+        write(plain)
+
+
 def read_generation_settings(name: str, revision: str | None) -> dict[str, Any]:
     """The generation_config.json of a folder or hub repository; empty where there is none."""
     try:
         path = _small_file(name, "generation_config.json", revision)
-        return json.loads(path.read_text(encoding="utf-8"))
+        return weight_files.read_object(path) if path.is_file() else {}
     except ModelError:
         raise
     except Exception:

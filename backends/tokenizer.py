@@ -5,32 +5,38 @@ Chat templates carry their own BOS where they want one, hence `add_special_token
 where there is no template, the BOS that the tokenizer would have put first is put there.
 
 Some templates write today's date (Llama 3's, through `strftime_now`). A prompt that changes at
-midnight cannot be resumed, compared or cached, so that clock stands still here; where a template
-takes a `date_string`, `chat_arguments` can set another day.
+midnight cannot be resumed, compared or cached, so that clock stands still in `template_worker`;
+where a template takes a `date_string`, `chat_arguments` can set another day.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from opsd_cli.errors import ConfigError
+from backends import templates
+from opsd_cli.errors import ConfigError, ModelError
+from opsd_cli.hub import first_line
 
 THINK_TAGS = ("<think>", "</think>")
-#: The day on which every prompt is written: the one that Llama 3's own template falls back to.
-TODAY = datetime(2024, 7, 26)
-_CLOCK = re.compile(r"strftime_now\((['\"])(.*?)\1\)")
+#: Characters; the longest in use has some twenty thousand.
+_LARGEST_TEMPLATE = 2**20
 _MARK = "MARK"
 
 
 class HuggingFaceTokenizer:
-    """Adapts a transformers tokenizer to `opsd_cli.prompts.Tokenizer`."""
+    """Adapts a transformers tokenizer to `opsd_cli.prompts.Tokenizer`.
 
-    def __init__(self, tokenizer: Any) -> None:
+    Args:
+        tokenizer: transformers'.
+        rows: of the model's embedding: ids from there on are no tokens of the model's. Gemma 3's
+            tokenizer has one such, which stands for images.
+    """
+
+    def __init__(self, tokenizer: Any, rows: int | None = None) -> None:
         self.wrapped = tokenizer
+        self.rows = rows
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
@@ -47,20 +53,23 @@ class HuggingFaceTokenizer:
 
         Raises:
             ConfigError: the template refuses the turns, a system turn say, or the arguments.
+            ModelError: it is none, or exceeds every limit.
         """
-        from jinja2.exceptions import TemplateError
-
         if not self.wrapped.chat_template:
             return self._bos + "".join(f"{message['content']}\n\n" for message in messages)
         try:
-            return self.wrapped.apply_chat_template(
-                list(messages),
-                tokenize=False,
-                add_generation_prompt=generation_prompt,
-                chat_template=self._template,
-                **arguments,
+            return templates.render(
+                self._template,
+                messages,
+                generation_prompt,
+                {**self.wrapped.special_tokens_map, **arguments},
             )
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except templates.TemplateExceeds as error:
+            raise ModelError(
+                f"the model's chat template cannot be used: {error}",
+                "if you trust the model, give it another template (chat_template.jinja)",
+            ) from error
+        except templates.TemplateFailed as error:
             system = any(message["role"] == "system" for message in messages)
             raise ConfigError(
                 "the model's chat template refuses the prompt: "
@@ -73,13 +82,36 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def _template(self) -> str:
-        """The chat template with its clock stopped."""
-        # The function itself cannot be replaced: transformers makes text of what is passed in.
-        template: str = self.wrapped.get_chat_template()
-        return _CLOCK.sub(lambda call: repr(TODAY.strftime(call[2])), template)
+        """The chat template; of several, the one for chats without tools."""
+        try:
+            template = self.wrapped.get_chat_template()
+        except ValueError as error:
+            raise ModelError(
+                f"the model has no chat template of its own choice: {first_line(error)}",
+                "name one of its templates `default` in tokenizer_config.json",
+            ) from error
+        if not isinstance(template, str) or len(template) > _LARGEST_TEMPLATE:
+            raise ModelError(
+                "the model's chat template is not a text that a template could be",
+                "check chat_template in tokenizer_config.json, or chat_template.jinja",
+            )
+        return template
 
     def encode(self, text: str) -> list[int]:
-        return self.wrapped.encode(text, add_special_tokens=False)
+        """Token ids.
+
+        Raises:
+            ModelError: the text has a token that the model has no row for.
+        """
+        ids: list[int] = self.wrapped.encode(text, add_special_tokens=False)
+        if self.rows is not None and ids and max(ids) >= self.rows:
+            token = self.wrapped.convert_ids_to_tokens(max(ids))
+            raise ModelError(
+                f"the tokenizer makes {str(token)[:40]!r} token {max(ids):,}, and the model knows "
+                f"{self.rows:,}",
+                "use the tokenizer that came with the model",
+            )
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.wrapped.decode(
@@ -109,7 +141,8 @@ class HuggingFaceTokenizer:
     @property
     def pad_id(self) -> int:
         pad = self.wrapped.pad_token_id
-        return int(pad if pad is not None else self.wrapped.eos_token_id or 0)
+        pad = int(pad if pad is not None else self.wrapped.eos_token_id or 0)
+        return pad if self.rows is None or pad < self.rows else 0
 
     @cached_property
     def _bos(self) -> str:

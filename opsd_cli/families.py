@@ -93,13 +93,19 @@ def recommended(
         ):
             return Recommended(*family.numbers, source=family.source)
     if generation.get("temperature") is not None:
-        return Recommended(
-            temperature=float(generation["temperature"]),
-            top_p=float(generation.get("top_p") or 1.0),
-            top_k=int(generation.get("top_k") or 0),
-            min_p=float(generation.get("min_p") or 0.0),
-            source="the model's generation_config.json",
-        )
+        try:
+            return Recommended(
+                temperature=float(generation["temperature"]),
+                top_p=float(generation.get("top_p") or 1.0),
+                top_k=int(generation.get("top_k") or 0),
+                min_p=float(generation.get("min_p") or 0.0),
+                source="the model's generation_config.json",
+            )
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ConfigError(
+                f"the generation_config.json of {name} recommends what is not a number: {error}",
+                "state the numbers: evaluation.sampling=stated",
+            ) from error
     raise ConfigError(
         f"nothing is recommended for {name}: its family is not known here and its "
         "generation_config.json names no temperature",

@@ -24,13 +24,13 @@ from mlx.utils import tree_unflatten
 from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.lora import LoRALinear
 
-from backends import adapter_files
+from backends import adapter_files, adapter_targets
 from backends.mlx.network import Network
 from opsd_cli.config import Lora
 from opsd_cli.errors import ModelError
 
 #: What the layers here have no way to do.
-_UNSUPPORTED = ("rank_pattern", "alpha_pattern", "fan_in_fan_out", "layer_replication")
+_UNSUPPORTED = ("rank_pattern", "alpha_pattern", "fan_in_fan_out")
 _SCALING = ("lora_alpha", "use_rslora", "use_dora")
 
 Weights = dict[str, mx.array]
@@ -220,23 +220,11 @@ def adapter_from_folder(network: Network, folder: Path, dropout: float) -> Adapt
             f"{what} does more than LoRA here can: {', '.join(extra)}",
             "use an adapter of one rank on linear layers alone",
         )
+    adapter_files.require_rank(settings, weights, what)
     linear = network.linear_layers()
-    paths = list(
-        dict.fromkeys(
-            name.removeprefix(adapter_files.PREFIX).partition(".lora_")[0]
-            for name in sorted(weights)
-        )
-    )
-    targets = settings.get("target_modules")
+    paths = adapter_files.layers_of(weights)
+    adapter_targets.require_same_layers(settings, paths, list(linear), what)
     for path in paths:
-        if isinstance(targets, list) and not any(
-            path == target or path.endswith(f".{target}") for target in targets
-        ):
-            raise ModelError(
-                f"{what} does not fit itself: it has weights for {path}, which its "
-                "target_modules do not name",
-                "copy both of its files from one place",
-            )
         if path not in linear:
             if path.rpartition(".")[2] in ("lm_head", "embed_tokens"):
                 raise ModelError(

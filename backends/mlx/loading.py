@@ -6,7 +6,6 @@ so that both backends render and encode alike.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -16,11 +15,23 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_unflatten
 from mlx_lm.utils import dequantize_model, load_model, save_config, save_model
-from transformers import AutoTokenizer
 
 from backends.mlx.generation import require_batches
+from backends.mlx.model_config import (
+    as_mlx_lm_reads_it,
+    require_same_meaning,
+    with_exact_embedding_scale,
+)
 from backends.mlx.network import Network
-from backends.model_files import explained, hub_folder, quiet, require_model
+from backends.model_files import (
+    explained,
+    load_tokenizer,
+    model_folder,
+    read_settings,
+    stop_ids,
+    transformers_config,
+    write_both_spellings,
+)
 from backends.tokenizer import HuggingFaceTokenizer
 from opsd_cli.config import Config
 from opsd_cli.errors import ModelError
@@ -47,30 +58,17 @@ def load(config: Config) -> Loaded:
     Raises:
         ModelError: there is no such model, or none that can be used, and why.
     """
-    where = require_model(config.model_path)
-    folder = Path(where)
-    if not folder.is_dir():
-        folder = hub_folder(where, config.revision)
-    with quiet(hide_progress=True):
-        try:
-            wrapped = AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=config.trust_remote_code
-            )
-        except Exception as error:
-            raise explained(error, config.model, "tokenizer") from error
-    if not set(wrapped.get_vocab()) - set(wrapped.all_special_tokens):
-        # For lack of files some architectures get a tokenizer that knows no text.
-        raise ModelError(
-            f"{config.model} has no tokenizer", "put tokenizer.json beside its config.json"
-        )
+    folder = model_folder(config)
+    wrapped = load_tokenizer(folder, config)
     model, settings = _model(config, folder)
     _set_dtype(model, config)
     vocabulary = max(wrapped.get_vocab().values()) + 1
     network = Network(model, settings, vocabulary)
-    network.require_same_logits()
+    network.require_same_logits(config.model)
     require_batches(network)
-    stops = _stops(folder, settings, wrapped)
-    return Loaded(network, HuggingFaceTokenizer(wrapped), stops, folder)
+    stops = stop_ids(folder, settings, wrapped)
+    tokenizer = HuggingFaceTokenizer(wrapped, network.rows)
+    return Loaded(network, tokenizer, stops, folder)
 
 
 def save_merged(network: Network, folder: Path, base: Path, tokenizer: Any) -> None:
@@ -85,26 +83,38 @@ def save_merged(network: Network, folder: Path, base: Path, tokenizer: Any) -> N
     ]
     network.model.update_modules(tree_unflatten(fused))
     model = dequantize_model(network.model)
-    settings = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    settings = read_settings(str(base), None)
     for key in ("quantization", "quantization_config"):
         settings.pop(key, None)
-    stored = settings.get("dtype") or settings.get("torch_dtype")
+    stored = str(settings.get("dtype") or settings.get("torch_dtype"))
     model.set_dtype({"float32": mx.float32, "float16": mx.float16}.get(stored, mx.bfloat16))
     save_model(folder, model)
     save_config(settings, folder / "config.json")
+    write_both_spellings(folder)
     tokenizer.save_pretrained(folder)
     if (base / GENERATION_CONFIG).is_file():
         shutil.copyfile(base / GENERATION_CONFIG, folder / GENERATION_CONFIG)
 
 
 def _model(config: Config, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The model, its weights not yet read, and the settings that it was built from."""
+    meant = transformers_config(folder, config)
+    settings = as_mlx_lm_reads_it(read_settings(str(folder), None), meant)
     try:
-        return load_model(folder, trust_remote_code=config.trust_remote_code)
-    except Exception as error:
+        model, settings = load_model(
+            folder,
+            lazy=True,
+            model_config=settings,
+            trust_remote_code=config.trust_remote_code,
+        )
+    except (Exception, SystemExit) as error:  # a module of mlx-lm's ends the process
         raise _refusal(error, config.model) from error
+    require_same_meaning(model, meant, config.model)
+    with_exact_embedding_scale(model)
+    return model, settings
 
 
-def _refusal(error: Exception, name: str) -> ModelError:
+def _refusal(error: BaseException, name: str) -> ModelError:
     """What mlx-lm meant, in one line."""
     text = str(error)
     if isinstance(error, ValueError) and text.startswith("Model type"):
@@ -122,8 +132,13 @@ def _refusal(error: Exception, name: str) -> ModelError:
             "shape",
             "download the model again, whole",
         )
-    if "trust_remote_code" in text:
+    if "trust_remote_code" in text and isinstance(error, Exception):
         return explained(error, name, "model")
+    if isinstance(error, SystemExit):
+        return ModelError(
+            f"{name} needs a package of its own on MLX, which is not installed",
+            "use the PyTorch backend (--backend cpu or cuda)",
+        )
     return ModelError(
         f"the model of {name} cannot be loaded: {first_line(error)}",
         "run with --debug for the whole story",
@@ -137,14 +152,3 @@ def _set_dtype(model: Any, config: Config) -> None:
         wanted = "float32" if mx.default_device() == mx.cpu else "bfloat16"
     model.set_dtype(mx.float32 if wanted == "float32" else mx.bfloat16)
     mx.eval(model.parameters())
-
-
-def _stops(folder: Path, settings: dict[str, Any], tokenizer: Any) -> frozenset[int]:
-    """The generation config's stop ids, else the model's, else the tokenizer's."""
-    ends = settings.get("eos_token_id")
-    path = folder / GENERATION_CONFIG
-    if path.is_file():
-        ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-    if ends is None:
-        ends = tokenizer.eos_token_id
-    return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)

@@ -13,9 +13,12 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 
 from opsd_cli.errors import ModelError
+
+_EMBEDDINGS = ("embed_tokens", "tok_embeddings", "word_embeddings", "embeddings", "wte")
 
 
 class Head:
@@ -87,6 +90,8 @@ class Network:
                 "use another architecture, or the PyTorch backend",
             )
         self._decoder = decoder
+        names = (name for name in _EMBEDDINGS if name in decoder)
+        self._embedding: Any = next((decoder[name] for name in names), None)
         #: The head's own module: no adapter may be put on it.
         self.head_layer = layer
         scale = self.settings.get("logit_scale") or 1.0
@@ -114,11 +119,26 @@ class Network:
         """An empty cache for one sequence, a part a layer."""
         return make_prompt_cache(self.model)
 
-    def require_same_logits(self) -> None:
-        """Raise `ModelError` unless head and decoder apart give what the model itself gives."""
+    @property
+    def rows(self) -> int | None:
+        """Token ids that the embedding knows; None where it cannot be found."""
+        return None if self._embedding is None else int(self._embedding.weight.shape[0])
+
+    def require_same_logits(self, name: str) -> None:
+        """Raise `ModelError` unless head and decoder apart give what the model itself gives.
+
+        And unless every weight is a number: one that is not may show in some answers alone.
+        """
         ids_1L = mx.arange(min(3, self.head.vocabulary))[None]
         theirs_LV = self.model(ids_1L)[0].astype(mx.float32)[:, : self.head.vocabulary]
         ours_LV = self.head.logits(self.hidden(ids_1L)[0]).astype(mx.float32)
+        weights = (array for _, array in tree_flatten(self.model.parameters()))
+        numbers = [theirs_LV, *(a for a in weights if mx.issubdtype(a.dtype, mx.floating))]
+        if not all(bool(mx.isfinite(array).all()) for array in numbers):
+            raise ModelError(
+                f"the weights of {name} are damaged: they hold or give what is not a number",
+                "download the model again, whole",
+            )
         allowed = 0.05 * mx.abs(theirs_LV).max() + 1e-6
         if bool((mx.abs(ours_LV - theirs_LV) > allowed).any()):
             raise ModelError(

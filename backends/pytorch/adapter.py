@@ -21,7 +21,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from backends import adapter_files
+from backends import adapter_files, adapter_targets
 from opsd_cli.config import Lora
 from opsd_cli.errors import ModelError
 from opsd_cli.hub import first_line
@@ -147,16 +147,16 @@ def adapter_from_folder(model: Any, folder: Path, dropout: float, seed: int) -> 
     Raises:
         ModelError: the folder holds no LoRA adapter, or one that does not fit the model.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about settings of a newer PEFT
-        config: Any = LoraConfig.from_peft_type(**adapter_files.read_settings(folder))
-    weights = _tensors(folder)
-    config.inference_mode = False
-    config.lora_dropout = dropout
+    settings, weights = adapter_files.read_settings(folder), adapter_files.read_weights(folder)
+    what = f"the adapter in {folder}"
+    adapter_files.require_rank(settings, weights, what)
+    paths = adapter_files.layers_of(weights)
+    adapter_targets.require_same_layers(settings, paths, _linear_paths(model), what)
+    config = _config_of(settings, paths, dropout, what)
     torch.manual_seed(seed)
     try:
         wrapped = _wrapped(model, config)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ModelError(
             f"the adapter in {folder} does not fit the model: {first_line(error)}",
             f"the model's linear layers are {', '.join(linear_layers(model))}",
@@ -168,8 +168,42 @@ def adapter_from_folder(model: Any, folder: Path, dropout: float, seed: int) -> 
             "use an adapter on the attention and feed-forward layers",
         )
     adapter = Adapter(wrapped)
-    adapter.assign(weights, f"the adapter in {folder}")
+    adapter.assign({name: torch.tensor(array) for name, array in weights.items()}, what)
     return adapter
+
+
+def _config_of(
+    settings: Mapping[str, Any], paths: list[str], dropout: float, what: str
+) -> LoraConfig:
+    """PEFT's config of an adapter with weights for these layers; expressions are made names."""
+    targets, excluded = settings.get("target_modules"), settings.get("exclude_modules")
+    plain = isinstance(targets, list) and not isinstance(excluded, str)
+    blocks = settings.get("layers_to_transform") if plain else None
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings["r"],
+        lora_alpha=settings["lora_alpha"],
+        target_modules=set(targets if plain and targets is not None else paths),
+        exclude_modules=excluded if plain else None,
+        layers_to_transform=blocks,
+        layers_pattern=settings.get("layers_pattern") if blocks is not None else None,
+        rank_pattern=adapter_targets.by_path(settings.get("rank_pattern"), paths, what),
+        alpha_pattern=adapter_targets.by_path(settings.get("alpha_pattern"), paths, what),
+        lora_dropout=dropout,
+        use_dora=settings["use_dora"],
+        use_rslora=settings["use_rslora"],
+        fan_in_fan_out=bool(settings.get("fan_in_fan_out", False)),
+    )
+
+
+def _linear_paths(model: Any) -> list[str]:
+    """Of the linear layers that can have an adapter."""
+    head = model.get_output_embeddings()
+    return [
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
+    ]
 
 
 def _wrapped(model: Any, config: LoraConfig) -> PeftModel:
@@ -183,13 +217,7 @@ def _wrapped(model: Any, config: LoraConfig) -> PeftModel:
 
 def linear_layers(model: Any) -> list[str]:
     """Last names of the linear layers that can have an adapter, in the model's order."""
-    head = model.get_output_embeddings()
-    names = (
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head
-    )
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(path.rpartition(".")[2] for path in _linear_paths(model)))
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:

@@ -15,12 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from backends.model_files import explained, quiet, require_model
+from backends.model_files import (
+    explained,
+    load_tokenizer,
+    model_folder,
+    quiet,
+    read_settings,
+    require_model,
+    stop_ids,
+)
 from backends.tokenizer import HuggingFaceTokenizer
+from backends.weight_files import read_header, weight_files
 from opsd_cli.config import Config
 from opsd_cli.errors import ModelError
+
+#: Numbers that a model may have beyond its files': buffers, heads that are never used.
+_SLACK = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -46,26 +58,18 @@ def load(config: Config, dtype: torch.dtype) -> Loaded:
     Raises:
         ModelError: there is no such model, or none that can be used, and why.
     """
-    where = require_model(config.model_path)
-    common = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    with quiet(hide_progress=Path(where).is_dir()):
-        try:
-            wrapped = AutoTokenizer.from_pretrained(where, **common)
-        except Exception as error:
-            raise explained(error, config.model, "tokenizer") from error
-        if not set(wrapped.get_vocab()) - set(wrapped.all_special_tokens):
-            # For lack of files some architectures get a tokenizer that knows no text.
-            raise ModelError(
-                f"{config.model} has no tokenizer", "put tokenizer.json beside its config.json"
-            )
+    folder = model_folder(config)
+    wrapped = load_tokenizer(folder, config)
+    _require_size(folder, config)
+    with quiet(hide_progress=True):
         try:
             model, report = AutoModelForCausalLM.from_pretrained(
-                where,
+                folder,
                 dtype=dtype,
                 use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused below, by name
-                **common,
+                trust_remote_code=config.trust_remote_code,
             )
         except Exception as error:
             raise explained(error, config.model, "model") from error
@@ -78,16 +82,40 @@ def load(config: Config, dtype: torch.dtype) -> Loaded:
             "download the model again, whole",
         )
     model.requires_grad_(False)
-    ends = model.generation_config.eos_token_id
-    if ends is None:
-        ends = wrapped.eos_token_id
-    stops = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    rows = len(model.get_input_embeddings().weight)
     return Loaded(
         model=model,
-        tokenizer=HuggingFaceTokenizer(wrapped),
-        stop_ids=frozenset(stops),
+        tokenizer=HuggingFaceTokenizer(wrapped, rows),
+        stop_ids=stop_ids(folder, read_settings(str(folder), None), wrapped),
         vocabulary=max(wrapped.get_vocab().values()) + 1,
     )
+
+
+def _require_size(folder: Path, config: Config) -> None:
+    """Refuse a config.json that describes a model far larger than its weights.
+
+    transformers would make up what the files lack, in memory that nobody has.
+    """
+    with quiet(hide_progress=True), torch.device("meta"):
+        try:
+            described = AutoConfig.from_pretrained(
+                folder, trust_remote_code=config.trust_remote_code
+            )
+            if getattr(described, "quantization_config", None) is not None:
+                return  # a packed number stands for several
+            empty = AutoModelForCausalLM.from_config(
+                described, trust_remote_code=config.trust_remote_code
+            )
+        except Exception as error:
+            raise explained(error, config.model, "model") from error
+    wanted = sum(parameter.numel() for parameter in empty.parameters())
+    there = sum(read_header(path).values for path in weight_files(folder))
+    if wanted > 2 * there + _SLACK:
+        raise ModelError(
+            f"the weights of {config.model} do not go with its config.json: it describes "
+            f"{wanted:,} numbers, and the files hold {there:,}",
+            "download the model again, whole",
+        )
 
 
 def stored_dtype(config: Config) -> torch.dtype | None:

@@ -143,12 +143,24 @@ class Network:
         self._checkpoints = True
 
     @torch.no_grad()
-    def require_same_logits(self) -> None:
-        """Raise `ModelError` unless head and decoder apart give what the model itself gives."""
+    def require_same_logits(self, name: str) -> None:
+        """Raise `ModelError` unless head and decoder apart give what the model itself gives.
+
+        And unless every weight is a number: one that is not may show in some answers alone.
+        """
         ids_1L = torch.arange(min(3, self.vocabulary), device=self.device)[None]
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             theirs_LV = self.model(input_ids=ids_1L, use_cache=False).logits[0].float()
         theirs_LV = theirs_LV[:, : self.vocabulary]
+        # A sum needs no memory, and is a number only where all that was summed are.
+        sums = [
+            p.sum(dtype=torch.float32) for p in self.model.parameters() if p.is_floating_point()
+        ]
+        if not bool(torch.stack([*sums, theirs_LV.sum()]).isfinite().all()):
+            raise ModelError(
+                f"the weights of {name} are damaged: they hold or give what is not a number",
+                "download the model again, whole",
+            )
         ours_LV = self.logits(self.hidden(ids_1L)[0])
         # Generous to bfloat16: what is looked for is a missing factor, not a rounding.
         if bool(((ours_LV - theirs_LV).abs() > 0.05 * theirs_LV.abs().max() + 1e-6).any()):

@@ -35,7 +35,7 @@ from backends.interface import (
     TeacherWeights,
     TokenReport,
 )
-from backends.model_files import quiet
+from backends.model_files import quiet, write_both_spellings
 from backends.policy_base import PolicyBase, counted, weights_in_loss
 from backends.pytorch import device_memory
 from backends.pytorch.adapter import (
@@ -93,7 +93,7 @@ class TorchPolicy(PolicyBase):
         self._network = Network(
             self._model, loaded.vocabulary, None if dtype == torch.float32 else dtype
         )
-        self._network.require_same_logits()
+        self._network.require_same_logits(config.model)
         if trainable and self._adapter is not None:
             decay = config.teacher.ema_decay if config.teacher.weights == "ema" else None
             self._optimizer = AdapterOptimizer(self._adapter.parameters, config.optimizer, decay)
@@ -168,6 +168,7 @@ class TorchPolicy(PolicyBase):
         merged: Any = self._require_adapter().model.merge_and_unload()
         with quiet(hide_progress=True):
             merged.to(stored_dtype(self.config) or merged.dtype).save_pretrained(folder)
+            write_both_spellings(folder)
             self.tokenizer.wrapped.save_pretrained(folder)
         permit(folder, "config.json")
 

@@ -11,7 +11,7 @@ from opsd_cli.cli.common import Request, choose_backend, loaded_policy
 from opsd_cli.cli.console import Output
 from opsd_cli.config import Config
 from opsd_cli.disk import naming
-from opsd_cli.errors import ConfigError, RunError
+from opsd_cli.errors import ConfigError, ModelError, RunError
 
 FORMATS = ("peft", "mlx", "merged")
 
@@ -34,6 +34,8 @@ def run(request: Request, form: str, directory: Path | None) -> None:
         _whole(directory, lambda folder: _merge(config, folder, out))
     else:
         _whole(directory, lambda folder: _convert(source, folder, form))
+    if form == "mlx":
+        _warn_of_base(config, out)
     out.show(f"{directory}: {_how_to_use(directory, form, config)}")
     out.object({"adapter": str(source), "format": form, "out": str(directory)})
 
@@ -44,6 +46,31 @@ def _convert(source: Path, folder: Path, form: str) -> None:
     settings = adapter_files.read_settings(source)
     write = adapter_files.write_peft if form == "peft" else adapter_files.write_mlx
     write(folder, adapter_files.read_weights(source), settings)
+
+
+#: Architectures of which mlx-lm 0.32 reads `rope_parameters`.
+_READ_BY_MLX_LM = (
+    "exaone_moe", "gemma4_text", "glm_moe_dsa", "granitemoehybrid", "laguna", "lfm2", "lfm2_moe",
+    "mellum", "ministral3", "mistral4", "olmo_hybrid", "qwen3", "qwen3_5",
+)  # fmt: skip
+
+
+def _warn_of_base(config: Config, out: Output) -> None:
+    """Say where plain mlx-lm would read the base otherwise than it was trained on."""
+    from backends.model_files import read_settings
+    from backends.rotary import newer_spelling_alone
+
+    try:
+        settings = read_settings(config.model_path, config.revision)
+    except ModelError:  # an adapter is converted without its base
+        return
+    text = settings.get("text_config")
+    kind = (text if isinstance(text, dict) else settings).get("model_type")
+    if newer_spelling_alone(settings) and kind not in _READ_BY_MLX_LM:
+        out.warn(
+            f"plain mlx_lm does not read rope_parameters of a {kind} model and would give other "
+            f"answers with {config.model}; --format merged writes a model that it reads rightly"
+        )
 
 
 def _merge(config: Config, folder: Path, out: Output) -> None:

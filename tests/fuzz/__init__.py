@@ -1,0 +1,1 @@
+"""Seeded fuzzers: short forms run with the suite, long ones with `--long`."""

@@ -157,7 +157,8 @@ def described(rng: random.Random) -> bytes:
     lines = [f"data: {rng.choice(['good.jsonl', 'good.jsonl', 'none.jsonl', '[]', '~x/y.csv'])}"]
     for _ in range(rng.randint(0, 3)):
         value = rng.choice(
-            [json.dumps(hostile_text.text(rng)), "{question: question}", "{answer: nosuch}", "[1, 2]",
+            [json.dumps(hostile_text.text(rng)), "{question: question}", "{answer: nosuch}",
+             "[1, 2]",
              "{id: {deep: 1}}", "null", "7", "-1", "1e999", "!!python/object:os.system x", "*a",
              "&a [*a]", "[" * rng.choice([5, 500, 50_000]), "{a: b", "\t- x", "{question}", "yes"]
         )  # fmt: skip

@@ -38,3 +38,8 @@ def test_any_other_model_s_own_file() -> None:
     assert found.source == "the model's generation_config.json"
     with pytest.raises(ConfigError, match="nothing is recommended for made/model"):
         recommended("made/model", {"model_type": "llama"}, {"eos_token_id": 1}, True)
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match="what is not a number"):
+        recommended("org/other", {}, {"temperature": "warm"}, thinking=False)

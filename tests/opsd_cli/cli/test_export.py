@@ -80,3 +80,20 @@ def test_weights_cut_off_leave_nothing(opsd: Opsd, adapter: Path, tmp_path: Path
     code, _, err = opsd("export adapter --format mlx --out there")
     assert code == 2 and "cannot be read" in err
     assert not (tmp_path / "there").exists() and not (tmp_path / ".there.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "older", "warned"),
+    [("llama", {}, True), ("llama", {"rope_theta": 500.0}, False), ("qwen3", {}, False)],
+)
+def test_a_base_that_plain_mlx_lm_misreads_is_named(
+    opsd: Opsd, adapter: Path, tmp_path: Path, kind: str, older: dict[str, float], warned: bool
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    parameters = {"rope_theta": 500.0, "rope_type": "default"}
+    settings = {"model_type": kind, "rope_parameters": parameters, **older}
+    (base / "config.json").write_text(json.dumps(settings))
+    (base / "model.safetensors").write_bytes(b"")
+    code, _, err = opsd("export adapter --format mlx --out there --model base")
+    assert code == 0 and ("does not read rope_parameters" in err) == warned

@@ -1,0 +1,206 @@
+"""What can be seen of a model's files before its weights are read, and must be right.
+
+Weights are read from safetensors alone: the older format runs code when it is opened. The libraries
+choose the format by the names that `model.safetensors.index.json` gives, so those are read here
+first. A file's header is looked at before a library parses it, because one of a million tensors
+takes half a minute and gigabytes; a header that is in order says which tensors there are, and
+config.json cannot describe more layers than that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opsd_cli.errors import ModelError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+#: The largest in use are a tenth of these: a 1 MB header, 10,000 tensors a file.
+MOST_HEADER_BYTES = 10 * 2**20
+MOST_TENSORS = 100_000
+#: The largest index in use has 15 MB, the largest config.json half a megabyte.
+MOST_JSON_BYTES = 64 * 2**20
+AGAIN = "download the model again, whole"
+#: Names of the number of layers.
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_WHOLE_NUMBER = 2**48
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of itself.
+
+    Args:
+        names: of its tensors.
+        values: how many numbers they hold together.
+    """
+
+    names: tuple[str, ...]
+    values: int
+
+
+def read_object(path: Path, verb: str = "loaded") -> dict[str, Any]:
+    """A file that holds one JSON object.
+
+    Args:
+        path: its place.
+        verb: what cannot be done to it otherwise, for the message.
+
+    Raises:
+        ModelError: it cannot be read, or holds something else.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MOST_JSON_BYTES:
+            raise ModelError(
+                f"{path} cannot be {verb}: {size:,} bytes are more than such a file has", AGAIN
+            )
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ModelError(f"{path} cannot be {verb}: it is nested too deeply", AGAIN) from None
+    except OSError as error:
+        raise ModelError(
+            f"{path} cannot be {verb}: {error.strerror or error}",
+            "check the file and its permissions",
+        ) from error
+    except ValueError as error:  # no JSON, or no UTF-8
+        what = "is empty" if size == 0 else f"is not JSON: {' '.join(str(error).split())[:200]}"
+        raise ModelError(f"{path} cannot be {verb}: it {what}", AGAIN) from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} cannot be {verb}: it holds no JSON object", AGAIN)
+    return found
+
+
+def require_whole(folder: Path) -> None:
+    """Raise `ModelError` unless the folder's small files and its weights' headers are in order.
+
+    Where the index names weights, they are all there and are safetensors, and config.json describes
+    no more layers than there are tensors.
+    """
+    settings = read_object(folder / "config.json")
+    _require_numbers(settings, folder / "config.json")
+    for path in sorted(folder.glob("*.json")):
+        if path.name not in ("config.json", "tokenizer.json", "vocab.json"):
+            _require_json(path)
+    headers = [read_header(path) for path in weight_files(folder)]
+    _require_layers(settings, sum(len(header.names) for header in headers), folder)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that the weights are read from.
+
+    Raises:
+        ModelError: the index names one that is not safetensors, not in the folder, or not there.
+    """
+    names = {path.name for path in folder.glob("model*.safetensors")}
+    index = folder / INDEX
+    if index.is_file():
+        listed = read_object(index).get("weight_map")
+        if not isinstance(listed, dict) or not all(isinstance(n, str) for n in listed.values()):
+            raise ModelError(f"{index} does not say which file holds which weight", AGAIN)
+        for name in sorted(set(listed.values())):
+            if not name.endswith(".safetensors"):
+                raise ModelError(
+                    f"{index} names {name[:80]!r}, which is not safetensors",
+                    "only safetensors are read; transformers' save_pretrained writes them",
+                )
+            if Path(name).name != name or "\\" in name:
+                raise ModelError(f"{index} names {name[:80]!r}, outside its folder", AGAIN)
+            if not (folder / name).is_file():
+                raise ModelError(f"{folder} lacks {name[:80]!r}, which its index names", AGAIN)
+            names.add(name)
+    if not names:
+        raise ModelError(f"{folder} holds neither {SINGLE} nor {INDEX}", AGAIN)
+    return [folder / name for name in sorted(names)]
+
+
+def read_header(path: Path, verb: str = "loaded") -> Header:
+    """The header of a safetensors file, after its size has been looked at.
+
+    Args:
+        path: its place.
+        verb: what cannot be done to it otherwise, for the message.
+
+    Raises:
+        ModelError: it is damaged, cut off, or larger than any in use.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    hint = "the file may be cut off; copy or download it again"
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > size - 8:
+                raise ModelError(f"{path} cannot be {verb}: it is no whole safetensors file", hint)
+            if length > MOST_HEADER_BYTES:
+                raise ModelError(
+                    f"{path} cannot be {verb}: its header of {length:,} bytes is too large", hint
+                )
+            header = file.read(length)
+        if header.count(b'"data_offsets"') > MOST_TENSORS:
+            raise ModelError(
+                f"{path} cannot be {verb}: it names more than {MOST_TENSORS:,} tensors", hint
+            )
+        with safe_open(path, "numpy") as opened:
+            names = tuple(opened.keys())
+            shapes = [opened.get_slice(name).get_shape() for name in names]
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path} cannot be {verb}: {said}", hint) from error
+    return Header(names, sum(_product(shape) for shape in shapes))
+
+
+def _product(shape: list[int]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _require_json(path: Path) -> None:
+    """An object; some lists are in use for what is not the model's (special tokens, say)."""
+    try:
+        read_object(path)
+    except ModelError as error:
+        if error.message.endswith("holds no JSON object") and path.name not in _OBJECTS:
+            return
+        raise
+
+
+#: Files that transformers takes for objects.
+_OBJECTS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    INDEX,
+)
+
+
+def _require_numbers(settings: Mapping[str, Any], path: Path) -> None:
+    """No size in use has fifteen digits, and libraries count with 64 bits."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            _require_numbers(value, path)
+        elif isinstance(value, int) and abs(value) > _WHOLE_NUMBER:
+            raise ModelError(f"{path}: {key[:80]} is {value:.3g}, which nothing can be", AGAIN)
+
+
+def _require_layers(settings: Mapping[str, Any], tensors: int, folder: Path) -> None:
+    for level in (settings, settings.get("text_config")):
+        if not isinstance(level, dict):
+            continue
+        for key in _LAYERS:
+            count = level.get(key)
+            if isinstance(count, int) and count > tensors:
+                raise ModelError(
+                    f"the config.json of {folder} says {key} {count:,}, and the weights have "
+                    f"{tensors:,} tensors",
+                    AGAIN,
+                )

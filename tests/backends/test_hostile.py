@@ -1,0 +1,344 @@
+"""Models and adapters whose files are hostile: refused in one line, in bounded time and memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+from safetensors.numpy import load_file, save_file
+
+from backends import adapter_files, adapter_targets, templates, weight_files
+from backends.interface import Backend
+from backends.tokenizer import HuggingFaceTokenizer
+from opsd_cli.config import Config
+from opsd_cli.errors import ConfigError, ModelError
+from tests.backends import chat_models, oracle
+from tests.backends.conftest import LORA
+
+TURNS = [{"role": "user", "content": "hello"}]
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(backend: Backend) -> Refused:
+    """Loads what must not load; returns message and hint, a line each."""
+
+    def attempt(**sections: Any) -> str:
+        with pytest.raises(ModelError) as caught:
+            backend.load(Config(**{"lora": LORA, **sections}), True)
+        for line in (caught.value.message, caught.value.hint):
+            assert line and "\n" not in line and len(line) < 700
+        return f"{caught.value.message} -- {caught.value.hint}"
+
+    return attempt
+
+
+@pytest.fixture
+def copy(model_folder: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A model folder that a test may damage."""
+    return Path(shutil.copytree(model_folder("qwen3"), tmp_path / "model"))
+
+
+@pytest.fixture
+def adapter(model_folder: Callable[[str], Path], tmp_path: Path) -> Path:
+    """An adapter of that model's, which a test may damage."""
+    return oracle.random_adapter(model_folder("qwen3"), tmp_path / "adapter", 1)
+
+
+def write_index(folder: Path, file: str) -> None:
+    names = load_file(folder / "model.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, file)}
+    (folder / weight_files.INDEX).write_text(json.dumps(index))
+
+
+# -- formats ------------------------------------------------------------------------------------
+
+
+def test_an_index_that_names_another_format(refused: Refused, copy: Path) -> None:
+    """transformers would unpickle it."""
+    import torch
+
+    write_index(copy, "pytorch_model.bin")
+    tensors = {name: torch.tensor(a) for name, a in load_file(copy / "model.safetensors").items()}
+    torch.save(tensors, copy / "pytorch_model.bin")
+    (copy / "model.safetensors").rename(copy / "other.safetensors")
+    said = refused(model=str(copy))
+    assert "'pytorch_model.bin', which is not safetensors" in said
+
+
+@pytest.mark.parametrize("name", ["../other.safetensors", "/tmp/other.safetensors"])
+def test_an_index_that_leaves_its_folder(refused: Refused, copy: Path, name: str) -> None:
+    write_index(copy, name)
+    assert "outside its folder" in refused(model=str(copy))
+
+
+def test_an_index_that_names_what_is_not_there(refused: Refused, copy: Path) -> None:
+    write_index(copy, "model-00001-of-00002.safetensors")
+    assert "which its index names" in refused(model=str(copy))
+
+
+@pytest.mark.parametrize("in_adapter", [False, True])
+def test_a_header_of_a_million_tensors_is_not_parsed(
+    refused: Refused,
+    copy: Path,
+    adapter: Path,
+    in_adapter: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({f"t{n}": entry for n in range(1_000_000)}).encode()
+    path = adapter / adapter_files.WEIGHTS_FILE if in_adapter else copy / weight_files.SINGLE
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+
+    plain = safetensors.safe_open
+
+    def parse(file: Path, *arguments: Any, **named: Any) -> Any:
+        assert file != path, "a library parsed it"
+        return plain(file, *arguments, **named)
+
+    monkeypatch.setattr("safetensors.safe_open", parse)
+    said = refused(model=str(copy), adapter=str(adapter) if in_adapter else None)
+    assert "its header of" in said
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_numbers(refused: Refused, copy: Path, value: float) -> None:
+    path = copy / weight_files.SINGLE
+    tensors = load_file(path)
+    name = next(name for name in sorted(tensors) if "down_proj" in name)
+    tensors[name] = tensors[name].copy()
+    tensors[name][0, 0] = value
+    save_file(tensors, path, metadata={"format": "pt"})
+    assert "what is not a number" in refused(model=str(copy))
+
+
+def test_an_adapter_that_is_not_numbers(refused: Refused, copy: Path, adapter: Path) -> None:
+    path = adapter / adapter_files.WEIGHTS_FILE
+    tensors = load_file(path)
+    name = sorted(tensors)[0]
+    tensors[name] = np.full_like(tensors[name], np.nan)
+    save_file(tensors, path, metadata={"format": "pt"})
+    said = refused(model=str(copy), adapter=str(adapter))
+    assert name in said and "what is not a number" in said
+
+
+def test_an_adapter_of_whole_numbers(refused: Refused, copy: Path, adapter: Path) -> None:
+    path = adapter / adapter_files.WEIGHTS_FILE
+    tensors = {name: array.astype(np.int32) for name, array in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    assert "holds I32" in refused(model=str(copy), adapter=str(adapter))
+
+
+# -- config.json --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers 1,000,000,000"),
+        ({"vocab_size": 10**9}, "do not go with its config.json"),
+        ({"vocab_size": 10**12}, "of "),
+        ({"hidden_size": 10**30}, "hidden_size is 1e+30"),
+        ({"intermediate_size": "many"}, "cannot be loaded"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, ""),
+    ],
+)
+def test_sizes_that_no_memory_holds(
+    refused: Refused, copy: Path, changes: dict[str, Any], said: str
+) -> None:
+    path = copy / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    assert said in refused(model=str(copy))
+
+
+SMALL = ("config.json", "generation_config.json", "tokenizer_config.json")
+
+
+@pytest.mark.parametrize("file", SMALL)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "it is empty"),
+        ('{"a": ', "it is not JSON"),
+        ("[1]", "no JSON object"),
+        ('{"a": ' + "[" * 50_000 + "]" * 50_000 + "}", "nested too deeply"),
+    ],
+)
+def test_small_files_that_say_nothing(
+    refused: Refused, copy: Path, file: str, text: str, said: str
+) -> None:
+    (copy / file).write_text(text)
+    message = refused(model=str(copy))
+    assert file in message and said in message
+
+
+def test_stop_ids_that_are_none(refused: Refused, copy: Path) -> None:
+    (copy / "generation_config.json").write_text('{"eos_token_id": [0, "end"]}')
+    assert "which is no token id" in refused(model=str(copy))
+
+
+def test_a_model_with_an_adapter_beside_it(refused: Refused, copy: Path, adapter: Path) -> None:
+    """transformers would load the adapter's base instead, from wherever it says."""
+    shutil.copy(adapter / adapter_files.CONFIG_FILE, copy)
+    assert "a model and an adapter in one folder" in refused(model=str(copy))
+
+
+# -- adapters -----------------------------------------------------------------------------------
+
+#: Python's own `re` takes days for it, and the library used here is not clever enough either.
+BACKTRACKS = r"(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)\1\2\3[!?]"
+
+
+def change(adapter: Path, **changes: Any) -> None:
+    path = adapter / adapter_files.CONFIG_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("key", ["target_modules", "exclude_modules"])
+def test_an_expression_that_never_ends(
+    refused: Refused,
+    copy: Path,
+    adapter: Path,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(adapter_targets, "SECONDS", 0.05)
+    change(adapter, **{key: BACKTRACKS})
+    said = refused(model=str(copy), adapter=str(adapter))
+    assert "takes too long" in said and "target_modules" in said
+
+
+def test_an_expression_for_ranks_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter_targets, "SECONDS", 0.05)
+    with pytest.raises(ModelError, match="takes too long"):
+        adapter_targets.by_path({BACKTRACKS: 3}, ["model.layers.0.self_attn.q_proj"], "it")
+
+
+def test_an_expression_that_does_is_taken(backend: Backend, copy: Path, adapter: Path) -> None:
+    """And means what PEFT means by it."""
+    plain = backend.load(Config(model=str(copy), adapter=str(adapter)), False)
+    wanted = plain.score([((4, 5), (6, 7, 8))])[0]
+    change(adapter, target_modules=r"model\.layers\.\d+\.(self_attn|mlp)\.(q|v|up|down)_proj")
+    policy = backend.load(Config(model=str(copy), adapter=str(adapter)), True)
+    assert (policy.score([((4, 5), (6, 7, 8))])[0] == wanted).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"r": 65_536}, "its config says rank 65,536"),
+        ({"r": "3"}, "r is"),
+        ({"r": -3}, "r is"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is NaN"),
+        ({"target_modules": 7}, "target_modules is 7"),
+        ({"target_modules": "(q_proj"}, "no regular expression"),
+        ({"layer_replication": [[0, 10**9]]}, "layer_replication"),
+        ({"init_lora_weights": "pissa"}, "changing its base"),
+        ({"use_dora": "yes"}, "use_dora is"),
+    ],
+)
+def test_settings_that_mean_nothing(
+    refused: Refused, copy: Path, adapter: Path, changes: dict[str, Any], said: str
+) -> None:
+    change(adapter, **changes)
+    assert said in refused(model=str(copy), adapter=str(adapter))
+
+
+def test_an_adapter_that_lacks_a_layer(refused: Refused, copy: Path, adapter: Path) -> None:
+    path = adapter / adapter_files.WEIGHTS_FILE
+    tensors = {n: a for n, a in load_file(path).items() if "layers.1.mlp.up_proj" not in n}
+    save_file(tensors, path, metadata={"format": "pt"})
+    said = refused(model=str(copy), adapter=str(adapter))
+    assert "does not fit the model: it lacks weights for model.layers.1.mlp.up_proj" in said
+
+
+# -- chat templates -----------------------------------------------------------------------------
+
+ENDLESS = {
+    "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}x",
+    "macros": (
+        "{% macro twice(n) %}{% if n %}{{ twice(n - 1) }}{{ twice(n - 1) }}{% endif %}"
+        "{% endmacro %}{{ twice(60) }}"
+    ),
+    "one long operation": "{{ 9 ** (9 ** 9) }}",
+}
+
+
+def with_template(template: str) -> HuggingFaceTokenizer:
+    wrapped = chat_models.tokenizer("qwen3")
+    wrapped.chat_template = template
+    return HuggingFaceTokenizer(wrapped)
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_template_that_never_ends(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(templates, "SECONDS", 0.3)
+    with pytest.raises(ModelError, match=r"still at work after 0\.3 seconds") as caught:
+        with_template(ENDLESS[kind]).render_chat(TURNS, True)
+    assert "chat_template.jinja" in caught.value.hint
+    monkeypatch.undo()  # and the next is rendered as if nothing had been
+    assert with_template("{{ messages[0].content }}").render_chat(TURNS, True) == "hello"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ 'a' * (20 * 1024 * 1024) }}", "characters"),
+        ("{{ 'a' * (5 * 1024 * 1024 * 1024) }}", "of memory"),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "calls itself"),
+    ],
+)
+def test_a_template_that_asks_for_too_much(template: str, said: str) -> None:
+    import sys
+
+    if "memory" in said and sys.platform != "linux":
+        pytest.skip("only Linux limits a process's memory")
+    with pytest.raises(ModelError, match=said):
+        with_template(template).render_chat(TURNS, True)
+
+
+@pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{{ a.b.c }}", "{% if %}", "{{ 'a' + 1 }}"])
+def test_a_template_that_fails(template: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        with_template(template).render_chat(TURNS, True)
+    assert "refuses the prompt" in caught.value.message and "\n" not in caught.value.message
+
+
+def test_templates_are_rendered_in_threads() -> None:
+    found: list[str] = []
+
+    def render(number: int) -> None:
+        tokenizer = with_template("{{ messages[0].content }}" + f"-{number}")
+        found.extend(tokenizer.render_chat(TURNS, True) for _ in range(20))
+
+    threads = [threading.Thread(target=render, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == sorted(f"hello-{n}" for n in range(4) for _ in range(20))
+
+
+def test_the_worker_is_rendered_by_transformers_own_rules() -> None:
+    for family in chat_models.FAMILIES:
+        wrapped = chat_models.tokenizer(family)
+        if not wrapped.chat_template or "strftime_now" in wrapped.chat_template:
+            continue
+        for opening in (False, True):
+            own = wrapped.apply_chat_template(TURNS, tokenize=False, add_generation_prompt=opening)
+            assert HuggingFaceTokenizer(wrapped).render_chat(TURNS, opening) == own
+
+
+def test_a_token_that_the_model_has_no_row_for() -> None:
+    wrapped = chat_models.tokenizer("qwen3")
+    tokenizer = HuggingFaceTokenizer(wrapped, rows=50)
+    with pytest.raises(ModelError, match="the model knows 50"):
+        tokenizer.encode("~ÿ" * 30)
