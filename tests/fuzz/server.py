@@ -4,9 +4,9 @@
 
 Every behaviour of `tests.fuzz.hostile_server` is met by a run's first steps: rollouts, scores,
 gradient, weights handed over, rollouts again, half of the time drawn ahead in a thread. It must end
-in one clear line that names the server, or go on with the very same tokens and log-probabilities; and ask
-no more often than it may. Then, `--rounds` times, a behaviour drawn at random begins somewhere in
-the middle, or an answer has one of its values replaced at random.
+in one clear line that names the server, or go on with the very same tokens and log-probabilities;
+and ask no more often than it may. Then, `--rounds` times, a behaviour drawn at random begins
+somewhere in the middle, or an answer has one of its values replaced at random.
 
 No wait between two requests passes in real time, and no outcome depends on the machine's speed.
 """
