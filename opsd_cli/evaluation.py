@@ -7,6 +7,7 @@ a truncated, unanswered or ungradable one is wrong, and says which it was.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,8 +27,9 @@ from opsd_cli.seeds import derive_seed
 from opsd_cli.statistics import Estimate, average_at_k, majority_at_k, pass_at_k
 from opsd_cli.stopping import Stop, never, until_stopped
 
-#: Graded together, so that a killed evaluation loses little and the grader stays busy.
-GRADE_TOGETHER = 64
+#: Graded together, so that the grader stays busy; sooner where rollouts are slow, so that a killed
+#: evaluation loses little.
+GRADE_TOGETHER, GRADE_AFTER_SECONDS = 64, 5.0
 _RIGHT = "\N{CHECK MARK}"
 
 
@@ -294,13 +296,16 @@ def evaluate(
                 on_sample(sample)
         waiting.clear()
 
+    graded_at = time.monotonic()
     try:
         for rollout in until_stopped(policy.generate(requests, sampling), len(requests), stop):
             generated += len(rollout.completion_ids)
             waiting.append(rollout)
             listener.advance()
-            if len(waiting) >= GRADE_TOGETHER:
+            late = time.monotonic() - graded_at >= GRADE_AFTER_SECONDS
+            if late or len(waiting) >= GRADE_TOGETHER:
                 grade_waiting()
+                graded_at = time.monotonic()
     finally:
         grade_waiting()
     return assemble(
