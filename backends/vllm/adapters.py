@@ -121,6 +121,6 @@ class Adapters:
         for folder in self._folder.glob(f"{self._prefix}-v*"):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _unload(self, client: Client, name: str, *seconds: float) -> None:
+    def _unload(self, client: Client, name: str, seconds: float | None = None) -> None:
         with contextlib.suppress(Refused, ServerGone, Unusable):  # it is gone, which was the wish
-            client.unload_adapter(name, *seconds)
+            client.unload_adapter(name, seconds)

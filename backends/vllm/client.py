@@ -24,8 +24,10 @@ from backends.vllm.transport import Answer, Clock, NoAnswer, Oversized, Transpor
 from backends.vllm.trouble import Refused, ServerGone, explained
 from opsd_cli.errors import TrainingError, UsageError
 
-#: Seconds for what a server answers from memory, for what it must load, and for a parting word.
+#: Seconds for what a server answers from memory, for what a run can do without, for what the server
+#: must load, and for a parting word.
 _QUICK_SECONDS = 10.0
+_ASIDE_SECONDS = 10.0
 _ADAPTER_SECONDS = 300.0
 PARTING_SECONDS = 2.0
 _SHORT_BYTES = 2**22
@@ -87,7 +89,7 @@ class Client:
     def alive(self) -> bool:
         """Whether it says that it is well."""
         try:
-            self._once("GET", "/health", seconds=_QUICK_SECONDS)
+            self._once("GET", "/health")
         except (ServerGone, Refused, Unusable):
             return False
         return True
@@ -99,9 +101,7 @@ class Client:
             UsageError: there is none, or none that gets well.
         """
         try:
-            self._patiently(
-                lambda: self._once("GET", "/health", seconds=_QUICK_SECONDS), connections=False
-            )
+            self._patiently(lambda: self._once("GET", "/health"), connections=False)
         except (ServerGone, Refused, Unusable) as error:
             raise UsageError(
                 f"no vLLM server answers at {self.url}: {error}",
@@ -131,12 +131,12 @@ class Client:
         """How many data-parallel replicas answer at the address, as far as it tells."""
         known = [1]
         try:
-            body = self._once("GET", "/metrics", seconds=_QUICK_SECONDS).body
+            body = self._once("GET", "/metrics", seconds=_ASIDE_SECONDS).body
             known.append(answers.replicas_in_metrics(body.decode(errors="replace")))
         except (ServerGone, Refused, Unusable):
             pass  # it need not tell
         try:
-            info = self._once("GET", "/server_info?config_format=json", seconds=_QUICK_SECONDS)
+            info = self._once("GET", "/server_info?config_format=json", seconds=_ASIDE_SECONDS)
             known.append(answers.replicas_in_config(answers.parsed(info.body)) or 1)
         except (ServerGone, Refused, Unusable):
             pass
@@ -149,9 +149,10 @@ class Client:
         body = {"lora_name": name, "lora_path": folder}
         self._work("/v1/load_lora_adapter", body)
 
-    def unload_adapter(self, name: str, seconds: float = _ADAPTER_SECONDS) -> None:
+    def unload_adapter(self, name: str, seconds: float | None = None) -> None:
         """Forget it; asked once."""
-        self._once("POST", "/v1/unload_lora_adapter", {"lora_name": name}, seconds)
+        body = {"lora_name": name}
+        self._once("POST", "/v1/unload_lora_adapter", body, seconds or _ASIDE_SECONDS)
 
     def sleep(self) -> None:
         """Give up the GPU's memory; weights wait in the machine's own."""
@@ -277,13 +278,13 @@ class Client:
         method: str,
         path: str,
         body: Mapping[str, Any] | None = None,
-        seconds: float = _QUICK_SECONDS,
+        seconds: float | None = None,
         most_bytes: int = _SHORT_BYTES,
     ) -> Answer:
         """Ask once; gives the answer where it is HTTP's 200."""
         sent = None if body is None else json.dumps(body).encode()
         try:
-            answer = self._transport.call(method, path, sent, seconds, most_bytes)
+            answer = self._transport.call(method, path, sent, seconds or _QUICK_SECONDS, most_bytes)
         except NoAnswer as error:
             raise ServerGone(str(error), late=error.late) from error
         except Oversized as error:

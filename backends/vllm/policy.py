@@ -255,30 +255,43 @@ class VllmPolicy:
         if model != self._base:
             self._adapters.offer(model)
         client = self._drawer = self._client.afresh()
+        failed: list[Exception] = []
         pool = ThreadPoolExecutor(min(len(asked), self._config.rollouts.batch_size))
         try:
-            jobs = [pool.submit(self._complete, client, one, sampling) for one in asked]
+            jobs = [pool.submit(self._complete, client, one, sampling, failed) for one in asked]
             for job in as_completed(jobs):
-                try:
-                    yield job.result()
-                except Refused as error:
-                    if error.status == 404 and model != self._base:
-                        raise AdapterLost(str(error)) from error
-                    refused = client.explained(error, "take a prompt")
-                    if error.status not in (400, 404, 413, 422):
-                        raise refused from error
-                    raise TrainingError(
-                        f"the vLLM server at {client.url} refuses a prompt: {error}",
-                        "compare its --max-model-len with the prompts and sampling.max_new_tokens",
-                    ) from error
+                if job.exception() is not None:
+                    raise self._explained(failed[0], model)
+                yield job.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             client.hang_up()  # of what is still asked for, nobody reads the answer
 
-    def _complete(self, client: Client, asked: Asked, sampling: Sampling) -> Rollout:
-        if self._closed:
-            raise ServerGone("it was told to end")
-        return client.complete(asked, sampling)
+    def _complete(
+        self, client: Client, asked: Asked, sampling: Sampling, failed: list[Exception]
+    ) -> Rollout:
+        """One rollout. The first that fails ends the others, which cannot be of use alone."""
+        try:
+            if self._closed:
+                raise ServerGone("it was told to end")
+            return client.complete(asked, sampling)
+        except Exception as error:
+            failed.append(error)
+            client.hang_up()
+            raise
+
+    def _explained(self, error: Exception, model: str) -> Exception:
+        """What a rollout that failed means for the others."""
+        if not isinstance(error, Refused):
+            return error
+        if error.status == 404 and model != self._base:
+            return AdapterLost(str(error))
+        if error.status in (400, 404, 413, 422):
+            return TrainingError(
+                f"the vLLM server at {self._client.url} refuses a prompt: {error}",
+                "compare its --max-model-len with the prompts and sampling.max_new_tokens",
+            )
+        return self._client.explained(error, "take a prompt")
 
     def _newest(self) -> str:
         """The name of the weights as they are, in a folder where they are not the base's."""

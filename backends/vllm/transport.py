@@ -139,6 +139,8 @@ class Transport:
     @contextmanager
     def _connected(self, connection: http.client.HTTPConnection) -> Iterator[socket.socket]:
         """Connect, within reach of `hang_up` for as long as the block lasts."""
+        if self.ended.is_set():
+            raise NoAnswer("it was told to end")
         try:
             connection.connect()
         except TimeoutError as error:

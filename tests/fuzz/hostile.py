@@ -38,6 +38,11 @@ class Behaviour:
     times: int | None = None
     settings: tuple[str, ...] = field(default=())
 
+    @property
+    def hangs(self) -> bool:
+        """Whether nothing but a deadline ends its answer."""
+        return self.name.endswith("hangs") or self.name.startswith(("hangs in", "drips"))
+
 
 def send(handler: Any, status: int, body: bytes, *headers: tuple[str, str]) -> None:
     """A whole answer."""
@@ -236,11 +241,11 @@ BEHAVIOURS: list[Behaviour] = [
     # connections
     Behaviour("hangs up", raw(b""), f"{GONE}: it hung up"),
     Behaviour("hangs up three times", raw(b""), "", times=3),
-    Behaviour("hangs up in its headers", raw(OK + b"Content-Le"), "cannot be used: it is not JSON"),
-    Behaviour("hangs up in its body", raw(OK + b"Content-Length: 99\r\n\r\n{"),
+    Behaviour("cut off in its headers", raw(OK + b"Content-Le"), "cannot be used: it is not JSON"),
+    Behaviour("cut off in its body", raw(OK + b"Content-Length: 99\r\n\r\n{"),
               f"{GONE}: its answer was cut off"),
-    Behaviour("hangs up in its body twice", raw(OK + b"Content-Length: 99\r\n\r\n{"), "", times=2),
-    Behaviour("hangs up in a chunk", raw(OK + b"Transfer-Encoding: chunked\r\n\r\n99\r\n{"),
+    Behaviour("cut off in its body twice", raw(OK + b"Content-Length: 99\r\n\r\n{"), "", times=2),
+    Behaviour("cut off in a chunk", raw(OK + b"Transfer-Encoding: chunked\r\n\r\n99\r\n{"),
               f"{GONE}: its answer was cut off"),
     Behaviour("resets", raw(b"", "reset"), GONE),
     Behaviour("resets three times", raw(b"", "reset"), "", times=3),

@@ -33,7 +33,7 @@ from backends.vllm.transport import Clock
 from opsd_cli.errors import OpsdError
 from opsd_cli.resolve import resolve
 from tests.backends.vllm.fake_server import FakeVllm, completion
-from tests.fuzz.hostile import BEHAVIOURS, COMPLETIONS, Behaviour, good, send
+from tests.fuzz.hostile import BEHAVIOURS, COMPLETIONS, LOAD, Behaviour, good, send
 from tests.opsd_cli.fakes import FakePolicy
 
 SAMPLING = Sampling(temperature=1.1, top_p=0.95, top_k=20, max_new_tokens=6)
@@ -79,14 +79,20 @@ class Outcome:
     told: tuple[str, ...]
 
 
+#: The deadline that a server's hanging must pass, by the paths at which it hangs.
+DEADLINES = {
+    "/health": "_QUICK_SECONDS", "/metrics": "_ASIDE_SECONDS", "/v1/unload": "_ASIDE_SECONDS",
+    LOAD: "_ADAPTER_SECONDS", "/sleep": "_ADAPTER_SECONDS",
+}  # fmt: skip
+
+
 @contextlib.contextmanager
-def impatient() -> Iterator[None]:
-    """Deadlines short enough for a test of servers that never meet one."""
-    with (
-        mock.patch.object(client, "_QUICK_SECONDS", 2.0),
-        mock.patch.object(client, "_ADAPTER_SECONDS", 0.5),
-        mock.patch.object(adapters, "PARTING_SECONDS", 0.5),
-    ):
+def impatient(behaviour: Behaviour) -> Iterator[None]:
+    """A short deadline where this server passes it, and for what no outcome hangs on."""
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(mock.patch.object(adapters, "PARTING_SECONDS", 0.5))
+        if behaviour.hangs and behaviour.at in DEADLINES:
+            patches.enter_context(mock.patch.object(client, DEADLINES[behaviour.at], 0.5))
         yield
 
 
@@ -111,7 +117,7 @@ def met(behaviour: Behaviour, ahead: bool = False, after: int = 0, batch: int = 
     server.hostile = hostile
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     clock, told = Virtual(), []
-    hangs = "hangs" in behaviour.name or "drips" in behaviour.name
+    hangs = behaviour.hangs and behaviour.at == COMPLETIONS
     config = resolve(
         None,
         [
@@ -122,7 +128,7 @@ def met(behaviour: Behaviour, ahead: bool = False, after: int = 0, batch: int = 
     )  # fmt: skip
     kind, line, hint = "survived", "", ""
     try:
-        with tempfile.TemporaryDirectory() as folder, impatient():
+        with tempfile.TemporaryDirectory() as folder, impatient(behaviour):
             policy = None
             try:
                 policy = VllmPolicy(config, FakePolicy(), Path(folder), clock, told.append)

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from backends.interface import RolloutRequest, Sampling
+from backends.vllm.client import Client
 from backends.vllm.policy import VllmPolicy
 from opsd_cli.config import Config
 from opsd_cli.errors import BackendMissing, OpsdError, TrainingError, UsageError
 from opsd_cli.resolve import resolve
 from tests.backends.vllm.fake_server import FakeVllm, completion, interpreter
+from tests.fuzz.server import Virtual
 from tests.opsd_cli.fakes import FakePolicy
 
 SAMPLING = Sampling(temperature=1.1, top_p=0.95, top_k=20, max_new_tokens=6)
@@ -34,7 +36,7 @@ def served(tmp_path: Path) -> Iterator[Callable[..., tuple[FakeVllm, VllmPolicy]
         servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         config = resolved(f"rollouts.vllm.url={server.url}", *assignments)
-        return server, VllmPolicy(config, FakePolicy(), tmp_path / "vllm")
+        return server, VllmPolicy(config, FakePolicy(), tmp_path / "vllm", Virtual())
 
     yield start
     for server in servers:
@@ -145,6 +147,41 @@ def test_it_sleeps_while_the_trainer_learns(served: Any) -> None:
     assert drawn(policy) == EXPECTED and not server.asleep
 
 
+def test_it_sleeps_while_the_trainer_scores_measures_and_draws(served: Any) -> None:
+    from backends.interface import PolicyGradientBatch
+
+    passes: dict[str, Callable[[VllmPolicy], Any]] = {
+        "score": lambda policy: policy.score([((5, 6), (7,))], sampling=SAMPLING),
+        "measure": lambda policy: policy.measure(PolicyGradientBatch(())),
+        "draw": lambda policy: list(policy.generate(REQUESTS, SAMPLING, "teacher", "ema")),
+    }
+    for name, own_pass in passes.items():
+        server, policy = served("rollouts.vllm.sleep=true")
+        own_pass(policy)  # also before anything was drawn
+        assert server.asleep, name
+        assert drawn(policy) == EXPECTED and not server.asleep
+        own_pass(policy)
+        assert server.asleep, name
+    server, policy = served()
+    for own_pass in passes.values():
+        own_pass(policy)
+    assert not server.asleep  # it was not asked for
+
+
+def test_a_server_left_asleep_by_a_run_that_was_killed_is_woken(served: Any) -> None:
+    server, policy = served("rollouts.vllm.sleep=true")
+    server.asleep = True
+    assert drawn(policy) == EXPECTED
+
+
+def test_one_that_cannot_sleep_is_told_how_it_could(served: Any) -> None:
+    _, policy = served("rollouts.vllm.sleep=true", cannot_sleep=True)
+    with pytest.raises(UsageError, match="does not go to sleep") as failed:
+        policy.score([((5, 6), (7,))])
+    assert "--enable-sleep-mode" in failed.value.hint
+    assert "VLLM_SERVER_DEV_MODE=1" in failed.value.hint
+
+
 def versions_asked(server: FakeVllm) -> list[str]:
     return [short(body["model"]) for path, body in server.calls if path == "/v1/completions"]
 
@@ -211,6 +248,173 @@ def test_a_given_server_that_is_gone_is_said_so(served: Any) -> None:
     assert "--resume" in failed.value.hint
 
 
+def test_errors_ahead_reach_the_user_of_a_run_in_the_same_line(served: Any, tmp_path: Path) -> None:
+    from opsd_cli.runs import Run
+    from opsd_cli.training import train
+    from tests.opsd_cli.test_training import SPLITS
+
+    server, policy = served()
+    spoilt = threading.Event()
+
+    def hostile(handler: Any, path: str, body: Any) -> bool:
+        # The rollouts of step 2, which are drawn while step 1 is learnt.
+        if not (path == "/v1/completions" and spoilt.is_set()):
+            return False
+        handler._send(200, {"choices": []})
+        return True
+
+    server.hostile = hostile
+    ahead = policy.draw_ahead
+
+    def draw_ahead(*given: Any) -> Any:
+        spoilt.set()
+        return ahead(*given)
+
+    policy.draw_ahead = draw_ahead  # type: ignore[method-assign]
+    config = resolved(
+        f"rollouts.vllm.url={server.url}", "rollouts.overlap=true", "preflight.enabled=false",
+        "train.steps=3", "train.questions_per_step=5", "train.evaluate_every=3",
+    )  # fmt: skip
+    with (
+        Run.create(tmp_path / "run", config, {"packages": {}}) as held,
+        pytest.raises(TrainingError, match=f"{server.url} gave an answer .* it has 0 completions"),
+    ):
+        train(policy, SPLITS, held)
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def test_a_key_from_the_environment_is_sent_with_every_request_and_shown_nowhere(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from opsd_cli.resolve import to_yaml
+
+    monkeypatch.setenv("VLLM_API_KEY", "a-secret-key\n")
+    server, policy = served(key="a-secret-key")
+    policy.apply(0.1)
+    assert drawn(policy) == EXPECTED
+    assert {given for _, _, given in server.asked} == {"Bearer a-secret-key"}
+    assert "a-secret-key" not in to_yaml(policy._config)
+    assert "a-secret-key" not in repr(policy._client._transport) + policy.description
+
+
+@pytest.mark.parametrize("status", [400, 401, 500])
+def test_no_error_shows_a_key_that_the_server_repeats(
+    served: Any, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "a-secret-key")
+    server, policy = served(key="a-secret-key")
+
+    def hostile(handler: Any, path: str, body: Any) -> bool:
+        handler._send(status, {"error": {"message": f"got {handler.headers['Authorization']}"}})
+        return True
+
+    server.hostile = hostile
+    with pytest.raises(OpsdError) as failed:
+        drawn(policy)
+    assert "got Bearer ***" in failed.value.message
+    assert "a-secret-key" not in failed.value.message + failed.value.hint
+
+
+def test_a_server_that_asks_for_a_key_says_where_to_put_it(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    for key, message in ((None, "asks for an API key"), ("another", "refuses the API key")):
+        if key:
+            monkeypatch.setenv("VLLM_API_KEY", key)
+        with pytest.raises(UsageError, match=message) as failed:
+            served(key="a-secret-key")
+        assert "VLLM_API_KEY" in failed.value.hint
+
+
+def test_a_key_that_no_header_carries_is_refused_unseen(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "two\nlines")
+    with pytest.raises(UsageError, match="VLLM_API_KEY holds characters") as failed:
+        served()
+    assert "two" not in failed.value.message + failed.value.hint
+
+
+# -- ends ------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_ends_does_not_wait_for_a_server_that_hangs(served: Any) -> None:
+    server, policy = served("rollouts.vllm.request_seconds=3600")
+    policy.apply(0.1)
+    drawn(policy)
+    server.answers.clear()
+    drawing = policy.draw_ahead(REQUESTS, SAMPLING)
+    while len(server.calls) < 2 + len(REQUESTS):
+        time.sleep(0.01)
+    released = threading.Event()
+    server.hostile = lambda handler, path, body: released.wait(60)  # nor for its farewell
+    policy.close()
+    with pytest.raises(TrainingError, match="was ended"):
+        drawing.result(timeout=30)
+    left = [thread.name for thread in threading.enumerate() if "ThreadPool" in thread.name]
+    for _ in range(1000):
+        if not left:
+            break
+        time.sleep(0.01)
+        left = [thread.name for thread in threading.enumerate() if "ThreadPool" in thread.name]
+    released.set()
+    server.answers.set()
+    assert not left  # an interpreter waits for these before it exits
+
+
+def test_ctrl_c_while_a_server_hangs_ends_the_process(tmp_path: Path) -> None:
+    import signal
+    import subprocess
+    import sys
+
+    script = (
+        "import threading\nfrom pathlib import Path\n"
+        "from backends.vllm.policy import VllmPolicy\nfrom opsd_cli.resolve import resolve\n"
+        "from tests.backends.vllm.fake_server import FakeVllm\n"
+        "from tests.backends.vllm.test_policy import REQUESTS, SAMPLING\n"
+        "from tests.opsd_cli.fakes import FakePolicy\n"
+        "server = FakeVllm()\n"
+        "threading.Thread(target=server.serve_forever, daemon=True).start()\n"
+        "config = resolve(None, [f'rollouts.vllm.url={server.url}'])\n"
+        f"policy = VllmPolicy(config, FakePolicy(), Path({str(tmp_path)!r}))\n"
+        "never = threading.Event()\n"
+        "def hostile(handler, path, body):\n"
+        "    print('asked', flush=True)\n"
+        "    return never.wait()\n"
+        "server.hostile = hostile\n"
+        "try:\n"
+        "    list(policy.generate(REQUESTS[:1], SAMPLING))\n"
+        "except KeyboardInterrupt:\n"
+        "    raise SystemExit(130)\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None and run.stdout.readline() == "asked\n"
+    run.send_signal(signal.SIGINT)
+    assert run.wait(120) == 130  # and not after the half hour that a request may take
+
+
+def test_an_adapter_that_cannot_be_written_says_where(
+    served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, policy = served()
+    policy.apply(0.1)
+
+    def full(folder: Path) -> None:
+        (folder / "adapter_config.json").write_text("{}")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(policy._inner, "save_adapter", full)
+        for draw in (drawn, lambda policy: policy.draw_ahead(REQUESTS, SAMPLING)):
+            with pytest.raises(TrainingError, match=r"opsd-.*: No space left on device") as failed:
+                draw(policy)
+            assert "rollouts.vllm.adapters" in failed.value.hint
+    assert drawn(policy) == EXPECTED  # the half of it that was there has not been handed over
+
+
 @pytest.mark.parametrize(
     ("faults", "message"),
     [
@@ -255,10 +459,49 @@ def test_a_server_is_started_with_what_the_run_needs_and_ends_with_it(tmp_path: 
     assert "--enable-lora" in command and command[-1] == "--enforce-eager"
     assert command[command.index("--logprobs-mode") + 1] == "processed_logprobs"
     assert (tmp_path / "devices").read_text() == "2,3"
+    # Its key is on no command line, which every user of the machine can read.
+    key = (tmp_path / "key").read_text()
+    assert len(key) >= 32 and not any(key in argument for argument in command)
+    assert key not in (tmp_path / "vllm/server.log").read_text()
     process = int((tmp_path / "pid").read_text())
     assert alive(process)
     policy.close()
     assert not alive(process)
+
+
+def test_every_server_that_is_started_has_a_key_of_its_own_and_refuses_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "of-another-server")
+    keys = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        policy = own(tmp_path / name)
+        try:
+            assert drawn(policy) == EXPECTED
+            keys.append((tmp_path / name / "key").read_text())
+            stranger = Client(policy._client.url, 10.0)
+            with pytest.raises(UsageError, match="asks for an API key"):
+                stranger.models()
+        finally:
+            policy.close()
+    assert len({*keys, "of-another-server"}) == 3
+
+
+def test_a_server_of_ours_that_serves_another_model_or_version_does_not_stay(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UsageError, match="is too old"):
+        own(tmp_path, version="0.9.2rc1")
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+def test_an_interpreter_that_cannot_be_run_is_named(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_bytes(b"\0\0not a program")
+    python.chmod(0o755)
+    with pytest.raises(UsageError, match=f"{python} cannot be run"):
+        VllmPolicy(resolved(f"rollouts.vllm.python={python}"), FakePolicy(), tmp_path / "vllm")
 
 
 def test_a_server_that_dies_loses_nothing_of_the_step(tmp_path: Path) -> None:
