@@ -164,8 +164,12 @@ class Drawer:
             self._ahead = (step, _timed(drawing, started))
 
     def state(self) -> dict[str, Any] | None:
-        """What was drawn ahead, once it is in, as JSON can hold it."""
-        if self._ahead is None:
+        """What was drawn ahead, once it is in, as JSON can hold it.
+
+        None where drawing it failed: the step that needs it says so, and the steps before it keep
+        their checkpoint.
+        """
+        if self._ahead is None or self._ahead[1].exception() is not None:
             return None
         step, drawing = self._ahead
         rows = [

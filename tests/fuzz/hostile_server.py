@@ -285,7 +285,7 @@ BEHAVIOURS: list[Behaviour] = [
     Behaviour("a byte-order mark", text(b"\xef\xbb\xbf{}"), "it is not JSON"),
     Behaviour("nested 490 deep", text(b"[" * 490 + b"]" * 490), "not a JSON object"),
     Behaviour("objects 490 deep", text(b'{"choices":' * 490 + b"1" + b"}" * 490), "no list"),
-    Behaviour("nested 100,000 deep", text(b"[" * 10**5 + b"]" * 10**5), ODD),
+    Behaviour("nested 30,000 deep", text(b"[" * 30_000 + b"]" * 30_000), "nested too deeply"),
     Behaviour("a number of 5,000 digits", text(b'{"choices": ' + b"9" * 5000 + b"}"), ODD),
     Behaviour("null", json_of(None), "not a JSON object"),
     Behaviour("a list", json_of([]), "not a JSON object"),

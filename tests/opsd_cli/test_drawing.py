@@ -273,3 +273,5 @@ def test_an_error_of_what_is_drawn_ahead_reaches_the_run(tmp_path: Path) -> None
 
     with pytest.raises(RunError, match="the server is gone"):
         run(tmp_path / "run", Failing(skill=0.3), *OVERLAP)
+    with Run.resume(tmp_path / "run") as held:  # the step before is kept
+        assert held.state()["step"] == 1 and held.state()["ahead"] is None

@@ -88,6 +88,15 @@ CASES = [
          "no vLLM server answers at http://127.0.0.1:9", "--enable-lora"),
     Case("train --set rollouts.engine=vllm --set rollouts.vllm.python=nosuch", 2,
          "no interpreter nosuch", "rollouts.vllm.python"),
+    Case("train --set rollouts.engine=vllm --set rollouts.vllm.url=gpu2:8000", 2,
+         "which is no server's address", "http://HOST:PORT"),
+    Case("train --set rollouts.engine=vllm --set rollouts.vllm.url=http://me:pass@gpu2:8000", 2,
+         "holds a user or password", "VLLM_API_KEY"),
+    Case("train --set rollouts.engine=vllm "
+         "--set rollouts.vllm.arguments=['--data-parallel-size=2']", 2,
+         "reaches only the replica that answers", "--tensor-parallel-size"),
+    Case("train --set rollouts.engine=vllm --set rollouts.vllm.arguments=['--api-key=secret']", 2,
+         "holds --api-key", "a key of its own"),
     Case("train --set train.questions_per_step=50 --set data.train=good.jsonl", 2,
          "only 32 training problems", "32 or fewer", TINY),
     # backends
