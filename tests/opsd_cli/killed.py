@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import backends
-from backends.interface import Rollout
+from backends.interface import Memory, Rollout
 from opsd_cli import child_processes
 from opsd_cli.cli.app import main
 from opsd_cli.config import Config
@@ -160,6 +160,7 @@ class KilledBackend(FakeBackend):
             from backends.pytorch.backend import CpuBackend
 
             policy = CpuBackend().load(config, trainable)
+            policy.memory = lambda: Memory(1, 2)  # the process's, which a resumed one has less of
         count_rollouts(policy, self.events)
         return policy
 
