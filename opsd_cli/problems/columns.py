@@ -215,13 +215,21 @@ def _oddities(
     if answer is not None and not gold_is_matchable(answer):
         yield "unmatchable", f": {quoted(answer)}"
     if given is not None and answer is not None and solution is not None:
-        boxed = _marked_answer(solution)
+        boxed = _last_marked(solution)
         if boxed is not None and differ(answer, boxed):
             yield "contradicting", f" has {quoted(answer)}, its solution {quoted(boxed)}"
     for text in filter(None, (question, solution, answer)):
         if has_control(text):
             yield "control", ""
             break
+
+
+def _last_marked(solution: str) -> str | None:
+    """What a solution marks last, found from its end: it is long, and every row has one."""
+    start = max(solution.rfind("\\boxed"), solution.rfind("\\fbox"))
+    if start < 0:
+        start = solution.rfind("\n####")
+    return _marked_answer(solution[start:]) if start >= 0 else None
 
 
 def _marked_answer(text: str) -> str | None:

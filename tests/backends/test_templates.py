@@ -19,7 +19,10 @@ from tests.backends import chat_models
 from tests.backends.chat_models import FAMILIES
 
 PROBLEM = Problem("p", "What is 1+1?", "One and one: 2.", "2", "made")
-STUDENT = "What is 1+1?\n\nReason step by step, and put the final answer in \\boxed{}."
+STUDENT = (
+    "Problem: What is 1+1?\n\n"
+    "Please reason step by step, and put your final answer within \\boxed{}."
+)
 SYSTEM = "Be brief."
 #: What stands before and after the student's user turn, thinking off.
 AROUND = {
@@ -46,8 +49,8 @@ AROUND = {
 }  # fmt: skip
 #: What a user turn with a system turn before it looks like where that is not a turn of its own.
 FOLDED = {
-    "gemma3": "<start_of_turn>user\nBe brief.\n\nWhat is 1+1?",
-    "mistral": "[INST] Be brief.\n\nWhat is 1+1?",
+    "gemma3": "<start_of_turn>user\nBe brief.\n\nProblem: What is 1+1?",
+    "mistral": "[INST] Be brief.\n\nProblem: What is 1+1?",
 }
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -73,7 +76,7 @@ def test_the_teachers_prompt_differs_from_it_in_the_user_turn_alone(family: str)
     before, after, _ = AROUND[family]
     both = contexts(family)
     teacher = both.teacher(PROBLEM)
-    assert teacher.text.startswith(before + PROBLEM.question)
+    assert teacher.text.startswith(before + "Problem: " + PROBLEM.question)
     assert "[solution begins]\nOne and one: 2.\n[solution ends]" in teacher.text
     assert teacher.text.endswith("\\boxed{}." + after + teacher.opening)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def presets(cell: str) -> list[tuple[str, str | None]]:
     return found
 
 
+@cache
 def resolved(name: str, method: str | None) -> Config:
     return resolve(name, [], {"method": method})
 

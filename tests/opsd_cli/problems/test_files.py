@@ -424,18 +424,20 @@ def test_what_contradicts_itself_is_warned_of(tmp_path: Path) -> None:
         {"question": "d", "solution": "so \\boxed{\\sqrt{4}}", "answer": "3"},
         {"question": "e", "solution": "so \\boxed{\\text{(B)}}", "answer": "C"},
         {"question": "f", "solution": "so \\boxed{12}", "answer": "B"},
+        {"question": "g", "solution": "so \\boxed{3}\n#### 4 remarks, #### 4", "answer": "3"},
+        {"question": "h", "solution": "that is\n#### 3", "answer": "3.0"},
         {"question": "a", "solution": "s", "answer": "8"},
         {"question": "what is \frac{1}{2}?", "solution": "s", "answer": "1"},
     ]
     write_jsonl(tmp_path / "a.jsonl", rows)
     loaded = load(tmp_path / "a.jsonl")
-    assert loaded.report.used == 7
+    assert loaded.report.used == 9
     assert loaded.notes == (
         "a.jsonl: 2 answers of another value than the solution's own box "
         "(first: row 1 has '5', its solution '6')",
         "a.jsonl: 1 question seen before, now with another answer, left out "
-        "(first: row 7 says '8', and before it was '5')",
-        "a.jsonl: 1 row with control characters, as of a backslash that was lost (first: row 8)",
+        "(first: row 9 says '8', and before it was '5')",
+        "a.jsonl: 1 row with control characters, as of a backslash that was lost (first: row 10)",
     )
 
 
