@@ -44,7 +44,8 @@ _EMOJI = re.compile("[💯😄👍]")
 #: Sequences that Rich writes: colours, and where it redraws in place.
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r(?=\x1b)")
 #: Those of notes, warnings, progress bars and redrawing, which not every harmless run shows.
-_USUAL = re.compile(r"\x1b\[(?:(?:0|1|2|33|38;5;\d+|38;2;\d+;\d+;\d+)m|1A|2K|\?25[lh])|\r")
+_SHADES = r"(?:0|1|2|3|33|36|38;5;\d+|38;2;\d+;\d+;\d+)"
+_USUAL = re.compile(rf"\x1b\[(?:{_SHADES}(?:;{_SHADES})*m|\d+A|2K|\?25[lh])|\r")
 QUICK = [
     "--set", "train.steps=2", "--set", "train.evaluate_every=1",
     "--set", "train.questions_per_step=2", "--set", "preflight.enabled=false",
