@@ -280,7 +280,9 @@ def evaluate(
         ]
         golds = [by_id[rollout.request.problem_id].answer or "" for rollout in waiting]
         grades = grader.grade_many(list(zip(golds, texts, strict=True)))
-        for rollout, text, grade in zip(waiting, texts, grades, strict=True):
+        for text, grade in zip(texts, grades, strict=True):
+            # It leaves before it is handed on: Ctrl-C in between loses it, and never doubles it.
+            rollout = waiting.pop(0)
             sample = Sample(
                 problem_id=rollout.request.problem_id,
                 sample_index=rollout.request.sample_index,
@@ -294,7 +296,6 @@ def evaluate(
             have[sample.problem_id, sample.sample_index] = sample
             if on_sample:
                 on_sample(sample)
-        waiting.clear()
 
     graded_at = time.monotonic()
     try:

@@ -38,12 +38,14 @@ class Log:
                 written = 0
                 while written < len(data):
                     written += out.write(data[written:]) or 0
-        except OSError as error:
+        except BaseException as error:  # Ctrl-C too: nothing may follow half a line
             self._cut_quietly()
-            raise RunError(
-                f"cannot write to {self.path}: {error.strerror}",
-                "make room there, then go on with --resume",
-            ) from error
+            if isinstance(error, OSError):
+                raise RunError(
+                    f"cannot write to {self.path}: {error.strerror}",
+                    "make room there, then go on with --resume",
+                ) from error
+            raise
         self._size += len(data)
         self._digest.update(data)
 

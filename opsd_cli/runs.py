@@ -141,6 +141,8 @@ class Run:
             put_in_place(directory / ENVIRONMENT)
             run = cls(directory, validate(read_tree(directory / CONFIG)), lock)
             run._require_config()
+            if CONFIG not in _seals(directory) and not run.checkpoints.all():
+                seal(directory, CONFIG)  # killed before it was
             run.checkpoints.recover()
             run._go_back(run._checkpoint_to_go_on_from(step))
         except BaseException:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from opsd_cli.errors import RunError
 from opsd_cli.evaluation import Evaluation, Sample, assemble, evaluate
 from opsd_cli.evaluation_store import SAMPLES, EvaluationDirectory
 from opsd_cli.grading import Grader
+from opsd_cli.logs import Log
 from opsd_cli.problems import Problem
 from opsd_cli.resolve import resolve
 from tests.opsd_cli.fakes import FakePolicy
@@ -200,3 +203,41 @@ def test_regrading_corrects_what_was_graded_against_a_wrong_gold(tmp_path: Path)
             store.regrade({"made": PROBLEMS[:3]}, grader)
         assert store.regrade({"made": PROBLEMS}, grader) == (12, 12)
     assert store.samples("made") == result.samples
+
+
+@pytest.mark.parametrize("at", [1, 2, 5])
+def test_ctrl_c_while_samples_are_handed_on_doubles_none(tmp_path: Path, at: int) -> None:
+    """It comes between a sample's line and whatever follows: each is there once, or not at all."""
+    log, calls = Log(tmp_path / "samples.jsonl"), 0
+
+    def keep(sample: Sample) -> None:
+        nonlocal calls
+        log.append(sample.as_dict())
+        calls += 1
+        if calls == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measured(on_sample=keep)
+    rows = [(row["problem_id"], row["sample_index"]) for row in log.rows()]
+    assert len(rows) == len(set(rows)) >= at
+    done = [Sample(**row) for row in log.rows()]
+    assert measured(done=done) == measured() or measured(done=done).samples == measured().samples
+
+
+def test_ctrl_c_within_a_line_leaves_no_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(tmp_path / "log.jsonl")
+    log.append({"n": 1})
+
+    class Cut(io.FileIO):
+        def write(self, data: Any) -> int:
+            super().write(bytes(data)[:4])
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "open", lambda self, *_, **__: Cut(self, "a"))
+        log.append({"n": 2})
+    log.append({"n": 3})
+    assert list(log.rows()) == [{"n": 1}, {"n": 3}]
