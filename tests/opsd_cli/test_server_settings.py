@@ -21,7 +21,7 @@ def config(*assignments: str) -> object:
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"rollouts\.vllm\.url is") as failed:
+    with pytest.raises(ConfigError, match=r"rollouts\.vllm\.url (is|holds)") as failed:
         resolve(None, [], {"rollouts": {"engine": "vllm", "vllm": {"url": url}}})
     assert failed.value.hint
 
