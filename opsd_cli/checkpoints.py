@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from opsd_cli.errors import OpsdError, RunError
+from opsd_cli.errors import NotWritten, OpsdError, RunError
 
 FOLDER = "checkpoints"
 STATE = "state.json"
@@ -61,7 +61,7 @@ class Checkpoints:
             counts_on: what of the run must still be there to go on from here; part of the manifest.
 
         Raises:
-            RunError: it cannot be written; what was there before is left as it was.
+            NotWritten: the system would not; what was there before is left as it was.
         """
         target = self.path(step)
         partial = target.with_name(f".{target.name}")
@@ -83,7 +83,7 @@ class Checkpoints:
                 raise
             shutil.rmtree(partial, ignore_errors=True)
             why = getattr(error, "strerror", None) or error
-            raise RunError(
+            raise NotWritten(
                 f"cannot write the checkpoint {target}: {why}",
                 "make room there, then go on with --resume",
             ) from error

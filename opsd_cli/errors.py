@@ -57,6 +57,13 @@ class RunError(UsageError):
     """A run directory in a state that forbids the request: used, locked, changed, incomplete."""
 
 
+class NotWritten(RunError):
+    """A file of a run that the system would not write: a full disk, mostly. The request was right,
+    so it exits with 1."""
+
+    exit_code = 1
+
+
 class BackendMissing(OpsdError):
     """The backend asked for does not exist or cannot work on this machine."""
 

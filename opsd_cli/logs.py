@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from opsd_cli.errors import RunError
+from opsd_cli.errors import NotWritten, RunError
 
 CHUNK = 1 << 20
 
@@ -30,7 +30,7 @@ class Log:
         """Add lines and hand them to the operating system, all in one write.
 
         Raises:
-            RunError: the file cannot be written; it is then as long as before.
+            NotWritten: the system would not; the file is then as long as before.
         """
         data = b"".join(_line(row) for row in rows)
         try:
@@ -41,7 +41,7 @@ class Log:
         except BaseException as error:  # Ctrl-C too: nothing may follow half a line
             self._cut_quietly()
             if isinstance(error, OSError):
-                raise RunError(
+                raise NotWritten(
                     f"cannot write to {self.path}: {error.strerror}",
                     "make room there, then go on with --resume",
                 ) from error

@@ -36,7 +36,7 @@ from opsd_cli.checkpoints import (
     sync,
 )
 from opsd_cli.config import Config
-from opsd_cli.errors import Interrupted, RunError
+from opsd_cli.errors import Interrupted, NotWritten, RunError
 from opsd_cli.logs import Log, read_rows
 from opsd_cli.resolve import read_tree, to_yaml, validate
 
@@ -462,7 +462,7 @@ def write_whole(path: Path, text: str) -> None:
     """Replace a file's contents, whole or not at all.
 
     Raises:
-        RunError: it cannot be written; what was there before is left as it was.
+        NotWritten: the system would not; what was there before is left as it was.
     """
     prepare(path, text)
     with _written(path):
@@ -491,7 +491,7 @@ def _written(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             partial_of(path).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise RunError(
+            raise NotWritten(
                 f"cannot write {path}: {error.strerror}", "make room there, or write elsewhere"
             ) from error
         raise
