@@ -29,8 +29,8 @@ def read_yaml(text: str, where: str) -> Any:
         )
     try:
         if "*" in text and "&" in text:
-            _refuse_expansion(YAML(typ="safe", pure=True).compose(text), where)
-        tree = YAML(typ="safe", pure=True).load(text)
+            _refuse_expansion(_reader().compose(text), where)
+        tree = _reader().load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -46,6 +46,13 @@ def read_yaml(text: str, where: str) -> Any:
     if not _shallow(tree, DEEPEST):
         raise _too_deep(where)
     return tree
+
+
+def _reader() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    # An anchor may be given again, the YAML standard says; a warning of a library's helps nobody.
+    yaml.composer.warn_double_anchors = False
+    return yaml
 
 
 def _too_deep(where: str) -> ConfigError:

@@ -272,3 +272,10 @@ def test_a_preset_laid_over_a_run_s_own_config_keeps_its_model(tmp_path: Path) -
     assert config.model == "Qwen/Qwen3-4B" and config.prompts.student.system == "Be brief."
     assert (config.evaluation.max_new_tokens, config.evaluation.samples) == (38912, 3)
     assert config.thinks and not resolve("opsd-qwen3-4b").thinks
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_anchor_that_is_given_again_is_no_warning(tmp_path: Path) -> None:
+    file = tmp_path / "anchors.yaml"
+    file.write_text("train: &a {steps: 2}\noptimizer: &a {learning_rate: 1e-4}\n")
+    assert resolve(str(file)).train.steps == 2
