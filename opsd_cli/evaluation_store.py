@@ -22,19 +22,11 @@ from opsd_cli.config import Config
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation import Sample
 from opsd_cli.grading import Grader
-from opsd_cli.logs import Log, damaged
+from opsd_cli.logs import Log, damaged, read_rows
 from opsd_cli.problems import Problem
 from opsd_cli.resolve import to_yaml
-from opsd_cli.runs import (
-    CONFIG,
-    hold,
-    prepare,
-    put_in_place,
-    read_object,
-    read_rows,
-    refuse_used,
-    write_whole,
-)
+from opsd_cli.runs import CONFIG, refuse_used
+from opsd_cli.whole_files import hold, prepare, put_in_place, read_object, write_whole
 
 DESCRIPTION = "evaluation.json"
 PROBLEMS = "problems.json"

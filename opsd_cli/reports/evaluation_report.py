@@ -19,8 +19,8 @@ from opsd_cli.evaluation import Evaluation, Sample
 from opsd_cli.evaluation_store import EvaluationDirectory
 from opsd_cli.figures import count, percent, points
 from opsd_cli.reports.page import html_page
-from opsd_cli.runs import write_whole
 from opsd_cli.statistics import Estimate
+from opsd_cli.whole_files import write_whole
 
 REPORT = "report.html"
 PAGES = "pages"

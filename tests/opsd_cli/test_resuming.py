@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backends.interface import Rollout
-from opsd_cli import runs
+from opsd_cli import runs, whole_files
 from opsd_cli.errors import Interrupted, RunError
 from opsd_cli.events import EvaluationRow, Listener
 from opsd_cli.resolve import resolve
@@ -482,7 +482,7 @@ def test_a_creation_killed_at_any_write_can_be_begun_again_or_gone_on_with(
         patched.setattr(Path, name, call)
 
     with monkeypatch.context() as patched, contextlib.suppress(Killed):
-        patched.setattr(runs, "_written", lambda path: contextlib.nullcontext())
+        patched.setattr(whole_files, "_written", lambda path: contextlib.nullcontext())
         for name in ("write_text", "replace"):
             mortal(name)
         Run.create(directory, config(), {"packages": {}}).close()
