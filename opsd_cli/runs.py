@@ -271,12 +271,9 @@ class Run:
 
     def result(self) -> dict[str, Any] | None:
         """What result.json holds; None where the run has not finished or the file is damaged."""
-        path = self.directory / RESULT
-        found = read_object(path)
-        sealed = _seals(self.directory).get(RESULT)
-        if path.exists() and (found is None or (sealed and sealed != digest_of(path))):
+        found = result_of(self.directory)
+        if found is None and (self.directory / RESULT).exists():
             self.notes.append(f"{RESULT} is not what was written; it is made anew from the logs")
-            return None
         return found
 
     def write_result(self, result: Mapping[str, Any]) -> None:
@@ -419,6 +416,14 @@ class Run:
                 f"{self.directory} has lost its checkpoints",
                 f"bring {FOLDER}/ back from a copy, or start again with another --out",
             )
+
+
+def result_of(directory: Path) -> dict[str, Any] | None:
+    """What a run's result.json holds; None where it has not finished, or the file is damaged."""
+    path = directory / RESULT
+    found = read_object(path)
+    sealed = _seals(directory).get(RESULT)
+    return None if found is None or (sealed and sealed != digest_of(path)) else found
 
 
 def refuse_used(directory: Path) -> None:

@@ -85,13 +85,16 @@ def read_curve(directory: Path, label: str | None = None) -> Curve:
     """
     if not (directory / runs.CONFIG).is_file():
         raise RunError(f"{directory} is not a run: it has no {runs.CONFIG}", "name run directories")
-    result_path = directory / runs.RESULT
-    if not result_path.is_file():
+    result = runs.result_of(directory)
+    if result is None:
+        there = (directory / runs.RESULT).exists()
         raise RunError(
-            f"the run in {directory} has not finished",
-            f"go on with it: opsd train --resume --out {directory}",
+            f"{runs.RESULT} in {directory} is damaged"
+            if there
+            else f"the run in {directory} has not finished",
+            f"{'make it anew' if there else 'go on with it'}: "
+            f"opsd train --resume --out {directory}",
         )
-    result = json.loads(result_path.read_text(encoding="utf-8"))
     config = validate(read_tree(directory / runs.CONFIG))
     environment = runs.read_object(directory / runs.ENVIRONMENT) or {}
     rows = {r["step"]: r for r in runs.read_rows(directory / runs.EVALUATIONS)

@@ -134,7 +134,12 @@ def tuned(directory: Path, jobs: Sequence[Job]) -> dict[str, Tuned]:
         for job in mine:
             rows = runs.read_rows(directory / job.name / runs.EVALUATIONS)
             best.append(max(r["accuracy"]["value"] for r in rows if r["split"] == "validation"))
-            result = json.loads((directory / job.name / runs.RESULT).read_text(encoding="utf-8"))
+            result = runs.result_of(directory / job.name)
+            if result is None:
+                raise RunError(
+                    f"the run in {directory / job.name} has lost its {runs.RESULT}",
+                    f"make it anew: opsd train --resume --out {directory / job.name}",
+                )
             generated += result["tokens"]["generated"]
             seconds += result["training_cpu_seconds"]
         rates = [job.config.optimizer.learning_rate for job in mine]
@@ -157,7 +162,12 @@ def read_plan(directory: Path) -> dict[str, Any]:
             f"{directory} is not a comparison: it has no {PLAN}",
             "give --out the directory of the comparison to go on with",
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    plan = runs.read_object(path)
+    if plan is None or not plan.keys() >= {"seeds", "tune", "target", "configs"}:
+        raise RunError(
+            f"{path} is damaged", "bring it back from a copy, or compare the finished runs by name"
+        )
+    return plan
 
 
 def plan_of(
@@ -178,7 +188,7 @@ def configs_of(plan: dict[str, Any]) -> dict[str, Config]:
 def progress_of(directory: Path, job: Job, running: bool) -> Progress:
     """How far a job is, from the files of its run."""
     run = directory / job.name
-    finished = (run / runs.RESULT).is_file()
+    finished = runs.result_of(run) is not None
     state = "done" if finished else "running" if running else "waiting"
     metrics = last_row(run / runs.METRICS)
     tests = [r for r in runs.read_rows(run / runs.EVALUATIONS) if r["split"] == "test"]

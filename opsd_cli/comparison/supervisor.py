@@ -82,7 +82,7 @@ def run_jobs(
         TrainingError: a run failed; the others are asked to stop, and keep what they have.
         Interrupted: Ctrl-C or SIGTERM; every run keeps what it has.
     """
-    waiting = [job for job in jobs if not (directory / job.name / runs.RESULT).is_file()]
+    waiting = [job for job in jobs if runs.result_of(directory / job.name) is None]
     _refuse_busy(directory, waiting)
     running: dict[str, subprocess.Popen[bytes]] = {}
     with stop_on_signal() as stop:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from opsd_cli import runs
 from opsd_cli.disk import naming
+from opsd_cli.errors import RunError
 
 
 def write_picture(run_dir: Path, out: Path) -> Path:
     """Draw validation accuracy over tokens with its interval, and test accuracy before and after.
 
     Raises:
-        FileNotFoundError: the run has not finished.
+        RunError: the run has not finished, or its result is damaged.
     """
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    result = json.loads((run_dir / runs.RESULT).read_text(encoding="utf-8"))
+    result = runs.result_of(run_dir)
+    if result is None:
+        raise RunError(
+            f"the run in {run_dir} has not finished, or its {runs.RESULT} is damaged",
+            f"go on with it: opsd train --resume --out {run_dir}",
+        )
     rows = [r for r in runs.read_rows(run_dir / runs.EVALUATIONS) if r["split"] == "validation"]
     tokens = [row["generated"] / 1000 for row in rows]
     figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")

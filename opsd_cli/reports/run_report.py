@@ -32,8 +32,7 @@ def build_page(run_dir: Path) -> str:
     metrics = list(runs.read_rows(run_dir / runs.METRICS))
     evaluations = list(runs.read_rows(run_dir / runs.EVALUATIONS))
     rollouts = list(runs.read_rows(run_dir / runs.ROLLOUTS))
-    result_path = run_dir / runs.RESULT
-    result = json.loads(result_path.read_text(encoding="utf-8")) if result_path.exists() else None
+    result = runs.result_of(run_dir)
     config = (run_dir / runs.CONFIG).read_text(encoding="utf-8")
     environment = runs.read_object(run_dir / runs.ENVIRONMENT) or {"lost": "not known any more"}
     sections = [
