@@ -8,6 +8,8 @@ step 0 alone: where its record is gone, it cannot be had any more.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from dataclasses import asdict
 from typing import Any
@@ -229,11 +231,7 @@ class Measurements:
         samples = self._config.evaluation.samples
         whose = {"measuring": label, "step": self._state.step}
         log = Log(self._run.directory / runs.UNFINISHED)
-        done = [
-            Sample(**{key: value for key, value in row.items() if key not in whose})
-            for row in log.rows()
-            if row["measuring"] == label
-        ]
+        done = [Sample(**row["sample"]) for row in log.rows() if row["measuring"] == label]
         self._listener.phase(label, len(problems.problems) * samples, len(done))
         return evaluate(
             self._policy,
@@ -246,7 +244,7 @@ class Measurements:
             grader=self._grader,
             listener=self._listener,
             privileged=privileged,
-            on_sample=lambda sample: log.append(whose | sample.as_dict()),
+            on_sample=lambda sample: log.append(sealed_row(whose | {"sample": sample.as_dict()})),
             done=done,
             stop=self._stop,
         )
@@ -259,16 +257,27 @@ class Measurements:
         """
         log = Log(self._run.directory / runs.UNFINISHED)
         try:
-            rows = list(log.rows())
+            rows = [row for row in log.rows() if sealed_row(row) == row]
         except RunError:
             rows = []
-        if all(row.get("step") == self._state.step for row in rows) and rows:
+        if all(row["step"] == self._state.step for row in rows) and rows:
             log.keep(rows)
         else:
             self._forget_samples()
 
     def _forget_samples(self) -> None:
         (self._run.directory / runs.UNFINISHED).unlink(missing_ok=True)
+
+
+def sealed_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with a digest of its other values, in place of any that it has.
+
+    Samples of a measurement under way are counted on before any checkpoint knows of them, so each
+    has to tell by itself whether it is what was written; one that is not is drawn again.
+    """
+    rest = {key: value for key, value in row.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True)
+    return rest | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _tokens(result: Evaluation) -> int:

@@ -418,6 +418,23 @@ def test_ctrl_c_stops_at_the_next_rollout_and_keeps_what_was_made(
     assert len(policy.drawn) + len(again.drawn) == ROLLOUTS_OF_A_RUN + drawn_again
 
 
+def test_a_kept_sample_that_was_damaged_is_drawn_again(tmp_path: Path, whole: Path) -> None:
+    directory = tmp_path / "run"
+    stop, policy = StopWithin("test (final)", 6), FakePolicy(skill=0.3, gain=0.1)
+    with pytest.raises(Interrupted):
+        begin(directory, listener=stop, stop=stop, policy=policy)
+    path = directory / runs.UNFINISHED
+    lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) == 6
+    lines[2] = lines[2].replace('"tokens": 1', '"tokens": 2')
+    lines[4] = lines[4].replace('"correct"', '"corrext"')
+    path.write_text("".join(lines))
+    again = FakePolicy(skill=0.3, gain=0.1)
+    go_on(directory, policy=again)
+    assert contents(directory) == contents(whole)
+    assert len(policy.drawn) + len(again.drawn) == ROLLOUTS_OF_A_RUN + 2
+
+
 def test_a_second_set_with_the_same_ids_gets_its_own_prompts(tmp_path: Path) -> None:
     """Ids 1 to 20 in both files: the test split was once measured on validation's questions."""
     from dataclasses import replace
