@@ -37,6 +37,9 @@ from opsd_cli.runs import Run
 from opsd_cli.statistics import Estimate
 from opsd_cli.stopping import Stop
 
+#: Share of completions cut off from which on that is named as the likely cause of a failure.
+MOSTLY = 0.5
+
 
 class Measurements:
     """The measurements of one run.
@@ -88,6 +91,7 @@ class Measurements:
         if known is not None:
             self._state.ledger += Ledger(**known["spent"])
             student, teacher = Estimate(**known["student"]), Estimate(**known["teacher"])
+            truncated = known["truncated"]["teacher"]
         else:
             spent = analyse(chosen, self._training, self._policy, self._config, stop=self._stop)
             warning = self._training.boundary_warning(chosen[0])
@@ -100,10 +104,13 @@ class Measurements:
             ]
             spent += Ledger(evaluation=sum(_tokens(each) for each in found))
             student, teacher = (each.accuracy for each in found)
+            truncated = found[1].truncated
             self.keep_analyses()
             record = {
                 "student": student.as_dict(),
                 "teacher": teacher.as_dict(),
+                "truncated": {"student": found[0].truncated, "teacher": truncated},
+                "no_answer": {"student": found[0].no_answer, "teacher": found[1].no_answer},
                 "problems": len(chosen),
                 "spent": spent.as_dict(),
             }
@@ -112,12 +119,25 @@ class Measurements:
             self._state.ledger += spent
         self._listener.preflight(student, teacher, len(chosen))
         if teacher.value <= student.value:
-            raise PreflightFailed(
-                f"the reference does not help: {teacher.value:.0%} right with it, "
-                f"{student.value:.0%} without, on {len(chosen)} problems; nothing to distil",
-                "look at both prompts (opsd sample --show-prompts), or go on regardless with "
-                "--set preflight.enabled=false",
-            )
+            raise self._nothing_to_distil(student.value, teacher.value, len(chosen), truncated)
+
+    def _nothing_to_distil(
+        self, student: float, teacher: float, problems: int, truncated: float
+    ) -> PreflightFailed:
+        """Why the preflight failed, as far as its samples tell."""
+        sampling = evaluation_sampling(self._config)
+        regardless = "or begin a new run regardless with --set preflight.enabled=false"
+        cut = (
+            f" ({truncated:.0%} of the teacher's answers were cut off at "
+            f"{sampling.max_new_tokens} tokens)"
+        )
+        return PreflightFailed(
+            f"the reference does not help: {teacher:.0%} right with it, {student:.0%} without, on "
+            f"{problems} problems; nothing to distil{cut if truncated >= MOSTLY else ''}",
+            f"give answers more room (sampling.max_new_tokens), {regardless}"
+            if truncated >= MOSTLY
+            else f"look at both prompts (opsd sample --show-prompts), {regardless}",
+        )
 
     # -- reason first --------------------------------------------------------------------------
 

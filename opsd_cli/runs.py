@@ -67,6 +67,8 @@ BEST = "best"
 SEALS = ".seals.json"
 #: Samples of the evaluation under way.
 UNFINISHED = ".evaluation.jsonl"
+#: What makes a directory an evaluation's.
+EVALUATION = "evaluation.json"
 LOGS = (METRICS, ROLLOUTS, EVALUATIONS, ANALYSES)
 
 
@@ -151,10 +153,11 @@ class Run:
             put_in_place(directory / ENVIRONMENT)
             run = cls(directory, validate(read_tree(directory / CONFIG)), lock)
             run._require_config()
-            if CONFIG not in _seals(directory) and not run.checkpoints.all():
-                seal(directory, CONFIG)  # killed before it was
             run.checkpoints.recover()
-            run._go_back(run._checkpoint_to_go_on_from(step))
+            checkpoint = run._checkpoint_to_go_on_from(step)
+            if checkpoint is None and CONFIG not in _seals(directory):
+                seal(directory, CONFIG)  # killed before it was
+            run._go_back(checkpoint)
         except BaseException:
             lock.close()
             raise
@@ -432,11 +435,17 @@ def refuse_used(directory: Path) -> None:
         raise RunError(f"{directory} is a file", "give --out a directory")
     if not directory.exists() or all(path.name in LEFTOVERS for path in directory.iterdir()):
         return
-    if (directory / CONFIG).exists():
+    if (directory / CONFIG).exists() and not (directory / EVALUATION).exists():
         raise RunError(
             f"{directory} already holds a run",
             f"go on with it (--resume --out {directory}), write elsewhere (another --out), "
             "or move it away first",
+        )
+    if (directory / EVALUATION).exists():
+        raise RunError(
+            f"{directory} already holds an evaluation",
+            f"go on with it (opsd eval --resume --out {directory}), write elsewhere (another "
+            "--out), or move it away first",
         )
     raise RunError(f"{directory} is not empty", "give --out a new or empty directory")
 
@@ -478,5 +487,5 @@ def _seals(directory: Path) -> dict[str, Any]:
 LEFTOVERS = {
     LOCK,
     SEALS,
-    *(partial_of(Path(name)).name for name in (CONFIG, ENVIRONMENT, SEALS, "evaluation.json")),
+    *(partial_of(Path(name)).name for name in (CONFIG, ENVIRONMENT, SEALS, EVALUATION)),
 }

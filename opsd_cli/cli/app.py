@@ -454,7 +454,7 @@ def _end(error: Exception, debug: bool) -> NoReturn:
     usage = getattr(error, "format_message", None)
     if usage is not None:  # Typer's own complaint about the command line
         line = " ".join(usage().split())
-        fail(line[:1].lower() + line[1:].rstrip("."), "see `opsd --help`", 2)
+        fail(line[:1].lower() + line[1:].rstrip("."), _where_help_is(error), 2)
     if isinstance(error.__cause__, KeyboardInterrupt):  # as some versions of Typer tell it
         interrupted()
     if debug:
@@ -464,6 +464,18 @@ def _end(error: Exception, debug: bool) -> NoReturn:
         fail(known.message, known.hint, known.exit_code)
     kind = type(error).__name__
     fail(f"unexpected {kind}: {error}", "run again with --debug", 1)
+
+
+def _where_help_is(error: Exception) -> str:
+    """The command whose help is needed, and how settings are given that have no flag."""
+    context, words = getattr(error, "ctx", None), list[str]()
+    while context is not None and context.parent is not None:
+        words.insert(0, context.info_name)
+        context = context.parent
+    hint = f"see `{' '.join(['opsd', *words, '--help'])}`"
+    if words and type(error).__name__ == "NoSuchOption":
+        hint += "; settings are given as --set KEY=VALUE (`opsd presets keys` lists them)"
+    return hint
 
 
 def fail(message: str, hint: str, code: int) -> NoReturn:

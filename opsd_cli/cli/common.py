@@ -16,6 +16,7 @@ from opsd_cli.config import Config
 from opsd_cli.errors import ModelError
 from opsd_cli.resolve import resolve
 from opsd_cli.runs import CONFIG, best_checkpoint
+from opsd_cli.whole_files import read_object
 
 if TYPE_CHECKING:
     from backends import Choice
@@ -133,7 +134,10 @@ def loaded_policy(
 
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as waiting:
         waiting.enter_context(out.working("loading the model"))
-        policy = backends.get(config.backend).load(config, trainable)
+        try:
+            policy = backends.get(config.backend).load(config, trainable)
+        except ModelError as error:
+            raise _of_another_base(error, config) from error
         if config.rollouts.engine == "vllm":
             from backends.vllm.policy import VllmPolicy
 
@@ -146,6 +150,19 @@ def loaded_policy(
         waiting.close()
         out.note(f"model {config.model}: {policy.description}")
         yield policy
+
+
+def _of_another_base(error: ModelError, config: Config) -> ModelError:
+    """The same error; of an adapter that was made for another model, with that as the cause."""
+    folder = config.adapter and Path(config.adapter)
+    settings = read_object(folder / ADAPTER_CONFIG) if folder else None
+    base = (settings or {}).get("base_model_name_or_path")
+    if not base or base == config.model or "adapter" not in error.message:
+        return error
+    return ModelError(
+        error.message,
+        f"it was made for the model {base}, and this is {config.model}: check --model",
+    )
 
 
 def with_recommended(config: Config, out: Output) -> tuple[Config, str]:

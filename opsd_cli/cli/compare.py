@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from opsd_cli.comparison.curves import Curve
     from opsd_cli.comparison.running import Job, Progress, Tuned
+    from opsd_cli.problems.sources import Splits
 
 PLOT_WIDTH, PLOT_HEIGHT = 64, 15
 SAMPLES = "samples.json"
@@ -146,7 +147,13 @@ def _show_plan(request: Request, named: dict[str, Config], what: What) -> None:
     from opsd_cli.token_plan import token_plan
 
     out = request.out
-    splits = {name: splits_at_hand(config, out) for name, config in named.items()}
+    splits: dict[str, Splits | None] = {}
+    absent: set[str] = set()  # what cannot be read is tried, and spoken of, once
+    for name, config in named.items():
+        data = config.data.model_dump_json()
+        splits[name] = None if data in absent else splits_at_hand(config, out)
+        if splits[name] is None:
+            absent.add(data)
     first = next(iter(splits.values()))
     configs = dict(named)
     for name in METHODS:
@@ -269,6 +276,11 @@ def _conclude(
     out.show(_result_table(summary))
     out.show(_plot(summary, colour=out.results.is_terminal and not out.json))
     out.show(verdict(summary))
+    if len(summary["seeds"]) == 1:
+        out.warn(
+            "one seed: the interval is of the problems alone; how much runs vary between seeds is "
+            "not in it (--seeds 3 or more)"
+        )
     out.show(f"picture: {picture}\nreport: {page}")
     out.object(summary)
     ratio = summary["token_efficiency"]["ratio"]

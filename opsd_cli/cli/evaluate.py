@@ -367,8 +367,9 @@ def _show(results: dict[str, Evaluation], summary: dict[str, Any], out: Output) 
             continue
         paired = entry["against"]
         out.show(
-            f"{name} against {summary['against']}: {points(difference_of(paired))}, better on "
-            f"{paired['problems_ahead']} problems and worse on {paired['problems_behind']}"
+            f"{name} against {summary['against']}: {points(difference_of(paired))}; of "
+            f"{entry['problems']} problems better on {paired['problems_ahead']} and worse on "
+            f"{paired['problems_behind']}"
         )
         differing = paired["settings_that_differ"]
         if differing:

@@ -13,7 +13,7 @@ import pytest
 
 from backends.interface import Rollout
 from opsd_cli import runs, whole_files
-from opsd_cli.errors import Interrupted, RunError
+from opsd_cli.errors import Interrupted, PreflightFailed, RunError
 from opsd_cli.events import EvaluationRow, Listener
 from opsd_cli.resolve import resolve
 from opsd_cli.runs import Run
@@ -416,6 +416,16 @@ def test_ctrl_c_stops_at_the_next_rollout_and_keeps_what_was_made(
     # A measurement under way is gone on with; the rollouts of a step are drawn again.
     drawn_again = 3 if phase == "rollouts" else 0
     assert len(policy.drawn) + len(again.drawn) == ROLLOUTS_OF_A_RUN + drawn_again
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_failed_preflight_says_what_its_samples_tell(tmp_path: Path, cut: bool) -> None:
+    settings = ["sampling.max_new_tokens=4"] if cut else []
+    with pytest.raises(PreflightFailed) as caught:
+        begin(tmp_path / "run", *settings, policy=FakePolicy(skill=0.5, taught=0.0))
+    assert ("cut off at 4 tokens" in caught.value.message) == cut
+    assert ("sampling.max_new_tokens" in caught.value.hint) == cut
+    assert "a new run regardless with --set preflight.enabled=false" in caught.value.hint
 
 
 def test_a_kept_sample_that_was_damaged_is_drawn_again(tmp_path: Path, whole: Path) -> None:

@@ -38,7 +38,8 @@ class Case:
 CASES = [
     # the command line
     Case("trian", 2, "no such command 'trian'", "--help"),
-    Case("train --stes 3", 2, "no such option: --stes", "--help"),
+    Case("train --stes 3", 2, "no such option: --stes", "opsd train --help`; settings are given"),
+    Case("presets list", 2, "no such command 'list'", "opsd presets --help"),
     Case("train --seed many", 2, "should be a valid integer"),
     Case("train --seed", 2, "requires an argument"),
     Case("train extra", 2, "unexpected extra argument"),
@@ -148,6 +149,11 @@ CASES = [
     Case("eval --benchmark good.jsonl --benchmark good.jsonl", 2, "named twice", "once", TINY),
     # runs
     Case("train --out used", 2, "already holds a run", "--resume", {"used/config.yaml": RUN}),
+    Case("eval --out made", 2, "already holds an evaluation", "opsd eval --resume --out made",
+         {"made/evaluation.json": "{}", "made/config.yaml": RUN}),
+    Case("train --resume-from 3", 2, "--resume-from needs the run's directory", "--out DIR"),
+    Case("train --resume-from 3 --out used", 2, "no checkpoint of step 3", "leave out",
+         {"used/config.yaml": RUN}),
     Case("train --out full", 2, "full is not empty", "empty directory", {"full/thesis.tex": "x"}),
     Case("train --out file", 2, "file is a file", "directory", {"file": "x"}),
     Case("train --resume", 2, "--resume needs the run's directory", "--out DIR"),

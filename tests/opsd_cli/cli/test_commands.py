@@ -15,6 +15,7 @@ import pytest
 import backends
 from backends.interface import Capability
 from opsd_cli.cli.app import main
+from opsd_cli.errors import ModelError
 from opsd_cli.problems.catalog import describe
 from opsd_cli.resolve import preset_names
 from opsd_cli.runs import read_rows
@@ -332,3 +333,18 @@ def test_a_catalogued_set_is_shown_as_a_description_that_can_be_used(
     assert "data show gsm8k --train" in opsd("data show gsm8k")[1]
     assert "openthoughts-30k" in opsd("data")[1]
     assert opsd("data show aime24 --train")[0] == 2
+
+
+def test_an_adapter_of_another_base_is_said_to_be_one(
+    opsd: Opsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "another-model"}')
+
+    def unfit(self: object, config: object, trainable: bool) -> None:
+        raise ModelError("the adapter does not fit the model: it lacks weights", "copy it again")
+
+    monkeypatch.setattr("tests.opsd_cli.fakes.FakeBackend.load", unfit)
+    code, _, err = opsd("sample '1 + 2' --adapter adapter")
+    assert code == 2 and "made for the model another-model, and this is embedded" in err
