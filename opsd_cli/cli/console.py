@@ -71,14 +71,16 @@ class Output:
     def note(self, text: str) -> None:
         """A sentence about what is going on."""
         if not self.quiet:
-            self.messages.print(text, style="dim", soft_wrap=True)
+            self.messages.print(text, style="dim", soft_wrap=not self.messages.is_terminal)
 
     def warn(self, text: str) -> None:
         """A sentence the reader should not miss, once; `--quiet` keeps it."""
         if text in self._warned:
             return
         self._warned.add(text)
-        self.messages.print(f"warning: {text}", style="yellow", soft_wrap=True)
+        self.messages.print(
+            f"warning: {text}", style="yellow", soft_wrap=not self.messages.is_terminal
+        )
 
     def object(self, value: Mapping[str, Any]) -> None:
         """The one JSON object of `--json`."""
