@@ -6,14 +6,15 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import backends
-from backends.interface import Capability
+from backends.interface import Capability, Rollout
 from opsd_cli.cli.app import main
 from opsd_cli.errors import ModelError
 from opsd_cli.problems.catalog import describe
@@ -348,3 +349,18 @@ def test_an_adapter_of_another_base_is_said_to_be_one(
     monkeypatch.setattr("tests.opsd_cli.fakes.FakeBackend.load", unfit)
     code, _, err = opsd("sample '1 + 2' --adapter adapter")
     assert code == 2 and "made for the model another-model, and this is embedded" in err
+
+
+def test_an_empty_completion_has_no_divergence_and_breaks_nothing(
+    opsd: Opsd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(self: object, requests: Any, *_: Any, **__: Any) -> Iterator[Rollout]:
+        for request in requests:
+            yield Rollout(request, (), np.zeros(0, np.float32), "length")
+
+    monkeypatch.setattr("tests.opsd_cli.fakes.FakePolicy.generate", nothing)
+    code, out, err = opsd("sample '1 + 2' --solution '3' --divergence --json")
+    assert code == 0, err
+    (completion,) = json.loads(out)["completions"]
+    assert completion["completion"] == "" and completion["divergence"]["tokens"] == []
+    assert completion["divergence"]["mean"] == 0
