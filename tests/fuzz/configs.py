@@ -31,6 +31,7 @@ from opsd_cli.resolve import key_paths, preset_names, read_tree, resolve, to_yam
 from opsd_cli.seeds import derive_seed
 from opsd_cli.token_plan import token_plan
 from opsd_cli.training import learning_rate
+from opsd_cli.visible import visible_line
 from tests.opsd_cli.tokenizers_made import CharacterTokenizer
 
 KEYS = [path for path, _ in key_paths()]
@@ -199,7 +200,7 @@ def outcome(
 
 
 def _judged(error: OpsdError) -> str:
-    said = error.message + error.hint
+    said = visible_line(error.message) + visible_line(error.hint)  # as the command prints them
     if "\n" in said or len(error.message) > 500 or not error.message:
         return f"not one clear line: {error.message[:200]!r}"
     try:
