@@ -151,6 +151,8 @@ class Run:
         lock = hold(directory)
         try:
             put_in_place(directory / ENVIRONMENT)
+            for torn in directory.glob(".*.partial"):  # of a write that was cut short
+                torn.unlink()
             run = cls(directory, validate(read_tree(directory / CONFIG)), lock)
             run._require_config()
             run.checkpoints.recover()
@@ -284,7 +286,18 @@ class Run:
         for log in self._logs.values():
             log.sync()
         write_whole(self.directory / RESULT, json.dumps(result, indent=1) + "\n")
-        seal(self.directory, RESULT, *(name for name in LOGS if (self.directory / name).exists()))
+        self._seal_finished()
+
+    def finish_sealing(self) -> None:
+        """Seal a finished run that was killed before it was. One of an earlier version has no
+        seals, and gets none: its checkpoints have no digests either."""
+        seals = _seals(self.directory)
+        if seals and RESULT not in seals:
+            self._seal_finished()
+
+    def _seal_finished(self) -> None:
+        logs = (name for name in LOGS if (self.directory / name).exists())
+        seal(self.directory, RESULT, *logs)
 
     # -- going on ------------------------------------------------------------------------------
 

@@ -125,6 +125,7 @@ class Trainer:
                 step = self.state.ahead["step"]
                 self.drawer.restore(self.state.ahead, self.order.of_step(step))
             self.run.mark_best(self.state.best_step)
+            self.run.prune(self.config.train.keep_checkpoints, self.state.best_step)
             self.listener.note(f"resumed at step {self.state.step}")
             return
         if self.config.preflight.enabled and self.method.needs_teacher:
@@ -383,4 +384,5 @@ def finished_result(run: Run) -> TrainResult | None:
         return None
     if result is not None:
         run.mark_best(result.best_step)
+        run.finish_sealing()
     return result

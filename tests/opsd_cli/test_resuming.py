@@ -342,6 +342,29 @@ def test_a_result_that_is_damaged_is_made_anew_from_the_logs(
     go_on(tmp_path / "run", policy=policy)
     assert not policy.drawn
     assert contents(tmp_path / "run") == contents(whole)
+    with Run.resume(tmp_path / "run") as run:  # and is whole from then on
+        assert run.result() is not None and not run.notes
+
+
+def test_killed_between_the_result_and_its_seal(tmp_path: Path, whole: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    seals = tmp_path / "run" / runs.SEALS
+    sealed = json.loads(seals.read_text())
+    seals.write_text(json.dumps({name: sealed[name] for name in (runs.CONFIG, runs.PREFLIGHT)}))
+    (tmp_path / "run" / "..seals.json.partial").write_text('{"conf')
+    go_on(tmp_path / "run")
+    assert json.loads(seals.read_text()).keys() == sealed.keys()
+    assert not list((tmp_path / "run").glob(".*.partial"))
+
+
+def test_an_old_checkpoint_that_a_kill_kept_goes(tmp_path: Path) -> None:
+    """Killed after a checkpoint was written and before the one before it was dropped."""
+    begin(tmp_path / "run", "train.keep_checkpoints=1")
+    folder = tmp_path / "run" / "checkpoints"
+    shutil.copytree(folder / "step-000006", folder / "step-000004")
+    (tmp_path / "run" / runs.RESULT).unlink()
+    go_on(tmp_path / "run")
+    assert [path.name for path in folder.iterdir()] == ["step-000006"]
 
 
 def test_a_patience_stop_keeps_the_weights_that_it_reports(tmp_path: Path) -> None:
