@@ -236,10 +236,6 @@ class Run:
         """The newest checkpoint; after `resume`, the one to go on from."""
         return self.checkpoints.newest()
 
-    def best(self) -> Path | None:
-        """The checkpoint chosen on validation."""
-        return best_checkpoint(self.directory)
-
     def state(self) -> dict[str, Any]:
         """The newest checkpoint's state; raises `RunError` where there is none."""
         latest = self.latest()
