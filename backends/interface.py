@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from opsd_cli.divergence import DivergenceSpec
+from opsd_cli.losses.divergence import DivergenceSpec
 from opsd_cli.machine import memory_limit
-from opsd_cli.prompts import Tokenizer
+from opsd_cli.prompts.rendering import Tokenizer
 
 if TYPE_CHECKING:
-    from opsd_cli.config import Config
+    from opsd_cli.config.schema import Config
 
 TeacherWeights = Literal["initial", "live", "ema"]
 FinishReason = Literal["stop", "length"]
@@ -215,10 +215,10 @@ def machine_memory() -> int:
     return memory_limit()
 
 
-class DrawsAhead(Protocol):
+class Prefetches(Protocol):
     """A policy whose engine can draw while the weights are learnt."""
 
-    def draw_ahead(
+    def prefetch(
         self, requests: Sequence[RolloutRequest], sampling: Sampling
     ) -> Future[list[Rollout]]:
         """Draw as the student with the weights as they are now, beside whatever comes next; what

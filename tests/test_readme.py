@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from tests.benchmarks import tables
+from benchmarks import tables
 
 
 def test_the_table_of_peers_is_made_from_the_results() -> None:
     readme = tables.README.read_text()
-    assert tables.summed_up(readme) == readme, "run: python -m tests.benchmarks.tables"
+    assert tables.summed_up(readme) == readme, "run: python -m benchmarks.tables"
     for called in tables.SUMMED_UP.values():
         assert f"| [{called}](" in readme
 

@@ -24,9 +24,9 @@ from mlx.utils import tree_unflatten
 from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.lora import LoRALinear
 
-from backends import adapter_files, adapter_targets
-from backends.mlx.network import Network
-from opsd_cli.config import Lora
+from backends.mlx.split_model import SplitModel
+from backends.shared import adapter_files, adapter_targets
+from opsd_cli.config.schema import Lora
 from opsd_cli.errors import ModelError
 
 #: What the layers here have no way to do.
@@ -48,7 +48,7 @@ class Adapter:
 
     def __init__(
         self,
-        network: Network,
+        network: SplitModel,
         rank: int,
         paths: list[str],
         settings: Mapping[str, Any],
@@ -174,7 +174,7 @@ class Adapter:
         self._model.update_modules(tree_unflatten(list(layers.items())))
 
 
-def fresh_adapter(network: Network, lora: Lora, seed: int) -> Adapter:
+def fresh_adapter(network: SplitModel, lora: Lora, seed: int) -> Adapter:
     """A new adapter, which leaves the model's outputs as they are until it is trained.
 
     Raises:
@@ -205,7 +205,7 @@ def fresh_adapter(network: Network, lora: Lora, seed: int) -> Adapter:
     return Adapter(network, lora.rank, paths, settings, lora.dropout)
 
 
-def adapter_from_folder(network: Network, folder: Path, dropout: float) -> Adapter:
+def adapter_from_folder(network: SplitModel, folder: Path, dropout: float) -> Adapter:
     """The adapter in a folder, with its own rank, scale and targets, and this run's dropout.
 
     Raises:

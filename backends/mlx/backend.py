@@ -17,7 +17,7 @@ from opsd_cli.errors import BackendMissing
 
 if TYPE_CHECKING:
     from backends.mlx.policy import MlxPolicy
-    from opsd_cli.config import Config
+    from opsd_cli.config.schema import Config
 
 _PACKAGES = {"mlx": "mlx.core", "mlx-lm": "mlx_lm", "transformers": "transformers"}
 

@@ -19,9 +19,9 @@ import mlx.core as mx
 import numpy as np
 
 from backends.interface import Rollout, RolloutRequest, Sampling
-from backends.mlx.network import Network
 from backends.mlx.sampler import draw
-from backends.rollout_rows import Row, begin, next_groups
+from backends.mlx.split_model import SplitModel
+from backends.shared.decoding import Row, begin, next_groups
 from opsd_cli.errors import ModelError
 
 _JOIN_AT = 0.25
@@ -31,7 +31,7 @@ _PREFILL = 512
 
 
 def generate(
-    network: Network,
+    network: SplitModel,
     requests: Sequence[RolloutRequest],
     sampling: Sampling,
     stop_ids: frozenset[int],
@@ -57,7 +57,7 @@ def generate(
         yield from batch.step()
 
 
-def require_batches(network: Network) -> None:
+def require_batches(network: SplitModel) -> None:
     """Raise `ModelError` unless a row is read alike alone and beside a longer one.
 
     Some of mlx-lm's architectures broadcast a batch's padding over the wrong axis, and would draw
@@ -82,7 +82,7 @@ def require_batches(network: Network) -> None:
 class _Batch:
     """Rows decoded side by side."""
 
-    def __init__(self, network: Network, sampling: Sampling, stop_ids: frozenset[int]) -> None:
+    def __init__(self, network: SplitModel, sampling: Sampling, stop_ids: frozenset[int]) -> None:
         self.network = network
         self.sampling = sampling
         self.stop_ids = stop_ids

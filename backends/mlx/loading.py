@@ -22,8 +22,8 @@ from backends.mlx.model_config import (
     require_same_meaning,
     with_exact_embedding_scale,
 )
-from backends.mlx.network import Network
-from backends.model_files import (
+from backends.mlx.split_model import SplitModel
+from backends.shared.model_files import (
     explained,
     load_tokenizer,
     model_folder,
@@ -32,8 +32,8 @@ from backends.model_files import (
     transformers_config,
     write_both_spellings,
 )
-from backends.tokenizer import HuggingFaceTokenizer
-from opsd_cli.config import Config
+from backends.shared.tokenizer import HuggingFaceTokenizer
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
 from opsd_cli.hub import first_line
 
@@ -46,7 +46,7 @@ _PARAMETER = re.compile(r"[\w.]+\.(?:weight|bias|scales|biases)\b")
 class Loaded:
     """A frozen network, and what came with it."""
 
-    network: Network
+    network: SplitModel
     tokenizer: HuggingFaceTokenizer
     stop_ids: frozenset[int]
     folder: Path
@@ -63,7 +63,7 @@ def load(config: Config) -> Loaded:
     model, settings = _model(config, folder)
     _set_dtype(model, config)
     vocabulary = max(wrapped.get_vocab().values()) + 1
-    network = Network(model, settings, vocabulary)
+    network = SplitModel(model, settings, vocabulary)
     network.require_same_logits(config.model)
     require_batches(network)
     stops = stop_ids(folder, settings, wrapped)
@@ -71,7 +71,7 @@ def load(config: Config) -> Loaded:
     return Loaded(network, tokenizer, stops, folder)
 
 
-def save_merged(network: Network, folder: Path, base: Path, tokenizer: Any) -> None:
+def save_merged(network: SplitModel, folder: Path, base: Path, tokenizer: Any) -> None:
     """Write a network whose LoRA layers are added into their weights, and its tokenizer.
 
     In full precision: quantising the sum anew can round a weak adapter away.

@@ -4,7 +4,7 @@ MLX computes nothing until asked, so a loop over chunks alone saves no memory: e
 stay alive in the graph of the next. Each chunk is therefore evaluated before the next is begun.
 What is kept of a token is its value and the gradient with respect to its hidden state, [D] numbers
 instead of [V]; the way from there into the adapter is the gradient of sum(weight * h . dh), with dh
-held constant. The divergence is the shared body of `opsd_cli.divergence`.
+held constant. The divergence is the shared body of `opsd_cli.losses.divergence`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from backends import chunks
 from backends.interface import Sampling
 from backends.mlx import memory, sampler
-from backends.mlx.network import Head
-from opsd_cli.array_ops import array_ops
-from opsd_cli.divergence import DivergenceSpec, evaluate, log_softmax
+from backends.mlx.split_model import Head
+from backends.shared import chunk_size
+from opsd_cli.losses.array_ops import array_ops
+from opsd_cli.losses.divergence import DivergenceSpec, evaluate, log_softmax
 
 _CHUNK_BYTES = 40 * 2**20
 """Float32 logits of one role in a chunk; seven such arrays are alive at once."""
@@ -105,7 +105,7 @@ def filtered_log_probs(
 
 def _walk(head, inputs, one, gradient, chunk_tokens):  # type: ignore[no-untyped-def]
     total = len(inputs[0])
-    chunk_tokens = chunks.chunk_tokens(
+    chunk_tokens = chunk_size.chunk_tokens(
         chunk_tokens, total, 4 * head.vocabulary, _CHUNK_BYTES, memory.free()
     )
     columns: list[list[np.ndarray]] = []

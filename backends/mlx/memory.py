@@ -36,7 +36,7 @@ def free() -> int:
     return min(available, recommended - int(mx.get_active_memory()))
 
 
-class Meter:
+class MemoryMeter:
     """Bytes that MLX has allocated, now and at the highest since this was made."""
 
     def __init__(self) -> None:

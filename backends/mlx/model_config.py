@@ -20,7 +20,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
-from backends import rotary
+from backends.shared import rotary
 from opsd_cli.errors import ModelError
 
 #: Names of `rope_parameters`' values in older classes of mlx-lm.

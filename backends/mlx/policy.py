@@ -18,7 +18,6 @@ from mlx.utils import tree_flatten
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from backends.adapter_files import CONFIG_FILE, permit
 from backends.interface import (
     PLAIN,
     DivergenceBatch,
@@ -36,9 +35,10 @@ from backends.mlx.adapter import Weights, adapter_from_folder, fresh_adapter
 from backends.mlx.generation import generate
 from backends.mlx.loading import Loaded, load, save_merged
 from backends.mlx.optimizer import AdapterOptimizer
-from backends.policy_base import PolicyBase, counted, weights_in_loss
-from backends.sequences import Pair, require_prompt
-from opsd_cli.config import Config
+from backends.shared.adapter_files import CONFIG_FILE, permit
+from backends.shared.micro_batches import Pair, require_prompt
+from backends.shared.policy_base import PolicyBase, counted, weights_in_loss
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
 from opsd_cli.hub import first_line
 
@@ -76,7 +76,7 @@ class MlxPolicy(PolicyBase):
             if config.train.gradient_checkpointing:
                 self._network.enable_checkpointing()
         memory.set_limits()
-        self._meter = memory.Meter()
+        self._meter = memory.MemoryMeter()
 
     @property
     def description(self) -> str:

@@ -21,8 +21,8 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from backends import adapter_files, adapter_targets
-from opsd_cli.config import Lora
+from backends.shared import adapter_files, adapter_targets
+from opsd_cli.config.schema import Lora
 from opsd_cli.errors import ModelError
 from opsd_cli.hub import first_line
 

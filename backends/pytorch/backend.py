@@ -17,7 +17,7 @@ from opsd_cli.machine import available_cores
 
 if TYPE_CHECKING:
     from backends.pytorch.policy import TorchPolicy
-    from opsd_cli.config import Config
+    from opsd_cli.config.schema import Config
 
 _PACKAGES = ("torch", "transformers", "peft", "safetensors")
 #: A model smaller than this gains nothing from a second thread.

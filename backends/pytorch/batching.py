@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backends.sequences import require_prompt
+from backends.shared.micro_batches import require_prompt
 
 _FILLER = 0
 

@@ -18,7 +18,7 @@ from opsd_cli.errors import OpsdError
 from opsd_cli.machine import available_memory, peak_resident
 
 
-class Meter:
+class MemoryMeter:
     """Reads memory in use since it was made."""
 
     def __init__(self, device: torch.device) -> None:

@@ -23,9 +23,9 @@ from torch import Tensor
 from backends.interface import Rollout, RolloutRequest, Sampling
 from backends.pytorch import cache as caches
 from backends.pytorch.batching import pad_left
-from backends.pytorch.network import Network
 from backends.pytorch.sampler import draw
-from backends.rollout_rows import Row, begin, next_groups
+from backends.pytorch.split_model import SplitModel
+from backends.shared.decoding import Row, begin, next_groups
 
 _COMPACT_AT = 0.25
 """Share of finished rows at which the batch is copied without them."""
@@ -34,7 +34,7 @@ _JOIN_AT = 0.25
 
 
 def generate(
-    network: Network,
+    network: SplitModel,
     requests: Sequence[RolloutRequest],
     sampling: Sampling,
     stop_ids: frozenset[int],
@@ -67,7 +67,7 @@ class _Batch:
     not run in inference mode.
     """
 
-    def __init__(self, network: Network, sampling: Sampling, stop_ids: frozenset[int]) -> None:
+    def __init__(self, network: SplitModel, sampling: Sampling, stop_ids: frozenset[int]) -> None:
         self.network = network
         self.sampling = sampling
         self.stop_ids = stop_ids

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from backends.model_files import (
+from backends.shared.model_files import (
     explained,
     load_tokenizer,
     model_folder,
@@ -26,9 +26,9 @@ from backends.model_files import (
     require_model,
     stop_ids,
 )
-from backends.tokenizer import HuggingFaceTokenizer
-from backends.weight_files import read_header, weight_files
-from opsd_cli.config import Config
+from backends.shared.tokenizer import HuggingFaceTokenizer
+from backends.shared.weight_files import read_header, weight_files
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
 
 #: Numbers that a model may have beyond its files': buffers, heads that are never used.

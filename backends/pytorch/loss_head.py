@@ -1,12 +1,12 @@
 """From hidden states to per-token losses, without the logits of a batch ever existing.
 
-At a vocabulary of 151,936 the float32 logits of 1,024 tokens take 622 MB; the dense loss holds
-them for two roles, several times over, through forward and backward. Here the completion is walked
-in chunks of tokens: project both roles' hidden states with the head, take value and gradient from
-the shared body (`opsd_cli.divergence`), multiply the gradient back through the head at once, and
+At a vocabulary of 151,936 the float32 logits of 1,024 tokens take 622 MB; the dense loss holds them
+for two roles, several times over, through forward and backward. Here the completion is walked in
+chunks of tokens: project both roles' hidden states with the head, take value and gradient from the
+shared body (`opsd_cli.losses.divergence`), multiply the gradient back through the head at once, and
 drop the chunk. What stays is one row of hidden size a token. That is only possible because the
-gradient is known in closed form during the forward pass, and only right because the head is
-frozen: LoRA leaves it alone, so nothing asks for its gradient.
+gradient is known in closed form during the forward pass, and only right because the head is frozen:
+LoRA leaves it alone, so nothing asks for its gradient.
 
 Each loss here is one number a token with one known Jacobian row a token, so a single
 `autograd.Function` serves all of them, and how tokens are weighted is left to ordinary autograd.
@@ -15,7 +15,7 @@ Rows stay whole, so pointwise clipping, top-k and tail are exact whatever the ch
 chosen for speed. A *chunk* is what one matrix product sees. On a CPU the elementwise work inside
 it goes by *blocks* of a few rows, small enough for the temporaries to stay in cache: measured at
 V = 151,936 on one core, JSD of 64 rows takes 77 ms in blocks of 4 against 300 ms in one. A chunk
-is smaller where memory is short (`backends.chunks`).
+is smaller where memory is short (`backends.shared.chunk_size`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from backends import chunks
 from backends.interface import Sampling
 from backends.pytorch import device_memory, sampler
-from opsd_cli.array_ops import array_ops
-from opsd_cli.divergence import DivergenceSpec, evaluate, log_softmax
+from backends.shared import chunk_size
+from opsd_cli.losses.array_ops import array_ops
+from opsd_cli.losses.divergence import DivergenceSpec, evaluate, log_softmax
 
 LossKernel = Literal["auto", "plain", "triton"]
 
@@ -106,7 +106,8 @@ def chunked_divergence(
         valid_vocab: tokens the tokenizer has; rows of the head beyond it are padding and take
             no part, as if both roles' logits there were -inf. None takes all rows.
         kernel: `plain` is the shared body; `triton` one kernel that does the same on a GPU
-            (`backends.pytorch.fused`); `auto` the faster of the two there, else the plain one.
+            (`backends.pytorch.triton_divergence`); `auto` the faster of the two there, else the
+            plain one.
 
     Raises:
         ValueError: shapes that do not go together.
@@ -131,7 +132,7 @@ def chunked_divergence(
             if fused is None:
                 fused = _takes_kernel(kernel, student_CV, teacher_CV, spec)
             if fused:
-                from backends.pytorch.fused import divergence_in_place
+                from backends.pytorch.triton_divergence import divergence_in_place
 
                 columns = divergence_in_place(
                     student_CV, teacher_CV, spec, wants_gradient, head.softcap
@@ -162,7 +163,7 @@ def _takes_kernel(
         return True
     if student_CV.device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return False
-    from backends.pytorch.fused import choose
+    from backends.pytorch.triton_divergence import choose
 
     return choose(student_CV, teacher_CV, spec) == "triton"
 
@@ -293,7 +294,7 @@ class _Head:
     def chunk_tokens(self, requested: int | None, tokens: int) -> int:
         usual = _CHUNK_BYTES_CPU if self.on_cpu else _CHUNK_BYTES_GPU
         free = device_memory.free(self.weight_VD.device)
-        return chunks.chunk_tokens(requested, tokens, self.row_bytes, usual, free)
+        return chunk_size.chunk_tokens(requested, tokens, self.row_bytes, usual, free)
 
     def block_tokens(self, chunk_tokens: int) -> int:
         return max(1, _BLOCK_BYTES_CPU // self.row_bytes) if self.on_cpu else chunk_tokens

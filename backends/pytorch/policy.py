@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from backends.adapter_files import CONFIG_FILE, permit
 from backends.interface import (
     PLAIN,
     BatchReport,
@@ -35,8 +34,6 @@ from backends.interface import (
     TeacherWeights,
     TokenReport,
 )
-from backends.model_files import quiet, write_both_spellings
-from backends.policy_base import PolicyBase, counted, weights_in_loss
 from backends.pytorch import device_memory
 from backends.pytorch.adapter import (
     adapter_from_folder,
@@ -46,10 +43,13 @@ from backends.pytorch.batching import Padded, pad_right
 from backends.pytorch.generation import generate
 from backends.pytorch.loading import Loaded, load, stored_dtype
 from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs, filtered_log_probs
-from backends.pytorch.network import Network
 from backends.pytorch.optimizer import AdapterOptimizer, part
-from backends.sequences import Pair
-from opsd_cli.config import Config
+from backends.pytorch.split_model import SplitModel
+from backends.shared.adapter_files import CONFIG_FILE, permit
+from backends.shared.micro_batches import Pair
+from backends.shared.model_files import quiet, write_both_spellings
+from backends.shared.policy_base import PolicyBase, counted, weights_in_loss
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, TrainingError
 from opsd_cli.hub import first_line
 
@@ -90,7 +90,7 @@ class TorchPolicy(PolicyBase):
         if self._adapter is not None and config.adapter is not None:
             self._adapter.start = self._adapter.copy()
         dtype = base_dtype(config, device)
-        self._network = Network(
+        self._network = SplitModel(
             self._model, loaded.vocabulary, None if dtype == torch.float32 else dtype
         )
         self._network.require_same_logits(config.model)
@@ -99,7 +99,7 @@ class TorchPolicy(PolicyBase):
             self._optimizer = AdapterOptimizer(self._adapter.parameters, config.optimizer, decay)
             if config.train.gradient_checkpointing:
                 self._network.enable_checkpointing()
-        self._meter = device_memory.Meter(device)
+        self._meter = device_memory.MemoryMeter(device)
 
     @property
     def description(self) -> str:

@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
-from backends.tokenizer import HuggingFaceTokenizer
+from backends.shared.tokenizer import HuggingFaceTokenizer
 from opsd_cli.embedded.corpus import END_OF_TURN, Document, Shares, document, documents
 from opsd_cli.embedded.vocabulary import END_OF_TEXT, build_tokenizer
 from opsd_cli.problems.arithmetic import chains

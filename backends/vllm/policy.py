@@ -30,7 +30,7 @@ from backends.interface import (
     Sampling,
     TeacherWeights,
 )
-from backends.rollout_rows import begin
+from backends.shared.decoding import begin
 from backends.vllm.adapters import AdapterLost, Adapters
 from backends.vllm.answers import Asked
 from backends.vllm.client import Client
@@ -38,7 +38,7 @@ from backends.vllm.server import Server
 from backends.vllm.serving import key_from_environment, require_model, vocabulary_of
 from backends.vllm.transport import Clock
 from backends.vllm.trouble import Refused, ServerGone
-from opsd_cli.config import Config
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import TrainingError
 
 
@@ -209,10 +209,10 @@ class VllmPolicy:
             return
         yield from self._drawing(requests, sampling, self._newest() if live else self._base)
 
-    def draw_ahead(
+    def prefetch(
         self, requests: Sequence[RolloutRequest], sampling: Sampling
     ) -> Future[list[Rollout]]:
-        """As `DrawsAhead.draw_ahead`: the adapter is written now, and drawn with in a thread."""
+        """As `Prefetches.prefetch`: the adapter is written now, and drawn with in a thread."""
         model = self._newest()
         drawing: Future[list[Rollout]] = Future()
 

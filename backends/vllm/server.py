@@ -2,8 +2,8 @@
 
 It runs in a process of its own, from this environment or another (`rollouts.vllm.python`), since
 vLLM pins a PyTorch that need not be the trainer's. What it says goes to a log beside its adapters.
-It ends with us: on the way out, and where we are killed by its guard (`opsd_cli.guard`). Other
-users of the machine reach its port too, hence a key that it and we alone know: it goes by the
+It ends with us: on the way out, and where we are killed by its guard (`opsd_cli.processes.guard`).
+Other users of the machine reach its port too, hence a key that it and we alone know: it goes by the
 environment, since every user can read a command line.
 """
 
@@ -23,15 +23,15 @@ from pathlib import Path
 from subprocess import Popen
 from typing import IO
 
-from backends.adapter_files import read_settings
+from backends.shared.adapter_files import read_settings
 from backends.vllm.answers import shown
 from backends.vllm.client import Client
 from backends.vllm.serving import KEY
 from backends.vllm.transport import Clock
-from opsd_cli import guard
-from opsd_cli.child_processes import tied
-from opsd_cli.config import Config
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import BackendMissing, TrainingError, UsageError
+from opsd_cli.processes import guard
+from opsd_cli.processes.child_processes import tied
 
 LOG = "server.log"
 _POLL_SECONDS = 0.5

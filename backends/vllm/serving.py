@@ -7,10 +7,10 @@ from pathlib import PurePath
 from typing import Any
 
 from backends.interface import Policy
-from backends.model_files import read_settings
+from backends.shared.model_files import read_settings
 from backends.vllm.answers import shown
 from backends.vllm.client import Client
-from opsd_cli.config import Config
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, UsageError
 
 #: Where vLLM itself looks for the key that its clients must have.

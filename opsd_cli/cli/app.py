@@ -12,9 +12,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from opsd_cli import __version__, child_processes, errors, own_packages
+from opsd_cli import __version__, errors
 from opsd_cli.cli import failures, options
-from opsd_cli.visible import shortened, visible_line
+from opsd_cli.printable import shortened, visible_line
+from opsd_cli.processes import child_processes, own_packages
 
 app = typer.Typer(
     name="opsd",

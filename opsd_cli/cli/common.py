@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsd_cli.checkpoints import whole_checkpoint
 from opsd_cli.cli.console import Output
-from opsd_cli.config import Config
+from opsd_cli.config.resolve import resolve
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
-from opsd_cli.resolve import resolve
-from opsd_cli.runs import CONFIG, best_checkpoint
-from opsd_cli.whole_files import read_object
+from opsd_cli.files.whole_files import read_object
+from opsd_cli.training.checkpoints import whole_checkpoint
+from opsd_cli.training.run_directory import CONFIG, best_checkpoint
 
 if TYPE_CHECKING:
     from backends import Choice
@@ -174,8 +174,8 @@ def with_recommended(config: Config, out: Output) -> tuple[Config, str]:
     """
     if config.evaluation.sampling != "recommended":
         return config, "as configured"
-    from backends.model_files import read_generation_settings, read_settings
-    from opsd_cli.families import recommended
+    from backends.shared.model_files import read_generation_settings, read_settings
+    from opsd_cli.evaluation.recommended_sampling import recommended
 
     where = config.model_path
     found = recommended(

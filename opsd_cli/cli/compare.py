@@ -11,16 +11,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsd_cli import runs, trackers
-from opsd_cli.bounds import LARGEST_SEED
-from opsd_cli.child_processes import OPSD, package_environment, tied
 from opsd_cli.cli.common import Request, choose_backend
 from opsd_cli.cli.console import Output
-from opsd_cli.config import METHODS, Config
+from opsd_cli.config.bounds import LARGEST_SEED
+from opsd_cli.config.resolve import suggest
+from opsd_cli.config.schema import METHODS, Config
 from opsd_cli.errors import GateNotMet, RunError, UsageError
-from opsd_cli.figures import count, duration, percent
-from opsd_cli.resolve import suggest
-from opsd_cli.visible import visible
+from opsd_cli.formatting import count, duration, percent
+from opsd_cli.printable import visible
+from opsd_cli.processes.child_processes import OPSD, package_environment, tied
+from opsd_cli.tracking import trackers
+from opsd_cli.training import run_directory
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -137,14 +138,14 @@ def _refuse_used(directory: Path) -> None:
             f"go on with it (--resume --out {directory}), write elsewhere (another --out), "
             "or move it away first",
         )
-    runs.refuse_used(directory)
+    run_directory.refuse_used(directory)
 
 
 def _show_plan(request: Request, named: dict[str, Config], what: What) -> None:
     """The tokens of every method side by side, also of those that were not asked for."""
     from opsd_cli.cli.plan import plan_table, prompts_of, splits_at_hand
     from opsd_cli.comparison.running import evaluated_alike, prepared, tuning_jobs
-    from opsd_cli.token_plan import token_plan
+    from opsd_cli.planning.token_plan import token_plan
 
     out = request.out
     splits: dict[str, Splits | None] = {}
@@ -202,7 +203,7 @@ def _train_and_compare(directory: Path, what: What, out: Output) -> None:
     from opsd_cli.comparison.supervisor import stopped
 
     read_plan(directory)  # or say that there is none, before the lock makes a file
-    with contextlib.closing(runs.hold(directory)):
+    with contextlib.closing(run_directory.hold(directory)):
         try:
             _go_on(directory, what, out)
         except KeyboardInterrupt:
@@ -269,7 +270,9 @@ def _conclude(
     with out.working("calculating intervals"):
         summary = summarise(groups, directory, target, left_out, found)
     directory.mkdir(parents=True, exist_ok=True)
-    runs.write_whole(directory / COMPARISON, json.dumps(_jsonable(summary), indent=1) + "\n")
+    run_directory.write_whole(
+        directory / COMPARISON, json.dumps(_jsonable(summary), indent=1) + "\n"
+    )
     samples = _samples(groups, directory, out)
     picture = write_comparison_picture(summary, directory / "comparison.png")
     page = write_comparison_report(summary, groups, samples, directory)
@@ -321,7 +324,7 @@ def _samples(
             else:
                 drawn[label] = json.loads(answer.stdout)["completions"]
     if len(drawn) == len(groups):  # otherwise the next time may have more luck
-        runs.write_whole(path, json.dumps(drawn, ensure_ascii=False) + "\n")
+        run_directory.write_whole(path, json.dumps(drawn, ensure_ascii=False) + "\n")
     return drawn
 
 

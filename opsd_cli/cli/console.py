@@ -1,7 +1,7 @@
 """Where output goes: results on standard output, everything else on standard error.
 
 With `--json` standard output carries exactly one JSON object. With `--quiet` notes are dropped and
-results kept. Whatever is printed is text and nothing else: see `opsd_cli.visible`.
+results kept. Whatever is printed is text and nothing else: see `opsd_cli.printable`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsd_cli.disk import naming
-from opsd_cli.visible import visible, visible_json
+from opsd_cli.files.os_errors import naming
+from opsd_cli.printable import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

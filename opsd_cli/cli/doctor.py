@@ -7,10 +7,10 @@ from typing import Any
 
 import backends
 from opsd_cli.cli.console import Output
-from opsd_cli.environment import environment
+from opsd_cli.config.resolve import preset_names
 from opsd_cli.errors import OpsdError
 from opsd_cli.machine import available_memory, physical_memory
-from opsd_cli.resolve import preset_names
+from opsd_cli.provenance import provenance
 
 
 def report() -> dict[str, Any]:
@@ -33,7 +33,7 @@ def report() -> dict[str, Any]:
         choice = {"name": chosen.name, "reason": chosen.reason}
     except OpsdError as error:
         choice = {"name": None, "reason": error.message}
-    facts = environment(str(choice["name"]), str(choice["reason"]))
+    facts = provenance(str(choice["name"]), str(choice["reason"]))
     return {
         **facts,
         "memory": physical_memory(),

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from opsd_cli.cli.common import Request, choose_backend, loaded_policy, with_recommended
 from opsd_cli.cli.console import Output
-from opsd_cli.config import EMBEDDED, Config
+from opsd_cli.config.schema import EMBEDDED, Config
 from opsd_cli.errors import Interrupted, UsageError
-from opsd_cli.figures import count, percent, points
+from opsd_cli.formatting import count, percent, points
 from opsd_cli.problems import ProblemSet
 from opsd_cli.problems.sources import load_benchmark, told_apart
-from opsd_cli.runs import CONFIG, refuse_used
+from opsd_cli.training.run_directory import CONFIG, refuse_used
 
 if TYPE_CHECKING:
     from backends.interface import Policy
-    from opsd_cli.evaluation import Evaluation
-    from opsd_cli.evaluation_store import EvaluationDirectory
-    from opsd_cli.events import Listener
+    from opsd_cli.evaluation.directory import EvaluationDirectory
+    from opsd_cli.evaluation.evaluate import Evaluation
+    from opsd_cli.tracking.listener import Listener
 
 #: Settings differences named in full before the rest is only counted.
 MOST_NAMED = 6
@@ -44,7 +44,7 @@ class What:
 def run(request: Request, what: What) -> None:
     """Evaluate every benchmark, or grade again what is there."""
     out = request.out
-    from opsd_cli.evaluation_store import EvaluationDirectory
+    from opsd_cli.evaluation.directory import EvaluationDirectory
 
     store = None
     if what.against is not None:
@@ -152,10 +152,10 @@ def describe(
     Args:
         weights: the model's `commit` and the `adapter_digest`; read off the files by default.
     """
-    from opsd_cli.evaluation import evaluation_sampling, evaluation_view
+    from opsd_cli.evaluation.evaluate import evaluation_sampling, evaluation_view
 
     if weights is None:
-        from backends.model_files import commit_of, digest_of_adapter
+        from backends.shared.model_files import commit_of, digest_of_adapter
 
         weights = {
             "commit": commit_of(config),
@@ -192,7 +192,7 @@ def _evaluate(
     out: Output,
 ) -> None:
     from opsd_cli.cli.live import watched
-    from opsd_cli.evaluation_store import EvaluationDirectory
+    from opsd_cli.evaluation.directory import EvaluationDirectory
 
     directory = what.out or Path("runs") / f"eval-{datetime.now():%Y%m%d-%H%M%S}"
     with loaded_policy(config, out, trainable=False) as policy:
@@ -220,9 +220,9 @@ def _measure(
     listener: Listener,
 ) -> dict[str, Evaluation]:
     """Draw and grade what the directory lacks of every set."""
-    from opsd_cli.context import Contexts
-    from opsd_cli.evaluation import evaluate, evaluation_sampling, evaluation_view
+    from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluation_view
     from opsd_cli.grading import Grader
+    from opsd_cli.prompts.builder import PromptBuilder
 
     samples = config.evaluation.samples
     results = {}
@@ -240,7 +240,7 @@ def _measure(
                 policy,
                 name,
                 problems.problems,
-                Contexts(view, policy.tokenizer, policy.context_limit),
+                PromptBuilder(view, policy.tokenizer, policy.context_limit),
                 evaluation_sampling(config),
                 samples=samples,
                 seed=config.seed,
@@ -256,14 +256,16 @@ def _warn_of_idle_flag(
     config: Config, sets: dict[str, ProblemSet], policy: Policy, out: Output
 ) -> None:
     """Say so where `evaluation.thinking` makes no difference to the prompt."""
-    from opsd_cli.context import Contexts
-    from opsd_cli.evaluation import evaluation_view
+    from opsd_cli.evaluation.evaluate import evaluation_view
+    from opsd_cli.prompts.builder import PromptBuilder
 
     if config.evaluation.thinking is None:
         return
     first = next(iter(sets.values())).problems[0]
     rendered = {
-        Contexts(evaluation_view(_thinking(config, flag)), policy.tokenizer).student(first).text
+        PromptBuilder(evaluation_view(_thinking(config, flag)), policy.tokenizer)
+        .student(first)
+        .text
         for flag in (True, False)
     }
     if len(rendered) == 1:
@@ -283,7 +285,7 @@ def _regrade(
     what: What,
     out: Output,
 ) -> None:
-    from opsd_cli.evaluation import assemble
+    from opsd_cli.evaluation.evaluate import assemble
     from opsd_cli.grading import Grader
 
     with store, Grader(config.grading.deadline_seconds) as grader:
@@ -315,7 +317,7 @@ def _finish(
     more: dict[str, Any] | None = None,
 ) -> None:
     """Write results and pages, and show them."""
-    from opsd_cli.evaluation_pairing import against
+    from opsd_cli.evaluation.pairing import against
     from opsd_cli.reports.evaluation_report import write_evaluation_report
 
     summary: dict[str, Any] = {
@@ -344,7 +346,7 @@ def _finish(
 def _show(results: dict[str, Evaluation], summary: dict[str, Any], out: Output) -> None:
     from rich.table import Table
 
-    from opsd_cli.evaluation_pairing import difference_of
+    from opsd_cli.evaluation.pairing import difference_of
 
     # No wider than 80 columns: headings break where they are told to, cells never.
     table = Table(box=None, padding=(0, 1, 0, 0))
@@ -379,7 +381,7 @@ def _show(results: dict[str, Evaluation], summary: dict[str, Any], out: Output) 
 
 
 def _show_plan(config: Config, sets: dict[str, ProblemSet], source: str, out: Output) -> None:
-    from opsd_cli.evaluation import evaluation_sampling
+    from opsd_cli.evaluation.evaluate import evaluation_sampling
 
     samples, sampling = config.evaluation.samples, evaluation_sampling(config)
     plan = {

@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from opsd_cli import runs
 from opsd_cli.cli.common import Request, choose_backend, loaded_policy
 from opsd_cli.cli.console import Output
-from opsd_cli.config import Config
-from opsd_cli.disk import naming
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError, ModelError, RunError
+from opsd_cli.files.os_errors import naming
+from opsd_cli.training import run_directory
 
 FORMATS = ("peft", "mlx", "merged")
 
@@ -25,7 +25,7 @@ def run(request: Request, form: str, directory: Path | None) -> None:
     assert config.adapter is not None
     source = Path(config.adapter)
     directory = directory or Path("exports") / f"{source.resolve().name}-{form}"
-    runs.refuse_used(directory)
+    run_directory.refuse_used(directory)
     if request.dry_run:
         out.show(f"would write {source} as {form} to {directory}; nothing was written")
         out.object({"adapter": str(source), "format": form, "out": str(directory)})
@@ -41,7 +41,7 @@ def run(request: Request, form: str, directory: Path | None) -> None:
 
 
 def _convert(source: Path, folder: Path, form: str) -> None:
-    from backends import adapter_files
+    from backends.shared import adapter_files
 
     settings = adapter_files.read_settings(source)
     write = adapter_files.write_peft if form == "peft" else adapter_files.write_mlx
@@ -57,8 +57,8 @@ _READ_BY_MLX_LM = (
 
 def _warn_of_base(config: Config, out: Output) -> None:
     """Say where plain mlx-lm would read the base otherwise than it was trained on."""
-    from backends.model_files import read_settings
-    from backends.rotary import newer_spelling_alone
+    from backends.shared.model_files import read_settings
+    from backends.shared.rotary import newer_spelling_alone
 
     try:
         settings = read_settings(config.model_path, config.revision)

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from opsd_cli.disk import os_error
 from opsd_cli.errors import OpsdError, UsageError
-from opsd_cli.visible import shortened
+from opsd_cli.files.os_errors import os_error
+from opsd_cli.printable import shortened
 
 _ELSEWHERE = "write elsewhere (another --out), or copy it to where you may write"
 _PATH = "check the path"

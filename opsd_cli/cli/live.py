@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from opsd_cli.cli.console import Output
-from opsd_cli.events import EvaluationRow, Listener, StepRow
-from opsd_cli.figures import count, duration, percent
+from opsd_cli.formatting import count, duration, percent
+from opsd_cli.printable import visible
 from opsd_cli.statistics import Estimate
-from opsd_cli.visible import visible
+from opsd_cli.tracking.listener import EvaluationRow, Listener, StepRow
 
 if TYPE_CHECKING:
     from rich.console import Group

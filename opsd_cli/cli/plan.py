@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from backends.interface import Capability, machine_memory
 from opsd_cli.cli.console import Output
-from opsd_cli.config import Config
+from opsd_cli.config.resolve import to_yaml
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import DataNotAtHand
+from opsd_cli.planning.token_plan import TokenPlan, token_plan
 from opsd_cli.problems.sources import Splits, load_splits
-from opsd_cli.resolve import to_yaml
-from opsd_cli.token_plan import TokenPlan, token_plan
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,9 +85,9 @@ def _memory(config: Config, splits: Splits | None, out: Output) -> dict[str, Any
     None where it cannot be known: a model that is not there, or of a kind that the plan knows not.
     """
     import backends
-    from backends.model_files import read_settings
-    from opsd_cli import memory_plan
+    from backends.shared.model_files import read_settings
     from opsd_cli.errors import BackendMissing, ModelNotAtHand, OpsdError
+    from opsd_cli.planning import memory_plan
 
     try:
         try:

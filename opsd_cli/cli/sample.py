@@ -6,16 +6,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsd_cli.analysis import analyse
 from opsd_cli.cli.common import Request, choose_backend, loaded_policy
 from opsd_cli.cli.console import Output
-from opsd_cli.config import Config
-from opsd_cli.context import Contexts
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
+from opsd_cli.printable import visible
 from opsd_cli.problems import Problem, ProblemSet
-from opsd_cli.prompts import completion_text
+from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.rendering import completion_text
+from opsd_cli.rollouts.teacher_analysis import analyse
 from opsd_cli.seeds import derive_seed
-from opsd_cli.visible import visible
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -70,7 +70,7 @@ def _sample(
     dry_run: bool,
     out: Output,
 ) -> None:
-    contexts = Contexts(config, policy.tokenizer, policy.context_limit)
+    contexts = PromptBuilder(config, policy.tokenizer, policy.context_limit)
     if what.privileged or what.divergence or what.show_prompts or dry_run:
         # The teacher's prompt is complete only with its analysis, where it reasons first.
         analyse([p for p in problems if p.solution is not None], contexts, policy, config)
@@ -134,7 +134,7 @@ def _require_solutions(problems: tuple[Problem, ...], what: What) -> None:
         )
 
 
-def _show_prompts(problem: Problem, contexts: Contexts, out: Output) -> dict[str, Any]:
+def _show_prompts(problem: Problem, contexts: PromptBuilder, out: Output) -> dict[str, Any]:
     entry: dict[str, Any] = {"problem_id": problem.id}
     roles = {"student": contexts.student(problem)}
     if problem.solution is not None:
@@ -161,13 +161,13 @@ def _heading(text: str) -> Text:
 def _draw(
     policy: Policy,
     problems: tuple[Problem, ...],
-    contexts: Contexts,
+    contexts: PromptBuilder,
     config: Config,
     what: What,
     out: Output,
 ) -> list[Rollout]:
     from backends.interface import RolloutRequest
-    from opsd_cli.drawing import training_sampling
+    from opsd_cli.rollouts.collector import training_sampling
 
     prompt = contexts.teacher if what.privileged else contexts.student
     requests = [
@@ -187,7 +187,7 @@ def _show(
     problem: Problem,
     rollouts: list[Rollout],
     policy: Policy,
-    contexts: Contexts,
+    contexts: PromptBuilder,
     config: Config,
     what: What,
     out: Output,
@@ -231,7 +231,7 @@ def _divergence(
     problem: Problem,
     rollouts: list[Rollout],
     policy: Policy,
-    contexts: Contexts,
+    contexts: PromptBuilder,
     config: Config,
 ) -> tuple[TokenReport, ...]:
     from backends.interface import DivergenceBatch, DivergenceItem
@@ -251,7 +251,7 @@ def style_of(value: float) -> str:
 
 
 def _show_divergence(
-    rollout: Rollout, report: TokenReport, contexts: Contexts, config: Config, out: Output
+    rollout: Rollout, report: TokenReport, contexts: PromptBuilder, config: Config, out: Output
 ) -> dict[str, Any]:
     from rich.text import Text
 

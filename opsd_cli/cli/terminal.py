@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from opsd_cli.visible import visible
+from opsd_cli.printable import visible
 
 
 class PlainConsole(Console):

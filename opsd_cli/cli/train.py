@@ -10,22 +10,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsd_cli import runs, trackers
 from opsd_cli.cli.common import Request, choose_backend, loaded_policy, with_recommended
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.live import watched
 from opsd_cli.cli.plan import show_plan, splits_at_hand
-from opsd_cli.environment import environment
 from opsd_cli.errors import UsageError
-from opsd_cli.figures import count, duration, percent
+from opsd_cli.formatting import count, duration, percent
 from opsd_cli.problems.sources import Splits, load_splits
-from opsd_cli.runs import Run
-from opsd_cli.trackers import tracking
+from opsd_cli.provenance import provenance
+from opsd_cli.tracking import trackers
+from opsd_cli.tracking.trackers import tracking
+from opsd_cli.training import run_directory
+from opsd_cli.training.run_directory import Run
 
 if TYPE_CHECKING:
     from backends.interface import Policy
-    from opsd_cli.events import Listener
-    from opsd_cli.training import TrainResult
+    from opsd_cli.tracking.listener import Listener
+    from opsd_cli.training.trainer import TrainResult
 
 
 def run(
@@ -45,13 +46,13 @@ def run(
         with Run.resume(directory, resume_from) as opened:
             _go_on(opened, request, out)
         return
-    from backends.model_files import commit_of
+    from backends.shared.model_files import commit_of
 
     config = request.config()
     if config.adapter is not None:
         config = config.model_copy(update={"adapter": str(Path(config.adapter).resolve())})
     if directory is not None:
-        runs.refuse_used(directory)
+        run_directory.refuse_used(directory)
     if request.dry_run:
         show_plan(config, splits_at_hand(config, out), out)
         return
@@ -59,7 +60,7 @@ def run(
     splits = load_splits(config)
     config, choice = choose_backend(config, out)
     config, _ = with_recommended(config, out)
-    where = environment(choice.name, choice.reason)
+    where = provenance(choice.name, choice.reason)
     where |= {"data": splits.provenance(), "model_commit": commit_of(config)}
     with Run.create(directory, config, where) as opened:
         _work(opened, splits, out)
@@ -67,7 +68,7 @@ def run(
 
 def _go_on(opened: Run, request: Request, out: Output) -> None:
     """Go on with a run, or show the result of one that has finished."""
-    from opsd_cli.training import finished_result
+    from opsd_cli.training.trainer import finished_result
 
     finished = finished_result(opened)
     if finished is not None:
@@ -80,8 +81,10 @@ def _go_on(opened: Run, request: Request, out: Output) -> None:
     _choose_again(opened, request, out)
     splits = load_splits(opened.config)
     if opened.environment() is None:
-        out.warn(f"{runs.ENVIRONMENT} was missing or damaged; it now describes this machine")
-        where = environment(opened.config.backend, "as the run began")
+        out.warn(
+            f"{run_directory.ENVIRONMENT} was missing or damaged; it now describes this machine"
+        )
+        where = provenance(opened.config.backend, "as the run began")
         opened.add_environment(where | {"data": splits.provenance()})
     _work(opened, splits, out)
 
@@ -100,11 +103,11 @@ def _choose_again(opened: Run, request: Request, out: Output) -> None:
     opened.config, choice = choose_backend(config, out)
     out.note(f"the run began on {began}; from here on the same steps to rounding, not bit for bit")
     step = opened.state()["step"] if opened.latest() else 0
-    opened.add_environment({"from_step": step} | environment(choice.name, choice.reason))
+    opened.add_environment({"from_step": step} | provenance(choice.name, choice.reason))
 
 
 def _work(opened: Run, splits: Splits, out: Output) -> None:
-    from opsd_cli.training import train
+    from opsd_cli.training.trainer import train
 
     out.note(f"run {opened.directory}")
     config = opened.config

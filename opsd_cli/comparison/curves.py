@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from opsd_cli import runs
-from opsd_cli.config import Config
+from opsd_cli.config.resolve import read_tree, validate
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import DataError, RunError
-from opsd_cli.evaluation import evaluation_view
-from opsd_cli.resolve import read_tree, validate
+from opsd_cli.evaluation.evaluate import evaluation_view
+from opsd_cli.training import run_directory
 
 #: What a run is charged for, in the order in which reports show it.
 COSTS = {
@@ -83,21 +83,23 @@ def read_curve(directory: Path, label: str | None = None) -> Curve:
         RunError: there is no run there, or it has not finished.
         DataError: its evaluations lack what a comparison needs.
     """
-    if not (directory / runs.CONFIG).is_file():
-        raise RunError(f"{directory} is not a run: it has no {runs.CONFIG}", "name run directories")
-    result = runs.result_of(directory)
-    if result is None:
-        there = (directory / runs.RESULT).exists()
+    if not (directory / run_directory.CONFIG).is_file():
         raise RunError(
-            f"{runs.RESULT} in {directory} is damaged"
+            f"{directory} is not a run: it has no {run_directory.CONFIG}", "name run directories"
+        )
+    result = run_directory.result_of(directory)
+    if result is None:
+        there = (directory / run_directory.RESULT).exists()
+        raise RunError(
+            f"{run_directory.RESULT} in {directory} is damaged"
             if there
             else f"the run in {directory} has not finished",
             f"{'make it anew' if there else 'go on with it'}: "
             f"opsd train --resume --out {directory}",
         )
-    config = validate(read_tree(directory / runs.CONFIG))
-    environment = runs.read_object(directory / runs.ENVIRONMENT) or {}
-    rows = {r["step"]: r for r in runs.read_rows(directory / runs.EVALUATIONS)
+    config = validate(read_tree(directory / run_directory.CONFIG))
+    environment = run_directory.read_object(directory / run_directory.ENVIRONMENT) or {}
+    rows = {r["step"]: r for r in run_directory.read_rows(directory / run_directory.EVALUATIONS)
             if r["split"] == "test"}  # fmt: skip
     ordered = [rows[step] for step in sorted(rows)]
     if not ordered or any("correct" not in row or "ledger" not in row for row in ordered):

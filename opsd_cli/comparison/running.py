@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from opsd_cli import runs
-from opsd_cli.config import Config
+from opsd_cli.config.resolve import validate
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
-from opsd_cli.resolve import validate
+from opsd_cli.training import run_directory
 
 PLAN = "plan.json"
 #: Factors of a method's configured learning rate that `--tune` tries.
@@ -132,12 +132,12 @@ def tuned(directory: Path, jobs: Sequence[Job]) -> dict[str, Tuned]:
         mine = [job for job in jobs if job.method == method]
         best, generated, seconds = [], 0, 0.0
         for job in mine:
-            rows = runs.read_rows(directory / job.name / runs.EVALUATIONS)
+            rows = run_directory.read_rows(directory / job.name / run_directory.EVALUATIONS)
             best.append(max(r["accuracy"]["value"] for r in rows if r["split"] == "validation"))
-            result = runs.result_of(directory / job.name)
+            result = run_directory.result_of(directory / job.name)
             if result is None:
                 raise RunError(
-                    f"the run in {directory / job.name} has lost its {runs.RESULT}",
+                    f"the run in {directory / job.name} has lost its {run_directory.RESULT}",
                     f"make it anew: opsd train --resume --out {directory / job.name}",
                 )
             generated += result["tokens"]["generated"]
@@ -151,7 +151,7 @@ def tuned(directory: Path, jobs: Sequence[Job]) -> dict[str, Tuned]:
 def write_plan(directory: Path, plan: dict[str, Any]) -> None:
     """Record what a comparison is, for a later `--resume`."""
     directory.mkdir(parents=True, exist_ok=True)
-    runs.write_whole(directory / PLAN, json.dumps(plan, indent=1) + "\n")
+    run_directory.write_whole(directory / PLAN, json.dumps(plan, indent=1) + "\n")
 
 
 def read_plan(directory: Path) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def read_plan(directory: Path) -> dict[str, Any]:
             f"{directory} is not a comparison: it has no {PLAN}",
             "give --out the directory of the comparison to go on with",
         )
-    plan = runs.read_object(path)
+    plan = run_directory.read_object(path)
     if plan is None or not plan.keys() >= {"seeds", "tune", "target", "configs"}:
         raise RunError(
             f"{path} is damaged", "bring it back from a copy, or compare the finished runs by name"
@@ -188,10 +188,12 @@ def configs_of(plan: dict[str, Any]) -> dict[str, Config]:
 def progress_of(directory: Path, job: Job, running: bool) -> Progress:
     """How far a job is, from the files of its run."""
     run = directory / job.name
-    finished = runs.result_of(run) is not None
+    finished = run_directory.result_of(run) is not None
     state = "done" if finished else "running" if running else "waiting"
-    metrics = last_row(run / runs.METRICS)
-    tests = [r for r in runs.read_rows(run / runs.EVALUATIONS) if r["split"] == "test"]
+    metrics = last_row(run / run_directory.METRICS)
+    tests = [
+        r for r in run_directory.read_rows(run / run_directory.EVALUATIONS) if r["split"] == "test"
+    ]
     return Progress(
         job=job,
         state=state,

@@ -2,7 +2,8 @@
 
 Ctrl-C and SIGTERM ask every run to save and stop, wait for that, and leave; a second one ends the
 runs at once. Where this process is killed, each run notices and stops by itself
-(`opsd_cli.child_processes`). Either way a resumed comparison goes on from the newest checkpoints.
+(`opsd_cli.processes.child_processes`). Either way a resumed comparison goes on from the newest
+checkpoints.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from opsd_cli import runs
-from opsd_cli.child_processes import GRACE_SECONDS, OPSD, package_environment, tied
 from opsd_cli.comparison.running import Job, Progress, progress_of
+from opsd_cli.config.resolve import to_yaml
 from opsd_cli.errors import Interrupted, RunError, TrainingError
 from opsd_cli.machine import available_cores
-from opsd_cli.resolve import to_yaml
+from opsd_cli.processes.child_processes import GRACE_SECONDS, OPSD, package_environment, tied
+from opsd_cli.training import run_directory
 
 POLL_SECONDS = 0.5
 
@@ -82,7 +83,7 @@ def run_jobs(
         TrainingError: a run failed; the others are asked to stop, and keep what they have.
         Interrupted: Ctrl-C or SIGTERM; every run keeps what it has.
     """
-    waiting = [job for job in jobs if runs.result_of(directory / job.name) is None]
+    waiting = [job for job in jobs if run_directory.result_of(directory / job.name) is None]
     _refuse_busy(directory, waiting)
     running: dict[str, subprocess.Popen[bytes]] = {}
     with stop_on_signal() as stop:
@@ -135,9 +136,9 @@ def _refuse_busy(directory: Path, jobs: Sequence[Job]) -> None:
     """Raise `RunError` where a run that is to go on is held by a process that lives."""
     for job in jobs:
         run = directory / job.name
-        if (run / runs.LOCK).is_file():
+        if (run / run_directory.LOCK).is_file():
             try:
-                runs.hold(run).close()
+                run_directory.hold(run).close()
             except RunError as error:
                 raise RunError(
                     f"the run {job.name} is still at work: {error.message}",
@@ -151,11 +152,11 @@ def start(directory: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
     run = directory / job.name
     run.parent.mkdir(parents=True, exist_ok=True)
     command = [*OPSD, "train", "--quiet", "--out", str(run)]
-    if (run / runs.CONFIG).is_file():
+    if (run / run_directory.CONFIG).is_file():
         command.append("--resume")
     else:
         config = run.with_name(f"{run.name}.yaml")
-        runs.write_whole(config, to_yaml(job.config))
+        run_directory.write_whole(config, to_yaml(job.config))
         command += ["--config", str(config)]
     environment = package_environment()
     if at_once > 1:

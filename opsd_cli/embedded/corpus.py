@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from opsd_cli.embedded.wording import STUDENT_TEMPLATE, TEACHER_TEMPLATE
-from opsd_cli.privileged import teacher_prompt
 from opsd_cli.problems.arithmetic import LARGEST, Chain, Split, chains
-from opsd_cli.prompts import Template, Tokenizer, student_prompt
+from opsd_cli.prompts.rendering import Template, Tokenizer, student_prompt
+from opsd_cli.prompts.teacher import teacher_prompt
 
 END_OF_TURN = "<|im_end|>"
 #: Problems worked in one drill, about as long as a teacher's prompt.

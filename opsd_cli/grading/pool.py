@@ -28,8 +28,8 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 
-from opsd_cli.child_processes import package_environment, tied
 from opsd_cli.errors import OpsdError
+from opsd_cli.processes.child_processes import package_environment, tied
 
 #: Starting takes one or two seconds on an idle machine; this is for one that is very busy.
 START_UP_SECONDS = 300.0

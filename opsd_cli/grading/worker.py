@@ -31,7 +31,7 @@ import signal
 import sys
 from typing import BinaryIO
 
-from opsd_cli.child_processes import watch_parent
+from opsd_cli.processes.child_processes import watch_parent
 
 #: Bytes of address space on Linux, some 150 MB of which the libraries take.
 MEMORY_LIMIT = 2 * 1024**3

@@ -12,10 +12,10 @@ from itertools import groupby
 from typing import Protocol
 
 from backends.interface import LossBatch, Policy, Rollout
-from opsd_cli.config import Config
-from opsd_cli.context import Contexts
-from opsd_cli.ledger import Ledger
+from opsd_cli.config.schema import Config
 from opsd_cli.problems import Problem
+from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.token_ledger import TokenLedger
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class GradedRollout:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LossPlan:
     """What one step learns.
 
     Attributes:
         batches: an optimiser step is taken after each; none where there is nothing to learn.
         spent: tokens of forward passes that the method itself asked for.
-        measures: numbers of the method's own for `metrics.jsonl`.
+        metrics: numbers of the method's own for `metrics.jsonl`.
     """
 
     batches: tuple[LossBatch, ...]
-    spent: Ledger = field(default_factory=Ledger)
-    measures: dict[str, float] = field(default_factory=dict)
+    spent: TokenLedger = field(default_factory=TokenLedger)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Method(Protocol):
@@ -69,17 +69,17 @@ class Method(Protocol):
     def resampling_rounds(self) -> int:
         """How often a step may replace questions whose rollouts teach nothing."""
 
-    def teaches(self, group: Sequence[GradedRollout]) -> bool:
+    def has_signal(self, group: Sequence[GradedRollout]) -> bool:
         """Whether there is anything to learn from one question's rollouts."""
 
-    def lesson(
+    def build_loss(
         self,
         problems: Sequence[Problem],
         rollouts: Sequence[GradedRollout],
-        contexts: Contexts,
+        contexts: PromptBuilder,
         policy: Policy,
         step: int = 1,
-    ) -> Lesson:
+    ) -> LossPlan:
         """What to learn from a step's questions and their rollouts, grouped by question; steps are
         counted from 1."""
 

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from backends.interface import Policy, PolicyGradientBatch, PolicyGradientItem, Sampling
-from opsd_cli.config import Config
-from opsd_cli.context import Contexts
-from opsd_cli.ledger import Ledger
-from opsd_cli.methods import GradedRollout, Lesson, groups_of
+from opsd_cli.config.schema import Config
+from opsd_cli.methods import GradedRollout, LossPlan, groups_of
 from opsd_cli.problems import Problem
+from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.token_ledger import TokenLedger
 
 #: Added to the standard deviation; the value that TRL uses.
 EPSILON = 1e-4
@@ -70,12 +70,12 @@ def group_advantages(rollouts: Sequence[GradedRollout], scale: str) -> list[floa
     ]
 
 
-def policy_gradient_lesson(
+def policy_gradient_plan(
     rollouts: Sequence[GradedRollout],
     token_advantages: Sequence[Sequence[float]],
     config: Config,
     policy: Policy,
-) -> tuple[tuple[PolicyGradientBatch, ...], Ledger]:
+) -> tuple[tuple[PolicyGradientBatch, ...], TokenLedger]:
     """The batches of a step, given every token's advantage; and the tokens scored for them."""
     section = config.grpo
     temperature = config.sampling.temperature or 1.0
@@ -92,7 +92,7 @@ def policy_gradient_lesson(
     old = policy.score(pairs, sampling=plain) if updates > 1 and pairs else None
     initial = policy.score(pairs, "teacher", "initial", plain) if section.kl > 0 and pairs else None
     read = sum(len(prompt) + len(completion) for prompt, completion in pairs)
-    spent = Ledger(scored=read * ((old is not None) + (initial is not None)))
+    spent = TokenLedger(scored=read * ((old is not None) + (initial is not None)))
 
     # A minibatch is a set of whole groups; each is normalised by itself.
     names = list(dict.fromkeys(graded.problem.key for graded in rollouts))
@@ -146,22 +146,22 @@ class Grpo:
         section = self._config.grpo
         return section.resampling_rounds if section.zero_variance == "resample" else 0
 
-    def teaches(self, group: Sequence[GradedRollout]) -> bool:
+    def has_signal(self, group: Sequence[GradedRollout]) -> bool:
         return len({graded.correct for graded in group}) > 1
 
-    def lesson(
+    def build_loss(
         self,
         problems: Sequence[Problem],
         rollouts: Sequence[GradedRollout],
-        contexts: Contexts,
+        contexts: PromptBuilder,
         policy: Policy,
         step: int = 1,
-    ) -> Lesson:
+    ) -> LossPlan:
         each = group_advantages(rollouts, self._config.grpo.scale)
         tokens = [
             (advantage,) * len(graded.rollout.completion_ids)
             for advantage, graded in zip(each, rollouts, strict=True)
         ]
-        batches, spent = policy_gradient_lesson(rollouts, tokens, self._config, policy)
-        flat = [not self.teaches(group) for group in groups_of(rollouts)]
-        return Lesson(batches, spent, {"zero_variance_groups": float(np.mean(flat))})
+        batches, spent = policy_gradient_plan(rollouts, tokens, self._config, policy)
+        flat = [not self.has_signal(group) for group in groups_of(rollouts)]
+        return LossPlan(batches, spent, {"zero_variance_groups": float(np.mean(flat))})

@@ -19,14 +19,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from backends.interface import DivergenceItem, Policy
-from opsd_cli.analysis import analyse
-from opsd_cli.config import Config
-from opsd_cli.context import Contexts
-from opsd_cli.ledger import Ledger
-from opsd_cli.methods import GradedRollout, Lesson, groups_of
-from opsd_cli.methods.grpo import Grpo, group_advantages, policy_gradient_lesson
+from opsd_cli.config.schema import Config
+from opsd_cli.methods import GradedRollout, LossPlan, groups_of
+from opsd_cli.methods.grpo import Grpo, group_advantages, policy_gradient_plan
 from opsd_cli.methods.opsd import teacher_and_student_scores
 from opsd_cli.problems import Problem
+from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.rollouts.teacher_analysis import analyse
+from opsd_cli.token_ledger import TokenLedger
 
 
 def redistributed(
@@ -61,14 +61,14 @@ class Hybrid(Grpo):
     name = "hybrid"
     needs_teacher = True
 
-    def lesson(
+    def build_loss(
         self,
         problems: Sequence[Problem],
         rollouts: Sequence[GradedRollout],
-        contexts: Contexts,
+        contexts: PromptBuilder,
         policy: Policy,
         step: int = 1,
-    ) -> Lesson:
+    ) -> LossPlan:
         config = self._config
         each = group_advantages(rollouts, config.grpo.scale)
         mix = mix_at(step, config)
@@ -90,7 +90,7 @@ class Hybrid(Grpo):
         teacher, student, scored = (
             teacher_and_student_scores(items, policy, config, temperature)
             if items
-            else ([], [], Ledger())
+            else ([], [], TokenLedger())
         )
         tokens: list[tuple[float, ...]] = [
             (advantage,) * len(graded.rollout.completion_ids)
@@ -98,7 +98,7 @@ class Hybrid(Grpo):
         ]
         for row, t, s in zip(signed, teacher, student, strict=True):
             tokens[row] = redistributed(each[row], t - s, mix, config.hybrid.spread)
-        batches, spent = policy_gradient_lesson(rollouts, tokens, config, policy)
-        flat = [not self.teaches(group) for group in groups_of(rollouts)]
-        measures = {"zero_variance_groups": float(np.mean(flat)), "teacher_mix": mix}
-        return Lesson(batches, studied + scored + spent, measures)
+        batches, spent = policy_gradient_plan(rollouts, tokens, config, policy)
+        flat = [not self.has_signal(group) for group in groups_of(rollouts)]
+        metrics = {"zero_variance_groups": float(np.mean(flat)), "teacher_mix": mix}
+        return LossPlan(batches, studied + scored + spent, metrics)

@@ -29,12 +29,12 @@ from backends.interface import (
     PolicyGradientItem,
     Sampling,
 )
-from opsd_cli.analysis import analyse
-from opsd_cli.config import Config
-from opsd_cli.context import Contexts
-from opsd_cli.ledger import Ledger
-from opsd_cli.methods import GradedRollout, Lesson, token_weights
+from opsd_cli.config.schema import Config
+from opsd_cli.methods import GradedRollout, LossPlan, token_weights
 from opsd_cli.problems import Problem
+from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.rollouts.teacher_analysis import analyse
+from opsd_cli.token_ledger import TokenLedger
 
 
 class Opsd:
@@ -53,17 +53,17 @@ class Opsd:
     def resampling_rounds(self) -> int:
         return 0
 
-    def teaches(self, group: Sequence[GradedRollout]) -> bool:
+    def has_signal(self, group: Sequence[GradedRollout]) -> bool:
         return True
 
-    def lesson(
+    def build_loss(
         self,
         problems: Sequence[Problem],
         rollouts: Sequence[GradedRollout],
-        contexts: Contexts,
+        contexts: PromptBuilder,
         policy: Policy,
         step: int = 1,
-    ) -> Lesson:
+    ) -> LossPlan:
         asked = {graded.problem.key: graded.rollout.request.seed for graded in rollouts}
         studied = analyse([g.problem for g in rollouts], contexts, policy, self._config, asked)
         lengths = [len(graded.rollout.completion_ids) for graded in rollouts]
@@ -82,15 +82,15 @@ class Opsd:
             return self._sampled(items, rollouts, policy, studied)
         passes = self._config.train.passes
         batch = DivergenceBatch(items, self._spec, self._config.teacher.weights, again=passes > 1)
-        return Lesson((batch,) * passes, studied)
+        return LossPlan((batch,) * passes, studied)
 
     def _sampled(
         self,
         items: Sequence[DivergenceItem],
         rollouts: Sequence[GradedRollout],
         policy: Policy,
-        studied: Ledger,
-    ) -> Lesson:
+        studied: TokenLedger,
+    ) -> LossPlan:
         temperature = self._spec.temperature
         teacher, student, spent = teacher_and_student_scores(
             items, policy, self._config, temperature
@@ -103,7 +103,7 @@ class Opsd:
             for item, graded, gap_N in zip(items, rollouts, gaps, strict=True)
         )
         gap = sum(i.weight * float(gap_N.sum()) for i, gap_N in zip(items, gaps, strict=True))
-        return Lesson(
+        return LossPlan(
             (PolicyGradientBatch(learnt, temperature),),
             spent + studied,
             {"sampled_reverse_kl": -gap},
@@ -112,7 +112,7 @@ class Opsd:
 
 def teacher_and_student_scores(
     items: Sequence[DivergenceItem], policy: Policy, config: Config, temperature: float
-) -> tuple[list[np.ndarray], list[np.ndarray], Ledger]:
+) -> tuple[list[np.ndarray], list[np.ndarray], TokenLedger]:
     """Log-probabilities of every completion's tokens under both prompts, and what they cost.
 
     Returns:
@@ -128,7 +128,7 @@ def teacher_and_student_scores(
     student = policy.score(
         [(item.student_prompt, item.completion) for item in items], sampling=sampling
     )
-    spent = Ledger(
+    spent = TokenLedger(
         teacher_scored=sum(len(i.teacher_prompt) + len(i.completion) for i in items),
         scored=sum(len(i.student_prompt) + len(i.completion) for i in items),
     )

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backends.interface import Policy, PolicyGradientBatch, PolicyGradientItem
-from opsd_cli.config import Config
-from opsd_cli.context import Contexts
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import DataError
-from opsd_cli.methods import GradedRollout, Lesson, token_weights
+from opsd_cli.methods import GradedRollout, LossPlan, token_weights
 from opsd_cli.problems import Problem
-from opsd_cli.prompts import escape_control_tokens
+from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.rendering import escape_control_tokens
 
 
 def target_text(problem: Problem) -> str:
@@ -49,17 +49,17 @@ class Sft:
     def resampling_rounds(self) -> int:
         return 0
 
-    def teaches(self, group: Sequence[GradedRollout]) -> bool:
+    def has_signal(self, group: Sequence[GradedRollout]) -> bool:
         return True
 
-    def lesson(
+    def build_loss(
         self,
         problems: Sequence[Problem],
         rollouts: Sequence[GradedRollout],
-        contexts: Contexts,
+        contexts: PromptBuilder,
         policy: Policy,
         step: int = 1,
-    ) -> Lesson:
+    ) -> LossPlan:
         tokenizer = contexts.tokenizer
         prompts = [contexts.student(problem).ids for problem in problems]
         end = tokenizer.end_of_turn
@@ -77,4 +77,4 @@ class Sft:
             if ids  # a prompt that fills the limit leaves nothing to learn
         )
         batches = (PolicyGradientBatch(items),) if items else ()
-        return Lesson(batches * self._config.train.passes)
+        return LossPlan(batches * self._config.train.passes)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import Field, PositiveInt, ValidationError
 
-from opsd_cli.config import Columns, Section
+from opsd_cli.config.schema import Columns, Section
 from opsd_cli.errors import ConfigError, DataError
-from opsd_cli.prompts import require_placeholders
+from opsd_cli.prompts.rendering import require_placeholders
 
 #: ORG/NAME, then @REVISION, :SPLIT or :SUBSET:SPLIT.
 HUB_ID = re.compile(
@@ -82,7 +82,7 @@ def read_description(path: Path) -> SetDescription:
         DataError: there is no such file.
         ConfigError: it is not such a description.
     """
-    from opsd_cli.resolve import read_tree, suggest
+    from opsd_cli.config.resolve import read_tree, suggest
 
     if not path.is_file():
         raise DataError(f"there is no file {str(path)!r}", "check the path")

@@ -8,7 +8,7 @@ from typing import Any
 
 from opsd_cli.problems.described import SetDescription
 from opsd_cli.problems.values import text_of, value_at
-from opsd_cli.prompts import after_thinking
+from opsd_cli.prompts.rendering import after_thinking
 
 
 @dataclass(frozen=True)

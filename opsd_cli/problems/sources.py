@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from opsd_cli.config import EMBEDDED, Config
+from opsd_cli.config.schema import EMBEDDED, Config
 from opsd_cli.errors import DataError
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.arithmetic import SIZES, Split, chains

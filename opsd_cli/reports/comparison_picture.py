@@ -19,7 +19,7 @@ def write_comparison_picture(summary: Mapping[str, Any], out: Path) -> Path:
     from matplotlib import pyplot
 
     from opsd_cli.comparison.summary import times
-    from opsd_cli.disk import naming
+    from opsd_cli.files.os_errors import naming
     from opsd_cli.reports.svg import linear_until, log_ticks
 
     figure, axes = pyplot.subplots(figsize=(8, 4.6), layout="constrained")
@@ -80,6 +80,6 @@ def write_comparison_picture(summary: Mapping[str, Any], out: Path) -> Path:
 
 def _shown(name: str) -> str:
     """A label, which may be a directory's name, as text: dollars would mean mathematics."""
-    from opsd_cli.visible import shortened, visible
+    from opsd_cli.printable import shortened, visible
 
     return shortened(visible(name), LONGEST_LABEL).replace("$", r"\$")

@@ -11,14 +11,14 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsd_cli import runs
 from opsd_cli.comparison.curves import COSTS
 from opsd_cli.comparison.summary import times, verdict
-from opsd_cli.figures import count, percent
+from opsd_cli.formatting import count, percent
 from opsd_cli.reports.page import figure, html_page
 from opsd_cli.reports.run_report import REPORT
 from opsd_cli.reports.svg import Series, line_chart, linear_until
 from opsd_cli.statistics import Estimate
+from opsd_cli.training import run_directory
 
 if TYPE_CHECKING:
     from opsd_cli.comparison.curves import Curve
@@ -59,7 +59,7 @@ def write_comparison_report(
         reproduction_section(summary, groups),
     ]
     path = directory / REPORT
-    runs.write_whole(path, html_page(f"opsd compare: {directory.name}", sections))
+    run_directory.write_whole(path, html_page(f"opsd compare: {directory.name}", sections))
     return path
 
 
@@ -186,7 +186,7 @@ def tuning_section(summary: Summary) -> str:
 def monitors_section(groups: Groups) -> str:
     """Each method's first run, step by step."""
     metrics = {
-        name: list(runs.read_rows(curves[0].directory / runs.METRICS))
+        name: list(run_directory.read_rows(curves[0].directory / run_directory.METRICS))
         for name, curves in groups.items()
     }
     figures = []
@@ -264,7 +264,7 @@ def _shade(share: int) -> str:
 def reproduction_section(summary: Summary, groups: Groups) -> str:
     parts = ["<h2>Exactly what ran</h2>"]
     first = next(iter(groups.values()))[0]
-    environment = runs.read_object(first.directory / runs.ENVIRONMENT) or {}
+    environment = run_directory.read_object(first.directory / run_directory.ENVIRONMENT) or {}
     parts.append(
         "<p>Train any of these runs again: <code>opsd train --config RUN/config.yaml --out NEW"
         "</code>; compare them again: <code>opsd compare "
@@ -272,7 +272,7 @@ def reproduction_section(summary: Summary, groups: Groups) -> str:
         + "</code></p>"
     )
     for name, curves in groups.items():
-        config = (curves[0].directory / runs.CONFIG).read_text(encoding="utf-8")
+        config = (curves[0].directory / run_directory.CONFIG).read_text(encoding="utf-8")
         parts.append(
             f"<details><summary>{escape(name)}: config.yaml (seed {curves[0].seed})</summary>"
             f"<pre>{escape(config)}</pre></details>"

@@ -15,12 +15,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from opsd_cli.evaluation import Evaluation, Sample
-from opsd_cli.evaluation_store import EvaluationDirectory
-from opsd_cli.figures import count, percent, points
+from opsd_cli.evaluation.directory import EvaluationDirectory
+from opsd_cli.evaluation.evaluate import Evaluation, Sample
+from opsd_cli.files.whole_files import write_whole
+from opsd_cli.formatting import count, percent, points
 from opsd_cli.reports.page import html_page
 from opsd_cli.statistics import Estimate
-from opsd_cli.whole_files import write_whole
 
 REPORT = "report.html"
 PAGES = "pages"

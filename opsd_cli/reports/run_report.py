@@ -10,11 +10,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from opsd_cli import runs
-from opsd_cli.figures import count, duration, percent
+from opsd_cli.formatting import count, duration, percent
 from opsd_cli.reports.page import figure, html_page
 from opsd_cli.reports.svg import Series, line_chart
 from opsd_cli.statistics import Estimate
+from opsd_cli.training import run_directory
 
 REPORT = "report.html"
 SAMPLES_SHOWN = 4
@@ -23,18 +23,20 @@ SAMPLES_SHOWN = 4
 def write_run_report(run_dir: Path) -> Path:
     """Write `report.html` for a run, finished or not; returns its path."""
     page = build_page(run_dir)
-    runs.write_whole(run_dir / REPORT, page)
+    run_directory.write_whole(run_dir / REPORT, page)
     return run_dir / REPORT
 
 
 def build_page(run_dir: Path) -> str:
     """The page's HTML."""
-    metrics = list(runs.read_rows(run_dir / runs.METRICS))
-    evaluations = list(runs.read_rows(run_dir / runs.EVALUATIONS))
-    rollouts = list(runs.read_rows(run_dir / runs.ROLLOUTS))
-    result = runs.result_of(run_dir)
-    config = (run_dir / runs.CONFIG).read_text(encoding="utf-8")
-    environment = runs.read_object(run_dir / runs.ENVIRONMENT) or {"lost": "not known any more"}
+    metrics = list(run_directory.read_rows(run_dir / run_directory.METRICS))
+    evaluations = list(run_directory.read_rows(run_dir / run_directory.EVALUATIONS))
+    rollouts = list(run_directory.read_rows(run_dir / run_directory.ROLLOUTS))
+    result = run_directory.result_of(run_dir)
+    config = (run_dir / run_directory.CONFIG).read_text(encoding="utf-8")
+    environment = run_directory.read_object(run_dir / run_directory.ENVIRONMENT) or {
+        "lost": "not known any more"
+    }
     sections = [
         f"<h1>{escape(verdict(result, metrics))}</h1>",
         accuracy_section(result, evaluations),
@@ -43,7 +45,8 @@ def build_page(run_dir: Path) -> str:
         tokens_section(metrics),
         rollouts_section(rollouts),
         "<h2>How to run it again</h2>"
-        f"<pre>opsd train --config {escape(str(run_dir / runs.CONFIG))} --out NEW_DIRECTORY</pre>",
+        f"<pre>opsd train --config {escape(str(run_dir / run_directory.CONFIG))} "
+        "--out NEW_DIRECTORY</pre>",
         f"<details><summary>config.yaml</summary><pre>{escape(config)}</pre></details>",
         "<details><summary>environment</summary><pre>"
         f"{escape(json.dumps(environment, indent=1))}</pre></details>",

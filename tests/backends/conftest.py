@@ -11,9 +11,9 @@ import pytest
 
 import backends
 from backends.interface import Backend, Policy
-from opsd_cli.config import Config
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import BackendMissing
-from tests.backends import models
+from tests.support import tiny_models
 
 Load = Callable[..., Policy]
 
@@ -52,7 +52,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
     def folder(family: str) -> Path:
         if family not in built:
-            built[family] = models.build_model(root / family, family)
+            built[family] = tiny_models.build_model(root / family, family)
         return built[family]
 
     return folder
@@ -63,7 +63,7 @@ def load(backend: Backend, model_folder: Callable[[str], Path]) -> Load:
     """Loads a policy of a family, with sections of the config as keyword arguments."""
 
     def policy(family: str = "qwen3", trainable: bool = True, **sections: Any) -> Policy:
-        if (backend.name, family) in models.REFUSED:
+        if (backend.name, family) in tiny_models.REFUSED:
             pytest.skip(f"{backend.name} refuses {family}")
         # With beta1 = 0 the first moment that `save` writes is the gradient of the last step.
         defaults: dict[str, Any] = {

@@ -16,12 +16,12 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
 
 import backends
-from backends import adapter_files
 from backends.interface import Backend, DivergenceBatch, DivergenceItem, Policy
-from backends.model_files import write_both_spellings
-from opsd_cli.config import Config
-from opsd_cli.divergence import DivergenceSpec
+from backends.shared import adapter_files
+from backends.shared.model_files import write_both_spellings
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
+from opsd_cli.losses.divergence import DivergenceSpec
 from tests.backends.conftest import LORA, Load
 
 ITEMS = (

@@ -18,11 +18,11 @@ from backends.interface import (
     Sampling,
     uniforms,
 )
-from opsd_cli.divergence import DivergenceSpec
 from opsd_cli.errors import ModelError
-from tests.backends import oracle
+from opsd_cli.losses.divergence import DivergenceSpec
 from tests.backends.conftest import Load
-from tests.backends.models import FAMILIES
+from tests.support import oracle
+from tests.support.tiny_models import FAMILIES
 
 PROMPTS = ((5, 6, 7, 8, 9, 10, 11), (12, 4), (3,), (20, 21, 22, 23), (12, 4), (7,) * 11)
 REQUESTS = tuple(
@@ -281,7 +281,7 @@ def test_the_teacher_writes_with_its_own_weights(load: Load) -> None:
 def test_no_id_beyond_the_tokenizer_is_ever_drawn(
     load: Load, model_folder: Callable[[str], Path]
 ) -> None:
-    # The padded rows of this head give the largest logits of all (tests.backends.models).
+    # The padded rows of this head give the largest logits of all (tests.support.tiny_models).
     ids = oracle.dense(model_folder("qwen3")).vocabulary
     policy = load()
     for sampling in (GREEDY, EVERYTHING, FILTERED):

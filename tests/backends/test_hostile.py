@@ -15,13 +15,13 @@ import pytest
 import safetensors
 from safetensors.numpy import load_file, save_file
 
-from backends import adapter_files, adapter_targets, templates, weight_files
 from backends.interface import Backend
-from backends.tokenizer import HuggingFaceTokenizer
-from opsd_cli.config import Config
+from backends.shared import adapter_files, adapter_targets, chat_templates, weight_files
+from backends.shared.tokenizer import HuggingFaceTokenizer
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError, ModelError
-from tests.backends import chat_models, oracle
 from tests.backends.conftest import LORA
+from tests.support import chat_models, oracle
 
 TURNS = [{"role": "user", "content": "hello"}]
 Refused = Callable[..., str]
@@ -280,7 +280,7 @@ def with_template(template: str) -> HuggingFaceTokenizer:
 
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_a_template_that_never_ends(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(templates, "SECONDS", 0.3)
+    monkeypatch.setattr(chat_templates, "SECONDS", 0.3)
     with pytest.raises(ModelError, match=r"still at work after 0\.3 seconds") as caught:
         with_template(ENDLESS[kind]).render_chat(TURNS, True)
     assert "chat_template.jinja" in caught.value.hint

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from backends.interface import Backend
-from opsd_cli.config import Config
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
-from tests.backends import oracle
 from tests.backends.conftest import LORA, Load
+from tests.support import oracle
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ from backends.interface import (
     PolicyGradientItem,
     Sampling,
 )
-from opsd_cli.divergence import DivergenceSpec, evaluate
 from opsd_cli.errors import ModelError, TrainingError
-from tests.backends import oracle
+from opsd_cli.losses.divergence import DivergenceSpec, evaluate
 from tests.backends.conftest import Load
-from tests.backends.models import FAMILIES
+from tests.support import oracle
+from tests.support.tiny_models import FAMILIES
 
 EOS = 0
 #: Ragged on both sides; a completion of one token; completions that end on EOS, and one that is

@@ -18,12 +18,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import backends
-from backends import rotary
-from backends.model_files import write_both_spellings
-from opsd_cli.config import Config
+from backends.shared import rotary
+from backends.shared.model_files import write_both_spellings
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
-from tests.backends import models
 from tests.backends.conftest import require_backend
+from tests.support import tiny_models
 
 #: As many as fit into the shortest context, and enough to leave the windows of 8 behind.
 IDS = tuple(int(n) for n in np.random.default_rng(0).integers(3, 24, 40))
@@ -100,7 +100,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
         if scaling:
             settings["rope_parameters"] = {**settings["rope_parameters"], **scaling}
         path = root / str(len(list(root.iterdir())))
-        return models.build(path, settings)
+        return tiny_models.build(path, settings)
 
     return folder
 
@@ -160,7 +160,7 @@ def test_with_both_spellings_plain_mlx_lm_does_too(build: Build, variant: str) -
     assert (np.abs(before - wanted).max() > 0.1) == hazard
 
 
-@pytest.mark.parametrize("family", models.FAMILIES)
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
 def test_both_spellings_say_one_thing(
     model_folder: Callable[[str], Path], tmp_path: Path, family: str
 ) -> None:

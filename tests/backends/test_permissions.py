@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends import adapter_files
+from backends.shared import adapter_files
 from tests.backends.conftest import Load
 
 MODES = {0o022: 0o644, 0o027: 0o640}

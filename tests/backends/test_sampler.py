@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backends.interface import Backend, Sampling
-from tests.backends.oracle import filtered
+from tests.support.oracle import filtered
 
 #: Few distinct values, so that ties are common.
 coarse = st.integers(-8, 8).map(lambda n: n / 2)

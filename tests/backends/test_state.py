@@ -19,10 +19,10 @@ from backends.interface import (
     RolloutRequest,
     Sampling,
 )
-from opsd_cli.divergence import DivergenceSpec
 from opsd_cli.errors import ModelError, TrainingError
-from tests.backends import oracle
+from opsd_cli.losses.divergence import DivergenceSpec
 from tests.backends.conftest import LORA, Load
+from tests.support import oracle
 
 ITEMS = (
     DivergenceItem((5, 6, 7), (8, 9, 10, 11), (12, 13, 14, 0), 0.5),

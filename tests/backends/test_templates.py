@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from backends.tokenizer import HuggingFaceTokenizer
-from opsd_cli.config import Config
-from opsd_cli.context import Contexts
+from backends.shared.tokenizer import HuggingFaceTokenizer
+from opsd_cli.config.resolve import resolve
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError
 from opsd_cli.problems import Problem
-from opsd_cli.resolve import resolve
-from tests.backends import chat_models
-from tests.backends.chat_models import FAMILIES
+from opsd_cli.prompts.builder import PromptBuilder
+from tests.support import chat_models
+from tests.support.chat_models import FAMILIES
 
 PROBLEM = Problem("p", "What is 1+1?", "One and one: 2.", "2", "made")
 STUDENT = (
@@ -59,8 +59,8 @@ def wrapped(family: str) -> HuggingFaceTokenizer:
     return HuggingFaceTokenizer(chat_models.tokenizer(family))
 
 
-def contexts(family: str, *assignments: str, config: Config | None = None) -> Contexts:
-    return Contexts(config or resolve(None, ["model=made", *assignments]), wrapped(family))
+def contexts(family: str, *assignments: str, config: Config | None = None) -> PromptBuilder:
+    return PromptBuilder(config or resolve(None, ["model=made", *assignments]), wrapped(family))
 
 
 @every_family

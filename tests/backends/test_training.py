@@ -11,17 +11,17 @@ import pytest
 from safetensors.numpy import load_file
 
 from backends.interface import Backend
-from opsd_cli import runs
+from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import Interrupted, PreflightFailed
-from opsd_cli.events import StepRow
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
-from opsd_cli.resolve import resolve
-from opsd_cli.runs import Run, best_checkpoint
 from opsd_cli.stopping import never
-from opsd_cli.training import TrainResult, train
+from opsd_cli.tracking.listener import StepRow
+from opsd_cli.training import run_directory
+from opsd_cli.training.run_directory import Run, best_checkpoint
+from opsd_cli.training.trainer import TrainResult, train
 from tests.backends.conftest import LORA
-from tests.opsd_cli.fakes import StopAfter
+from tests.support.fakes import StopAfter
 
 STEPS = 6
 
@@ -48,7 +48,7 @@ def start(
 
     def start(name: str, stop: StopAfter | None = None, **sections: Any) -> TrainResult:
         directory = tmp_path / name
-        if (directory / runs.CONFIG).exists():
+        if (directory / run_directory.CONFIG).exists():
             run = Run.resume(directory)
         else:
             tree: dict[str, Any] = {
@@ -90,8 +90,11 @@ def files(directory: Path) -> dict[str, Any]:
     }
     timeless = ("seconds", "cpu_seconds", "tokens_per_second", "memory_peak")
     logs = [
-        [{k: v for k, v in row.items() if k not in timeless} for row in runs.read_rows(path)]
-        for path in (directory / name for name in (runs.METRICS, runs.ROLLOUTS))
+        [
+            {k: v for k, v in row.items() if k not in timeless}
+            for row in run_directory.read_rows(path)
+        ]
+        for path in (directory / name for name in (run_directory.METRICS, run_directory.ROLLOUTS))
     ]
     return {"step": last.name, "tensors": tensors, "logs": logs}
 
@@ -132,7 +135,7 @@ def test_a_killed_run_repeats_what_was_not_checkpointed(
 def test_a_run_leaves_what_it_promises(start: Callable[..., TrainResult], tmp_path: Path) -> None:
     result = start("run")
     directory = tmp_path / "run"
-    rows = list(runs.read_rows(directory / runs.METRICS))
+    rows = list(run_directory.read_rows(directory / run_directory.METRICS))
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     for key in (
         "loss", "grad_norm", "learning_rate", "reward", "divergence", "entropy", "clipped",
@@ -140,14 +143,16 @@ def test_a_run_leaves_what_it_promises(start: Callable[..., TrainResult], tmp_pa
         "divergence_by_class", "ledger", "memory_peak",
     ):  # fmt: skip
         assert key in rows[0], key
-    rollouts = list(runs.read_rows(directory / runs.ROLLOUTS))
+    rollouts = list(run_directory.read_rows(directory / run_directory.ROLLOUTS))
     assert len(rollouts) == STEPS * 3 == result.tokens.rollouts
     assert sum(row["tokens"] for row in rollouts) == result.tokens.generated
-    splits = {row["split"] for row in runs.read_rows(directory / runs.EVALUATIONS)}
+    splits = {
+        row["split"] for row in run_directory.read_rows(directory / run_directory.EVALUATIONS)
+    }
     assert splits == {"validation", "test"}
     best = best_checkpoint(directory)
     assert best is not None and best.name == f"step-{result.best_step:06d}"
-    assert json.loads((directory / runs.RESULT).read_text()) == json.loads(
+    assert json.loads((directory / run_directory.RESULT).read_text()) == json.loads(
         json.dumps(result.as_dict())
     )
 

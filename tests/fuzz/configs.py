@@ -19,20 +19,21 @@ from pathlib import Path
 from typing import Any
 
 from backends.interface import uniforms
-from opsd_cli import memory_plan, methods
-from opsd_cli.config import Config
-from opsd_cli.context import Contexts
-from opsd_cli.drawing import training_sampling
+from opsd_cli import methods
+from opsd_cli.config.resolve import key_paths, preset_names, read_tree, resolve, to_yaml, validate
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import OpsdError, UsageError
-from opsd_cli.evaluation import evaluation_sampling, evaluation_view
+from opsd_cli.evaluation.evaluate import evaluation_sampling, evaluation_view
 from opsd_cli.methods.hybrid import mix_at
+from opsd_cli.planning import memory_plan
+from opsd_cli.planning.token_plan import token_plan
+from opsd_cli.printable import visible_line
 from opsd_cli.problems import Problem
-from opsd_cli.resolve import key_paths, preset_names, read_tree, resolve, to_yaml, validate
+from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.rollouts.collector import training_sampling
 from opsd_cli.seeds import derive_seed
-from opsd_cli.token_plan import token_plan
-from opsd_cli.training import learning_rate
-from opsd_cli.visible import visible_line
-from tests.opsd_cli.tokenizers_made import CharacterTokenizer
+from opsd_cli.training.trainer import learning_rate
+from tests.support.tokenizers_made import CharacterTokenizer
 
 KEYS = [path for path, _ in key_paths()]
 #: As typed after `key=`, or written in a file.
@@ -157,7 +158,7 @@ def exercise(config: Config, folder: Path) -> None:
     prompts = memory_plan.estimated(config, [PROBLEM])
     assert memory_plan.plan(config, QWEN, prompts, "cpu", True).peak > 0
     for view in (config, evaluation_view(config)):
-        contexts = Contexts(view, CharacterTokenizer(), 4096)
+        contexts = PromptBuilder(view, CharacterTokenizer(), 4096)
         contexts.student(PROBLEM)
         if not config.teacher.reason_first:
             contexts.teacher(PROBLEM)

@@ -22,10 +22,10 @@ from typing import Any
 
 from opsd_cli.cli.failures import explained
 from opsd_cli.errors import OpsdError
+from opsd_cli.printable import visible_line
 from opsd_cli.problems import Problem, ProblemSet
 from opsd_cli.problems.files import load_file
-from opsd_cli.visible import visible_line
-from tests.fuzz import hostile_text
+from tests.support import hostile_text
 
 LONGEST_LINE = 5000
 NAMES = ("question", "problem", "solution", "answer", "id", "extra", "Question", "a.b", "")
@@ -266,7 +266,7 @@ def account_for(loaded: ProblemSet) -> None:
 
 def load(path: Path, rng: random.Random) -> ProblemSet:
     if path.suffix == ".yaml":
-        from opsd_cli.config import Config
+        from opsd_cli.config.schema import Config
         from opsd_cli.problems.sources import load_benchmark
 
         return load_benchmark(str(path), Config())

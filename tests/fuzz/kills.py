@@ -3,7 +3,7 @@
     python -m tests.fuzz.kills --kills 100 --seed 0
 
 Each trial kills a command up to three times, with SIGKILL, SIGTERM or SIGINT, at events drawn from
-the seed (see `tests.opsd_cli.killed`; never at a time), resumes it each time, lets it end, and
+the seed (see `tests.support.killed`; never at a time), resumes it each time, lets it end, and
 compares every file with those of a command that nobody killed, byte for byte. A comparison's
 training runs are killed too, alone or with the comparison, and whichever is killed must not leave
 the other at work. Every fourth trial resumes once more what has ended. What may differ is in
@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import tests
-from opsd_cli.child_processes import tied
-from tests.opsd_cli.killed import EVENTS, KILL, REAL
-from tests.processes import left_in
+from opsd_cli.processes.child_processes import tied
+from tests.support.killed import EVENTS, KILL, REAL
+from tests.support.processes import left_in
 
 ROOT = Path(tests.__file__).resolve().parents[1]
 #: Files that are not compared: a lock names the process that held it, and logs beside the runs of
@@ -125,7 +125,7 @@ class Fuzzer:
         if counts is not None:
             environment[EVENTS] = str(counts)
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "tests.opsd_cli.killed", *words.split(), "--out", "out"],
+            [sys.executable, "-P", "-m", "tests.support.killed", *words.split(), "--out", "out"],
             cwd=folder,
             **tied(environment),
             stdin=subprocess.DEVNULL,

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.backends import models
+from tests.support import tiny_models
 
 #: A case that takes longer hangs; it is generous to a busy machine.
 HANG_SECONDS = 300
@@ -63,9 +63,9 @@ def undamaged(root: Path) -> tuple[Path, Path]:
     """A model in two files with an index, and an adapter on it."""
     from safetensors.numpy import load_file, save_file
 
-    from tests.backends import oracle
+    from tests.support import oracle
 
-    model = models.build_model(root / "model", "llama")
+    model = tiny_models.build_model(root / "model", "llama")
     adapter = oracle.random_adapter(model, root / "adapter", 1)
     tensors = load_file(model / "model.safetensors")
     names = sorted(tensors)
@@ -262,7 +262,7 @@ def use(backend: str, model: Path, adapter: Path) -> np.ndarray:
     """What a model and its adapter give; all that a run would ask of them is asked."""
     import backends
     from backends.interface import RolloutRequest, Sampling
-    from opsd_cli.config import Config
+    from opsd_cli.config.schema import Config
 
     config = Config(model=str(model), adapter=str(adapter), train={"dtype": "float32"})
     policy = backends.get(backend).load(config, trainable=False)

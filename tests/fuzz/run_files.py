@@ -17,12 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from opsd_cli import runs
-from opsd_cli.checkpoints import fault_of, step_of
 from opsd_cli.errors import Interrupted, OpsdError
 from opsd_cli.reports import write_run_report
-from tests.opsd_cli.fakes import StopAfter
-from tests.opsd_cli.test_resuming import begin, contents, go_on
+from opsd_cli.training import run_directory
+from opsd_cli.training.checkpoints import fault_of, step_of
+from tests.support.fakes import StopAfter
+from tests.unit.training.test_resuming import begin, contents, go_on
 
 OUTCOMES = ("the same", "refused", "different", "unexpected")
 
@@ -90,7 +90,7 @@ KINDS = ("stopped", "within", "finished")
 SETTINGS = ("teacher.reason_first=true", "preflight.problems=12")
 #: Files that describe the machine, are made from the others, or are read no more once there is a
 #: checkpoint: their loss changes no number.
-NO_NUMBERS = (runs.ENVIRONMENT, "report.html", runs.PREFLIGHT)
+NO_NUMBERS = (run_directory.ENVIRONMENT, "report.html", run_directory.PREFLIGHT)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Case:
 
 def make(folder: Path) -> dict[str, Path]:
     """A run of each kind, and "whole", which was never stopped."""
-    from tests.opsd_cli.test_resuming import StopWithin
+    from tests.unit.training.test_resuming import StopWithin
 
     for kind, stop in (
         ("whole", None),
@@ -133,7 +133,7 @@ def cases(made: dict[str, Path], folder: Path, count: int, seed: int) -> list[Ca
         kind, damage = chosen.choice(KINDS), chosen.choice(DAMAGES)
         run = folder / f"case-{number}"
         shutil.copytree(made[kind], run)
-        files = sorted(p for p in run.rglob("*") if p.is_file() and p.name != runs.LOCK)
+        files = sorted(p for p in run.rglob("*") if p.is_file() and p.name != run_directory.LOCK)
         file = chosen.choice(files)
         damage(file, random.Random(chosen.random()))
         outcome, said = gone_on(run, expected)
@@ -162,7 +162,7 @@ def gone_on(run: Path, expected: dict[str, object]) -> tuple[str, str]:
 
 def numbers(run: Path) -> dict[str, object]:
     """What a run ended with, without what was set aside on the way."""
-    for path in [*run.glob(f"{runs.LATER}-*"), *(run / "checkpoints").iterdir()]:
+    for path in [*run.glob(f"{run_directory.LATER}-*"), *(run / "checkpoints").iterdir()]:
         if path.is_file():
             path.unlink()
         elif step_of(path) is None or fault_of(path) is not None:

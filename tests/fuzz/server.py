@@ -2,7 +2,7 @@
 
     python -m tests.fuzz.server [--seed 0] [--rounds 300]
 
-Every behaviour of `tests.fuzz.hostile_server` is met by a run's first steps: rollouts, scores,
+Every behaviour of `tests.support.hostile_server` is met by a run's first steps: rollouts, scores,
 gradient, weights handed over, rollouts again, half of the time drawn ahead in a thread. It must end
 in one clear line that names the server, or go on with the very same tokens and log-probabilities;
 and ask no more often than it may. Then, `--rounds` times, a behaviour drawn at random begins
@@ -30,11 +30,11 @@ from backends.interface import PolicyGradientBatch, Rollout, RolloutRequest, Sam
 from backends.vllm import adapters, client
 from backends.vllm.policy import VllmPolicy
 from backends.vllm.transport import Clock
+from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import OpsdError
-from opsd_cli.resolve import resolve
-from tests.backends.vllm.fake_server import FakeVllm, completion
-from tests.fuzz.hostile_server import BEHAVIOURS, COMPLETIONS, LOAD, Behaviour, good, send
-from tests.opsd_cli.fakes import FakePolicy
+from tests.support.fake_vllm import FakeVllm, completion
+from tests.support.fakes import FakePolicy
+from tests.support.hostile_server import BEHAVIOURS, COMPLETIONS, LOAD, Behaviour, good, send
 
 SAMPLING = Sampling(temperature=1.1, top_p=0.95, top_k=20, max_new_tokens=6)
 REQUESTS = [RolloutRequest(f"p{n}", n % 2, (5, 6, 7 + n), 10_000 + n) for n in range(9)]
@@ -154,7 +154,7 @@ def steps(policy: VllmPolicy, ahead: bool) -> bool:
     """Two steps of a run; whether every rollout was the right one."""
     for _ in range(2):
         if ahead:
-            drawn = policy.draw_ahead(REQUESTS, SAMPLING).result(60)
+            drawn = policy.prefetch(REQUESTS, SAMPLING).result(60)
         else:
             drawn = list(policy.generate(REQUESTS, SAMPLING))
         if not right(drawn):

@@ -33,9 +33,9 @@ import backends
 from backends.interface import Capability, Rollout, RolloutRequest
 from opsd_cli.cli.app import main as command
 from opsd_cli.cli.console import Output
-from opsd_cli.visible import visible
-from tests.fuzz import hostile_text
-from tests.opsd_cli.fakes import STOP, FakeBackend, FakePolicy
+from opsd_cli.printable import visible
+from tests.support import hostile_text
+from tests.support.fakes import STOP, FakeBackend, FakePolicy
 
 #: What no output may hold besides sequences of Rich's own.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -186,7 +186,7 @@ def about_the_machine(folder: Path, text: str) -> list[tuple[int, str, str]]:
 def listeners(folder: Path, text: str) -> list[tuple[int, str, str]]:
     """The panel that is redrawn in place, and the lines in its stead."""
     from opsd_cli.cli.live import watched
-    from opsd_cli.events import Listener
+    from opsd_cli.tracking.listener import Listener
 
     def work(listener: Listener) -> None:
         listener.phase(text, 3)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from backends.vllm.client import TRIES
-from tests.fuzz.hostile_server import BEHAVIOURS, Behaviour
 from tests.fuzz.server import MOST_REQUESTS, Outcome, at_random, met, table
+from tests.support.hostile_server import BEHAVIOURS, Behaviour
 
 CASES = [
     pytest.param(behaviour, number % 2 == 1, id=behaviour.name)

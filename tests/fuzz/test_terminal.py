@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from opsd_cli.cli.console import Output
-from tests.fuzz import hostile_text, terminal
+from tests.fuzz import terminal
+from tests.support import hostile_text
 
 
 @pytest.mark.parametrize("colours", [False, True], ids=["plain", "colours"])

@@ -51,7 +51,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 from trl.experimental.sdft.loss_utils import compute_full_logit_self_distillation_loss
 
-from tests.backends.models import build_tokenizer
+from tests.support.tiny_models import build_tokenizer
 
 TEMPERATURE = 0.8
 LONGEST = 9

@@ -27,14 +27,14 @@ from backends.interface import (
     Sampling,
 )
 from backends.pytorch.loss_head import chunked_divergence
-from opsd_cli.config import Config
-from opsd_cli.divergence import DivergenceSpec, value_and_gradient
+from opsd_cli.config.schema import Config
+from opsd_cli.losses.divergence import DivergenceSpec, value_and_gradient
 from opsd_cli.methods import GradedRollout, token_weights
 from opsd_cli.methods.grpo import Grpo, advantages, sequence_weights
 from opsd_cli.problems import Problem
-from tests.backends import oracle
 from tests.backends.conftest import Load
-from tests.backends.models import build_tokenizer
+from tests.support import oracle
+from tests.support.tiny_models import build_tokenizer
 
 FILE = Path(__file__).with_name("trl.safetensors")
 TENSORS = load_file(FILE)
@@ -183,8 +183,8 @@ def test_grpo_lesson(policy: Policy, case: tuple[int, dict[str, Any]], tmp_path)
         )
         for row, (prompt, ids) in enumerate(PAIRS)
     ]
-    lesson = Grpo(config).lesson((), rollouts, None, policy)  # type: ignore[arg-type]
-    (batch,) = lesson.batches
+    plan = Grpo(config).build_loss((), rollouts, None, policy)  # type: ignore[arg-type]
+    (batch,) = plan.batches
     assert len(batch.items) == (len(PAIRS) if settings["beta"] else len(PAIRS) - GROUP)
     policy.accumulate(batch)
     assert_same_gradient(gradient_of(policy, tmp_path / "step"), TENSORS[f"grpo.{place}"])

@@ -21,11 +21,11 @@ from backends.interface import (
     RolloutRequest,
     Sampling,
 )
-from opsd_cli.context import Contexts
-from opsd_cli.divergence import DivergenceSpec
+from opsd_cli.config.resolve import resolve
+from opsd_cli.losses.divergence import DivergenceSpec
 from opsd_cli.problems.sources import load_splits
-from opsd_cli.resolve import resolve
-from tests.backends import oracle
+from opsd_cli.prompts.builder import PromptBuilder
+from tests.support import oracle
 
 pytest.importorskip("mlx_lm", exc_type=ImportError)
 STEPS, ITEMS = 5, 4
@@ -36,7 +36,7 @@ def batches(divergence: bool) -> list[LossBatch]:
     config = resolve("embedded", [], {"backend": "cpu"})
     policy = get("cpu").load(config, trainable=False)
     problems = load_splits(config).train.problems[: STEPS * ITEMS]
-    contexts = Contexts(config, policy.tokenizer)
+    contexts = PromptBuilder(config, policy.tokenizer)
     requests = [
         RolloutRequest(problem.id, 0, contexts.student(problem).ids, seed)
         for seed, problem in enumerate(problems)
@@ -105,7 +105,7 @@ def test_greedy_completions_are_pytorch_s() -> None:
     words = {}
     for name in ("cpu", "mlx"):
         policy = get(name).load(config, trainable=False)
-        contexts = Contexts(config, policy.tokenizer)
+        contexts = PromptBuilder(config, policy.tokenizer)
         requests = [RolloutRequest(p.id, 0, contexts.student(p).ids, 0) for p in problems]
         drawn = policy.generate(requests, Sampling(temperature=0.0, max_new_tokens=80))
         words[name] = {r.request.problem_id: r.completion_ids for r in drawn}

@@ -10,9 +10,9 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from backends import get
 from backends.interface import DivergenceBatch, DivergenceItem
-from opsd_cli.config import Config
-from opsd_cli.divergence import DivergenceSpec
-from tests.backends import models
+from opsd_cli.config.schema import Config
+from opsd_cli.losses.divergence import DivergenceSpec
+from tests.support import tiny_models
 
 mx = pytest.importorskip("mlx.core", exc_type=ImportError)
 
@@ -22,7 +22,7 @@ def test_the_loss_holds_a_chunk_s_arrays_and_no_more(kind: str) -> None:
     from mlx import nn
 
     from backends.mlx.loss_head import chunked_divergence
-    from backends.mlx.network import Head
+    from backends.mlx.split_model import Head
 
     tokens, chunk, vocabulary, width = 64, 8, 20_000, 16
     layer = nn.Linear(width, vocabulary, bias=False)
@@ -44,7 +44,7 @@ def test_the_loss_holds_a_chunk_s_arrays_and_no_more(kind: str) -> None:
 @pytest.fixture
 def deep(tmp_path: Path) -> Path:
     """A model of many narrow blocks."""
-    ids = models.build_tokenizer(tmp_path, pad_is_end=False)
+    ids = tiny_models.build_tokenizer(tmp_path, pad_is_end=False)
     torch.manual_seed(0)
     Qwen3ForCausalLM(
         Qwen3Config(
@@ -93,8 +93,8 @@ def test_gradient_checkpointing_forgets_activations(deep: Path) -> None:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_plan_is_what_is_measured(deep: Path, checkpointing: bool) -> None:
-    from backends.model_files import read_settings
-    from opsd_cli.memory_plan import Prompts, plan, shape_of
+    from backends.shared.model_files import read_settings
+    from opsd_cli.planning.memory_plan import Prompts, plan, shape_of
 
     config = config_of(deep, checkpointing)
     shape = shape_of(read_settings(str(deep), None))

@@ -25,11 +25,11 @@ from backends.interface import (
     RolloutRequest,
     Sampling,
 )
-from opsd_cli.config import Config
-from opsd_cli.divergence import DivergenceSpec
-from tests.backends import models, oracle
+from opsd_cli.config.schema import Config
+from opsd_cli.losses.divergence import DivergenceSpec
 from tests.backends.conftest import LORA
 from tests.backends.test_losses import ITEMS, dense_loss
+from tests.support import oracle, tiny_models
 
 pytest.importorskip("mlx_lm", exc_type=ImportError)
 
@@ -45,7 +45,7 @@ def folders(
     root = tmp_path_factory.mktemp("quantised")
     full, small, plain = root / "full", root / "small", root / "plain"
     for folder in (full, small, plain):
-        ids = models.build_tokenizer(folder, pad_is_end=False)
+        ids = tiny_models.build_tokenizer(folder, pad_is_end=False)
     torch.manual_seed(0)
     # A group is 32 numbers of a row, so that no layer may be narrower.
     model = LlamaForCausalLM(

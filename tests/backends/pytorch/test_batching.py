@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.pytorch.batching import pad_left, pad_right
-from backends.sequences import micro_batches
+from backends.shared.micro_batches import micro_batches
 from opsd_cli.errors import ModelError
 
 CPU = torch.device("cpu")

@@ -12,8 +12,8 @@ import torch
 from backends.interface import RolloutRequest, Sampling
 from backends.pytorch.backend import CpuBackend
 from backends.pytorch.cache import GrowingLayer
-from backends.pytorch.network import Network
-from opsd_cli.config import Config
+from backends.pytorch.split_model import SplitModel
+from opsd_cli.config.schema import Config
 
 #: Nine questions of unequal length with four samples each.
 REQUESTS = [
@@ -29,14 +29,14 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.readings: list[tuple[int, int, int]] = []
-        plain = Network.hidden
+        plain = SplitModel.hidden
 
-        def hidden(network: Network, ids_BL: Any, mask: Any, places: Any, cache: Any) -> Any:
+        def hidden(network: SplitModel, ids_BL: Any, mask: Any, places: Any, cache: Any) -> Any:
             found = plain(network, ids_BL, mask, places, cache)
             self.readings.append((*ids_BL.shape, cache.get_seq_length()))
             return found
 
-        monkeypatch.setattr(Network, "hidden", hidden)
+        monkeypatch.setattr(SplitModel, "hidden", hidden)
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from backends import chunks  # noqa: E402
 from backends.pytorch import device_memory, loss_head  # noqa: E402
 from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs  # noqa: E402
-from opsd_cli.divergence import DivergenceSpec, evaluate  # noqa: E402
+from backends.shared import chunk_size  # noqa: E402
+from opsd_cli.losses.divergence import DivergenceSpec, evaluate  # noqa: E402
 
 TOKENS, VOCABULARY, HIDDEN = 13, 60, 16
 
@@ -257,7 +257,7 @@ def test_shapes_and_sizes_that_make_no_sense_are_refused():
 
 def test_a_chunk_is_of_its_usual_size_unless_memory_is_short():
     def size(free, requested=None, tokens=1000):
-        return chunks.chunk_tokens(requested, tokens, 400, 40_000, free)
+        return chunk_size.chunk_tokens(requested, tokens, 400, 40_000, free)
 
     assert size(10**9) == size(16 * 40_000) == 100
     assert size(16 * 20_000) == 50

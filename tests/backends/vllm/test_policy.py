@@ -14,13 +14,13 @@ import pytest
 from backends.interface import RolloutRequest, Sampling
 from backends.vllm.client import Client
 from backends.vllm.policy import VllmPolicy
-from opsd_cli.config import Config
+from opsd_cli.config.resolve import resolve
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import BackendMissing, OpsdError, TrainingError, UsageError
-from opsd_cli.resolve import resolve
-from tests.backends.vllm.fake_server import FakeVllm, completion, interpreter
 from tests.fuzz.server import Virtual
-from tests.opsd_cli.fakes import FakePolicy
-from tests.processes import PATIENCE_SECONDS, alive, gone
+from tests.support.fake_vllm import FakeVllm, completion, interpreter
+from tests.support.fakes import FakePolicy
+from tests.support.processes import PATIENCE_SECONDS, alive, gone
 
 SAMPLING = Sampling(temperature=1.1, top_p=0.95, top_k=20, max_new_tokens=6)
 REQUESTS = [RolloutRequest(f"p{n}", n % 2, (5, 6, 7 + n), 10_000 + n) for n in range(9)]
@@ -190,7 +190,7 @@ def test_what_is_drawn_ahead_has_the_weights_of_when_it_was_asked_for(served: An
     server, policy = served()
     policy.apply(0.1)
     server.answers.clear()
-    drawing = policy.draw_ahead(REQUESTS, SAMPLING)
+    drawing = policy.prefetch(REQUESTS, SAMPLING)
     policy.apply(0.1)
     policy.apply(0.1)
     assert not drawing.done()
@@ -211,7 +211,7 @@ def test_a_restart_gives_what_is_drawn_ahead_its_own_weights_again(served: Any) 
     server.calls.clear()
     server.adapters.clear()
     server.answers.clear()
-    drawing = policy.draw_ahead(REQUESTS, SAMPLING)
+    drawing = policy.prefetch(REQUESTS, SAMPLING)
     policy.apply(0.1)
     server.answers.set()
     assert {r.request.problem_id: r.completion_ids for r in drawing.result()} == EXPECTED
@@ -221,7 +221,7 @@ def test_a_restart_gives_what_is_drawn_ahead_its_own_weights_again(served: Any) 
 def test_what_goes_wrong_ahead_is_told_when_it_is_asked_for(served: Any) -> None:
     _, policy = served(refuses_adapters=True)
     policy.apply(0.1)
-    drawing = policy.draw_ahead(REQUESTS, SAMPLING)
+    drawing = policy.prefetch(REQUESTS, SAMPLING)
     with pytest.raises(UsageError, match="does not take the adapter"):
         drawing.result()
 
@@ -229,7 +229,7 @@ def test_what_goes_wrong_ahead_is_told_when_it_is_asked_for(served: Any) -> None
 def test_a_run_that_ends_waits_for_nothing_that_is_still_drawn(served: Any) -> None:
     server, policy = served("rollouts.batch_size=3")
     server.answers.clear()
-    drawing = policy.draw_ahead(REQUESTS, SAMPLING)
+    drawing = policy.prefetch(REQUESTS, SAMPLING)
     while len(server.calls) < 3:
         time.sleep(0.01)
     policy.close()
@@ -249,9 +249,9 @@ def test_a_given_server_that_is_gone_is_said_so(served: Any) -> None:
 
 
 def test_errors_ahead_reach_the_user_of_a_run_in_the_same_line(served: Any, tmp_path: Path) -> None:
-    from opsd_cli.runs import Run
-    from opsd_cli.training import train
-    from tests.opsd_cli.test_training import SPLITS
+    from opsd_cli.training.run_directory import Run
+    from opsd_cli.training.trainer import train
+    from tests.unit.training.test_trainer import SPLITS
 
     server, policy = served()
     spoilt = threading.Event()
@@ -264,13 +264,13 @@ def test_errors_ahead_reach_the_user_of_a_run_in_the_same_line(served: Any, tmp_
         return True
 
     server.hostile = hostile
-    ahead = policy.draw_ahead
+    ahead = policy.prefetch
 
-    def draw_ahead(*given: Any) -> Any:
+    def prefetch(*given: Any) -> Any:
         spoilt.set()
         return ahead(*given)
 
-    policy.draw_ahead = draw_ahead  # type: ignore[method-assign]
+    policy.prefetch = prefetch  # type: ignore[method-assign]
     config = resolved(
         f"rollouts.vllm.url={server.url}", "rollouts.overlap=true", "preflight.enabled=false",
         "train.steps=3", "train.questions_per_step=5", "train.evaluate_every=3",
@@ -288,7 +288,7 @@ def test_errors_ahead_reach_the_user_of_a_run_in_the_same_line(served: Any, tmp_
 def test_a_key_from_the_environment_is_sent_with_every_request_and_shown_nowhere(
     served: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from opsd_cli.resolve import to_yaml
+    from opsd_cli.config.resolve import to_yaml
 
     monkeypatch.setenv("VLLM_API_KEY", "a-secret-key\n")
     server, policy = served(key="a-secret-key")
@@ -346,7 +346,7 @@ def test_a_run_that_ends_does_not_wait_for_a_server_that_hangs(served: Any) -> N
     policy.apply(0.1)
     drawn(policy)
     server.answers.clear()
-    drawing = policy.draw_ahead(REQUESTS, SAMPLING)
+    drawing = policy.prefetch(REQUESTS, SAMPLING)
     while len(server.calls) < 2 + len(REQUESTS):
         time.sleep(0.01)
     released = threading.Event()
@@ -372,10 +372,10 @@ def test_ctrl_c_while_a_server_hangs_ends_the_process(tmp_path: Path) -> None:
 
     script = (
         "import threading\nfrom pathlib import Path\n"
-        "from backends.vllm.policy import VllmPolicy\nfrom opsd_cli.resolve import resolve\n"
-        "from tests.backends.vllm.fake_server import FakeVllm\n"
+        "from backends.vllm.policy import VllmPolicy\nfrom opsd_cli.config.resolve import resolve\n"
+        "from tests.support.fake_vllm import FakeVllm\n"
         "from tests.backends.vllm.test_policy import REQUESTS, SAMPLING\n"
-        "from tests.opsd_cli.fakes import FakePolicy\n"
+        "from tests.support.fakes import FakePolicy\n"
         "server = FakeVllm()\n"
         "threading.Thread(target=server.serve_forever, daemon=True).start()\n"
         "config = resolve(None, [f'rollouts.vllm.url={server.url}'])\n"
@@ -408,7 +408,7 @@ def test_an_adapter_that_cannot_be_written_says_where(
 
     with monkeypatch.context() as patched:
         patched.setattr(policy._inner, "save_adapter", full)
-        for draw in (drawn, lambda policy: policy.draw_ahead(REQUESTS, SAMPLING)):
+        for draw in (drawn, lambda policy: policy.prefetch(REQUESTS, SAMPLING)):
             with pytest.raises(TrainingError, match=r"opsd-.*: No space left on device") as failed:
                 draw(policy)
             assert "rollouts.vllm.adapters" in failed.value.hint
@@ -512,7 +512,7 @@ def test_nor_of_what_is_drawn_ahead(tmp_path: Path) -> None:
     policy.apply(0.1)
     try:
         first = (tmp_path / "pid").read_text()
-        drawing = policy.draw_ahead(REQUESTS, SAMPLING)
+        drawing = policy.prefetch(REQUESTS, SAMPLING)
         policy.apply(0.1)
         assert {r.request.problem_id: r.completion_ids for r in drawing.result()} == EXPECTED
         second = (tmp_path / "pid").read_text()
@@ -531,7 +531,7 @@ def test_a_server_that_was_ended_is_not_started_for_what_is_still_drawn(tmp_path
     process = (tmp_path / "pid").read_text()
     policy.close()
     with pytest.raises(TrainingError, match="was ended"):
-        policy.draw_ahead(REQUESTS, SAMPLING).result()
+        policy.prefetch(REQUESTS, SAMPLING).result()
     assert (tmp_path / "pid").read_text() == process and not alive(int(process))
 
 
@@ -578,8 +578,8 @@ def test_a_server_does_not_outlive_a_killed_run(tmp_path: Path) -> None:
     python = interpreter(tmp_path)
     script = (
         "from pathlib import Path\n"
-        "from backends.vllm.policy import VllmPolicy\nfrom opsd_cli.resolve import resolve\n"
-        "from tests.opsd_cli.fakes import FakePolicy\n"
+        "from backends.vllm.policy import VllmPolicy\nfrom opsd_cli.config.resolve import resolve\n"
+        "from tests.support.fakes import FakePolicy\n"
         f"config = resolve(None, ['rollouts.vllm.python={python}'])\n"
         f"VllmPolicy(config, FakePolicy(), Path({str(tmp_path / 'vllm')!r}))\n"
         "print('up', flush=True)\ninput()\n"

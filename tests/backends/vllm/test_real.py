@@ -17,9 +17,9 @@ import pytest
 import backends
 from backends.interface import PolicyGradientBatch, PolicyGradientItem, RolloutRequest, Sampling
 from backends.vllm.policy import VllmPolicy
-from opsd_cli.context import Contexts
+from opsd_cli.config.resolve import resolve
 from opsd_cli.problems.sources import embedded
-from opsd_cli.resolve import resolve
+from opsd_cli.prompts.builder import PromptBuilder
 
 PYTHON = os.environ.get("OPSD_VLLM_PYTHON")
 FILTERS: dict[str, dict[str, Any]] = {"none": {}, "published": {"top_p": 0.95, "top_k": 20}}
@@ -35,7 +35,7 @@ def test_it_draws_what_the_builtin_engine_draws(
         [f"rollouts.vllm.python={PYTHON}", "train.dtype=float32", "lora.rank=8", "backend=cpu"],
     )
     inner = backends.get("cpu").load(config, trainable=True)
-    contexts = Contexts(config, inner.tokenizer, inner.context_limit)
+    contexts = PromptBuilder(config, inner.tokenizer, inner.context_limit)
     policy = VllmPolicy(config, inner, tmp_path)
     try:
         prompts = [contexts.student(p).ids for p in embedded("test", 24).problems]

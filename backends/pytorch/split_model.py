@@ -1,0 +1,181 @@
+"""A causal language model cut open just before its logits.
+
+Neither decoding nor the loss wants what `model(ids).logits` gives: decoding needs the last position
+alone, the loss needs the completion's positions chunk by chunk. So the decoder and the head are
+called apart. What a model's own `forward` does between the two (a soft cap, a constant factor) has
+to be repeated here, and a model that does something else there would train on wrong numbers in
+silence; `require_same_logits` compares the two on a few tokens when a model is loaded.
+
+Dropout belongs to the adapter alone. Some architectures bring their own, which would make even a
+frozen model noisy, so the model stays in evaluation mode and only LoRA's layers are switched, with
+those that gradient checkpointing asks to be in training mode before it does anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from backends.pytorch.cache import new_cache
+from opsd_cli.errors import ModelError
+
+
+class SplitModel:
+    """Hidden states and logits of a transformers causal language model.
+
+    Args:
+        model: the model, LoRA layers and all, but not PEFT's wrapper around it.
+        vocabulary: token ids the tokenizer knows; rows of the head beyond are padding.
+        autocast: dtype of the matrix products where the adapter's dtype differs from the base's.
+
+    Raises:
+        ModelError: it has no output head.
+    """
+
+    def __init__(self, model: Any, vocabulary: int, autocast: torch.dtype | None) -> None:
+        head = model.get_output_embeddings()
+        if head is None:
+            raise ModelError(
+                f"{type(model).__name__} has no output head over a vocabulary",
+                "choose a causal language model",
+            )
+        config = model.config.get_text_config(decoder=True)
+        self.model = model
+        self.config = config
+        self.decoder = model.get_decoder()
+        self.weight_VD: Tensor = head.weight
+        self.bias_V: Tensor | None = getattr(head, "bias", None)
+        self.vocabulary = min(vocabulary, len(self.weight_VD))
+        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        # Cohere multiplies its logits by a constant, Granite divides; a linear head lets either
+        # be applied to the hidden state.
+        self.scale = getattr(config, "logit_scale", None) or 1.0
+        self.scale /= getattr(config, "logits_scaling", None) or 1.0
+        self.autocast = autocast
+        self._training = False
+        self._checkpoints = False
+        model.eval()
+
+    @property
+    def device(self) -> torch.device:
+        return self.weight_VD.device
+
+    @property
+    def context_limit(self) -> int | None:
+        """Positions the model was made for, where its config says so."""
+        limit = getattr(self.config, "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """The head as `loss_head`'s functions take it."""
+        return {
+            "head_weight_VD": self.weight_VD,
+            "head_bias": self.bias_V,
+            "logit_softcap": self.softcap,
+            "valid_vocab": self.vocabulary,
+        }
+
+    def hidden(
+        self,
+        ids_BL: Tensor,
+        mask_BT: Tensor | None = None,
+        positions_BL: Tensor | None = None,
+        cache: Cache | None = None,
+        training: bool = False,
+    ) -> Tensor:
+        """What the head would see at every position, [B, L, D].
+
+        Args:
+            ids_BL: token ids.
+            mask_BT: which of the T cached and new columns are real; None where none is padding,
+                or padding is on the right.
+            positions_BL: positions in the sequence; None counts from 0.
+            cache: keys and values of earlier columns, extended in place.
+            training: whether the adapter's dropout acts.
+        """
+        self._switch(training)
+        # A context of its own each time: autocast keeps the adapter's weights in its cache until
+        # the outermost context ends, and would miss that the teacher's were swapped in.
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            output = self.decoder(
+                input_ids=ids_BL,
+                attention_mask=mask_BT,
+                position_ids=positions_BL,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+        hidden_BLD: Tensor = output.last_hidden_state
+        return hidden_BLD if self.scale == 1.0 else hidden_BLD * self.scale
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """Float32 logits [N, vocabulary] of a few positions, without the head's padded rows."""
+        weight_VD = self.weight_VD[: self.vocabulary]
+        bias_V = None if self.bias_V is None else self.bias_V[: self.vocabulary]
+        logits_NV = nn.functional.linear(hidden_ND.to(weight_VD.dtype), weight_VD, bias_V).float()
+        if self.softcap is None:
+            return logits_NV
+        return torch.tanh(logits_NV / self.softcap) * self.softcap
+
+    def new_cache(self) -> Cache:
+        """An empty cache, of the kinds of layers the model has."""
+        return new_cache(self.config)
+
+    def enable_checkpointing(self) -> None:
+        """Recompute activations in the backward pass.
+
+        Raises:
+            ModelError: the architecture cannot.
+        """
+        try:
+            # The newer of transformers' two names for it, where there is one.
+            enable = getattr(self.model, "activation_checkpointing_enable", None)
+            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
+        except ValueError as error:
+            raise ModelError(
+                f"{type(self.model).__name__} does not support gradient checkpointing",
+                "set train.gradient_checkpointing to false and lower train.micro_batch_tokens",
+            ) from error
+        self._checkpoints = True
+
+    @torch.no_grad()
+    def require_same_logits(self, name: str) -> None:
+        """Raise `ModelError` unless head and decoder apart give what the model itself gives.
+
+        And unless every weight is a number: one that is not may show in some answers alone.
+        """
+        ids_1L = torch.arange(min(3, self.vocabulary), device=self.device)[None]
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            theirs_LV = self.model(input_ids=ids_1L, use_cache=False).logits[0].float()
+        theirs_LV = theirs_LV[:, : self.vocabulary]
+        # A sum needs no memory, and is a number only where all that was summed are.
+        sums = [
+            p.sum(dtype=torch.float32) for p in self.model.parameters() if p.is_floating_point()
+        ]
+        if not bool(torch.stack([*sums, theirs_LV.sum()]).isfinite().all()):
+            raise ModelError(
+                f"the weights of {name} are damaged: they hold or give what is not a number",
+                "download the model again, whole",
+            )
+        ours_LV = self.logits(self.hidden(ids_1L)[0])
+        # Generous to bfloat16: what is looked for is a missing factor, not a rounding.
+        if bool(((ours_LV - theirs_LV).abs() > 0.05 * theirs_LV.abs().max() + 1e-6).any()):
+            raise ModelError(
+                f"{type(self.model).__name__} changes its logits in a way that is not supported",
+                "models whose output head is linear, soft-capped or scaled by a constant work",
+            )
+
+    def _switch(self, training: bool) -> None:
+        if training == self._training:
+            return
+        for module in self.model.modules():
+            if hasattr(module, "lora_dropout"):
+                module.training = training
+                module.lora_dropout.train(training)
+            elif isinstance(module, GradientCheckpointingLayer) or module is self.decoder:
+                module.training = training and self._checkpoints
+        self._training = training

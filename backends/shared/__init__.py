@@ -1,0 +1,1 @@
+"""What the backends have in common; nothing here knows of tensors."""

@@ -1,0 +1,202 @@
+r"""Grading speed: completions a second, ours against math-verify called in one process.
+
+    python benchmarks/grading_speed.py --completions 2000 --rounds 3
+
+The completions are made to be like what reasoning models write: 500 to 12,000 characters of prose
+and LaTeX, a box at the end (and now and then one before it), six in ten answers integers, the rest
+fractions, roots, intervals, pairs and expressions, half of them right, one in twenty without a box.
+Both grade the same pairs, in turn, in processes that are warm. CPU time counts the workers'.
+
+    python benchmarks/grading_speed.py --against FOLDER
+
+compares this tree with another checkout of the project instead: both in one process each, warm, in
+turn, by the CPU time of the comparison itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from opsd_cli.grading import Grader
+
+SENTENCES = (
+    "We first consider the case in which $n$ is odd, so that $n = 2k + 1$ for some integer $k$. ",
+    "Substituting gives $$\\frac{x^2 - 3x + 2}{x - 1} = x - 2,$$ which holds for $x \\neq 1$. ",
+    "Wait, let me check this again: the sum runs from $i = 0$ to $i = 12$, not to 13. ",
+    "By the law of cosines, $c^2 = a^2 + b^2 - 2ab\\cos\\gamma = 49 + 64 - 112 \\cdot \\frac12$. ",
+    "There are $\\binom{8}{3} = 56$ ways to choose them, and 6 of these are excluded. ",
+)
+
+
+def answer(kind: str, a: int, b: int) -> str:
+    return {
+        "integer": str(a),
+        "fraction": rf"\frac{{{a}}}{{{b}}}",
+        "root": rf"{b}\sqrt{{{a}}}",
+        "interval": rf"\left[{-b}, {a}\right)",
+        "pair": f"({a}, {b})",
+        "expression": rf"x^2 + {a}x - \frac{{{b}}}{{2}}",
+    }[kind]
+
+
+def completions(count: int) -> list[tuple[str, str]]:
+    """Pairs of a gold and a completion."""
+    random = np.random.default_rng(0)
+    kinds = ("integer", "fraction", "root", "interval", "pair", "expression")
+    pairs = []
+    for _ in range(count):
+        kind = str(random.choice(kinds, p=(0.6, 0.15, 0.08, 0.04, 0.06, 0.07)))
+        a, b = int(random.integers(2, 999)), int(random.integers(3, 90))
+        said = answer(kind, a + int(random.integers(0, 2)), b)
+        length = int(np.exp(random.uniform(np.log(500), np.log(12_000))))
+        text = ""
+        while len(text) < length:
+            text += SENTENCES[int(random.integers(len(SENTENCES)))]
+        if random.random() < 0.1:
+            text += f"So for the first part, \\boxed{{{b}}}. " + "Now for the rest. " * 8
+        if random.random() >= 0.05:
+            text += f"The final answer is $\\boxed{{{said}}}$."
+        pairs.append((answer(kind, a, b), text))
+    return pairs
+
+
+def with_math_verify(pairs: list[tuple[str, str]]) -> list[bool]:
+    from math_verify import parse, verify
+
+    return [verify(parse(f"\\boxed{{{gold}}}"), parse(text)) for gold, text in pairs]
+
+
+def measured(work: Callable[[], list[bool]]) -> tuple[float, float, list[bool]]:
+    """Wall and CPU seconds, the workers' included, and the grades."""
+
+    def cpu() -> float:
+        times = os.times()
+        own = times.user + times.system
+        return own + sum(_cpu_of(child) for child in _children())
+
+    before, began = cpu(), time.perf_counter()
+    grades = work()
+    return time.perf_counter() - began, cpu() - before, grades
+
+
+def _children() -> list[int]:
+    me, found, queue = os.getpid(), [], [os.getpid()]
+    parents = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as stat:
+                parents[int(name)] = int(stat.read().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    while queue:
+        parent = queue.pop()
+        mine = [child for child, above in parents.items() if above == parent]
+        found += mine
+        queue += mine
+    return [child for child in found if child != me]
+
+
+def _cpu_of(process: int) -> float:
+    try:
+        with open(f"/proc/{process}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+#: Grades in its own process, once for each line it is sent, with the package of the given folder.
+SERVER = """
+import logging, sys, time
+folder, benchmark, count = sys.argv[1:]
+sys.path[:0] = [folder, benchmark]
+logging.disable()
+from grading_speed import completions
+from opsd_cli.grading import _settle
+from opsd_cli.grading.compare import compare
+from opsd_cli.grading.extract import completion_answer, gold_answer
+pairs = completions(int(count))
+for line in sys.stdin:
+    began, right = time.process_time(), 0
+    for gold_text, completion in pairs:
+        gold, answer = gold_answer(gold_text), completion_answer(completion)
+        if answer is not None:
+            right += (_settle(gold, answer) or compare(gold, answer)) == "correct"
+    print(time.process_time() - began, right, flush=True)
+"""
+
+
+def against(folder: Path, count: int, rounds: int) -> None:
+    """Print the CPU seconds of another tree and of this one, taking turns; the first is warm-up."""
+    here = Path(__file__).resolve()
+    servers = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", SERVER, str(tree), str(here.parent), str(count)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for tree in (folder.resolve(), here.parents[1])
+    ]
+    seconds: list[list[float]] = [[], []]
+    right = ["", ""]
+    for _ in range(rounds + 1):
+        for i, server in enumerate(servers):
+            print("go", file=server.stdin, flush=True)
+            taken, right[i] = server.stdout.readline().split()
+            seconds[i].append(float(taken))
+    for server in servers:
+        server.stdin.close()
+        server.wait()
+    for name, taken, found in zip(("other", "this"), seconds, right, strict=True):
+        each = ", ".join(f"{1000 * t / count:.3f}" for t in taken[1:])
+        print(f"{name} tree: {each} ms of CPU a pair; {found} of {count} right")
+    ratios = [b / a for a, b in zip(*seconds, strict=True)][1:]
+    print(f"this/other: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--completions", type=int, default=2000)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--against", type=Path, metavar="FOLDER")
+    given = options.parse_args()
+    if given.against:
+        against(given.against, given.completions, given.rounds)
+        return
+    pairs = completions(given.completions)
+    with Grader() as grader:
+
+        def ours() -> list[bool]:
+            return [grade.correct for grade in grader.grade_many(pairs)]
+
+        ours(), with_math_verify(pairs[:50])  # warm
+        rounds = []
+        for _ in range(given.rounds):
+            rounds.append((measured(ours), measured(lambda: with_math_verify(pairs))))
+    mine, theirs = (each[2] for each in rounds[-1])
+    differing = sum(m != t for m, t in zip(mine, theirs, strict=True))
+    print(
+        f"{len(pairs):,} completions, {sum(mine):,} right by ours, {sum(theirs):,} by theirs, "
+        f"{differing} graded differently"
+    )
+    for name, which in (("wall", 0), ("CPU", 1)):
+        ratios = [r[1][which] / r[0][which] for r in rounds]
+        print(
+            f"{name}: ours {len(pairs) / statistics.median(r[0][which] for r in rounds):,.0f}/s, "
+            f"math-verify {len(pairs) / statistics.median(r[1][which] for r in rounds):,.0f}/s; "
+            f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""The memory plan of `--dry-run` against measured peaks, on the CPU, for both backends.
+
+    python benchmarks/memory_plan.py [--backends cpu,mlx] [--only NAME]
+
+Each case is a process of its own: a random model is built, one OPSD step is made (rollouts, loss,
+gradient, update) through the backend, and the peak is read: on MLX its allocator's, on PyTorch the
+resident set's rise since before the model was loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+MODEL = {
+    "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 8,
+    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32, "vocab_size": 8192,
+    "tie_word_embeddings": True,
+}  # fmt: skip
+#: MLX on a Linux CPU is slow, and its allocator counts exactly: a smaller model does.
+SMALLER = {
+    "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 6,
+    "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
+CHECKPOINTED = {"train": {"gradient_checkpointing": True}}
+#: What differs from MODEL; prompt tokens of student and teacher, completion tokens and questions,
+#: which MLX halves; further config.
+CASES: dict[str, tuple[dict[str, Any], tuple[int, int, int, int], dict[str, Any]]] = {
+    "base": ({}, (64, 128, 128, 16), {}),
+    "base, checkpointed": ({}, (64, 128, 128, 16), CHECKPOINTED),
+    "twice the layers": ({"num_hidden_layers": 16}, (64, 128, 128, 16), {}),
+    "wide blocks": ({"intermediate_size": 1536}, (64, 128, 128, 16), {}),
+    "long": ({}, (128, 256, 384, 4), {}),
+    "long, checkpointed": ({}, (128, 256, 384, 4), CHECKPOINTED),
+    "large vocabulary": ({"vocab_size": 65536}, (64, 128, 128, 16), CHECKPOINTED),
+}
+
+
+def lengths(name: str, backend: str) -> tuple[int, int, int, int]:
+    """Student's and teacher's prompt, completion, questions."""
+    student, teacher, completion, questions = CASES[name][1]
+    if backend == "mlx":
+        return student // 2, teacher // 2, completion // 2, questions // 2
+    return student, teacher, completion, questions
+
+
+def config_of(name: str, backend: str, folder: str) -> Any:
+    """A case's config."""
+    from opsd_cli.config.resolve import merge
+    from opsd_cli.config.schema import Config
+
+    _, _, completion, questions = lengths(name, backend)
+    extra = CASES[name][2]
+    tree = {
+        "model": folder,
+        "lora": {"rank": 16, "alpha": 32},
+        "sampling": {"max_new_tokens": completion},
+        "rollouts": {"batch_size": questions},
+        "train": {"questions_per_step": questions, "micro_batch_tokens": 4096},
+    }
+    return Config.model_validate(merge(tree, extra))
+
+
+def measure(name: str, backend: str, folder: str) -> int:
+    """The peak of one step, in bytes."""
+    import numpy as np
+    import psutil
+
+    import backends
+    from backends.interface import (
+        DivergenceBatch,
+        DivergenceItem,
+        RolloutRequest,
+        Sampling,
+    )
+    from opsd_cli.losses.divergence import DivergenceSpec
+
+    student, teacher, completion, questions = lengths(name, backend)
+    random = np.random.default_rng(0)
+
+    def prompt(length: int) -> tuple[int, ...]:
+        return tuple(random.integers(1, 900, length).tolist())
+
+    backends.get(backend).capability()  # libraries are no part of the plan
+    __import__("backends.pytorch.policy" if backend == "cpu" else "backends.mlx.policy")
+    before = psutil.Process().memory_info().rss
+    policy = backends.get(backend).load(config_of(name, backend, folder), trainable=True)
+    requests = [RolloutRequest(str(i), 0, prompt(student), i) for i in range(questions)]
+    drawn = list(policy.generate(requests, Sampling(max_new_tokens=completion)))
+    items = tuple(
+        DivergenceItem(r.request.prompt_ids, prompt(teacher), r.completion_ids, 1.0)
+        for r in drawn
+    )  # fmt: skip
+    policy.accumulate(DivergenceBatch(items, DivergenceSpec("jsd"), "initial"))
+    policy.apply(1e-4)
+    return policy.memory().peak - (before if backend == "cpu" else 0)
+
+
+def build(name: str, backend: str, folder: Path) -> None:
+    """A random model and a tokenizer for it."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.support.tiny_models import build_tokenizer
+
+    build_tokenizer(folder, pad_is_end=True)
+    settings = MODEL | (SMALLER if backend == "mlx" else {}) | CASES[name][0]
+    # As many tokens as the head has rows, so that none is left out; none of them is a stop.
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    for index in range(len(vocabulary), int(settings["vocab_size"])):
+        vocabulary[f"t{index}"] = index
+    path.write_text(json.dumps(tokenizer))
+    model = Qwen3ForCausalLM(Qwen3Config(max_position_embeddings=4096, eos_token_id=0, **settings))
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backends", default="cpu,mlx")
+    parser.add_argument("--only", default=";".join(CASES))
+    parser.add_argument("--parts", action="store_true", help="the plan's parts too")
+    parser.add_argument("--child", nargs=3)
+    given = parser.parse_args()
+    if given.child:
+        print(json.dumps(measure(*given.child)))
+        return
+    from opsd_cli.planning.memory_plan import Prompts, plan, shape_of
+
+    print("| model and batch | backend | planned | measured | planned ÷ measured |")
+    print("|---|---|---|---|---|")
+    for name, backend in itertools.product(given.only.split(";"), given.backends.split(",")):
+        with tempfile.TemporaryDirectory() as folder:
+            build(name, backend, Path(folder))
+            settings = json.loads((Path(folder) / "config.json").read_text())
+            command = [sys.executable, __file__, "--child", name, backend, folder]
+            # glibc is told to hand freed memory back, so that the resident set is what is alive.
+            environment = os.environ | {
+                "MLX_DISABLE_COMPILE": "1", "MALLOC_MMAP_THRESHOLD_": "65536",
+                "MALLOC_TRIM_THRESHOLD_": "0",
+            }  # fmt: skip
+            said = subprocess.run(
+                command, env=environment, check=True, capture_output=True, text=True
+            )
+            measured = json.loads(said.stdout.splitlines()[-1])
+            shape = shape_of(settings)
+            assert shape is not None
+            student, teacher, _, _ = lengths(name, backend)
+            config = config_of(name, backend, folder)
+            found = plan(config, shape, Prompts(student, teacher), backend, on_cpu=True)
+            print(
+                f"| {name} | {backend} | {found.peak / 2**20:.0f} MiB "
+                f"| {measured / 2**20:.0f} MiB | {found.peak / measured:.2f} |",
+                flush=True,
+            )
+            if given.parts:
+                print({part: f"{size / 2**20:.0f}" for part, size in found.parts.items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""A training step after generation, against TRL's self-distillation and distillation trainers.
+
+    python benchmarks/step.py --rounds 3
+
+In an environment with `trl==1.16.0` and this package's dependencies. Random Qwen3 weights, LoRA of
+rank 16 on all linear layers, float32, JSD of equal weights, the teacher the same model without its
+adapter. Shape A: hidden 256, 4 layers, vocabulary 32,768, 8 completions of 128 tokens; shape B:
+hidden 64, 2 layers, vocabulary 151,936, 2 completions of 512. The student's prompt has 32 tokens
+and the teacher's 128; TRL's DistillationTrainer knows no privileged context and gives its teacher
+the student's prompt, which is less to read.
+
+Generation is taken out of every trainer: completions are fixed, random tokens. What is timed is
+then a step: reading both roles' sequences, loss, gradient, clipping and AdamW. Each form has a
+process of its own and they take turns; the first step warms up. Printed: CPU and wall seconds a
+step, medians with the least in brackets, and the peak of resident memory above the loaded model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.tables import Table, take_turns
+
+SHAPES: dict[str, dict[str, int]] = {
+    "A": {"hidden": 256, "layers": 4, "vocabulary": 32_768, "rows": 8, "completion": 128},
+    "B": {"hidden": 64, "layers": 2, "vocabulary": 151_936, "rows": 2, "completion": 512},
+}
+FORMS = {
+    "ours": "ours",
+    "full_logits": "TRL SDFT full_logits",
+    "topk_logits": "TRL SDFT topk_logits",
+    "distillation": "TRL DistillationTrainer",
+}
+STUDENT_PROMPT, TEACHER_PROMPT = 32, 128
+#: TRL puts them together with an empty line between, which is one token of these models.
+PROMPT, PRIVILEGED = "5" * STUDENT_PROMPT, "6" * (TEACHER_PROMPT - STUDENT_PROMPT - 1)
+RANK = 16
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def build(folder: Path, shape: dict[str, int]) -> None:
+    """A random Qwen3 and a tokenizer of characters that knows as many tokens."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    from tests.support.tiny_models import build_tokenizer
+
+    torch.manual_seed(0)
+    build_tokenizer(folder, pad_is_end=False)
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    for index in range(len(vocabulary), shape["vocabulary"]):
+        vocabulary[f"<t{index}>"] = index
+    path.write_text(json.dumps(tokenizer))
+    hidden = shape["hidden"]
+    config = Qwen3Config(
+        vocab_size=shape["vocabulary"], hidden_size=hidden, intermediate_size=3 * hidden,
+        num_hidden_layers=shape["layers"], num_attention_heads=hidden // 32,
+        num_key_value_heads=hidden // 32, head_dim=32, tie_word_embeddings=True,
+        bos_token_id=None, eos_token_id=0, pad_token_id=2,
+    )  # fmt: skip
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+
+
+def completions(shape: dict[str, int]) -> np.ndarray:
+    """Token ids [rows, completion], none of them special."""
+    random = np.random.default_rng(1)
+    return random.integers(64, shape["vocabulary"], (shape["rows"], shape["completion"]))
+
+
+def ours(folder: Path, shape: dict[str, int], micro_batch: int) -> Callable[[], float]:
+    import torch
+
+    from backends.interface import DivergenceBatch, DivergenceItem
+    from backends.pytorch.policy import load_policy
+    from opsd_cli.config.resolve import resolve
+    from opsd_cli.losses.divergence import DivergenceSpec
+
+    settings = [
+        f"model={folder}", f"lora.rank={RANK}", "lora.alpha=32", "train.dtype=float32",
+        f"train.micro_batch_tokens={micro_batch}",
+    ]  # fmt: skip
+    policy = load_policy(resolve(None, settings), torch.device("cpu"), trainable=True)
+    torch.set_num_threads(2)
+    rows = completions(shape)
+    student = tuple(policy.tokenizer.encode(PROMPT))
+    teacher = tuple(policy.tokenizer.encode(f"{PROMPT}\n\n{PRIVILEGED}"))
+    assert (len(student), len(teacher)) == (STUDENT_PROMPT, TEACHER_PROMPT)
+    items = tuple(
+        DivergenceItem(
+            student,
+            teacher,
+            tuple(int(i) for i in row),
+            weight=1 / rows.size,
+        )
+        for row in rows
+    )
+    batch = DivergenceBatch(items, DivergenceSpec("jsd"))
+
+    def step() -> float:
+        loss = policy.accumulate(batch).loss
+        policy.apply(1e-5)
+        return loss
+
+    return step
+
+
+def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
+    """A trainer whose generation gives fixed tokens; a call makes one step."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers.generation.utils import GenerationMixin
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    rows = torch.from_numpy(completions(shape))
+
+    def generate(self: Any, input_ids: Any = None, **kwargs: Any) -> Any:
+        return torch.cat([input_ids, rows], dim=1)
+
+    GenerationMixin.generate = generate
+    common: dict[str, Any] = {
+        "output_dir": str(folder / "out"), "per_device_train_batch_size": shape["rows"],
+        "max_completion_length": shape["completion"], "temperature": 1.0, "top_p": 1.0, "top_k": 0,
+        "use_cpu": True, "bf16": False, "gradient_checkpointing": False,
+        "dataloader_pin_memory": False, "report_to": "none", "save_strategy": "no",
+        "logging_strategy": "no", "max_steps": 3, "learning_rate": 1e-5,
+        "lr_scheduler_type": "constant", "disable_tqdm": True,
+    }  # fmt: skip
+    data = Dataset.from_dict({"prompt": [PROMPT] * 64, "privileged_context": [PRIVILEGED] * 64})
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    lora = LoraConfig(
+        r=RANK, lora_alpha=32, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM"
+    )
+    # Its steps are told apart by callbacks; the first warms up, the rest are timed there.
+    times: list[dict[str, float]] = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            if len(times) == 1:
+                forget_peak()
+            times.append({"cpu": -time.process_time(), "wall": -time.perf_counter()})
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            times[-1]["cpu"] += time.process_time()
+            times[-1]["wall"] += time.perf_counter()
+
+    if form == "distillation":
+        from trl import DistillationConfig, DistillationTrainer
+
+        teacher = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        trainer = DistillationTrainer(
+            model, teacher, DistillationConfig(beta=0.5, shuffle_dataset=False, **common),
+            data.remove_columns("privileged_context"), processing_class=tokenizer,
+            peft_config=lora, callbacks=[Clock()],
+        )  # fmt: skip
+    else:
+        from trl.experimental.sdft import SDFTConfig, SDFTTrainer
+
+        settings = SDFTConfig(
+            distillation_mode=form, distillation_alpha=0.5, distillation_topk=100,
+            teacher_model_kind="base", num_generations=1, shuffle_dataset=False,
+            distillation_is_clip=None, **common,
+        )  # fmt: skip
+        trainer = SDFTTrainer(
+            model, settings, data, processing_class=tokenizer, peft_config=lora,
+            callbacks=[Clock()],
+        )  # fmt: skip
+
+    def run() -> float:
+        loss = float(trainer.train().training_loss)
+        raise Timed(times[1:], loss)
+
+    return run
+
+
+class Timed(Exception):
+    """Steps that a trainer timed itself."""
+
+
+def measure(form: str, name: str, folder: Path, micro_batch: int) -> dict[str, float]:
+    import torch
+
+    torch.set_num_threads(2)
+    shape = SHAPES[name]
+    if form == "ours":
+        step = ours(folder, shape, micro_batch)
+        base = resident()
+        losses = [step()]
+        forget_peak()
+        times = []
+        for _ in range(2):
+            cpu, wall = time.process_time(), time.perf_counter()
+            losses.append(step())
+            times.append({"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall})
+        loss = statistics.mean(losses)
+    else:
+        run = trl(form, folder, shape)
+        base = resident()
+        try:
+            run()
+        except Timed as timed:
+            times, loss = timed.args
+    return {
+        "cpu": min(row["cpu"] for row in times),
+        "wall": min(row["wall"] for row in times),
+        "peak_mb": peak() - base,
+        "base_mb": base,
+        "loss": loss,
+    }
+
+
+def resident() -> float:
+    """MB that are resident now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def peak() -> float:
+    """MB, the most that were resident since `forget_peak`."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise SystemExit("this system does not say what was resident at most")
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--shape", choices=SHAPES, action="append")
+    options.add_argument("--form", choices=FORMS, action="append")
+    options.add_argument("--micro-batch", type=int, default=16_384, help="ours: tokens at once")
+    options.add_argument("--save", action="store_true", help="into the results and README")
+    options.add_argument("--measure", nargs=3, metavar=("FORM", "SHAPE", "FOLDER"))
+    given = options.parse_args()
+    if given.measure:
+        form, name, folder = given.measure
+        print(json.dumps(measure(form, name, Path(folder), given.micro_batch)))
+        return
+    table = Table("step", "s")
+    for name in given.shape or SHAPES:
+        with tempfile.TemporaryDirectory() as made:
+            build(Path(made), SHAPES[name])
+            command = [sys.executable, __file__, "--micro-batch", str(given.micro_batch)]
+            forms = {
+                FORMS[form]: [*command, "--measure", form, name, made]
+                for form in given.form or FORMS
+            }
+            found = take_turns(forms, given.rounds, TRL_EXPERIMENTAL_SILENCE="1")
+        table.add(f"shape {name}", found)
+        for form, rows in found.items():
+            print(f"{form}: mean losses {[row['loss'] for row in rows]}", file=sys.stderr)
+    if given.save:
+        table.save()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Holding this package against others: who measures, taking turns, tables, and README's.
+
+    python -m benchmarks.tables     # README's table again, from benchmarks/results
+
+A figure comes from a process of its own, since a process's highest memory never goes down. The
+forms of one case take turns, so that a busy machine slows all of them, and what is printed is the
+median with the least in brackets. The first form of a case is ours; ratios are to its medians.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).parent / "results"
+README = ROOT / "README.md"
+#: Results whose tables README sums up, with what a case of theirs is called there.
+SUMMED_UP = {"loss_head": "loss head", "step": "training step", "rollouts": "rollouts"}
+START, END = "<!-- peers: python -m benchmarks.tables -->", "<!-- /peers -->"
+#: Stands for what cannot be compared.
+UNKNOWN = "n/a"
+COLUMNS = ("case", "form", "CPU", "wall", "peak memory", "CPU and memory against ours")
+
+Found = dict[str, list[dict[str, float]]]
+
+
+def elsewhere(command: Sequence[str | Path], **environment: str) -> dict[str, float]:
+    """What a measuring process prints last, as JSON; its two threads do not spin as they wait."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        env={
+            **os.environ,
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "OMP_NUM_THREADS": "2",
+            "PYTHONPATH": str(ROOT),
+            "HF_HUB_OFFLINE": "1",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def take_turns(forms: Mapping[str, Sequence[str | Path]], rounds: int, **environment: str) -> Found:
+    """Measure every form as often as there are rounds, one after another in each."""
+    found: Found = {form: [] for form in forms}
+    for _ in range(rounds):
+        for form, command in forms.items():
+            found[form].append(elsewhere(command, **environment))
+    return found
+
+
+class Table:
+    """A table of cases and forms, printed as it grows.
+
+    Args:
+        name: of its file among the results.
+        unit: of `cpu` and `wall` in what is measured; `peak_mb` is in MB, or not a number where
+            it cannot be compared.
+    """
+
+    def __init__(self, name: str, unit: str) -> None:
+        self.name, self.unit = name, unit
+        self.lines: list[str] = []
+        self._print(f"| {' | '.join(COLUMNS)} |")
+        self._print("|" + "---|" * len(COLUMNS))
+
+    def add(self, case: str, found: Found) -> None:
+        """Rows of one case."""
+        first: tuple[float, float] | None = None
+        for form, rows in found.items():
+            cpu, wall, peak = ([row[key] for row in rows] for key in ("cpu", "wall", "peak_mb"))
+            own = statistics.median(cpu), statistics.median(peak)
+            ratio = (
+                ""
+                if first is None
+                else ", ".join(
+                    _figure(mine / ours, ".2f") for mine, ours in zip(own, first, strict=True)
+                )
+            )
+            first = first or own
+            memory = _figure(own[1], ",.0f", " MB")
+            self._print(
+                f"| {case} | {form} | {own[0]:.2f} {self.unit} ({min(cpu):.2f}) "
+                f"| {statistics.median(wall):.2f} {self.unit} ({min(wall):.2f}) "
+                f"| {memory} | {ratio} |"
+            )
+
+    def save(self) -> None:
+        """Put the table in its file's place for it, and README's in order."""
+        path = RESULTS / f"{self.name}.md"
+        text = path.read_text()
+        old = re.search(r"(?m)(^\|.*\n)+", text)
+        if old is None:
+            raise SystemExit(f"{path} has no table to replace")
+        path.write_text(text.replace(old[0], "\n".join(self.lines) + "\n"))
+        README.write_text(summed_up(README.read_text()))
+
+    def _print(self, line: str) -> None:
+        print(line, flush=True)
+        self.lines.append(line)
+
+
+def summed_up(readme: str) -> str:
+    """README with its table of peers made from the results."""
+    lines = [
+        "| the same work by | CPU time against ours | memory against ours |",
+        "|---|---|---|",
+    ]
+    for name, called in SUMMED_UP.items():
+        path = RESULTS / f"{name}.md"
+        cases: dict[str, list[tuple[str, str, str]]] = {}
+        for line in path.read_text().splitlines():
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            ratios = cells[-1].split(", ")
+            if line.startswith("|") and len(cells) == len(COLUMNS) and len(ratios) == 2:
+                cases.setdefault(cells[0], []).append((cells[1], *(_short(r) for r in ratios)))
+        link = path.relative_to(ROOT).as_posix()
+        for case, peers in cases.items():
+            cpu, memory = (
+                ", ".join(f"{peer[0]} {peer[place]}" for peer in peers if peer[place] != UNKNOWN)
+                for place in (1, 2)
+            )
+            lines.append(f"| [{called}]({link}), {case} | {cpu} | {memory} |")
+    before, rest = readme.split(START)
+    after = rest.split(END)[1]
+    return f"{before}{START}\n" + "\n".join(lines) + f"\n{END}{after}"
+
+
+def _figure(value: float, form: str, unit: str = "") -> str:
+    return UNKNOWN if math.isnan(value) else f"{value:{form}}{unit}"
+
+
+def _short(ratio: str) -> str:
+    """Two figures are as many as such ratios are good for."""
+    if ratio == UNKNOWN:
+        return ratio
+    value = float(ratio)
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+if __name__ == "__main__":
+    README.write_text(summed_up(README.read_text()))

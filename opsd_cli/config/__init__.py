@@ -1,0 +1,1 @@
+"""Settings: schema, bounds, presets, and how preset, file, `--set` and flags combine."""

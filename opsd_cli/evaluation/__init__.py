@@ -1,0 +1,1 @@
+"""Accuracy of a policy on benchmarks, and the directory that keeps its samples."""

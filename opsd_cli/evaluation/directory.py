@@ -1,0 +1,237 @@
+"""An evaluation directory: samples appended as they are graded, so that a kill loses little.
+
+    evaluation.json  config.yaml  problems.json  samples.jsonl  results.json  report.html
+
+`evaluation.json` says what was measured: model, adapter, prompts, sampling, where it ran. Samples
+of one such description are never mixed with another's, and neither are samples of a question or an
+answer that has changed (`problems.json` keeps both). Raising the number of samples a problem, the
+number of problems, or adding a benchmark is not another description: what is new is drawn and what
+is there is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import IO, Any
+
+from opsd_cli.config.resolve import to_yaml
+from opsd_cli.config.schema import Config
+from opsd_cli.errors import RunError
+from opsd_cli.evaluation.evaluate import Sample
+from opsd_cli.files.jsonl_log import Log, damaged, read_rows
+from opsd_cli.files.whole_files import hold, prepare, put_in_place, read_object, write_whole
+from opsd_cli.grading import Grader
+from opsd_cli.problems import Problem
+from opsd_cli.training.run_directory import CONFIG, refuse_used
+
+DESCRIPTION = "evaluation.json"
+PROBLEMS = "problems.json"
+SAMPLES = "samples.jsonl"
+RESULTS = "results.json"
+#: What of `evaluation.json` may grow from one call to the next.
+EXTENT = ("benchmarks", "limit", "samples")
+_FIELDS = {field.name for field in fields(Sample)}
+
+
+class EvaluationDirectory:
+    """Where one evaluation keeps its samples, a benchmark's name on each line.
+
+    A context manager: while it is open, no other process may write there.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._lock: IO[str] | None = None
+        self._log: Log | None = None
+
+    def __enter__(self) -> EvaluationDirectory:
+        self._lock = hold(self.directory)
+        self._log = Log(self.directory / SAMPLES)
+        self._log.keep(self._log.rows())  # a line that a kill cut short goes
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    @classmethod
+    def create(
+        cls, directory: Path, description: Mapping[str, Any], config: Config | None = None
+    ) -> EvaluationDirectory:
+        """A new one; raises `RunError` where the directory is used or cannot be written."""
+        refuse_used(directory)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"cannot write to {directory}: {error.strerror}", "give another --out DIR"
+            ) from error
+        if config is not None:
+            prepare(directory / CONFIG, to_yaml(config))
+        # From the moment its description is there, the directory holds an evaluation.
+        write_whole(directory / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+        put_in_place(directory / CONFIG)
+        return cls(directory)
+
+    @classmethod
+    def open(cls, directory: Path) -> EvaluationDirectory:
+        """An existing one; raises `RunError` where there is none."""
+        if not (directory / DESCRIPTION).is_file():
+            raise RunError(
+                f"{directory} is not an evaluation: it has no {DESCRIPTION}",
+                "give the directory of an evaluation",
+            )
+        with contextlib.suppress(OSError):  # one that may only be read is read all the same
+            put_in_place(directory / CONFIG)
+        return cls(directory)
+
+    def require_same(self, description: Mapping[str, Any]) -> None:
+        """Raise `RunError`, naming what differs, unless this was described alike."""
+        then, now = self.description, json.loads(json.dumps(description))
+        changed = sorted(
+            key for key in (then.keys() | now.keys()) - set(EXTENT) if then.get(key) != now.get(key)
+        )
+        if changed:
+            raise RunError(
+                f"{self.directory} was made with other settings: {', '.join(changed)}",
+                f"leave out the flags that change them ({CONFIG} there has the settings), or give "
+                "another --out",
+            )
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What was measured.
+
+        Raises:
+            RunError: `evaluation.json` is damaged.
+        """
+        found = read_object(self.directory / DESCRIPTION)
+        if found is None:
+            raise _damaged(self.directory / DESCRIPTION)
+        return found
+
+    def require_extent(self) -> None:
+        """Raise `RunError` unless `evaluation.json` says how far the evaluation went."""
+        if not self.description.keys() >= set(EXTENT):
+            raise _damaged(self.directory / DESCRIPTION)
+
+    def describe(self, description: Mapping[str, Any]) -> None:
+        """Replace `evaluation.json`."""
+        write_whole(self.directory / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+
+    def problems(self) -> dict[str, dict[str, dict[str, str]]]:
+        """Benchmark -> problem id -> its question and answer, as they were when sampled."""
+        path = self.directory / PROBLEMS
+        if not path.exists():
+            return {}
+        found = read_object(path)
+        known = {"question", "answer"}
+        if found is None or not all(
+            isinstance(members, dict)
+            and all(isinstance(p, dict) and p.keys() >= known for p in members.values())
+            for members in found.values()
+        ):
+            raise _damaged(path)
+        return found
+
+    def keep_problems(self, sets: Mapping[str, Sequence[Problem]], regrading: bool = False) -> None:
+        """Add problems to `problems.json`.
+
+        Raises:
+            RunError: one is there already with another question, or, unless regrading, another
+                answer.
+        """
+        known = self.problems()
+        for benchmark, members in sets.items():
+            mine = known.setdefault(benchmark, {})
+            for problem in members:
+                now = {"question": problem.question, "answer": problem.answer or ""}
+                then = mine.get(problem.id, now)
+                if then["question"] != now["question"]:
+                    raise RunError(
+                        f"problem {problem.id!r} of {benchmark} is another one than when "
+                        f"{self.directory} was made",
+                        "the set has changed: give another --out",
+                    )
+                if then != now and not regrading:
+                    raise RunError(
+                        f"problem {problem.id!r} of {benchmark} now has the answer "
+                        f"{now['answer']!r}, and had {then['answer']!r} when its samples were "
+                        "graded",
+                        f"grade them again first: --regrade --out {self.directory}",
+                    )
+                mine[problem.id] = now
+        write_whole(
+            self.directory / PROBLEMS, json.dumps(known, ensure_ascii=False, indent=1) + "\n"
+        )
+
+    def samples(self, benchmark: str) -> tuple[Sample, ...]:
+        """The samples of a benchmark so far, in the order they were graded.
+
+        Raises:
+            RunError: a line of `samples.jsonl` is damaged.
+        """
+        found = []
+        for number, row in enumerate(read_rows(self.directory / SAMPLES), 1):
+            if not row.keys() >= _FIELDS | {"benchmark"}:
+                raise damaged(self.directory / SAMPLES, number)
+            if row["benchmark"] == benchmark:
+                found.append(Sample(**{key: row[key] for key in _FIELDS}))
+        return tuple(found)
+
+    def append(self, benchmark: str, sample: Sample) -> None:
+        """Add one sample and hand it to the operating system."""
+        if self._log is None:
+            self._log = Log(self.directory / SAMPLES)
+        self._log.append({"benchmark": benchmark, **sample.as_dict()})
+
+    def regrade(self, problems: Mapping[str, Sequence[Problem]], grader: Grader) -> tuple[int, int]:
+        """Grade every stored sample of the given problems again; nothing is drawn.
+
+        Returns how many changed, and how many there are. `samples.jsonl` is replaced whole or not
+        at all, and a sample of a problem that is not given is an error, not dropped.
+
+        Raises:
+            RunError: there are samples of other problems or benchmarks.
+        """
+        known = {(name, problem.id) for name, members in problems.items() for problem in members}
+        for row in read_rows(self.directory / SAMPLES):
+            if (row.get("benchmark"), row.get("problem_id")) not in known:
+                raise RunError(
+                    f"{self.directory} holds samples of {row.get('benchmark')}, problem "
+                    f"{row.get('problem_id')!r}, which is not among the problems given",
+                    "leave out --benchmark and --limit, or name all that it was made with",
+                )
+        changed = 0
+        lines: list[tuple[str, Sample]] = []
+        for benchmark, members in problems.items():
+            golds = {problem.id: problem.answer or "" for problem in members}
+            stored = self.samples(benchmark)
+            grades = grader.grade_many([(golds[s.problem_id], s.completion) for s in stored])
+            for sample, grade in zip(stored, grades, strict=True):
+                now = replace(
+                    sample, answer=grade.answer, status=grade.status, correct=grade.correct
+                )
+                changed += now != sample
+                lines.append((benchmark, now))
+        write_whole(self.directory / SAMPLES, "".join(_line(*line) for line in lines))
+        self._log = None  # what it knew of the file is no longer true
+        return changed, len(lines)
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Replace `results.json`."""
+        write_whole(self.directory / RESULTS, json.dumps(results, indent=1) + "\n")
+
+
+def _damaged(path: Path) -> RunError:
+    return RunError(
+        f"{path} is damaged", "bring it back from a copy, or evaluate again with another --out"
+    )
+
+
+def _line(benchmark: str, sample: Sample) -> str:
+    return json.dumps({"benchmark": benchmark, **sample.as_dict()}, ensure_ascii=False) + "\n"

@@ -1,0 +1,70 @@
+"""Two evaluations of the same problems, paired problem by problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opsd_cli.errors import RunError
+from opsd_cli.evaluation.directory import EXTENT, EvaluationDirectory
+from opsd_cli.evaluation.evaluate import Evaluation, assemble
+from opsd_cli.statistics import Estimate, paired_difference
+
+
+def against(
+    results: Mapping[str, Evaluation], store: EvaluationDirectory, other: Path
+) -> dict[str, dict[str, Any]]:
+    """For each benchmark: how much more often right than another evaluation was.
+
+    Returns:
+        benchmark -> the difference with its 95% interval (Newcombe's method 10 on per-problem
+        rates), the share of problems on which each is ahead, the other's samples a problem, and
+        the settings in which the two differ.
+
+    Raises:
+        RunError: the other is no evaluation, or of other problems or answers, or incomplete.
+    """
+    theirs = EvaluationDirectory.open(other)
+    ours_known, theirs_known = store.problems(), theirs.problems()
+    mine, yours = store.description, theirs.description
+    differing = sorted(
+        key for key in (mine.keys() | yours.keys()) - set(EXTENT) if mine.get(key) != yours.get(key)
+    )
+    found = {}
+    for name, result in results.items():
+        have = theirs_known.get(name, {})
+        if not have:
+            raise RunError(
+                f"{other} does not hold {name}; it holds {', '.join(theirs_known) or 'nothing'}",
+                "measure both on the same --benchmark",
+            )
+        for problem_id in result.problem_ids:
+            if have.get(problem_id) != ours_known[name][problem_id]:
+                raise RunError(
+                    f"{other} has other problems or answers of {name}: {problem_id!r} differs",
+                    "measure both on the same problems; --regrade brings answers up to date",
+                )
+        samples = theirs.samples(name)
+        indices = {s.sample_index for s in samples if s.problem_id in set(result.problem_ids)}
+        paired = assemble(name, result.problem_ids, samples, max(indices, default=-1) + 1 or 1)
+        difference = paired_difference(
+            result.correct_PK, paired.correct_PK, problem_ids=result.problem_ids
+        )
+        ahead = np.sign(result.correct_PK.mean(axis=1) - paired.correct_PK.mean(axis=1))
+        found[name] = {
+            "difference": difference.as_dict(),
+            "theirs": paired.accuracy.as_dict(),
+            "samples": paired.samples_per_problem,
+            "problems_ahead": int((ahead > 0).sum()),
+            "problems_behind": int((ahead < 0).sum()),
+            "settings_that_differ": differing,
+        }
+    return found
+
+
+def difference_of(entry: Mapping[str, Any]) -> Estimate:
+    """The difference in an entry of `against`."""
+    return Estimate(**entry["difference"])

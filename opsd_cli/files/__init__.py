@@ -1,0 +1,1 @@
+"""Files that are whole or absent: replaced at once, appended to line by line."""

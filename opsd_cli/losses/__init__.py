@@ -1,0 +1,1 @@
+"""Per-token losses with analytic gradients, written once over NumPy, torch and MLX."""

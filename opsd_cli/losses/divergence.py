@@ -1,0 +1,347 @@
+"""How far the teacher's next-token distribution is from the student's, and the way downhill.
+
+One body gives value and gradient for every choice; NumPy, torch and MLX all run it, and NumPy in
+float64 is what the other two are tested against. Notation: z are the student's logits, p its
+probabilities, q the teacher's, T the temperature that divides both logits; v runs over the
+vocabulary.
+
+Each divergence is a sum of terms l_v. With g_v = dl_v / dlog p_v the chain through the softmax is
+the same for all of them, so a kind has only to name its terms and its g:
+
+    forward KL   l = q log(q/p)                               g = -q
+    reverse KL   l = p log(p/q)                               g = l + p
+    JSD_beta     l = beta q log(q/m) + (1-beta) p log(p/m)    g = (1-beta) p log(p/m)
+                 m = beta q + (1-beta) p
+
+    dL/dz = (g - p sum(g)) / T
+
+The sum of a gradient row is zero, as it must be for a function of a softmax. JSD_beta is the
+generalised divergence of GKD (Agarwal et al., arXiv 2306.13649), which is 0 at both ends of beta;
+as in GKD's implementations, beta = 0 *names* forward KL and beta = 1 reverse KL.
+
+Clipping. *Pointwise* is the recipe of OPSD (Zhao et al., arXiv 2601.18734): min(l_v, clip_at) for
+each term. A term at its cap becomes a constant, so its g is zero, but its p stays in the softmax's
+normaliser: a token that the teacher favours strongly is then pushed *down*, and since only large
+positive terms are capped, the loss can go negative. It is here because it is the published recipe;
+`clipped_N` says how often it acts. *Token* caps the sum instead: a clipped token simply has no
+gradient.
+
+Top-k. The kept tokens are the teacher's k most likely. With a tail, all others together are one
+more outcome for both roles, an exact divergence over k+1 outcomes (SDPO, Hübotter et al.,
+arXiv 2601.20802, has this bucket, over the student's top-k). Without, both distributions are
+renormalised over the kept tokens, as OPSD's and SDPO's code do; the mass the student puts
+elsewhere then costs nothing. Both are the full divergence of shorter logit rows, so both go
+through the same body.
+
+Numbers. Everything is computed in float32 at least. log m is the logarithm of the mixed
+probabilities rather than a logaddexp, which would cost two more transcendentals an entry: it can
+underflow only where p and q both have, and there every term is zero. Logs are floored at
+`LOG_FLOOR`, so that a masked token (a logit of -inf) gives 0 * finite where both roles mask it,
+and a large but finite price where the role that is averaged over does not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Literal, get_args
+
+from opsd_cli.errors import ConfigError
+from opsd_cli.losses.array_ops import Array, ArrayOps, array_ops
+
+Kind = Literal["forward_kl", "reverse_kl", "jsd"]
+Clip = Literal["none", "pointwise", "token"]
+
+LOG_FLOOR = -1e6
+"""Least log-probability told apart from zero probability: far below exp's underflow, far above
+float32's overflow."""
+
+_NO_MASS = -1e30
+"""Stands for the logit of an outcome that cannot happen; finite, unlike -inf."""
+
+_SMALLEST = 1e-37
+"""A probability below every one that counts, and still a normal float32."""
+
+
+@dataclass(frozen=True)
+class DivergenceSpec:
+    """Which divergence, over which outcomes, clipped how.
+
+    Args:
+        kind: `forward_kl` is KL(teacher || student), `reverse_kl` the other way round, `jsd` the
+            generalised Jensen-Shannon divergence.
+        beta: the teacher's share of JSD's mixture, 0 to 1; 0 names forward KL, 1 reverse KL.
+        temperature: divides both roles' logits; greater than 0.
+        clip: `none`, each vocabulary term (`pointwise`), or each token's sum (`token`).
+        clip_at: the cap in nats, greater than 0; read only when `clip` is not `none`.
+        top_k: keep the teacher's k most likely tokens; None keeps the vocabulary.
+        tail: with `top_k`, count all other tokens as one more outcome instead of leaving them out.
+
+    Raises:
+        ConfigError: a value outside these bounds.
+    """
+
+    kind: Kind = "forward_kl"
+    beta: float = 0.5
+    temperature: float = 1.0
+    clip: Clip = "none"
+    clip_at: float = 0.05
+    top_k: int | None = None
+    tail: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ConfigError(
+                f"divergence.kind: {self.kind!r} is not a divergence",
+                f"choose one of {', '.join(get_args(Kind))}",
+            )
+        if self.clip not in get_args(Clip):
+            raise ConfigError(
+                f"divergence.clip: {self.clip!r} is not a way to clip",
+                f"choose one of {', '.join(get_args(Clip))}",
+            )
+        if not 0.0 <= self.beta <= 1.0:
+            raise ConfigError(
+                f"divergence.beta: {self.beta} is not between 0 and 1",
+                "0.5 is the symmetric divergence; 0 names forward KL and 1 reverse KL",
+            )
+        if not (self.temperature > 0.0 and math.isfinite(self.temperature)):
+            raise ConfigError(
+                f"divergence.temperature: {self.temperature} is not a positive number",
+                "1.0 compares the distributions as they are",
+            )
+        if not (self.clip_at > 0.0 and math.isfinite(self.clip_at)):
+            raise ConfigError(
+                f"divergence.clip_at: {self.clip_at} is not a positive number",
+                "set divergence.clip to none to leave the divergence unclipped",
+            )
+        if self.top_k is not None:
+            if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 1:
+                raise ConfigError(
+                    f"divergence.top_k: {self.top_k!r} is not a positive whole number",
+                    "leave it null to compare the whole vocabulary",
+                )
+            if self.top_k == 1 and not self.tail:
+                raise ConfigError(
+                    "divergence.top_k: one token without a tail has probability 1 for both roles",
+                    "set divergence.tail to true, or divergence.top_k to 2 or more",
+                )
+
+    @property
+    def named_kind(self) -> Kind:
+        """The divergence that is computed: `jsd` at beta 0 and 1 names one of the KLs."""
+        if self.kind == "jsd" and self.beta in (0.0, 1.0):
+            return "forward_kl" if self.beta == 0.0 else "reverse_kl"
+        return self.kind
+
+
+@dataclass(frozen=True)
+class DivergenceResult:
+    """One divergence a token, with what training does and what monitoring reads.
+
+    Args:
+        value_N: nats; after clipping.
+        gradient_NV: d value / d student's logits, the factor 1 / temperature included.
+        clipped_N: 1.0 where the token's sum (clip `token`) or at least one of its terms
+            (`pointwise`) was at its cap, else 0.0.
+        student_entropy_N: nats, of the distribution compared: at `temperature`, and over the
+            outcomes that `top_k` and `tail` leave.
+        teacher_entropy_N: likewise.
+    """
+
+    value_N: Array
+    gradient_NV: Array
+    clipped_N: Array
+    student_entropy_N: Array
+    teacher_entropy_N: Array
+
+
+def value_and_gradient(
+    student_logits_NV: Array, teacher_logits_NV: Array, spec: DivergenceSpec, xp: ModuleType
+) -> tuple[Array, Array]:
+    """Divergence of each token and its gradient with respect to the student's logits.
+
+    The first two fields of `evaluate`, which see.
+    """
+    result = evaluate(student_logits_NV, teacher_logits_NV, spec, xp)
+    return result.value_N, result.gradient_NV
+
+
+def evaluate(
+    student_logits_NV: Array, teacher_logits_NV: Array, spec: DivergenceSpec, xp: ModuleType
+) -> DivergenceResult:
+    """Divergence, gradient, clipping and entropies of N tokens in one sweep.
+
+    No gradient flows to the teacher, and none is recorded by autograd: what is returned is the
+    whole gradient. The inputs are left as they are. Beside them, at most five arrays of their
+    size are alive at once.
+
+    Args:
+        student_logits_NV: before temperature; any float type, a masked token is -inf. A row that
+            masks every token (every kept one, without a tail) has no distribution and gives NaN,
+            as does a NaN logit.
+        teacher_logits_NV: same shape.
+        spec: what to compute.
+        xp: the namespace of the arrays: numpy, torch or mlx.core.
+
+    Returns:
+        Arrays of `xp`, float64 if the logits are and float32 otherwise.
+
+    Raises:
+        ValueError: the shapes differ or are not [tokens, vocabulary].
+        TypeError: `xp` is not one of the three.
+    """
+    student_shape, teacher_shape = tuple(student_logits_NV.shape), tuple(teacher_logits_NV.shape)
+    if student_shape != teacher_shape or len(student_shape) != 2:
+        raise ValueError(
+            f"student and teacher logits must share one shape [tokens, vocabulary], "
+            f"not {list(student_shape)} and {list(teacher_shape)}"
+        )
+    ops = array_ops(xp)
+    if spec.top_k is None or spec.top_k >= student_shape[-1]:
+        return _compare(student_logits_NV, teacher_logits_NV, spec, ops)
+    return _compare_top_k(student_logits_NV, teacher_logits_NV, spec, spec.top_k, ops)
+
+
+def _compare(
+    student_NV: Array, teacher_NV: Array, spec: DivergenceSpec, ops: ArrayOps
+) -> DivergenceResult:
+    """The body: every outcome is a column."""
+    log_p, p = log_softmax(student_NV, spec.temperature, ops)
+    log_q, q = log_softmax(teacher_NV, spec.temperature, ops)
+    student_entropy_N1, teacher_entropy_N1 = -ops.row_dot(p, log_p), -ops.row_dot(q, log_q)
+    ops.materialize(student_entropy_N1, teacher_entropy_N1)
+
+    # The logs and probabilities are consumed from here on: each name below takes over a buffer.
+    kind = spec.named_kind
+    if kind == "forward_kl":
+        log_q -= log_p
+        log_q *= q
+        q *= -1.0
+        terms, g = log_q, q
+        del log_p
+    elif kind == "reverse_kl":
+        log_p -= log_q
+        log_p *= p
+        terms, g = log_p, p + log_p
+        del log_q, q
+    else:
+        beta = spec.beta
+        log_m = q - p
+        log_m *= beta
+        log_m += p
+        log_m = ops.log_(ops.at_least_(log_m, _SMALLEST))
+        log_p -= log_m
+        log_q -= log_m
+        ops.materialize(log_p, log_q)
+        del log_m
+        log_p *= p
+        log_p *= 1.0 - beta
+        log_q *= q
+        log_q *= beta
+        log_q += log_p
+        terms, g = log_q, log_p
+        del q
+
+    ops.materialize(terms, g)
+    kept_N1 = None
+    if spec.clip == "pointwise":
+        kept_N1 = ops.not_above(ops.row_max(terms), spec.clip_at)
+        g *= ops.not_above(terms, spec.clip_at)
+        terms = ops.at_most_(terms, spec.clip_at)
+    value_N1 = ops.row_sum(terms)
+    ops.materialize(value_N1)
+    del terms
+
+    gradient = p
+    gradient *= -ops.row_sum(g)
+    gradient += g
+    if spec.clip == "token":
+        kept_N1 = ops.not_above(value_N1, spec.clip_at)
+        value_N1 = ops.at_most_(value_N1, spec.clip_at)
+        gradient *= kept_N1 / spec.temperature
+    elif spec.temperature != 1.0:
+        gradient *= 1.0 / spec.temperature
+
+    return DivergenceResult(
+        value_N=value_N1[:, 0],
+        gradient_NV=gradient,
+        clipped_N=(ops.zeros_like(value_N1) if kept_N1 is None else 1.0 - kept_N1)[:, 0],
+        student_entropy_N=student_entropy_N1[:, 0],
+        teacher_entropy_N=teacher_entropy_N1[:, 0],
+    )
+
+
+def _compare_top_k(
+    student_NV: Array, teacher_NV: Array, spec: DivergenceSpec, k: int, ops: ArrayOps
+) -> DivergenceResult:
+    """Shorten the rows to the kept tokens (and the tail), compare those, spread the gradient."""
+    kept_NK = ops.top_k(teacher_NV, k)
+    student_K = ops.floating(ops.take(student_NV, kept_NK)) / spec.temperature
+    teacher_K = ops.floating(ops.take(teacher_NV, kept_NK)) / spec.temperature
+    # The rows below are already divided by the temperature, so the body must not do it again.
+    unit_spec = replace(spec, temperature=1.0)
+    if not spec.tail:
+        short = _compare(student_K, teacher_K, unit_spec, ops)
+        gradient_K = short.gradient_NV / spec.temperature
+        gradient_NV = ops.zeros_like(ops.floating(student_NV))
+        return replace(short, gradient_NV=ops.put_(gradient_NV, kept_NK, gradient_K))
+
+    teacher_tail_N1 = _tail(teacher_NV, kept_NK, spec.temperature, ops)[0]
+    student_tail_N1, weight_NV, total_N1 = _tail(student_NV, kept_NK, spec.temperature, ops)
+    short = _compare(
+        ops.concatenate(student_K, student_tail_N1),
+        ops.concatenate(teacher_K, teacher_tail_N1),
+        unit_spec,
+        ops,
+    )
+    gradient_K1 = short.gradient_NV / spec.temperature
+    # The tail's logit is the logsumexp of its tokens' logits, whose derivative is their softmax.
+    weight_NV *= gradient_K1[:, k:] / total_N1
+    return replace(short, gradient_NV=ops.put_(weight_NV, kept_NK, gradient_K1[:, :k]))
+
+
+def log_softmax(logits_NV: Array, temperature: float, ops: ArrayOps) -> tuple[Array, Array]:
+    """Log-probabilities and probabilities of each row, for one exponential an entry.
+
+    Args:
+        logits_NV: before temperature; left as it is.
+        temperature: divides the logits.
+        ops: the operations of the array's namespace.
+
+    Returns:
+        Log-probabilities, none below `LOG_FLOOR`, and probabilities, both [N, V] and new.
+    """
+    logits_NV = ops.floating(logits_NV)
+    log_p_NV = logits_NV - ops.row_max(logits_NV)
+    if temperature != 1.0:
+        log_p_NV *= 1.0 / temperature
+    p_NV = ops.exp(log_p_NV)
+    total_N1 = ops.row_sum(p_NV)
+    ops.materialize(p_NV, total_N1)
+    p_NV *= 1.0 / total_N1
+    log_p_NV -= ops.log_(total_N1)
+    log_p_NV = ops.at_least_(log_p_NV, LOG_FLOOR)
+    ops.materialize(log_p_NV, p_NV)
+    return log_p_NV, p_NV
+
+
+def _tail(
+    logits_NV: Array, kept_NK: Array, temperature: float, ops: ArrayOps
+) -> tuple[Array, Array, Array]:
+    """Logit of the tokens that were not kept, taken together.
+
+    Summed directly rather than as 1 minus the kept mass, which loses the tail when it is small.
+
+    Returns:
+        The tail's logit [N, 1]; its tokens' unnormalised probabilities [N, V], zero at the kept
+        ones; and the sum [N, 1] of these.
+    """
+    rest_NV = ops.floating(logits_NV) / temperature
+    rest_NV = ops.put_(rest_NV, kept_NK, -math.inf)
+    top_N1 = ops.at_least_(ops.row_max(rest_NV), _NO_MASS)
+    rest_NV -= top_N1
+    rest_NV = ops.exp_(rest_NV)
+    total_N1 = ops.at_least_(ops.row_sum(rest_NV), _SMALLEST)
+    return top_N1 + ops.log_(total_N1 + 0.0), rest_NV, total_N1

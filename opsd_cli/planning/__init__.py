@@ -1,0 +1,1 @@
+"""Tokens and memory that a run will take, said before it starts."""

@@ -1,0 +1,209 @@
+"""How many tokens a run may spend, by kind, from its config alone: what `--dry-run` shows.
+
+The kinds are the ledger's (`opsd_cli.token_ledger`), and each number is a bound that no run exceeds
+that is not interrupted: every completion at its longest, every replacement of a question drawn,
+every validation made. A run that was stopped may spend more, on what it had not saved.
+
+What is drawn and evaluated follows from the config. What is read (`prompt`, `teacher_scored`,
+`trained`, `scored`) depends on the prompts too, whose longest are therefore an argument: exact
+where they are known, and in a dry run estimated, since a tokenizer is not worth a download.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opsd_cli import methods
+from opsd_cli.config.schema import Config
+from opsd_cli.planning import memory_plan
+from opsd_cli.problems import Problem
+from opsd_cli.problems.sources import Splits
+from opsd_cli.rollouts.collector import GAP_ROLLOUTS
+from opsd_cli.token_ledger import TokenLedger
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the longest prompt of either role, and of the longest reference solution."""
+
+    student: int
+    teacher: int
+    reference: int
+
+
+@dataclass(frozen=True)
+class TokenPlan:
+    """The most that a run spends.
+
+    Attributes:
+        problems: problems by split; None for training problems that are not at hand.
+        lengths: the prompts that `most` counts with.
+        updates: optimiser updates.
+        most: of each kind.
+        evaluation_rollouts: completions of preflight, validation and test.
+    """
+
+    problems: dict[str, int | None]
+    lengths: Lengths
+    updates: int
+    most: TokenLedger
+    evaluation_rollouts: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `--dry-run --json` has it."""
+        most = self.most
+        return {
+            "problems": self.problems,
+            "updates": self.updates,
+            "rollouts": most.rollouts,
+            "generated_tokens_at_most": most.generated,
+            "teacher_scored_tokens_at_most": most.teacher_scored,
+            "trained_tokens_at_most": most.trained,
+            "scored_tokens_at_most": most.scored,
+            "prompt_tokens_at_most": most.prompt,
+            "evaluation_rollouts_at_most": self.evaluation_rollouts,
+            "evaluation_tokens_at_most": most.evaluation,
+            "for_prompts_of": {
+                "student": self.lengths.student,
+                "teacher": self.lengths.teacher,
+                "reference": self.lengths.reference,
+            },
+        }
+
+
+def estimated_lengths(config: Config, problems: Sequence[Problem]) -> Lengths:
+    """Prompt lengths from the texts' lengths; without problems, long ones."""
+    prompts = memory_plan.estimated(config, problems)
+    return Lengths(
+        prompts.student, prompts.teacher, memory_plan.estimated_reference(config, problems)
+    )
+
+
+def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = None) -> TokenPlan:
+    """The most tokens that a run of this config spends.
+
+    Args:
+        splits: its problems; without them, as many for validation and test as the config allows.
+        lengths: of its prompts; by default estimated.
+    """
+    sizes: dict[str, int | None] = {
+        "train": None,
+        "validation": config.data.validation_problems,
+        "test": config.data.test_problems,
+    }
+    if splits is not None:
+        sizes = {
+            "train": len(splits.train.problems),
+            "validation": len(splits.validation.problems),
+            "test": len(splits.test.problems),
+        }
+    if lengths is None:
+        lengths = estimated_lengths(config, splits.train.problems if splits else [])
+    evaluations = _evaluation_rollouts(config, sizes)
+    longest = config.evaluation.max_new_tokens or config.sampling.max_new_tokens
+    most = _learning(config, sizes["train"], lengths)
+    return TokenPlan(
+        problems=sizes,
+        lengths=lengths,
+        updates=config.train.steps * _updates(config),
+        most=most + TokenLedger(evaluation=evaluations * longest),
+        evaluation_rollouts=evaluations,
+    )
+
+
+def _updates(config: Config) -> int:
+    """Optimiser updates a step."""
+    if config.method in ("grpo", "hybrid"):
+        return config.train.passes * config.grpo.minibatches
+    if config.method == "opsd" and config.divergence.vocabulary == "sampled":
+        return 1
+    return config.train.passes
+
+
+def _evaluation_rollouts(config: Config, sizes: dict[str, int | None]) -> int:
+    """Completions of preflight, validation and test, if patience ends nothing."""
+    train = config.train
+    due = -(-train.steps // train.evaluate_every)
+    # Base, and with a curve every validation's step, the last among them; else the last and best.
+    tests = 1 + (due if train.curve else min(2, due))
+    preflight = 0
+    if config.preflight.enabled and methods.get(config).needs_teacher:
+        measured = config.preflight.problems
+        preflight = 2 * (measured if sizes["train"] is None else min(measured, sizes["train"]))
+    problems = (1 + due) * (sizes["validation"] or 0) + tests * (sizes["test"] or 0) + preflight
+    return config.evaluation.samples * problems
+
+
+def _learning(config: Config, available: int | None, lengths: Lengths) -> TokenLedger:
+    """What the steps spend, and a teacher that reasons first."""
+    train, method = config.train, methods.get(config)
+    analyses = _analyses(config, available)
+    teacher = lengths.teacher
+    if config.teacher.reason_first:  # its analysis joins its prompt
+        teacher += config.teacher.analysis_tokens
+        teacher = min(teacher, config.prompts.teacher.max_tokens or teacher)
+    kept = train.steps * train.questions_per_step * method.rollouts_per_question()
+    replacements = method.resampling_rounds() * train.questions_per_step
+    if available is not None:  # a step meets no question twice
+        replacements = min(replacements, available)
+    drawn = kept + train.steps * replacements * method.rollouts_per_question()
+    longest = config.sampling.max_new_tokens
+    own, others = lengths.student + longest, teacher + longest
+    spent = TokenLedger(
+        rollouts=drawn,
+        generated=drawn * longest + analyses * config.teacher.analysis_tokens,
+        prompt=drawn * lengths.student + analyses * teacher,
+    )
+    if config.rollouts.engine == "vllm":
+        compared = kept if config.rollouts.importance_cap else min(kept, train.steps * GAP_ROLLOUTS)
+        spent += TokenLedger(scored=compared * own)
+    if config.method == "sft":
+        sequence = lengths.student + lengths.reference
+        sequence = min(sequence, max(lengths.student, config.sft.max_tokens or sequence))
+        return spent + TokenLedger(
+            trained=train.steps * train.questions_per_step * train.passes * sequence
+        )
+    if config.method == "opsd":
+        if config.divergence.vocabulary == "sampled":
+            return spent + TokenLedger(
+                teacher_scored=kept * others, scored=kept * own, trained=kept * own
+            )
+        # An initial teacher reads a batch once however often it is learnt from.
+        readings = 1 if config.teacher.weights == "initial" else train.passes
+        return spent + TokenLedger(
+            teacher_scored=kept * others * readings, trained=kept * own * train.passes
+        )
+    passes_read = (_updates(config) > 1) + (config.grpo.kl > 0)
+    spent += TokenLedger(scored=kept * own * passes_read, trained=kept * own * train.passes)
+    if config.method == "hybrid":
+        sized = kept // train.steps * _steps_with_a_teacher(config)
+        spent += TokenLedger(teacher_scored=sized * others, scored=sized * own)
+    return spent
+
+
+def _steps_with_a_teacher(config: Config) -> int:
+    """Steps of the hybrid in which the teacher sizes anything."""
+    section = config.hybrid
+    if section.mix == 0:
+        return 0
+    if section.decay_updates is None:
+        return config.train.steps
+    return min(config.train.steps, -(-section.decay_updates // _updates(config)))
+
+
+def _analyses(config: Config, available: int | None) -> int:
+    """How often a teacher that reasons first writes."""
+    if not (config.teacher.reason_first and methods.get(config).needs_teacher):
+        return 0
+    steps = config.train.steps
+    if config.method == "hybrid":
+        steps = _steps_with_a_teacher(config)
+    preflight = config.preflight.problems if config.preflight.enabled else 0
+    if available is not None:
+        preflight = min(preflight, available)
+    written = preflight + steps * config.train.questions_per_step
+    if config.teacher.weights == "initial" and available is not None:
+        written = min(written, available)
+    return written

@@ -1,0 +1,144 @@
+"""What the student sees: the question, an instruction, and nothing else.
+
+Training, evaluation and `opsd sample` all render through this module, so that no command can show
+the model a prompt that another did not (a reproduction of the paper once stripped its chat template
+before sampling, and student and teacher saw different formats). Prompts are rendered to text once
+and tokenised once; a completion is only ever appended as token ids.
+
+Templates are filled by replacing the placeholders literally: a question full of braces is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from opsd_cli.errors import ConfigError
+
+#: The customary request, as on Qwen3's model card: models are trained on these very words.
+ANSWER_INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
+
+#: The published recipes' training prompt; they evaluate without the leading word (docs/recipes.md).
+STUDENT_TEMPLATE = "Problem: {question}\n\n" + ANSWER_INSTRUCTION
+EVALUATION_TEMPLATE = "{question}\n\n" + ANSWER_INSTRUCTION
+#: Goes in after the first character of a control token spelled out in somebody's text.
+ESCAPE = "\N{WORD JOINER}"
+
+
+class Tokenizer(Protocol):
+    """What prompts need of a tokenizer; `backends.shared.tokenizer` adapts Hugging Face's."""
+
+    @property
+    def control_tokens(self) -> Sequence[str]:
+        """Texts that the tokenizer would turn into control tokens (turn markers, think tags)."""
+
+    def render_chat(
+        self, messages: Sequence[Mapping[str, str]], generation_prompt: bool, **arguments: Any
+    ) -> str:
+        """The chat template's text for the messages; plain text where the model has none."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids, with no special token added."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text, with control tokens written out."""
+
+    @property
+    def end_of_turn(self) -> int | None:
+        """The token that ends a turn, where the tokenizer names one."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """One role's prompt: the user turn, an optional system turn, and chat-template arguments."""
+
+    text: str
+    system: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def fill(self, **values: str) -> str:
+        """The user turn with each `{name}` replaced, in one pass, never inside a value."""
+        parts: list[str] = []
+        rest = self.text
+        while rest:
+            found = [(rest.find("{" + name + "}"), name) for name in values]
+            found = sorted((at, name) for at, name in found if at >= 0)
+            if not found:
+                break
+            at, name = found[0]
+            parts += [rest[:at], values[name]]
+            rest = rest[at + len(name) + 2 :]
+        return "".join([*parts, rest])
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt: its exact text, its token ids, and the part that opens the answer.
+
+    `opening` is what the chat template writes after the user's turn (the assistant header and, for
+    some models, an empty think block): the boundary at which a completion is appended.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    opening: str
+    shortened: bool = False
+
+
+def require_placeholders(template: str, names: Sequence[str], where: str) -> None:
+    """Raise `ConfigError` unless the template has each placeholder exactly once."""
+    for name in names:
+        count = template.count("{" + name + "}")
+        if count != 1:
+            raise ConfigError(
+                f"{where} must contain {{{name}}} exactly once, found {count}",
+                f"write the template with one {{{name}}} where the {name} belongs",
+            )
+
+
+def escape_control_tokens(text: str, tokenizer: Tokenizer) -> str:
+    """Break up every control token spelled out in the text, so that it stays ordinary text.
+
+    An invisible joiner goes in after the token's first character: a reader still sees what was
+    meant, and the tokenizer no longer does.
+    """
+    for token in sorted(tokenizer.control_tokens, key=len, reverse=True):
+        if len(token) > 1:
+            text = text.replace(token, token[0] + ESCAPE + token[1:])
+    return text
+
+
+def render(template: Template, user_turn: str, tokenizer: Tokenizer) -> Prompt:
+    """Render one user turn through the chat template and tokenise it once."""
+    messages = [{"role": "user", "content": user_turn}]
+    if template.system:
+        messages.insert(0, {"role": "system", "content": template.system})
+    text = tokenizer.render_chat(messages, generation_prompt=True, **template.arguments)
+    closed = tokenizer.render_chat(messages, generation_prompt=False, **template.arguments)
+    # A template that treats the last turn differently is cut where the user's words end.
+    opening = text[len(closed) :] if text.startswith(closed) else text.rpartition(user_turn)[2]
+    return Prompt(text=text, ids=tuple(tokenizer.encode(text)), opening=opening)
+
+
+def after_thinking(text: str) -> str:
+    """What a thinking model says in the end: the text after its think block, where it has one."""
+    return text.rpartition("</think>")[2].strip()
+
+
+def completion_text(ids: Sequence[int], tokenizer: Tokenizer, stop_ids: Collection[int]) -> str:
+    """A completion as it is graded, shown and stored for reading: without its end token.
+
+    The end token is learnt from like any other, so the ids keep it; as text it would belong to the
+    answer ("6.<|im_end|>"), and a right answer would be graded wrong.
+    """
+    end = len(ids)
+    while end and ids[end - 1] in stop_ids:
+        end -= 1
+    return tokenizer.decode(ids[:end])
+
+
+def student_prompt(question: str, template: Template, tokenizer: Tokenizer) -> Prompt:
+    """The student's prompt for a question."""
+    question = escape_control_tokens(question, tokenizer)
+    return render(template, template.fill(question=question), tokenizer)

@@ -1,0 +1,108 @@
+"""What the teacher sees: the question and, between markers, a verified reference solution.
+
+Two hazards shape this module. Only the reference may ever be shortened, and only from its middle:
+cutting a teacher prompt from the left, as some trainers do at 512 tokens, silently drops the
+question. And the teacher scores a completion it did not begin, so both prompts have to stop at the
+same point: a thinking teacher that expects `<think>` next finds the first token of a non-thinking
+student strange, and the divergence there teaches nothing. `boundary_mismatch` finds that, and
+`match_boundary` mends it by giving the teacher the student's own opening.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from opsd_cli.errors import DataError
+from opsd_cli.prompts.rendering import (
+    ANSWER_INSTRUCTION,
+    Prompt,
+    Template,
+    Tokenizer,
+    escape_control_tokens,
+    render,
+)
+
+#: The parts are those of the published teacher prompt, in our words. The last sentence keeps the
+#: teacher's hedging and self-correction alive, which a solution in view otherwise silences.
+TEACHER_TEMPLATE = (
+    "Problem: {question}\n\n"
+    "This is a verified reference solution of the problem:\n"
+    "[solution begins]\n"
+    "{solution}\n"
+    "[solution ends]\n\n"
+    "First make sure that you understand why each of its steps holds. Do not copy or paraphrase "
+    "it: derive the same final answer by your own reasoning. Try other ways where they help, "
+    "and never hesitate to backtrack or to reconsider.\n\n" + ANSWER_INSTRUCTION
+)
+GAP = "\n[...]\n"
+#: Asks the teacher for an analysis, where it is to reason first.
+ANALYSIS_TEMPLATE = (
+    "{question}\n\n"
+    "A verified solution:\n"
+    "[solution begins]\n"
+    "{solution}\n"
+    "[solution ends]\n\n"
+    "Do not solve the problem again. Explain briefly, in your own words, why each step of this "
+    "solution holds, and where somebody working without it would most likely go wrong."
+)
+#: Where a teacher's template has no {analysis}, the analysis follows the solution under this line.
+ANALYSIS_HEADING = "\n\nYour analysis of this solution:\n"
+
+
+def teacher_prompt(
+    question: str,
+    solution: str,
+    template: Template,
+    tokenizer: Tokenizer,
+    max_tokens: int | None = None,
+    analysis: str | None = None,
+) -> Prompt:
+    """The teacher's prompt, its reference shortened from the middle to fit `max_tokens`.
+
+    `analysis`, the teacher's own account of the solution, is never shortened.
+
+    Raises:
+        DataError: the question and the instructions alone exceed `max_tokens`.
+    """
+    question = escape_control_tokens(question, tokenizer)
+    solution = escape_control_tokens(solution, tokenizer)
+    notes = escape_control_tokens(analysis or "", tokenizer)
+    below = ANALYSIS_HEADING + notes if notes and "{analysis}" not in template.text else ""
+
+    def rendered(reference: str) -> Prompt:
+        filled = template.fill(question=question, solution=reference + below, analysis=notes)
+        return render(template, filled, tokenizer)
+
+    prompt = rendered(solution)
+    if max_tokens is None or len(prompt.ids) <= max_tokens:
+        return prompt
+    ids = tokenizer.encode(solution)
+    keep = len(ids) - (len(prompt.ids) - max_tokens)
+    while keep > 0:
+        head, tail = ids[: (keep + 1) // 2], ids[len(ids) - keep // 2 :]
+        short = rendered(tokenizer.decode(head).rstrip() + GAP + tokenizer.decode(tail).lstrip())
+        if len(short.ids) <= max_tokens:
+            return replace(short, shortened=True)
+        keep -= max(1, len(short.ids) - max_tokens)
+    raise DataError(
+        f"a teacher prompt needs more than {max_tokens} tokens before its reference solution",
+        "raise prompts.teacher.max_tokens, or leave that problem out",
+    )
+
+
+def boundary_mismatch(student: Prompt, teacher: Prompt) -> str | None:
+    """One line on how the two prompts' openings differ, or None where they agree."""
+    if student.opening == teacher.opening:
+        return None
+    return (
+        f"the student's answer follows {student.opening!r} but the teacher's {teacher.opening!r}: "
+        "the first tokens of every completion will look strange to the teacher"
+    )
+
+
+def match_boundary(student: Prompt, teacher: Prompt, tokenizer: Tokenizer) -> Prompt:
+    """The teacher's prompt with the student's opening in place of its own."""
+    if student.opening == teacher.opening:
+        return teacher
+    text = teacher.text[: len(teacher.text) - len(teacher.opening)] + student.opening
+    return replace(teacher, text=text, ids=tuple(tokenizer.encode(text)), opening=student.opening)

@@ -1,0 +1,1 @@
+"""What a run reports while it goes on, and the trackers that it is reported to."""

@@ -1,0 +1,81 @@
+"""What a step learns from and how fast: its questions and its learning rate, by its number alone.
+
+Nothing here has a state that a checkpoint would have to carry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from opsd_cli.config.schema import Optimizer
+from opsd_cli.problems import Problem
+from opsd_cli.seeds import derive_seed
+
+
+def learning_rate(step: int, steps: int, optimizer: Optimizer) -> float:
+    """The rate of a step, counted from 1: linear warm-up, then down to 0 after the last step, or
+    after `optimizer.schedule_steps`."""
+    warmup = optimizer.warmup_steps
+    if step <= warmup:
+        return optimizer.learning_rate * step / (warmup + 1)
+    end = optimizer.schedule_steps or steps
+    done = min(1.0, (step - 1 - warmup) / max(1, end - warmup))
+    fall = {
+        "constant": 1.0,
+        "linear": 1 - done,
+        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+    }[optimizer.schedule]
+    return optimizer.learning_rate * fall
+
+
+class QuestionOrder:
+    """Which questions each step has: consecutive pieces of a fresh permutation an epoch.
+
+    A step that begins in one epoch and ends in the next has no question twice: those of the old
+    epoch's end come later in the new one. Every epoch still has every question once.
+
+    Args:
+        problems: the training set, P problems.
+        count: questions a step, at most P.
+        seed: the run's.
+    """
+
+    def __init__(self, problems: Sequence[Problem], count: int, seed: int) -> None:
+        if count > len(problems):
+            raise ValueError(f"{count} questions a step from {len(problems)} problems")
+        self._problems = problems
+        self._count = count
+        self._seed = seed
+        self._epoch = 0
+        self._order_P = self._permutation(0)
+
+    def of_step(self, step: int) -> list[Problem]:
+        """The questions of a step, counted from 1; all of them different."""
+        size, found = len(self._problems), []
+        for index in range((step - 1) * self._count, step * self._count):
+            epoch, place = divmod(index, size)
+            found.append(self._problems[self._order(epoch)[place]])
+        return found
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The places of an epoch's questions, [P]; it depends on the end of the epoch before."""
+        if epoch < self._epoch:
+            self._epoch, self._order_P = 0, self._permutation(0)
+        while self._epoch < epoch:
+            self._epoch += 1
+            # So many of the step that straddles the two come from the old epoch's end.
+            old = self._epoch * len(self._problems) % self._count
+            fresh_P = self._permutation(self._epoch)
+            if old:
+                taken_P = np.isin(fresh_P, self._order_P[len(self._order_P) - old :])
+                first = fresh_P[~taken_P][: self._count - old]
+                fresh_P = np.concatenate([first, fresh_P[~np.isin(fresh_P, first)]])
+            self._order_P = fresh_P
+        return self._order_P
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        random = np.random.Generator(np.random.Philox(derive_seed(self._seed, "order", epoch)))
+        return random.permutation(len(self._problems))

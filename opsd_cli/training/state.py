@@ -1,0 +1,88 @@
+"""What a run carries from step to step besides its policy: everything a checkpoint must hold."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from opsd_cli.errors import RunError
+from opsd_cli.token_ledger import TokenLedger
+
+
+@dataclass
+class RunState:
+    """The state after `step` steps.
+
+    Attributes:
+        measured: the newest step whose measurements are complete; less than `step` only where the
+            run was stopped between the two.
+        validated: the newest step whose validation has been taken into account; -1 before any.
+        misses: validations in a row that were no improvement.
+        seconds, cpu_seconds: of all processes that worked on the run.
+        training_cpu_seconds: of the steps alone.
+        ahead: rollouts of the next step that were drawn already.
+    """
+
+    step: int = 0
+    measured: int = 0
+    validated: int = -1
+    best_step: int = 0
+    best_accuracy: float = -1.0
+    misses: int = 0
+    ledger: TokenLedger = field(default_factory=TokenLedger)
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    training_cpu_seconds: float = 0.0
+    ahead: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> RunState:
+        """The state that `as_dict` gave.
+
+        Raises:
+            RunError: it is of another form.
+        """
+        known = {each.name for each in fields(cls)}
+        # Earlier versions wrote a checkpoint only after the step's measurements.
+        done = {"measured": state.get("step"), "validated": state.get("step")}
+        try:
+            ledger = TokenLedger(**state["ledger"])
+            if unknown := state.keys() - known:
+                raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+            return cls(**{**done, **state, "ledger": ledger})
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"a checkpoint's state is not one that this version can go on from: {error}",
+                "go on with the version that made it",
+            ) from error
+
+    def evaluated(self, accuracy: float) -> bool:
+        """Take this step's validation into account; True where it is the best so far.
+
+        A tie is no improvement: it counts as a miss, and the earlier checkpoint stays the best.
+        """
+        best = accuracy > self.best_accuracy
+        if best:
+            self.best_accuracy, self.best_step = accuracy, self.step
+        self.misses = 0 if best else self.misses + 1
+        self.validated = self.step
+        return best
+
+
+class Clock:
+    """Moves the time that passes into a state."""
+
+    def __init__(self, state: RunState) -> None:
+        self.state = state
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def tick(self) -> None:
+        """Add the time since the last tick."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        self.state.seconds += wall - self._wall
+        self.state.cpu_seconds += cpu - self._cpu
+        self._wall, self._cpu = wall, cpu

@@ -1,0 +1,229 @@
+"""Forty-odd ways to get it wrong: what is typed, what lies there, and what comes back.
+
+One table serves the test and `docs/errors.md`, which `python -m tests.support.bad_input`
+prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+GOOD = "".join(
+    f'{{"question": "{n} + 1", "solution": "{n} + 1 = {n + 1}", "answer": "{n + 1}"}}\n'
+    for n in range(40)
+)
+DEEP = '{"question": ' + "[" * 100_000 + "]" * 100_000 + "}\n"
+RUN = "seed: 0\n"
+TINY = {"good.jsonl": GOOD}
+
+
+ADAPTER = {
+    "a/adapter_config.json": '{"peft_type": "LORA", "r": 2, "lora_alpha": 4}',
+    "full/thing": "mine",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A mistake. `says` and `hints` are parts of the two lines; `files` lie in the directory."""
+
+    command: str
+    code: int
+    says: str
+    hints: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+CASES = [
+    # the command line
+    Case("trian", 2, "no such command 'trian'", "--help"),
+    Case("train --stes 3", 2, "no such option: --stes", "opsd train --help`; settings are given"),
+    Case("presets list", 2, "no such command 'list'", "opsd presets --help"),
+    Case("train --seed many", 2, "should be a valid integer"),
+    Case("train --seed", 2, "requires an argument"),
+    Case("train extra", 2, "unexpected extra argument"),
+    Case("sample --n 0", 2, "greater than or equal to 1"),
+    Case("eval --limit 0", 2, "greater than or equal to 1"),
+    # configs
+    Case("train --config nosuch.yaml", 2, "cannot read config nosuch.yaml", "YAML"),
+    Case("train --config embeded", 2, "neither a preset nor a file", "did you mean 'embedded'"),
+    Case("train --config bad.yaml", 2, "bad.yaml, line", "", {"bad.yaml": "seed: [1\n"}),
+    Case("train --config list.yaml", 2, "not a mapping", "", {"list.yaml": "- 1\n"}),
+    Case("train --config p.yaml", 2, "no preset 'x'", "opsd presets", {"p.yaml": "preset: x\n"}),
+    Case("train --config k.yaml", 2, "unknown config key 'train.stpes'", "'train.steps'",
+         {"k.yaml": "train: {stpes: 3}\n"}),
+    Case("train --config data", 2, "cannot read config data", "YAML", {"data/x": ""}),
+    Case("train --set train.steps", 2, "is not key=value", "--set train.steps=50"),
+    Case("train --set train.setps=3", 2, "unknown config key", "did you mean 'train.steps'"),
+    Case("train --set train.steps=0", 2, "train.steps: input should be greater than 0"),
+    Case("train --set train.steps=ten", 2, "train.steps: input should be a valid integer"),
+    Case("train --set divergence.kind=kl", 2, "divergence.kind", "forward_kl"),
+    Case("train --set divergence.beta=2", 2, "divergence.beta", "JSD"),
+    Case("train --set optimizer.learning_rate=-1", 2, "greater than 0", "AdamW"),
+    Case("train --set lora.dropout=1", 2, "lora.dropout: input should be less than 1"),
+    Case("train --set prompts.student.template=hi", 2, "exactly once", "{question}"),
+    Case("train --set teacher.weights=old", 2, "teacher.weights", "weights"),
+    Case("train --set seed=-1", 2, "seed: input should be greater than or equal to 0"),
+    Case("train --seed 9223372036854775808", 2, "seed: input should be less than or equal to"),
+    Case("train --set optimizer.betas=[0.9,1.0]", 2, "betas.1: input should be less than 1",
+         "AdamW"),
+    Case("train --set grading.deadline_seconds=1e10", 2, "less than or equal to 604800", "grade"),
+    Case("train --set optimizer.learning_rate=.nan", 2, "should be a finite number", "AdamW"),
+    Case("train --set train.steps=1000000000000", 2, "train.steps: input should be less than"),
+    Case("train --set sampling.temperature=1e-9", 2, "should be 0, which is greedy", "greedy"),
+    Case("train --set 'prompts.student.chat_arguments={1: 2}'", 2, "should be a valid string",
+         "chat template"),
+    Case("train --set 'prompts.student.chat_arguments={tokenize: true}'", 2, "set by opsd itself",
+         "chat template"),
+    Case("train --config deep.yaml", 2, "nested more than 32 deep", "",
+         {"deep.yaml": "a: " + "[" * 490 + "]" * 490}),
+    Case("train --config bomb.yaml", 2, "aliases stand for more than 100,000 values", "write out",
+         {"bomb.yaml": "a: &a [1, 1]\n" + "".join(
+             f"a{n}: &a{n} [*{before}, *{before}]\n"
+             for n, before in enumerate(["a", *(f"a{n}" for n in range(30))]))}),
+    Case("train --set rollouts.engine=vlm", 2, "rollouts.engine", "engine"),
+    Case("train --set rollouts.engine=vllm", 3, "vLLM is not installed for",
+         "rollouts.vllm.python"),
+    Case("eval --set rollouts.engine=vllm --set rollouts.vllm.url=http://127.0.0.1:9", 2,
+         "no vLLM server answers at http://127.0.0.1:9", "--enable-lora"),
+    Case("train --set rollouts.engine=vllm --set rollouts.vllm.python=nosuch", 2,
+         "no interpreter nosuch", "rollouts.vllm.python"),
+    Case("train --set rollouts.engine=vllm --set rollouts.vllm.url=gpu2:8000", 2,
+         "which is no server's address", "http://HOST:PORT"),
+    Case("train --set rollouts.engine=vllm --set rollouts.vllm.url=http://me:pass@gpu2:8000", 2,
+         "holds a user or password", "VLLM_API_KEY"),
+    Case("train --set rollouts.engine=vllm "
+         "--set rollouts.vllm.arguments=['--data-parallel-size=2']", 2,
+         "reaches only the replica that answers", "--tensor-parallel-size"),
+    Case("train --set rollouts.engine=vllm --set rollouts.vllm.arguments=['--api-key=secret']", 2,
+         "holds --api-key", "a key of its own"),
+    Case("train --set train.questions_per_step=50 --set data.train=good.jsonl", 2,
+         "only 32 training problems", "32 or fewer", TINY),
+    # backends
+    Case("train --backend tpu", 2, "backend", "Where to run"),
+    Case(
+        "train --backend mlx",
+        3,
+        "backend 'mlx' needs the package 'mlx_that_is_not_installed', which is not installed",
+        "pip install 'opsd-cli[mlx]'",
+    ),
+    # problems
+    Case("train --model some/model", 2, "data.train is not set", "--set data.train=problems.jsonl"),
+    Case("train --set data.train=nosuch.jsonl", 2, "nosuch.jsonl"),
+    Case("train --set data.train=notes.txt", 2, "notes.txt", "", {"notes.txt": "hello"}),
+    Case("train --set data.train=empty.jsonl", 2, "empty.jsonl", "", {"empty.jsonl": ""}),
+    Case("train --set data.train=torn.jsonl", 2, "line 41", "",
+         {"torn.jsonl": GOOD + '{"question'}),
+    Case("train --set data.train=deep.jsonl", 2, "deep.jsonl line 1 is nested too deeply", "flat",
+         {"deep.jsonl": DEEP}),
+    Case("train --set data.train=nul.jsonl", 2, "1 with damaged text (first: row 1 has a NUL)",
+         "text", {"nul.jsonl": '{"question": "1\\u0000", "solution": "s", "answer": "1"}\n'}),
+    Case("train --set data.train=~nobody-of-that-name/a.jsonl", 2, "a path begins with ~", "write"),
+    Case(f"train --set data.train={'a' * 300}.jsonl", 2, "the name is too long", "255 bytes"),
+    Case("train --set data.train=good.jsonl/more.jsonl", 2, "no file 'good.jsonl/more.jsonl'", "",
+         TINY),
+    Case("train --set data.train=few.jsonl", 2, "too few to hold out", "data.validation",
+         {"few.jsonl": "".join(GOOD.splitlines(True)[:5])}),
+    Case("train --set data.train=good.jsonl --set data.columns.solution=solutoin", 2,
+         "solutoin", "did you mean", TINY),
+    Case("train --set data.train=bare.jsonl", 2, "solution", "",
+         {"bare.jsonl": '{"question": "1+1"}\n'}),
+    Case("train --set data.train=good.jsonl --set data.test=good.jsonl", 2, "every problem",
+         "measured", TINY),
+    Case("eval --benchmark aime99", 2, "no set 'aime99'", "did you mean 'aime2"),
+    Case("eval --benchmark riddles", 2, "no set 'riddles'", "opsd data"),
+    Case("eval --benchmark hmmt-feb25", 2, "no set 'hmmt-feb25'", "did you mean 'hmmt_feb25'"),
+    Case("eval --benchmark aime24,embedded,aime24", 2, "named twice", "once"),
+    Case("train --set data.train=aime24", 2, "aime24 is a benchmark", "openthoughts-30k"),
+    Case("train --set data.train=dapo-math-17k", 2, "no worked solutions", "--method grpo"),
+    Case("eval --benchmark mine.yaml", 2, "no file 'mine.yaml'", "path"),
+    Case("eval --benchmark mine.yaml", 2, "mine.yaml: a problem set has no key 'colums'",
+         "did you mean 'columns'", {"mine.yaml": "data: good.jsonl\ncolums: {}\n"}),
+    Case("eval --benchmark mine.yaml", 2, "mine.yaml: data is missing", "hub id",
+         {"mine.yaml": "split: test\n"}),
+    Case("eval --benchmark mine.yaml", 2, "no column 'level' to select by", "keep",
+         {"mine.yaml": "data: good.jsonl\nkeep: {level: hard}\n", **TINY}),
+    Case("eval --benchmark nobody/nothing", 2, "nobody/nothing is not in the cache", "file"),
+    Case("data show aime42", 2, "no catalogued set 'aime42'", "did you mean 'aime2"),
+    Case("eval --benchmark good.jsonl --benchmark good.jsonl", 2, "named twice", "once", TINY),
+    # runs
+    Case("train --out used", 2, "already holds a run", "--resume", {"used/config.yaml": RUN}),
+    Case("eval --out made", 2, "already holds an evaluation", "opsd eval --resume --out made",
+         {"made/evaluation.json": "{}", "made/config.yaml": RUN}),
+    Case("train --resume-from 3", 2, "--resume-from needs the run's directory", "--out DIR"),
+    Case("train --resume-from 3 --out used", 2, "no checkpoint of step 3", "leave out",
+         {"used/config.yaml": RUN}),
+    Case("train --out full", 2, "full is not empty", "empty directory", {"full/thesis.tex": "x"}),
+    Case("train --out file", 2, "file is a file", "directory", {"file": "x"}),
+    Case("train --resume", 2, "--resume needs the run's directory", "--out DIR"),
+    Case("train --resume --out nosuch", 2, "nosuch is not a run", "directory of the run"),
+    Case("train --resume --out used --seed 3", 2, "flags cannot change", "another --out",
+         {"used/config.yaml": RUN}),
+    Case("eval --out full", 2, "full is not empty", "empty directory", {"full/thesis.tex": "x"}),
+    Case("eval --resume", 2, "--resume needs the evaluation's directory", "--out DIR"),
+    Case("eval --regrade", 2, "--regrade needs the evaluation's directory", "--out DIR"),
+    Case("eval --regrade --out full", 2, "full is not an evaluation", "", {"full/x": "x"}),
+    # adapters
+    Case("eval --limit 2 --against nosuch", 2, "nosuch is not an evaluation", "directory"),
+    Case("eval --adapter nosuch", 2, "no adapter at nosuch", "folder"),
+    Case("eval --adapter full", 2, "full holds no adapter", "adapter_config.json", {"full/x": ""}),
+    # sample
+    Case("sample hello --divergence", 2, "--divergence needs a reference", "--solution"),
+    Case("sample hello --privileged", 2, "--privileged needs a reference", "--solution"),
+    Case("sample hello --file good.jsonl", 2, "both given", "one of them", TINY),
+    Case("sample --solution 4", 2, "belongs to a typed question", "type the question"),
+    Case("sample --from tset", 2, "no split 'tset'", "train, validation, test"),
+    Case("sample ''", 2, "the question is empty", "type a question"),
+    # compare
+    Case("compare --methods opsd", 2, "does not name two different methods", "opsd, grpo, sft"),
+    Case("compare --methods opsd,gpro", 2, "no method 'gpro'", "did you mean 'grpo'"),
+    Case("compare --seeds 0", 2, "greater than or equal to 1"),
+    Case("compare --seed 9223372036854775807", 2, "leaves no room for --seeds", "or less"),
+    Case("compare --target 1.5", 2, "target"),
+    Case("compare --resume", 2, "--resume needs the comparison's directory", "--out DIR"),
+    Case("compare --resume --out nosuch", 2, "nosuch is not a comparison", "directory of the"),
+    Case("compare --resume --out c --seed 3", 2, "flags cannot change", "another --out",
+         {"c/plan.json": "{}"}),
+    Case("compare --out c", 2, "c already holds a comparison", "--resume --out c",
+         {"c/plan.json": "{}"}),
+    Case("compare --out full", 2, "full is not empty", "empty directory", {"full/x": "x"}),
+    Case("compare one", 2, "one run cannot be compared with itself", "two runs"),
+    Case("compare one two", 2, "one is not a run", "run directories"),
+    Case("compare a b", 2, "the run in a has not finished", "--resume --out a",
+         {"a/config.yaml": RUN, "b/config.yaml": RUN}),
+    Case("compare a b --seed 3", 2, "compared as they are", "leave them out"),
+    Case("train --set rollouts.overlap=true", 2, "needs vLLM", "rollouts.engine=vllm"),
+    Case("train --set rollouts.importance_cap=2", 2, "needs vLLM", "rollouts.engine=vllm"),
+    Case("train --set rollouts.engine=vllm --set rollouts.overlap=true "
+         "--set rollouts.vllm.sleep=true", 2, "exclude each other", "leave one out"),
+    Case("train --method opds", 2, "method: input should be", "self-distillation"),
+    Case("train --config m.yaml", 2, "`methods` names 'gpro'", "did you mean 'grpo'",
+         {"m.yaml": "methods: {gpro: {seed: 1}}\n"}),
+    # presets
+    # exports
+    Case("export", 2, "missing argument"),
+    Case("export nosuch", 2, "no adapter at nosuch", "run's or an adapter's folder"),
+    Case("export a --format gguf", 2, "unknown format 'gguf'", "peft, mlx, merged", ADAPTER),
+    Case("export a --format mlx", 2, "adapter_model.safetensors is missing", "", ADAPTER),
+    Case("export a --out full", 2, "full is not empty", "empty directory", ADAPTER),
+    Case("presets show embeded", 2, "no preset 'embeded'", "did you mean 'embedded'"),
+    Case("presets copy embedded mine.yaml", 2, "mine.yaml exists", "another name",
+         {"mine.yaml": "seed: 1\n"}),
+    Case("presets copy embedded no/such/place.yaml", 2, "cannot write", "another place"),
+]  # fmt: skip
+
+
+def main() -> None:
+    print("# What goes wrong, and what is said\n")
+    print("Each was typed; the first line names what is wrong, the second what to do. Nothing is")
+    print("written or lost. `tests/unit/cli/test_bad_input.py` checks every row.\n")
+    print("| typed | exit code | says | hints |\n|---|---|---|---|")
+    for case in CASES:
+        shown = case.command.replace("a" * 300, "a…(300 times)")
+        cells = (f"`opsd {shown}`", str(case.code), case.says, case.hints)
+        print("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""A policy without a model: it answers sums, rightly as often as it is told to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from backends.interface import (
+    PLAIN,
+    BatchReport,
+    Capability,
+    LossBatch,
+    Memory,
+    PolicyGradientBatch,
+    Rollout,
+    RolloutRequest,
+    Sampling,
+    TeacherWeights,
+    TokenReport,
+    uniforms,
+)
+from opsd_cli.config.schema import Config
+from opsd_cli.tracking.listener import Listener, StepRow
+from tests.support.tokenizers_made import CharacterTokenizer
+
+STOP = 1  # <|im_end|>
+
+
+class FakePolicy:
+    """Implements `Policy`. Each step learnt makes a right answer likelier by `gain`.
+
+    With "solution begins" in its prompt it is right `taught` of the time.
+    """
+
+    tokenizer = CharacterTokenizer()
+    description = "a fake"
+    parameter_count = 1
+    stop_ids = frozenset([STOP])
+    context_limit: int | None = None
+
+    def __init__(self, skill: float = 0.5, taught: float = 1.0, gain: float = 0.1) -> None:
+        self.skill, self.taught, self.gain = skill, taught, gain
+        self._read: LossBatch | None = None
+        self.drawn: list[RolloutRequest] = []
+
+    def generate(
+        self,
+        requests: Sequence[RolloutRequest],
+        sampling: Sampling,
+        role: Literal["student", "teacher"] = "student",
+        teacher: TeacherWeights = "initial",
+    ) -> Iterator[Rollout]:
+        for request in reversed(requests):  # as a real engine may, in another order than asked
+            self.drawn.append(request)
+            prompt = self.tokenizer.decode(request.prompt_ids)
+            skill = self.taught if "solution begins" in prompt else self.skill
+            found = re.search(r"(\d+) \+ (\d+)", prompt)
+            total = int(found[1]) + int(found[2]) if found else 0
+            right = uniforms(request.seed, 1)[0] < skill
+            text = f"\\boxed{{{total if right else total + 1}}}<|im_end|>"
+            ids = tuple(self.tokenizer.encode(text))[: sampling.max_new_tokens]
+            stopped = ids[-1] == STOP
+            yield Rollout(
+                request, ids, np.zeros(len(ids), np.float32), "stop" if stopped else "length"
+            )
+
+    def score(
+        self,
+        sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+        role: Literal["student", "teacher"] = "student",
+        teacher: TeacherWeights = "initial",
+        sampling: Sampling = PLAIN,
+    ) -> list[np.ndarray]:
+        return [np.zeros(len(completion), np.float32) for _, completion in sequences]
+
+    def measure(self, batch: LossBatch) -> BatchReport:
+        if isinstance(batch, PolicyGradientBatch):
+            return self._policy_gradient(batch)
+        tokens = []
+        for item in batch.items:
+            value = np.linspace(0, 1 - self.skill, len(item.completion), dtype=np.float32)
+            zeros = np.zeros_like(value)
+            tokens.append(TokenReport(value, zeros + 0.5, zeros + 0.25, zeros))
+        loss = sum(
+            i.weight * float(t.value.sum()) for i, t in zip(batch.items, tokens, strict=True)
+        )
+        trained = sum(len(i.student_prompt) + len(i.completion) for i in batch.items)
+        scored = sum(len(i.teacher_prompt) + len(i.completion) for i in batch.items)
+        if batch is self._read:  # an initial teacher reads a batch once
+            scored = 0
+        self._read = batch if batch.again and batch.teacher == "initial" else None
+        return BatchReport(loss, tuple(tokens), trained, scored)
+
+    def _policy_gradient(self, batch: PolicyGradientBatch) -> BatchReport:
+        tokens = []
+        for item in batch.items:
+            value = -np.asarray(item.advantages, np.float32)
+            nothing = np.zeros(0, np.float32)
+            tokens.append(TokenReport(value, np.full_like(value, 0.5), nothing, nothing))
+        loss = sum(
+            i.weight * float(t.value.sum()) for i, t in zip(batch.items, tokens, strict=True)
+        )
+        trained = sum(len(i.prompt) + len(i.completion) for i in batch.items)
+        return BatchReport(loss, tuple(tokens), trained, 0)
+
+    accumulate = measure
+
+    def apply(self, learning_rate: float) -> float:
+        self.skill = min(1.0, self.skill + self.gain)
+        return 1.0
+
+    def save_adapter(self, folder: Path) -> None:
+        (folder / "adapter_config.json").write_text("{}")
+        (folder / "adapter_model.safetensors").write_text(str(self.skill))
+
+    save = save_adapter
+
+    def restore(self, folder: Path) -> None:
+        self.skill = float((folder / "adapter_model.safetensors").read_text())
+
+    load_adapter = restore
+
+    def memory(self) -> Memory:
+        return Memory(1, 2)
+
+
+class StopAfter(Listener):
+    """Both a listener and a `stop`: the user who presses Ctrl-C once a step is done."""
+
+    def __init__(self, step: int) -> None:
+        self._step, self._reached = step, 0
+
+    def step(self, row: StepRow) -> None:
+        self._reached = row.step
+
+    def __call__(self) -> bool:
+        return self._reached >= self._step
+
+
+class FakeBackend:
+    """A backend that is always there."""
+
+    name = "cpu"
+
+    def capability(self) -> Capability:
+        return Capability(True, "a fake processor")
+
+    def load(self, config: Config, trainable: bool) -> FakePolicy:
+        return FakePolicy(skill=0.2, gain=0.2)

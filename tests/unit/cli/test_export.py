@@ -1,0 +1,99 @@
+"""`opsd export`: what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backends.shared import adapter_files
+from tests.unit.cli.test_commands import Opsd, opsd
+
+__all__ = ["opsd"]
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A rank-2 adapter on one layer."""
+    random = np.random.default_rng(0)
+    layer = "base_model.model.model.layers.3.self_attn.q_proj"
+    weights = {
+        f"{layer}.lora_A.weight": random.normal(size=(2, 4)).astype(np.float32),
+        f"{layer}.lora_B.weight": random.normal(size=(6, 2)).astype(np.float32),
+    }
+    settings = {
+        "peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": ["q_proj"],
+        "use_dora": False, "use_rslora": False, "base_model_name_or_path": "org/base",
+    }  # fmt: skip
+    adapter_files.write_peft(tmp_path / "adapter", weights, settings)
+    return tmp_path / "adapter"
+
+
+def test_mlx_files_name_the_layer_and_the_scale(opsd: Opsd, adapter: Path, tmp_path: Path) -> None:
+    code, out, err = opsd("export adapter --format mlx --out there --json")
+    assert code == 0, err
+    assert json.loads(out) == {"adapter": "adapter", "format": "mlx", "out": "there"}
+    settings = json.loads((tmp_path / "there" / "adapter_config.json").read_text())
+    assert settings["lora_parameters"] == {
+        "rank": 2, "scale": 1.5, "dropout": 0.0, "keys": ["self_attn.q_proj"],
+    }  # fmt: skip
+    weights = adapter_files.read_weights(tmp_path / "there")
+    for name, array in adapter_files.read_weights(adapter).items():
+        assert (weights[name] == array).all()
+
+
+def test_what_is_there_is_never_written_over(opsd: Opsd, adapter: Path, tmp_path: Path) -> None:
+    assert opsd("export adapter --out there")[0] == 0
+    before = (tmp_path / "there" / "adapter_config.json").read_bytes()
+    code, _, err = opsd("export adapter --format mlx --out there")
+    assert code == 2 and err.startswith("error: ") and "hint: " in err
+    assert (tmp_path / "there" / "adapter_config.json").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter", "there", "good.jsonl"}
+
+
+def test_a_dry_run_writes_nothing(opsd: Opsd, adapter: Path, tmp_path: Path) -> None:
+    code, out, _ = opsd("export adapter --format mlx --dry-run")
+    assert code == 0 and "exports/adapter-mlx" in out
+    assert not (tmp_path / "exports").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("export adapter --format gguf", 2, "unknown format 'gguf'"),
+        ("export nothing", 2, "there is no adapter at nothing"),
+        ("export .", 2, "holds no adapter"),
+    ],
+)
+def test_mistakes_are_named(
+    opsd: Opsd, adapter: Path, tmp_path: Path, command: str, code: int, said: str
+) -> None:
+    found, _, err = opsd(command)
+    assert found == code and said in err and "hint: " in err
+
+
+def test_weights_cut_off_leave_nothing(opsd: Opsd, adapter: Path, tmp_path: Path) -> None:
+    file = adapter / adapter_files.WEIGHTS_FILE
+    file.write_bytes(file.read_bytes()[:-8])
+    code, _, err = opsd("export adapter --format mlx --out there")
+    assert code == 2 and "cannot be read" in err
+    assert not (tmp_path / "there").exists() and not (tmp_path / ".there.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "older", "warned"),
+    [("llama", {}, True), ("llama", {"rope_theta": 500.0}, False), ("qwen3", {}, False)],
+)
+def test_a_base_that_plain_mlx_lm_misreads_is_named(
+    opsd: Opsd, adapter: Path, tmp_path: Path, kind: str, older: dict[str, float], warned: bool
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    parameters = {"rope_theta": 500.0, "rope_type": "default"}
+    settings = {"model_type": kind, "rope_parameters": parameters, **older}
+    (base / "config.json").write_text(json.dumps(settings))
+    (base / "model.safetensors").write_bytes(b"")
+    code, _, err = opsd("export adapter --format mlx --out there --model base")
+    assert code == 0 and ("does not read rope_parameters" in err) == warned

@@ -1,0 +1,195 @@
+"""Tokens to a target and their ratio, on curves whose answer is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opsd_cli.comparison.curves import COSTS, Curve, comparable, cost_of, labelled
+from opsd_cli.comparison.efficiency import Efficiency, cost_to_reach, monotone
+from opsd_cli.comparison.summary import pair_of, summarise, times, verdict
+from opsd_cli.config.schema import Config
+from opsd_cli.errors import UsageError
+
+values = st.lists(st.floats(0, 1), min_size=1, max_size=12).map(np.array)
+
+
+def curve(
+    label: str, accuracy: list[float], spent: list[float], seed: int = 0, problems: int = 200,
+    noise: float = 0.0, **basis: str,
+) -> Curve:  # fmt: skip
+    """A run whose problems are solved with the chances given, at the costs given."""
+    random = np.random.default_rng([seed, len(label)])
+    difficulty = (np.arange(problems) + 0.5) / problems
+    chance = np.array(accuracy)[:, None]
+    flips = random.random((len(accuracy), problems)) < noise
+    correct = (difficulty[None] < chance) ^ flips
+    cost = np.array(spent, float)
+    return Curve(
+        label=label, method=label, seed=seed, directory=Path(f"{label}-{seed}"),
+        steps=tuple(range(len(accuracy))),
+        cost_E={name: cost * (3 if name == "generated_and_scored" else 1) for name in COSTS},
+        correct_EP=correct.astype(float), basis={"base model": "m", **basis},
+        config=Config(method=label, seed=seed),  # type: ignore[arg-type]
+        result={"best_step": len(accuracy) - 1, "steps": len(accuracy) - 1,
+                "tokens": {"generated": cost[-1]}},
+    )  # fmt: skip
+
+
+FAST = [0.5, 0.7, 0.9, 0.95]
+SLOW = [0.5, 0.6, 0.7, 0.8]
+
+
+def groups(noise: float = 0.0) -> dict[str, list[Curve]]:
+    return {
+        "opsd": [curve("opsd", FAST, [0, 10, 20, 30], seed, noise=noise) for seed in range(3)],
+        "grpo": [curve("grpo", SLOW, [0, 100, 200, 300], seed, noise=noise) for seed in range(3)],
+    }
+
+
+@given(values)
+def test_the_fit_is_monotone_keeps_its_mean_and_is_level_after_the_peak(y: np.ndarray) -> None:
+    fitted = monotone(y)
+    peak = int(np.argmax(y))
+    assert (np.diff(fitted) >= -1e-12).all()
+    assert fitted[: peak + 1].sum() == pytest.approx(y[: peak + 1].sum(), abs=1e-9)
+    assert (fitted[peak:] == fitted[peak]).all()
+
+
+@given(values)
+def test_no_other_monotone_curve_is_nearer(y: np.ndarray) -> None:
+    rising = y[: int(np.argmax(y)) + 1]
+    fitted = monotone(y)[: len(rising)]
+    distance = ((fitted - rising) ** 2).sum()
+    for other in (np.maximum.accumulate(rising), np.full_like(rising, rising.mean())):
+        assert distance <= ((other - rising) ** 2).sum() + 1e-9
+
+
+def test_a_monotone_curve_is_its_own_fit() -> None:
+    np.testing.assert_array_equal(monotone(np.array([0.1, 0.4, 0.4, 0.9])), [0.1, 0.4, 0.4, 0.9])
+
+
+def test_a_collapse_does_not_take_back_what_was_reached() -> None:
+    fitted = monotone(np.array([0.5, 0.7, 0.9, 0.2, 0.1]))
+    np.testing.assert_allclose(fitted, [0.5, 0.7, 0.9, 0.9, 0.9])
+
+
+def test_cost_is_read_between_points() -> None:
+    cost, fitted = np.array([0.0, 10.0, 30.0]), np.array([0.5, 0.6, 0.8])
+    assert cost_to_reach(0.55, cost, fitted) == pytest.approx(5)
+    assert cost_to_reach(0.7, cost, fitted) == pytest.approx(20)
+    assert cost_to_reach(0.8, cost, fitted) == pytest.approx(30)
+    assert cost_to_reach(0.5, cost, fitted) == 0
+    assert math.isinf(cost_to_reach(0.81, cost, fitted))
+
+
+def test_the_ratio_of_known_curves() -> None:
+    found = Efficiency(groups(), replicates=50)
+    # GRPO's best is 80%, which it reaches at 300 and OPSD half-way between 10 and 20.
+    assert found.weakest == "grpo" and found.target == pytest.approx(0.8)
+    assert found.to_target() == pytest.approx({"opsd": 15, "grpo": 300})
+    ratio = found.ratio("opsd", "grpo")
+    assert ratio.value == pytest.approx(20)
+    assert ratio.low <= 20 <= ratio.high
+    assert found.ratio("grpo", "opsd").value == pytest.approx(1 / 20)
+    assert found.ratio("opsd", "grpo", "generated_and_scored").value == pytest.approx(20)
+
+
+def test_a_target_out_of_reach_is_an_answer() -> None:
+    found = Efficiency(groups(), target=0.9, replicates=20)
+    assert math.isinf(found.to_target()["grpo"])
+    assert math.isinf(found.ratio("opsd", "grpo").value)
+    assert found.ratio("grpo", "opsd").value == 0
+    assert math.isnan(Efficiency(groups(), target=0.99, replicates=20).ratio("opsd", "grpo").value)
+
+
+def test_a_target_the_base_meets_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"already reaches 50\.0%"):
+        Efficiency(groups(), target=0.4)
+
+
+def test_noise_widens_the_interval() -> None:
+    spent = {"opsd": (FAST, [0, 10, 20, 30]), "grpo": (SLOW, [0, 100, 200, 300])}
+    few = {
+        name: [curve(name, accuracy, cost, problems=40, noise=0.1)]
+        for name, (accuracy, cost) in spent.items()
+    }
+    narrow = Efficiency(groups(), replicates=300).ratio("opsd", "grpo")
+    wide = Efficiency(few, replicates=300).ratio("opsd", "grpo")
+    assert wide.high / wide.low > narrow.high / narrow.low
+
+
+def test_methods_with_the_same_seeds_share_the_draw() -> None:
+    found = Efficiency(groups(), replicates=20)
+    for weights, _ in found.draws:
+        np.testing.assert_array_equal(weights["opsd"], weights["grpo"])
+    same = {"a": groups(0.1)["opsd"], "b": groups(0.1)["opsd"]}
+    ratio = Efficiency(same, replicates=50).ratio("a", "b")
+    assert (ratio.low, ratio.value, ratio.high) == (1, 1, 1)
+
+
+def test_what_differs_in_its_basis_is_left_out_with_the_reason() -> None:
+    odd = curve("grpo", SLOW, [0, 1, 2, 3], 7, **{"test problems": "other"})
+    usual = [curve("opsd", FAST, [0, 1, 2, 3], n, **{"test problems": "usual"}) for n in range(2)]
+    kept, left = comparable([odd, *usual])
+    assert kept == usual
+    assert left == {"grpo-7": "another test problems"}
+
+
+def test_runs_of_other_settings_get_labels_of_their_own() -> None:
+    first, second = curve("opsd", FAST, [0, 1, 2, 3]), curve("opsd", FAST, [0, 1, 2, 3])
+    assert list(labelled([first, second])) == ["opsd", "opsd (opsd-0)"]
+    assert list(labelled([first, curve("opsd", FAST, [0, 1, 2, 3], seed=1)])) == ["opsd"]
+
+
+def test_runs_of_other_settings_are_told_apart_by_them() -> None:
+    def of(seed: int, rate: float, per_question: int) -> Curve:
+        config = Config(
+            method="grpo", seed=seed,
+            optimizer={"learning_rate": rate}, rollouts={"per_question": per_question},
+        )  # type: ignore[arg-type]  # fmt: skip
+        return replace(curve("grpo", FAST, [0, 1, 2, 3], seed=seed), config=config)
+
+    runs = [of(seed, rate, size) for rate, size in ((1e-3, 4), (1e-3, 8)) for seed in (1, 0)]
+    found = labelled([curve("opsd", FAST, [0, 1, 2, 3]), *runs])
+    assert list(found) == ["opsd", "grpo (per_question 4)", "grpo (per_question 8)"]
+    assert [c.seed for c in found["grpo (per_question 8)"]] == [0, 1]
+    assert (
+        list(labelled([*runs, of(0, 1e-2, 4)]))[-1] == "grpo (per_question 4, learning_rate 0.01)"
+    )
+
+
+def test_every_token_is_charged() -> None:
+    ledger = {"generated": 1, "teacher_scored": 10, "scored": 100, "prompt": 1000, "trained": 10000}
+    assert cost_of(ledger, 2.5) == {
+        "generated": 1,
+        "generated_and_scored": 111,
+        "all": 11111,
+        "cpu_seconds": 2.5,
+        "flops": 2 * 1111 + 4 * 10000,
+    }
+
+
+def test_the_summary_names_its_target_and_its_ratio() -> None:
+    summary = summarise(groups(), Path("c"))
+    assert summary["target_from"] == "the best that grpo reaches"
+    assert summary["token_efficiency"]["ratio"] == pytest.approx(20)
+    assert summary["token_efficiency"]["counted"] == "generated"
+    assert summary["methods"]["grpo"]["tokens_to_target"] == pytest.approx(300)
+    assert summary["methods"]["opsd"]["accuracy"]["value"] == pytest.approx(0.95)
+    assert "opsd needs 20× fewer generated tokens than grpo to reach 80.0%" in verdict(summary)
+    missed = summarise(groups(), Path("c"), target=0.9)
+    assert missed["methods"]["grpo"]["tokens_to_target"] is None
+    assert verdict(missed) == "opsd reaches 90.0%; grpo does not."
+
+
+def test_the_headline_is_about_opsd_and_grpo_where_they_are() -> None:
+    assert pair_of(["sft", "grpo", "opsd"]) == ("opsd", "grpo")
+    assert pair_of(["sft", "hybrid"]) == ("sft", "hybrid")
+    assert times(math.inf) == "∞" and times(None) == "unknown" and times(8.314) == "8.31×"

@@ -1,0 +1,187 @@
+"""A comparison that is stopped or killed: its runs save, end, and are there to go on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opsd_cli.comparison import supervisor
+from opsd_cli.comparison.running import comparison_jobs
+from opsd_cli.config.resolve import resolve
+from opsd_cli.errors import Interrupted, RunError, TrainingError
+from opsd_cli.processes.child_processes import tied
+from opsd_cli.training import run_directory
+from tests.fuzz.kills import COMMANDS, ROOT, problems
+from tests.support.killed import KILL
+from tests.support.processes import gone, left_in
+
+#: Runs that nobody would see the end of.
+ENDLESS = f"{COMMANDS['compare']} --set train.steps=100000 --set train.evaluate_every=100000"
+
+
+def opsd(folder: Path, words: str, **kill: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "tests.support.killed", *words.split()],
+        cwd=folder,
+        **tied(os.environ | {"PYTHONPATH": str(ROOT), KILL: json.dumps(kill)}),
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_runs_save_and_end_with_their_comparison(
+    tmp_path: Path, number: signal.Signals, at_once: int
+) -> None:
+    (tmp_path / "sums.jsonl").write_text(problems())
+    done = opsd(
+        tmp_path, f"{ENDLESS} --jobs {at_once} --out c",
+        role="train:opsd-s0", at=150, signal=number, victim="parent",
+    )  # fmt: skip
+    assert left_in(tmp_path) == []
+    if number == signal.SIGKILL:
+        assert done.returncode == -number
+    else:
+        assert done.returncode == 130
+        assert done.stderr.count("error: ") == 1 and "--resume --out c" in done.stderr
+    run = tmp_path / "c" / "opsd-s0"
+    steps = [path.name for path in (run / "checkpoints").glob("step-*")]
+    assert max(steps) > "step-000000", steps  # the step under way was ended and saved
+    assert "stopped after step" in run.with_name("opsd-s0.log").read_text()
+    run_directory.hold(run).close()  # free to go on with
+
+
+def job(tmp_path: Path) -> supervisor.Job:
+    (made,) = comparison_jobs({"opsd": resolve(None, [], {})}, [0])
+    (tmp_path / made.name).mkdir()
+    return made
+
+
+def test_a_second_request_ends_runs_that_do_not_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True)\n"
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*_: object) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", deaf + "input()"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout and process.stdout.readline()
+        started.append(process)
+        return process
+
+    def ask_again(message: str) -> None:
+        assert "waiting for 1 to save" in message
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(supervisor, "start", start)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        supervisor.run_jobs(
+            tmp_path, [job(tmp_path)], 1, lambda _: os.kill(os.getpid(), signal.SIGTERM), ask_again
+        )
+    (process,) = started
+    assert process.returncode == -signal.SIGKILL  # and waited for, so no zombie is left
+    assert signal.getsignal(signal.SIGTERM) is before
+    for pipe in (process.stdin, process.stdout):
+        assert pipe
+        pipe.close()
+
+
+def test_a_run_that_was_killed_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = job(tmp_path)
+    (tmp_path / f"{made.name}.log").touch()
+    command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    monkeypatch.setattr(supervisor, "start", lambda *_: subprocess.Popen(command))
+    with pytest.raises(TrainingError, match="opsd-s0 failed: it was ended by SIGKILL"):
+        supervisor.run_jobs(tmp_path, [made], 1, lambda _: None)
+
+
+def test_a_run_that_another_process_holds_is_named_before_any_starts(tmp_path: Path) -> None:
+    made = job(tmp_path)
+    holder = run_directory.hold(tmp_path / made.name)
+    try:
+        with pytest.raises(RunError) as refused:
+            supervisor.run_jobs(tmp_path, [made], 1, lambda _: None)
+    finally:
+        holder.close()
+    with (
+        pytest.raises(RunError) as said,
+        run_directory.hold(tmp_path),
+        run_directory.hold(tmp_path),
+    ):
+        pass
+    told = said.value.message.replace(str(tmp_path), str(tmp_path / made.name))
+    assert refused.value.message == f"the run {made.name} is still at work: {told}"
+    assert "stops within 60 seconds" in refused.value.hint
+    assert not (tmp_path / f"{made.name}.log").exists()
+
+
+def test_two_cannot_go_on_with_one_comparison(tmp_path: Path) -> None:
+    (tmp_path / "sums.jsonl").write_text(problems())
+    stopped = opsd(
+        tmp_path, f"{COMMANDS['compare']} --out c",
+        role="train:opsd-s0", at=10, signal=9, victim="parent",
+    )  # fmt: skip
+    assert stopped.returncode == -9 and left_in(tmp_path) == []
+    with run_directory.hold(tmp_path / "c"):
+        second = opsd(tmp_path, "compare --resume --out c")
+    assert second.returncode == 2 and "is using c" in second.stderr
+
+
+def test_a_comparison_runs_beside_a_foreign_backends(tmp_path: Path) -> None:
+    (tmp_path / "sums.jsonl").write_text(problems())
+    (tmp_path / "backends").mkdir()
+    (tmp_path / "backends" / "__init__.py").write_text("raise ImportError('not of opsd')\n")
+    done = opsd(tmp_path, f"{COMMANDS['compare']} --out c")
+    assert done.returncode == 0, done.stderr
+    assert "no samples" not in done.stderr
+
+
+def test_a_comparison_whose_samples_were_not_drawn_draws_them_when_resumed(tmp_path: Path) -> None:
+    (tmp_path / "sums.jsonl").write_text(problems())
+    first = opsd(
+        tmp_path, f"{COMMANDS['compare']} --out c", role="sample:grpo-s0", at=1, signal=9
+    )  # fmt: skip
+    assert first.returncode == 0 and "no samples of grpo for the page" in first.stderr
+    assert "ended by SIGKILL" in first.stderr
+    second = opsd(tmp_path, "compare --resume --out c")
+    assert second.returncode == 0 and "no samples" not in second.stderr
+    drawn = json.loads((tmp_path / "c" / "samples.json").read_text())
+    assert set(drawn) == {"opsd", "grpo"}
+
+
+def test_a_lone_run_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    """As another project's script may start one, by `child_processes.tied`."""
+    (tmp_path / "sums.jsonl").write_text(problems())
+    words = ENDLESS.replace("compare", "train").replace("--methods opsd,grpo --seeds 1", "")
+    script = (
+        "import os, subprocess, sys\nfrom opsd_cli.processes.child_processes import *\n"
+        "command = [sys.executable, '-P', '-m', 'tests.support.killed', *sys.argv[1:]]\n"
+        "process = subprocess.Popen(\n"
+        "    command, stdout=subprocess.DEVNULL, **tied(package_environment())\n)\n"
+        "print(process.pid, flush=True)\nprocess.wait()\n"
+    )
+    kill = {"role": "train:run", "at": 150, "signal": 9, "victim": "parent"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, *words.split(), "--out", "run"],
+        cwd=tmp_path,
+        **tied(os.environ | {"PYTHONPATH": str(ROOT), KILL: json.dumps(kill)}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert done.returncode == -9
+    assert gone(int(done.stdout)) and left_in(tmp_path) == []
+    run_directory.hold(tmp_path / "run").close()

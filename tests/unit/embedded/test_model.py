@@ -1,0 +1,43 @@
+"""The model inside the package: its size, and the gap that there is to distil."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import backends
+from opsd_cli.config.resolve import resolve
+from opsd_cli.embedded import MODEL_DIR
+from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling
+from opsd_cli.grading import Grader
+from opsd_cli.problems.sources import load_splits
+from opsd_cli.prompts.builder import PromptBuilder
+
+pytest.importorskip("torch")
+
+
+def test_it_is_small_and_says_what_it_is() -> None:
+    assert sum(path.stat().st_size for path in MODEL_DIR.iterdir()) < 6_000_000
+    card = (MODEL_DIR / "README.md").read_text(encoding="utf-8")
+    assert "What it is not" in card and "python -m opsd_cli.embedded" in card
+    last = json.loads((MODEL_DIR / "recipe.json").read_text(encoding="utf-8"))["history"][-1]
+    assert 0.4 <= last["without_reference"] <= 0.6 and last["with_reference"] >= 0.95
+
+
+def test_the_reference_closes_the_gap() -> None:
+    config = resolve("embedded", ["backend=cpu"])
+    policy = backends.get("cpu").load(config, trainable=False)
+    contexts = PromptBuilder(config, policy.tokenizer, policy.context_limit)
+    problems = load_splits(config).validation.problems
+    with Grader() as grader:
+        alone, taught = (
+            evaluate(
+                policy, "validation", problems, contexts, evaluation_sampling(config),
+                samples=2, seed=0, grader=grader, privileged=privileged,
+            )
+            for privileged in (False, True)
+        )  # fmt: skip
+        assert 0.4 <= alone.accuracy.value <= 0.6
+        assert taught.accuracy.value >= 0.95
+        assert taught.truncated == 0

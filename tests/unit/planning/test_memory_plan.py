@@ -1,0 +1,159 @@
+"""The memory plan: what it counts, and what it proposes where a run does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opsd_cli.config.resolve import assigned, resolve
+from opsd_cli.config.schema import Config
+from opsd_cli.planning.memory_plan import (
+    MemoryPlan,
+    Prompts,
+    Shape,
+    known_shape,
+    nearest_that_fits,
+    plan,
+    shape_of,
+)
+
+GIB = 2**30
+QWEN3 = {"vocab_size": 151936, "head_dim": 128, "num_key_value_heads": 8}
+SIZES = {
+    "1.7B": {
+        "num_hidden_layers": 28, "hidden_size": 2048, "intermediate_size": 6144,
+        "num_attention_heads": 16, "tie_word_embeddings": True,
+    },
+    "4B": {
+        "num_hidden_layers": 36, "hidden_size": 2560, "intermediate_size": 9728,
+        "num_attention_heads": 32, "tie_word_embeddings": True,
+    },
+    "8B": {
+        "num_hidden_layers": 36, "hidden_size": 4096, "intermediate_size": 12288,
+        "num_attention_heads": 32, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+FOUR_BITS = {"quantization": {"bits": 4, "group_size": 64}}
+
+
+def shape(size: str, **extra: object) -> Shape:
+    found = shape_of({**QWEN3, **SIZES[size], **extra})
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("size", "billions"), [("1.7B", 1.72), ("4B", 4.02), ("8B", 8.19)])
+def test_parameters_are_those_of_the_published_models(size: str, billions: float) -> None:
+    assert shape(size).parameters == pytest.approx(billions * 1e9, rel=0.002)
+
+
+def test_the_embedded_model_s_parameters_are_counted() -> None:
+    from safetensors import safe_open
+
+    from backends.shared.model_files import read_settings
+
+    config = resolve()
+    found = shape_of(read_settings(config.model_path, None))
+    assert found is not None
+    with safe_open(Path(config.model_path) / "model.safetensors", "np") as file:
+        tensors = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118
+    assert found.parameters == sum(t.size for t in tensors if t.ndim > 1)
+
+
+def test_four_bits_take_an_eighth_of_float32_and_the_groups_scales() -> None:
+    config = Config(train={"dtype": "float32"})
+    prompts = Prompts(100, 200)
+    full = plan(config, shape("1.7B"), prompts, "mlx", on_cpu=True).weights
+    small = plan(config, shape("1.7B", **FOUR_BITS), prompts, "mlx", on_cpu=True).weights
+    assert small / full == pytest.approx(4.5 / 32, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {**QWEN3, **SIZES["4B"], "num_experts": 64}, {"hidden_size": 8, "vocab_size": 9}],
+)
+def test_what_is_no_plain_decoder_has_no_plan(settings: dict[str, object]) -> None:
+    assert shape_of(settings) is None
+
+
+def peak(config: Config) -> int:
+    return plan(config, shape("1.7B"), Prompts(256, 1024), "mlx", on_cpu=False).peak
+
+
+def test_more_of_anything_never_takes_less() -> None:
+    config = Config()
+    for key, more in (
+        ("train.micro_batch_tokens", 65536),
+        ("rollouts.batch_size", 512),
+        ("lora.rank", 512),
+        ("sampling.max_new_tokens", 8192),
+    ):
+        assert peak(assigned(config, key, more)) > peak(config), key
+    assert peak(assigned(config, "train.gradient_checkpointing", True)) < peak(config)
+
+
+def test_the_loss_and_the_activations_are_apart_on_mlx_alone() -> None:
+    parts = (1, 2, 4, 8, 16)
+    assert MemoryPlan(*parts, together=True).peak == 1 + 2 + 8 + 16
+    assert MemoryPlan(*parts, together=False).peak == 1 + 2 + 16
+
+
+def test_what_does_not_fit_is_told_what_does() -> None:
+    config = Config()
+    limit = 8 * GIB
+    assert peak(config) > limit
+    changes = nearest_that_fits(config, limit, peak)
+    assert changes
+    # Nothing that is learnt changes where batches and recomputing are enough.
+    assert set(changes) <= {
+        "train.micro_batch_tokens", "train.gradient_checkpointing", "rollouts.batch_size"
+    }  # fmt: skip
+    for key, value in changes.items():
+        config = assigned(config, key, value)
+    assert peak(config) <= limit
+
+
+def test_a_model_too_large_for_anything_is_told_so() -> None:
+    assert nearest_that_fits(Config(), 2 * GIB, peak) is None
+
+
+@pytest.mark.parametrize(
+    ("preset", "size", "bits", "gigabytes"),
+    [
+        ("mac-16gb", "1.7B", FOUR_BITS, 10.6),
+        ("mac-32gb", "4B", FOUR_BITS, 21.3),
+        ("mac-64gb", "4B", {}, 48.0),
+        ("mac-128gb", "8B", {}, 96.0),
+    ],
+)
+def test_presets_for_macs_fit_what_macos_lets_the_gpu_have(
+    preset: str, size: str, bits: dict[str, object], gigabytes: float
+) -> None:
+    """Limits: two thirds of the memory up to 32 GB, three quarters above; half of it to spare."""
+    for method in ("opsd", "grpo", "sft"):
+        config = resolve(preset, [], {"method": method})
+        assert size in config.model and ("4bit" in config.model) == bool(bits)
+        longest = config.prompts.teacher.max_tokens
+        assert longest is not None
+        prompts = Prompts(longest // 2, longest)
+        assert known_shape(config.model) == shape(size, **bits)
+        found = plan(config, shape(size, **bits), prompts, "mlx", on_cpu=False)
+        assert found.peak < gigabytes * GIB / 2, method
+
+
+def test_what_supervised_learning_reads_is_planned_for() -> None:
+    config = resolve("sft-qwen3-1.7b", ["train.gradient_checkpointing=false"])
+    short, long = (
+        plan(config, shape("1.7B"), Prompts(256, 256 + n), "cpu", on_cpu=True).activations
+        for n in (512, 8192)
+    )
+    assert short > 0 and long < 2 * short  # micro-batches hold the same tokens either way
+    one = resolve("sft-qwen3-1.7b", ["train.micro_batch_tokens=1024"])
+    assert plan(one, shape("1.7B"), Prompts(256, 8192), "cpu", True).activations > 0
+
+
+def test_a_model_not_at_hand_is_known_by_name_or_not() -> None:
+    assert known_shape("Qwen/Qwen3-8B") == shape("8B")
+    assert known_shape("mlx-community/Qwen3-4B-4bit") == shape("4B", **FOUR_BITS)
+    assert known_shape("someone/else-4B") is None
