@@ -30,7 +30,7 @@ from opsd_cli.planning.token_plan import token_plan
 from opsd_cli.printable import visible_line
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.rollouts.collector import training_sampling
+from opsd_cli.rollouts.types import training_sampling
 from opsd_cli.seeds import derive_seed
 from opsd_cli.training.trainer import learning_rate
 from tests.support.tokenizers_made import CharacterTokenizer

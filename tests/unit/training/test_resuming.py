@@ -597,4 +597,4 @@ def test_who_holds_a_run_is_named(stopped: Path) -> None:
 
 def test_each_monitor_is_written_once(whole: Path) -> None:
     for row in run_directory.read_rows(whole / run_directory.METRICS):
-        assert "monitors" not in row and "completion_tokens" in row
+        assert "metrics" not in row and "completion_tokens" in row

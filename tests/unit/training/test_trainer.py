@@ -14,7 +14,7 @@ from backends.interface import Rollout
 from opsd_cli.comparison.curves import read_curve
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Optimizer
-from opsd_cli.methods import token_weights
+from opsd_cli.losses.reduction import token_weights
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
 from opsd_cli.training import run_directory
