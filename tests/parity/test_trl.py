@@ -32,8 +32,8 @@ from opsd_cli.losses.divergence import DivergenceSpec, value_and_gradient
 from opsd_cli.methods import GradedRollout, token_weights
 from opsd_cli.methods.grpo import Grpo, advantages, sequence_weights
 from opsd_cli.problems import Problem
-from tests.backends.conftest import Load
 from tests.support import oracle
+from tests.support.backend_fixtures import Load
 from tests.support.tiny_models import build_tokenizer
 
 FILE = Path(__file__).with_name("trl.safetensors")
