@@ -14,8 +14,8 @@ from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError
 from opsd_cli.problems import Problem
-from opsd_cli.prompts.teacher import boundary_mismatch
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.teacher import boundary_mismatch
 from tests.support import chat_models
 from tests.support.chat_models import FAMILIES
 

@@ -33,7 +33,7 @@ from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.rollouts.types import training_sampling
 from opsd_cli.seeds import derive_seed
 from opsd_cli.training.trainer import learning_rate
-from tests.support.tokenizers_made import CharacterTokenizer
+from tests.support.small_tokenizers import CharacterTokenizer
 
 KEYS = [path for path, _ in key_paths()]
 #: As typed after `key=`, or written in a file.

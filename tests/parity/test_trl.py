@@ -34,8 +34,8 @@ from opsd_cli.methods.base import StepInputs
 from opsd_cli.methods.grpo import Grpo, advantages
 from opsd_cli.problems import Problem
 from opsd_cli.rollouts.types import GradedRollout
-from tests.backends.conftest import Load
 from tests.support import oracle
+from tests.support.backend_fixtures import Load
 from tests.support.tiny_models import build_tokenizer
 
 FILE = Path(__file__).with_name("trl.safetensors")

@@ -22,7 +22,7 @@ from opsd_cli.training import run_directory
 from opsd_cli.training.run_directory import Run, read_rows
 from opsd_cli.training.trainer import TrainResult, train
 from tests.support.fakes import FakePolicy, StopAfter
-from tests.unit.training.test_trainer import SPLITS
+from tests.support.small_problems import SPLITS
 
 OVERLAP = ("rollouts.engine=vllm", "rollouts.overlap=true")
 
