@@ -14,7 +14,8 @@ import pytest
 from backends.interface import Rollout
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import Interrupted, PreflightFailed, RunError
-from opsd_cli.files import whole_files
+from opsd_cli.files import atomic_write
+from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.tracking.listener import EvaluationRow, Listener
 from opsd_cli.training import run_directory
 from opsd_cli.training.run_directory import Run
@@ -99,7 +100,7 @@ def contents(directory: Path, without: Sequence[str] = ()) -> dict[str, Any]:
         ):
             continue
         if name.endswith(".jsonl"):
-            found[name] = [timeless(row) for row in run_directory.read_rows(path)]
+            found[name] = [timeless(row) for row in read_rows(path)]
         elif name.endswith(".json"):
             found[name] = timeless(json.loads(path.read_text()))
             if isinstance(found[name], dict):
@@ -503,11 +504,7 @@ def test_a_second_set_with_the_same_ids_gets_its_own_prompts(tmp_path: Path) -> 
     ) as run:
         result = train(policy, splits, run)
     assert result.accuracy["base"].value == 1.0
-    rows = [
-        r
-        for r in run_directory.read_rows(tmp_path / "run" / run_directory.EVALUATIONS)
-        if r["step"] == 0
-    ]
+    rows = [r for r in read_rows(tmp_path / "run" / run_directory.EVALUATIONS) if r["step"] == 0]
     assert {row["split"]: set(row["correct"]) for row in rows} == {
         "validation": {1.0}, "test": {1.0},
     }  # fmt: skip
@@ -546,7 +543,7 @@ def test_a_creation_killed_at_any_write_can_be_begun_again_or_gone_on_with(
         patched.setattr(Path, name, call)
 
     with monkeypatch.context() as patched, contextlib.suppress(Killed):
-        patched.setattr(whole_files, "_written", lambda path: contextlib.nullcontext())
+        patched.setattr(atomic_write, "_staging_errors", lambda path: contextlib.nullcontext())
         for name in ("write_text", "replace"):
             mortal(name)
         Run.create(directory, config(), {"packages": {}}).close()
@@ -596,5 +593,5 @@ def test_who_holds_a_run_is_named(stopped: Path) -> None:
 
 
 def test_each_monitor_is_written_once(whole: Path) -> None:
-    for row in run_directory.read_rows(whole / run_directory.METRICS):
+    for row in read_rows(whole / run_directory.METRICS):
         assert "monitors" not in row and "completion_tokens" in row
