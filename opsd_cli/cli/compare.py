@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from opsd_cli.cli.common import Request, choose_backend
 from opsd_cli.cli.console import Output
 from opsd_cli.config.bounds import LARGEST_SEED
-from opsd_cli.config.resolve import suggest
+from opsd_cli.config.explain import suggest
 from opsd_cli.config.schema import METHODS, Config
 from opsd_cli.errors import GateNotMet, RunError, UsageError
 from opsd_cli.files.atomic_write import write_atomic

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from opsd_cli.config.resolve import read_tree, validate
+from opsd_cli.config.resolve import validate
 from opsd_cli.config.schema import Config
+from opsd_cli.config.yaml_files import read_tree
 from opsd_cli.errors import DataError, RunError
 from opsd_cli.evaluation.evaluate import evaluation_view
 from opsd_cli.files.json_files import read_object

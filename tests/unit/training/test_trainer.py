@@ -13,7 +13,7 @@ import pytest
 from backends.interface import Rollout
 from opsd_cli.comparison.curves import read_curve
 from opsd_cli.config.resolve import resolve
-from opsd_cli.config.schema import Optimizer
+from opsd_cli.config.sections import Optimizer
 from opsd_cli.methods import token_weights
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
