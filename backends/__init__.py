@@ -13,7 +13,7 @@ from opsd_cli.errors import BackendMissing, ConfigError
 if TYPE_CHECKING:
     from backends.interface import Backend
 
-#: Looked for by `opsd_cli.processes.own_packages`: other projects have a package of this name too.
+#: Looked for by `opsd_cli.processes.import_check`: other projects have a package of this name too.
 OWNER = "opsd"
 
 #: name -> "module:class". `auto` tries them in the order of `order_of_preference`.

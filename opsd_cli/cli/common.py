@@ -14,7 +14,7 @@ from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
-from opsd_cli.files.whole_files import read_object
+from opsd_cli.files.json_files import read_object
 from opsd_cli.training.checkpoints import whole_checkpoint
 from opsd_cli.training.run_directory import CONFIG, best_checkpoint
 

@@ -13,7 +13,7 @@ def _backends() -> list[str]:
 
 
 def _presets() -> list[str]:
-    from opsd_cli.config.resolve import preset_names
+    from opsd_cli.config.presets import preset_names
 
     return preset_names()
 
@@ -31,7 +31,7 @@ def _sets() -> list[str]:
 
 
 def _keys(incomplete: str) -> list[str]:
-    from opsd_cli.config.resolve import key_paths
+    from opsd_cli.config.schema import key_paths
 
     return [f"{path}=" for path, _ in key_paths() if path.startswith(incomplete)]
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pydantic import Field, PositiveInt, ValidationError
 
-from opsd_cli.config.schema import Columns, Section
+from opsd_cli.config.bounds import Section
+from opsd_cli.config.sections import Columns
 from opsd_cli.errors import ConfigError, DataError
 from opsd_cli.prompts.rendering import require_placeholders
 
@@ -82,7 +83,8 @@ def read_description(path: Path) -> SetDescription:
         DataError: there is no such file.
         ConfigError: it is not such a description.
     """
-    from opsd_cli.config.resolve import read_tree, suggest
+    from opsd_cli.config.explain import suggest
+    from opsd_cli.config.yaml_files import read_tree
 
     if not path.is_file():
         raise DataError(f"there is no file {str(path)!r}", "check the path")

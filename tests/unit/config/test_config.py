@@ -6,16 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from opsd_cli.config.resolve import (
-    key_paths,
-    preset_names,
-    preset_path,
-    read_tree,
-    resolve,
-    to_yaml,
-    validate,
-)
-from opsd_cli.config.schema import Config
+from opsd_cli.config.presets import preset_names, preset_path
+from opsd_cli.config.resolve import resolve, to_yaml, validate
+from opsd_cli.config.schema import Config, key_paths
+from opsd_cli.config.yaml_files import read_tree
 from opsd_cli.errors import ConfigError
 from opsd_cli.evaluation.evaluate import evaluation_view
 from opsd_cli.prompts.rendering import EVALUATION_TEMPLATE, STUDENT_TEMPLATE

@@ -13,7 +13,7 @@ import pytest
 from backends.interface import Rollout
 from opsd_cli.comparison.curves import read_curve
 from opsd_cli.config.resolve import resolve
-from opsd_cli.config.schema import Optimizer
+from opsd_cli.config.sections import Optimizer
 from opsd_cli.losses.reduction import token_weights
 from opsd_cli.training import run_directory
 from opsd_cli.training.run_directory import Run, read_rows
