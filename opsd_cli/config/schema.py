@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from opsd_cli.config.bounds import (
     LARGEST_SEED,
@@ -347,8 +347,19 @@ class EvaluationSection(Section):
 
 
 class Grading(Section):
+    grader: str = "math"
+    """What decides whether a completion is right; `math` compares answers as mathematics."""
     deadline_seconds: Seconds = 10.0
     """A grade not reached by then is a timeout, which counts as wrong."""
+
+    @field_validator("grader")
+    @classmethod
+    def _registered(cls, name: str) -> str:
+        from opsd_cli.grading import GRADERS
+
+        if name not in GRADERS:
+            raise ValueError(f"should be one of {', '.join(GRADERS)}")
+        return name
 
 
 class Config(Section):
