@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from opsd_cli.config.bounds import (
     LEAST_TEMPERATURE,
@@ -288,5 +288,16 @@ class EvaluationSection(Section):
 
 
 class Grading(Section):
+    grader: str = "math"
+    """Grader that decides whether a completion is right; `math` compares answers as mathematics."""
     deadline_seconds: Seconds = 10.0
     """Timeout for one grade, in seconds; an answer not graded by then counts as wrong."""
+
+    @field_validator("grader")
+    @classmethod
+    def _registered(cls, name: str) -> str:
+        from opsd_cli.grading import GRADERS
+
+        if name not in GRADERS:
+            raise ValueError(f"should be one of {', '.join(GRADERS)}")
+        return name

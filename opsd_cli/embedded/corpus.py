@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from opsd_cli.embedded.wording import STUDENT_TEMPLATE, TEACHER_TEMPLATE
+from opsd_cli.embedded.prompt_templates import STUDENT_TEMPLATE, TEACHER_TEMPLATE
 from opsd_cli.problems.arithmetic import LARGEST, Chain, Split, chains
 from opsd_cli.prompts.rendering import Template, Tokenizer, student_prompt
 from opsd_cli.prompts.teacher import teacher_prompt

@@ -36,6 +36,8 @@ SAMPLES = "samples.jsonl"
 RESULTS = "results.json"
 #: What of `evaluation.json` may grow from one call to the next.
 EXTENT = ("benchmarks", "limit", "samples")
+#: Settings that an older `evaluation.json` does not have, with the value they then had.
+DEFAULTS = {"grader": "math"}
 _FIELDS = {field.name for field in fields(Sample)}
 
 
@@ -91,9 +93,14 @@ class EvaluationDirectory:
             commit_staged(directory / CONFIG)
         return cls(directory)
 
-    def require_same(self, description: Mapping[str, Any]) -> None:
-        """Raise `RunError`, naming what differs, unless this was described alike."""
-        then, now = self.description, json.loads(json.dumps(description))
+    def require_same(self, description: Mapping[str, Any], regrading: bool = False) -> None:
+        """Raise `RunError`, naming what differs, unless this was described alike.
+
+        Only regrading may change the grader: otherwise one set of samples would have two.
+        """
+        then, now = self.description, DEFAULTS | json.loads(json.dumps(description))
+        if regrading:
+            then["grader"] = now["grader"]
         changed = sorted(
             key for key in (then.keys() | now.keys()) - set(EXTENT) if then.get(key) != now.get(key)
         )
@@ -114,7 +121,7 @@ class EvaluationDirectory:
         found = read_object(self.directory / DESCRIPTION)
         if found is None:
             raise _damaged(self.directory / DESCRIPTION)
-        return found
+        return DEFAULTS | found
 
     def require_extent(self) -> None:
         """Raise `RunError` unless `evaluation.json` says how far the evaluation went."""

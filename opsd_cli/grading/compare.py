@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from opsd_cli.grading.atoms import key
+from opsd_cli.grading.annotations import choice, without_remarks
 from opsd_cli.grading.equality import equal, read
+from opsd_cli.grading.identifiers import key
 from opsd_cli.grading.normalise import normalise, split_top
 from opsd_cli.grading.quantities import same_quantity, scaled, split_unit
-from opsd_cli.grading.remarks import choice, without_remarks
-from opsd_cli.grading.shapes import (
+from opsd_cli.grading.structure import (
     NAME,
     Shape,
     bare,

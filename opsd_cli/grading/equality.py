@@ -23,8 +23,8 @@ from latex2sympy2_extended import latex2sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 from sympy import Basic, Expr, Rational
 
-from opsd_cli.grading.atoms import indexed, variables
-from opsd_cli.grading.values import same
+from opsd_cli.grading.identifiers import indexed, variables
+from opsd_cli.grading.symbolic import same
 
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 #: A decimal with fewer places than this is not taken for the rounded form of a fraction or root.

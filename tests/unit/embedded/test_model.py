@@ -10,7 +10,7 @@ import backends
 from opsd_cli.config.resolve import resolve
 from opsd_cli.embedded import MODEL_DIR
 from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling
-from opsd_cli.grading import Grader
+from opsd_cli.grading.mathematics import MathGrader
 from opsd_cli.problems.sources import load_splits
 from opsd_cli.prompts.builder import PromptBuilder
 
@@ -30,7 +30,7 @@ def test_the_reference_closes_the_gap() -> None:
     policy = backends.get("cpu").load(config, trainable=False)
     contexts = PromptBuilder(config, policy.tokenizer, policy.context_limit)
     problems = load_splits(config).validation.problems
-    with Grader() as grader:
+    with MathGrader() as grader:
         alone, taught = (
             evaluate(
                 policy, "validation", problems, contexts.student, evaluation_sampling(config),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from opsd_cli.grading import Grader
+from opsd_cli.grading.mathematics import MathGrader
 
 DATA = Path(__file__).parents[2] / "data"
 #: Generous, so that a busy machine changes no status.
@@ -28,12 +28,12 @@ def by_cause() -> dict[str, list[dict]]:
 
 
 @pytest.fixture(scope="module")
-def grader() -> Iterator[Grader]:
-    with Grader(DEADLINE, workers=1) as made:
+def grader() -> Iterator[MathGrader]:
+    with MathGrader(DEADLINE, workers=1) as made:
         yield made
 
 
-def mistakes(grader: Grader, rows: list[dict]) -> tuple[list[tuple], list[tuple]]:
+def mistakes(grader: MathGrader, rows: list[dict]) -> tuple[list[tuple], list[tuple]]:
     """The (gold, prediction) that are wrong and accepted, and those that are right and refused."""
     grades = grader.grade_many([(row["gold"], row["prediction"]) for row in rows])
     found = [
@@ -45,13 +45,13 @@ def mistakes(grader: Grader, rows: list[dict]) -> tuple[list[tuple], list[tuple]
 
 
 @pytest.mark.parametrize("cause", sorted(by_cause()))
-def test_a_cause(grader: Grader, cause: str) -> None:
+def test_a_cause(grader: MathGrader, cause: str) -> None:
     paid, refused = mistakes(grader, by_cause()[cause])
     assert paid == []
     assert refused == []
 
 
-def test_the_judged_suites(grader: Grader) -> None:
+def test_the_judged_suites(grader: MathGrader) -> None:
     """At most one wrong answer in 130 is accepted, and 3% of 270 right ones are refused."""
     rows = read("grading_suites.jsonl")
     paid, refused = mistakes(grader, rows)

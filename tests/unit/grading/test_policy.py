@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from opsd_cli.grading import Grader
+from opsd_cli.grading.mathematics import MathGrader
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "evaluation.md"
 
@@ -25,7 +25,7 @@ def examples() -> Iterator[tuple[str, str, bool]]:
 def test_the_table_says_what_the_grader_does() -> None:
     said = list(examples())
     assert len(said) > 50
-    with Grader(120.0, workers=1) as grader:
+    with MathGrader(120.0, workers=1) as grader:
         grades = grader.grade_many([(gold, completion) for gold, completion, _ in said])
     differing = [case for case, grade in zip(said, grades, strict=True) if grade.correct != case[2]]
     assert differing == []

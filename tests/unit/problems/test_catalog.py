@@ -17,8 +17,8 @@ from opsd_cli.errors import ConfigError, DataError
 from opsd_cli.problems import ProblemSet
 from opsd_cli.problems.catalog import BENCHMARKS, TRAINING, describe
 from opsd_cli.problems.columns import build, choose
-from opsd_cli.problems.described import SetDescription, parse_hub_id
 from opsd_cli.problems.selection import Selection
+from opsd_cli.problems.set_description import SetDescription, parse_hub_id
 from opsd_cli.problems.sources import load_benchmark, load_splits
 
 THOUGHT = "<think>Hm. 2+2... or 5?</think>\nTwo and two make four: \\boxed{4}."

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from opsd_cli.errors import DataError, UsageError
 from opsd_cli.problems import LoadReport, ProblemSet
+from opsd_cli.problems.anomalies import Anomaly
 from opsd_cli.problems.files import load_file
-from opsd_cli.problems.oddities import Oddity
 
 ROWS: list[dict[str, Any]] = [
     {"question": "What is 2+3?", "solution": "2+3=5, so \\boxed{5}.", "answer": "5"},
@@ -357,7 +357,7 @@ def test_rows_without_what_is_needed_are_counted(tmp_path: Path) -> None:
         no_answer=1,
         derived_answers=1,
         duplicates=1,
-        conflicting=Oddity(1, "row 7 says '2', and before it was '1'"),
+        conflicting=Anomaly(1, "row 7 says '2', and before it was '1'"),
     )
     neither = load(tmp_path / "a.jsonl")
     assert [p.question for p in neither.problems] == ["a", "b", "c", "d"]
@@ -373,7 +373,7 @@ def test_rows_with_damaged_text_are_left_out_and_counted(tmp_path: Path) -> None
     ]
     loaded = load_text(tmp_path, "a.jsonl", "\n".join(lines))
     assert [p.answer for p in loaded.problems] == ["1", "4"]
-    assert loaded.report.damaged == Oddity(2, "row 2 has no valid Unicode")
+    assert loaded.report.damaged == Anomaly(2, "row 2 has no valid Unicode")
     assert loaded.report.sentence() == (
         "used 2 of 4 rows: 2 with damaged text (first: row 2 has no valid Unicode)"
     )
@@ -409,7 +409,7 @@ def test_answers_that_cannot_be_matched_are_counted_and_kept(tmp_path: Path) -> 
     write_jsonl(tmp_path / "a.jsonl", rows)
     loaded = load(tmp_path / "a.jsonl", need_answer=True)
     assert len(loaded.problems) == 3
-    assert loaded.report.unmatchable == Oddity(2, r"row 2: '\\boxed{'")
+    assert loaded.report.unmatchable == Anomaly(2, r"row 2: '\\boxed{'")
     assert loaded.report.sentence() == (
         "used all 3 rows; 2 answers that cannot be matched, which counts as wrong "
         r"(first: row 2: '\\boxed{')"

@@ -10,7 +10,7 @@ from itertools import islice
 import pytest
 
 from opsd_cli.config.resolve import resolve
-from opsd_cli.embedded import MODEL_DIR, wording
+from opsd_cli.embedded import MODEL_DIR, prompt_templates
 from opsd_cli.embedded.corpus import Shares, documents
 from opsd_cli.errors import ConfigError
 from opsd_cli.evaluation.evaluate import evaluation_view
@@ -77,8 +77,8 @@ def test_its_prompts_are_those_it_was_released_with(
 
 def test_its_preset_has_the_words_of_its_corpus() -> None:
     prompts = resolve("embedded").prompts
-    assert prompts.student.template == wording.STUDENT_TEMPLATE
-    assert prompts.teacher.template == wording.TEACHER_TEMPLATE
+    assert prompts.student.template == prompt_templates.STUDENT_TEMPLATE
+    assert prompts.teacher.template == prompt_templates.TEACHER_TEMPLATE
 
 
 def test_its_corpus_is_what_it_was(tokenizer: Tokenizer) -> None:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from opsd_cli.embedded.corpus import END_OF_TURN, completion_text
-from opsd_cli.embedded.wording import STUDENT_TEMPLATE, TEACHER_TEMPLATE
+from opsd_cli.embedded.prompt_templates import STUDENT_TEMPLATE, TEACHER_TEMPLATE
 from opsd_cli.problems.arithmetic import chains
 
 END_OF_TEXT = "<|endoftext|>"
