@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepRow:
-    """One optimiser step, as written to `metrics.jsonl` (one key a field, monitors inlined).
+    """One optimiser step, as written to `metrics.jsonl` (one key a field, metrics inlined).
 
     `reward` is the share of this step's training rollouts graded correct, None for a method that
-    draws none; `monitors` holds the collapse monitors of `opsd_cli.training.collapse_metrics` and
-    what the method measures itself.
+    draws none; `metrics` holds those of `opsd_cli.training.collapse_metrics`, of the method and of
+    the sampler.
     """
 
     step: int
@@ -30,7 +30,7 @@ class StepRow:
     grad_norm: float
     learning_rate: float
     reward: float | None
-    monitors: dict[str, Any]
+    metrics: dict[str, Any]
     ledger: TokenLedger
     seconds: float
     cpu_seconds: float
@@ -38,9 +38,9 @@ class StepRow:
     memory_peak: int
 
     def as_dict(self) -> dict[str, Any]:
-        """One level of keys: every monitor once, under its own name."""
+        """One level of keys: every metric once, under its own name."""
         row = asdict(self)
-        return {**{k: v for k, v in row.items() if k != "monitors"}, **row["monitors"]}
+        return {**{k: v for k, v in row.items() if k != "metrics"}, **row["metrics"]}
 
 
 @dataclass(frozen=True)
