@@ -76,7 +76,7 @@ class Curve:
     @property
     def accuracy_E(self) -> np.ndarray:
         """Mean accuracy at each evaluation."""
-        return self.correct_EP.mean(axis=1)
+        return np.asarray(self.correct_EP.mean(axis=1))
 
 
 def read_curve(directory: Path, label: str | None = None) -> Curve:

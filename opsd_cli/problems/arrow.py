@@ -33,9 +33,10 @@ def rows_of(batch: Any) -> Iterator[dict[str, Any]]:
 
 def _values(column: Any) -> list[Any]:
     try:
-        return column.to_pylist()
+        values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
-        return column.cast(_as_bytes(column.type)).to_pylist()
+        values = column.cast(_as_bytes(column.type)).to_pylist()
+    return values
 
 
 def _as_bytes(kind: Any) -> Any:
