@@ -29,8 +29,9 @@ from backends.interface import (
 from backends.pytorch.loss_head import chunked_divergence
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.divergence import DivergenceSpec, value_and_gradient
-from opsd_cli.methods import GradedRollout, token_weights
-from opsd_cli.methods.grpo import Grpo, advantages, sequence_weights
+from opsd_cli.losses.reduction import GRPO_LOSS_REDUCTIONS, token_weights
+from opsd_cli.methods import GradedRollout
+from opsd_cli.methods.grpo import Grpo, advantages
 from opsd_cli.problems import Problem
 from tests.backends.conftest import Load
 from tests.support import oracle
@@ -130,7 +131,8 @@ def grpo_batch(
 ) -> PolicyGradientBatch:
     groups = np.array(RECORDED["rewards"]).reshape(-1, GROUP)
     each = np.concatenate([advantages(group, case["scale"]) for group in groups])
-    weights = sequence_weights(LENGTHS, case["loss_type"], RECORDED["longest"])
+    reduction = GRPO_LOSS_REDUCTIONS[case["loss_type"]]
+    weights = token_weights(LENGTHS, reduction, RECORDED["longest"])
     items = tuple(
         PolicyGradientItem(
             *PAIRS[row],
