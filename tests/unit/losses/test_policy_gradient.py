@@ -1,4 +1,4 @@
-"""The clipped surrogate with KL penalty: value and slope against finite differences and autograd."""
+"""The clipped surrogate with KL penalty: value and slope, by finite differences and autograd."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_float32_surrogate_agrees_with_numpy_in_float64(
     found = evaluated(ratio, kl, xp, lambda x: make(x.astype(np.float32)))
     wanted = evaluated(ratio, kl)
     for name in ("value_N", "slope_N", "clipped_N"):
-        got = np.array(getattr(found, name))
+        got = np.asarray(getattr(found, name))
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, getattr(wanted, name), 1e-4, 1e-6, err_msg=name)
 
