@@ -19,8 +19,9 @@ from opsd_cli.errors import ConfigError, Interrupted, RunError
 from opsd_cli.rollouts.importance import importance_weights
 from opsd_cli.tracking.listener import Listener
 from opsd_cli.training import run_directory
+from opsd_cli.training.result import TrainResult
 from opsd_cli.training.run_directory import Run, read_rows
-from opsd_cli.training.trainer import TrainResult, train
+from opsd_cli.training.trainer import train
 from tests.support.fakes import FakePolicy, StopAfter
 from tests.support.small_problems import SPLITS
 

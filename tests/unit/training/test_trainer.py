@@ -16,9 +16,10 @@ from opsd_cli.config.resolve import resolve
 from opsd_cli.config.sections import Optimizer
 from opsd_cli.losses.reduction import token_weights
 from opsd_cli.training import run_directory
+from opsd_cli.training.result import TrainResult
 from opsd_cli.training.run_directory import Run, read_rows
 from opsd_cli.training.schedule import learning_rate
-from opsd_cli.training.trainer import TrainResult, train
+from opsd_cli.training.trainer import train
 from tests.support.fakes import FakePolicy
 from tests.support.small_problems import SPLITS
 
