@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
+from opsd_cli.config.choices import OneOf
 from opsd_cli.config.schema import EMBEDDED, METHODS, OPSD, Config
 from opsd_cli.config.yaml_files import DEEPEST, read_tree, read_yaml
 from opsd_cli.errors import ConfigError
@@ -84,7 +85,9 @@ def parse_set(assignment: str) -> Tree:
 
 def _holds_text(key: str) -> bool:
     field = dict(key_paths()).get(key)
-    return field is not None and field.annotation in (str, str | None)
+    if field is None or any(isinstance(entry, OneOf) for entry in field.metadata):
+        return False
+    return field.annotation in (str, str | None)
 
 
 def key_paths(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:

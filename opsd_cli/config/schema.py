@@ -31,6 +31,7 @@ from opsd_cli.config.bounds import (
     Tokens,
     Whole,
 )
+from opsd_cli.config.choices import BackendName, EngineName
 from opsd_cli.config.server_settings import wrong_address, wrong_arguments
 from opsd_cli.losses.divergence import DivergenceSpec
 from opsd_cli.prompts.rendering import STUDENT_TEMPLATE, require_placeholders
@@ -190,7 +191,7 @@ class Vllm(Section):
 
 
 class Rollouts(Section):
-    engine: Literal["builtin", "vllm"] = "builtin"
+    engine: EngineName = "builtin"
     """What draws the rollouts: the backend's own engine, or a vLLM server."""
     per_question: Count | None = None
     """Completions a question; by default 1 for opsd, 8 for grpo and hybrid."""
@@ -360,7 +361,7 @@ class Config(Section):
     """Run model code that comes with the weights."""
     adapter: str | None = None
     """Folder of a LoRA adapter in PEFT's format to start from."""
-    backend: Literal["auto", "mlx", "cuda", "cpu"] = "auto"
+    backend: BackendName = "auto"
     """Where to run."""
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """Everything random derives from it."""
@@ -403,8 +404,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _rollouts_fit(self) -> Config:
+        from backends.engines import get_engine
+
         rollouts = self.rollouts
-        if rollouts.engine == "builtin" and (rollouts.overlap or rollouts.importance_cap):
+        separate = get_engine(rollouts.engine).separate_from_trainer
+        if not separate and (rollouts.overlap or rollouts.importance_cap):
             name = "overlap" if rollouts.overlap else "importance_cap"
             raise ValueError(
                 f"rollouts.{name} needs vLLM: the built-in engine draws with the weights that learn"

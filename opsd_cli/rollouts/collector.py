@@ -26,6 +26,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from backends.engines import get_engine
 from backends.interface import Policy, Prefetches, Rollout, RolloutRequest, Sampling
 from opsd_cli.config.schema import Config
 from opsd_cli.grading import Grader
@@ -257,7 +258,7 @@ class RolloutCollector:
         Only another engine can differ.
         """
         config = self._config
-        if config.rollouts.engine == "builtin" or not graded:
+        if not get_engine(config.rollouts.engine).separate_from_trainer or not graded:
             return graded, {}, TokenLedger()
         cap = config.rollouts.importance_cap
         some = [one.rollout for one in (graded if cap else graded[:GAP_ROLLOUTS])]
