@@ -9,7 +9,17 @@ import typer
 
 
 def _backends() -> list[str]:
-    return ["auto", "mlx", "cuda", "cpu"]
+    """What `--backend` takes; nothing where the registry is not ours, which `main` refuses."""
+    from opsd_cli.errors import UsageError
+    from opsd_cli.processes import import_check
+
+    try:
+        import_check.require_own_backends()
+    except UsageError:
+        return []
+    import backends
+
+    return list(backends.choices())
 
 
 def _presets() -> list[str]:
@@ -53,7 +63,10 @@ Set = Annotated[
 Backend = Annotated[
     str | None,
     typer.Option(
-        "--backend", metavar="auto|mlx|cuda|cpu", autocompletion=_backends, help="Where to run."
+        "--backend",
+        metavar="|".join(_backends()),
+        autocompletion=_backends,
+        help="Where to run.",
     ),
 ]
 Model = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from opsd_cli.config.bounds import (
     LEAST_TEMPERATURE,
@@ -20,6 +20,7 @@ from opsd_cli.config.bounds import (
     Tokens,
     Whole,
 )
+from opsd_cli.config.choices import GraderName
 from opsd_cli.losses.divergence import DivergenceSpec
 from opsd_cli.prompts.rendering import STUDENT_TEMPLATE, require_placeholders
 from opsd_cli.prompts.teacher import ANALYSIS_TEMPLATE, TEACHER_TEMPLATE
@@ -288,16 +289,7 @@ class EvaluationSection(Section):
 
 
 class Grading(Section):
-    grader: str = "math"
+    grader: GraderName = "math"
     """Grader that decides whether a completion is right; `math` compares answers as mathematics."""
     deadline_seconds: Seconds = 10.0
     """Timeout for one grade, in seconds; an answer not graded by then counts as wrong."""
-
-    @field_validator("grader")
-    @classmethod
-    def _registered(cls, name: str) -> str:
-        from opsd_cli.grading import GRADERS
-
-        if name not in GRADERS:
-            raise ValueError(f"should be one of {', '.join(GRADERS)}")
-        return name

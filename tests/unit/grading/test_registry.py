@@ -100,7 +100,7 @@ def test_every_registered_grader_grades_a_correct_and_a_wrong_answer(name: str) 
 def test_an_unknown_grader_is_refused_with_the_choices() -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(assignments=["grading.grader=maths"])
-    assert caught.value.message == "grading.grader: should be one of math, got 'maths'"
+    assert caught.value.message == "grading.grader: input should be 'math', got 'maths'"
     assert "\n" not in caught.value.hint and caught.value.exit_code == 2
     with pytest.raises(ConfigError, match="unknown grader 'maths'") as caught:
         get("maths")
