@@ -240,7 +240,7 @@ def _measure(
                 policy,
                 name,
                 problems.problems,
-                PromptBuilder(view, policy.tokenizer, policy.context_limit),
+                PromptBuilder(view, policy.tokenizer, policy.context_limit).student,
                 evaluation_sampling(config),
                 samples=samples,
                 seed=config.seed,

@@ -14,7 +14,8 @@ from opsd_cli.printable import visible
 from opsd_cli.problems import Problem, ProblemSet
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import completion_text
-from opsd_cli.rollouts.teacher_analysis import analyse
+from opsd_cli.prompts.teacher import boundary_mismatch
+from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst, TeacherPrompts
 from opsd_cli.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -71,21 +72,22 @@ def _sample(
     out: Output,
 ) -> None:
     contexts = PromptBuilder(config, policy.tokenizer, policy.context_limit)
+    teacher = TeacherPrompts({})
     if what.privileged or what.divergence or what.show_prompts or dry_run:
-        # The teacher's prompt is complete only with its analysis, where it reasons first.
-        analyse([p for p in problems if p.solution is not None], contexts, policy, config)
+        analyst = TeacherAnalyst(config, policy, contexts)
+        teacher = analyst.prompts([p for p in problems if p.solution is not None])
     shown = []
     if what.show_prompts or dry_run:
         for problem in problems:
-            shown.append(_show_prompts(problem, contexts, out))
+            shown.append(_show_prompts(problem, contexts, teacher, out))
     if dry_run:
         out.object({"prompts": shown})
         return
-    rollouts = _draw(policy, problems, contexts, config, what, out)
+    rollouts = _draw(policy, problems, contexts, teacher, config, what, out)
     completions = []
     for problem in problems:
         mine = [r for r in rollouts if r.request.problem_id == problem.id]
-        completions += _show(problem, mine, policy, contexts, config, what, out)
+        completions += _show(problem, mine, policy, contexts, teacher, config, what, out)
     result: dict[str, Any] = {"model": config.model, "completions": completions}
     if shown:
         result["prompts"] = shown
@@ -134,11 +136,13 @@ def _require_solutions(problems: tuple[Problem, ...], what: What) -> None:
         )
 
 
-def _show_prompts(problem: Problem, contexts: PromptBuilder, out: Output) -> dict[str, Any]:
+def _show_prompts(
+    problem: Problem, contexts: PromptBuilder, teacher: TeacherPrompts, out: Output
+) -> dict[str, Any]:
     entry: dict[str, Any] = {"problem_id": problem.id}
     roles = {"student": contexts.student(problem)}
     if problem.solution is not None:
-        roles["teacher"] = contexts.teacher(problem)
+        roles["teacher"] = teacher.of(problem)
     for role, prompt in roles.items():
         out.show(_heading(f"{role}'s prompt, {len(prompt.ids)} tokens"))
         out.exact(prompt.text)
@@ -146,7 +150,7 @@ def _show_prompts(problem: Problem, contexts: PromptBuilder, out: Output) -> dic
     if problem.solution is None:
         out.note("no teacher's prompt: the question has no reference solution (--solution)")
     else:
-        entry["boundary_warning"] = contexts.boundary_warning(problem)
+        entry["boundary_warning"] = boundary_mismatch(roles["student"], roles["teacher"])
         if entry["boundary_warning"]:
             out.warn(f"{entry['boundary_warning']} (--set prompts.boundary=match aligns them)")
     return entry
@@ -162,14 +166,15 @@ def _draw(
     policy: Policy,
     problems: tuple[Problem, ...],
     contexts: PromptBuilder,
+    teacher: TeacherPrompts,
     config: Config,
     what: What,
     out: Output,
 ) -> list[Rollout]:
     from backends.interface import RolloutRequest
-    from opsd_cli.rollouts.collector import training_sampling
+    from opsd_cli.rollouts.types import training_sampling
 
-    prompt = contexts.teacher if what.privileged else contexts.student
+    prompt = teacher.of if what.privileged else contexts.student
     requests = [
         RolloutRequest(
             problem.id, index, prompt(problem).ids,
@@ -188,6 +193,7 @@ def _show(
     rollouts: list[Rollout],
     policy: Policy,
     contexts: PromptBuilder,
+    teacher: TeacherPrompts,
     config: Config,
     what: What,
     out: Output,
@@ -201,7 +207,9 @@ def _show(
     grades: list[Any] = [None] * len(texts)
     if problem.answer is not None:
         grades = grade_many([(problem.answer, text) for text in texts])
-    reports = _divergence(problem, rollouts, policy, contexts, config) if what.divergence else []
+    reports = (
+        _divergence(problem, rollouts, policy, contexts, teacher, config) if what.divergence else []
+    )
     out.show(_heading(f"problem {problem.id}"))
     out.show(problem.question)
     entries = []
@@ -232,13 +240,14 @@ def _divergence(
     rollouts: list[Rollout],
     policy: Policy,
     contexts: PromptBuilder,
+    teacher: TeacherPrompts,
     config: Config,
 ) -> tuple[TokenReport, ...]:
     from backends.interface import DivergenceBatch, DivergenceItem
 
     items = tuple(
         DivergenceItem(
-            contexts.student(problem).ids, contexts.teacher(problem).ids, rollout.completion_ids
+            contexts.student(problem).ids, teacher.of(problem).ids, rollout.completion_ids
         )
         for rollout in rollouts
     )

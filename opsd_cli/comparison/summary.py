@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from opsd_cli import methods
 from opsd_cli.comparison.curves import COSTS, Curve
 from opsd_cli.comparison.efficiency import Efficiency
 from opsd_cli.comparison.running import Tuned
@@ -19,10 +20,19 @@ GENERATED, WITH_TEACHER = "generated", "generated_and_scored"
 
 
 def pair_of(names: Sequence[str]) -> tuple[str, str]:
-    """Which two methods the headline is about: OPSD, or the first named, against GRPO if there."""
-    one = next((name for name in names if name.partition(" ")[0] == "opsd"), names[0])
-    others = [name for name in names if name != one]
-    return one, next((name for name in others if name.partition(" ")[0] == "grpo"), others[0])
+    """The two groups that the headline compares: the first of a method under test, or the first
+    named, against the first of a baseline method, or the next named."""
+
+    def first(headline: str, among: Sequence[str]) -> str:
+        """A group is called by its method, and by what else tells it from the others."""
+        for name in among:
+            method = name.partition(" ")[0]
+            if method in methods.METHODS and methods.method_class(method).headline == headline:
+                return name
+        return among[0]
+
+    tested = first("tested", names)
+    return tested, first("baseline", [name for name in names if name != tested])
 
 
 def summarise(

@@ -20,8 +20,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
 from opsd_cli.grading import Grader
 from opsd_cli.problems import Problem
-from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.prompts.rendering import completion_text
+from opsd_cli.prompts.rendering import Prompt, completion_text
 from opsd_cli.seeds import derive_seed
 from opsd_cli.statistics import Estimate, average_at_k, majority_at_k, pass_at_k
 from opsd_cli.stopping import Stop, never, until_stopped
@@ -111,6 +110,11 @@ class Evaluation:
     def accuracy(self) -> Estimate:
         """avg@k with its interval clustered by problem."""
         return average_at_k(self.correct_PK, problem_ids=self.problem_ids)
+
+    @property
+    def all_tokens(self) -> int:
+        """Tokens of all samples, whichever process drew them."""
+        return sum(sample.tokens for sample in self.samples)
 
     @property
     def pass_at(self) -> dict[int, Estimate]:
@@ -235,14 +239,13 @@ def evaluate(
     policy: Policy,
     name: str,
     problems: Sequence[Problem],
-    contexts: PromptBuilder,
+    prompt_of: Callable[[Problem], Prompt],
     sampling: Sampling,
     *,
     samples: int,
     seed: int,
     grader: Grader,
     listener: Listener | None = None,
-    privileged: bool = False,
     on_sample: Callable[[Sample], None] | None = None,
     done: Collection[Sample] = (),
     stop: Stop = never,
@@ -251,21 +254,21 @@ def evaluate(
 
     Args:
         name: what to call the set.
-        privileged: sample from the teacher's prompt instead of the student's.
+        prompt_of: the prompt that a problem is sampled from, as `PromptBuilder.student`.
         on_sample: called with each newly graded sample, in the order they were graded.
         done: samples already at hand; they are kept as they are.
         stop: polled after each finished rollout.
 
     Raises:
-        DataError: `privileged`, and a problem has no reference solution.
         Interrupted: `stop` said so; what was drawn until then is graded and went to `on_sample`.
     """
     listener = listener or Listener()
     by_id = {problem.id: problem for problem in problems}
     have = {(sample.problem_id, sample.sample_index): sample for sample in done}
-    prompt = contexts.teacher if privileged else contexts.student
     requests = [
-        RolloutRequest(p.id, index, prompt(p).ids, derive_seed(seed, "evaluation", *p.key, index))
+        RolloutRequest(
+            p.id, index, prompt_of(p).ids, derive_seed(seed, "evaluation", *p.key, index)
+        )
         for p in problems
         for index in range(samples)
         if (p.id, index) not in have
@@ -275,7 +278,7 @@ def evaluate(
 
     def grade_waiting() -> None:
         texts = [
-            completion_text(rollout.completion_ids, contexts.tokenizer, policy.stop_ids)
+            completion_text(rollout.completion_ids, policy.tokenizer, policy.stop_ids)
             for rollout in waiting
         ]
         golds = [by_id[rollout.request.problem_id].answer or "" for rollout in waiting]

@@ -17,10 +17,11 @@ from typing import Any
 
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
+from opsd_cli.methods.base import RunSizes
 from opsd_cli.planning import memory_plan
 from opsd_cli.problems import Problem
 from opsd_cli.problems.sources import Splits
-from opsd_cli.rollouts.collector import GAP_ROLLOUTS
+from opsd_cli.rollouts.importance import COMPARED_ROLLOUTS
 from opsd_cli.token_ledger import TokenLedger
 
 
@@ -107,19 +108,10 @@ def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = 
     return TokenPlan(
         problems=sizes,
         lengths=lengths,
-        updates=config.train.steps * _updates(config),
+        updates=config.train.steps * methods.get(config).updates_per_step(),
         most=most + TokenLedger(evaluation=evaluations * longest),
         evaluation_rollouts=evaluations,
     )
-
-
-def _updates(config: Config) -> int:
-    """Optimiser updates a step."""
-    if config.method in ("grpo", "hybrid"):
-        return config.train.passes * config.grpo.minibatches
-    if config.method == "opsd" and config.divergence.vocabulary == "sampled":
-        return 1
-    return config.train.passes
 
 
 def _evaluation_rollouts(config: Config, sizes: dict[str, int | None]) -> int:
@@ -129,7 +121,7 @@ def _evaluation_rollouts(config: Config, sizes: dict[str, int | None]) -> int:
     # Base, and with a curve every validation's step, the last among them; else the last and best.
     tests = 1 + (due if train.curve else min(2, due))
     preflight = 0
-    if config.preflight.enabled and methods.get(config).needs_teacher:
+    if config.preflight.enabled and methods.get(config).needs.teacher:
         measured = config.preflight.problems
         preflight = 2 * (measured if sizes["train"] is None else min(measured, sizes["train"]))
     problems = (1 + due) * (sizes["validation"] or 0) + tests * (sizes["test"] or 0) + preflight
@@ -150,60 +142,36 @@ def _learning(config: Config, available: int | None, lengths: Lengths) -> TokenL
         replacements = min(replacements, available)
     drawn = kept + train.steps * replacements * method.rollouts_per_question()
     longest = config.sampling.max_new_tokens
-    own, others = lengths.student + longest, teacher + longest
     spent = TokenLedger(
         rollouts=drawn,
         generated=drawn * longest + analyses * config.teacher.analysis_tokens,
         prompt=drawn * lengths.student + analyses * teacher,
     )
     if config.rollouts.engine == "vllm":
-        compared = kept if config.rollouts.importance_cap else min(kept, train.steps * GAP_ROLLOUTS)
-        spent += TokenLedger(scored=compared * own)
-    if config.method == "sft":
-        sequence = lengths.student + lengths.reference
-        sequence = min(sequence, max(lengths.student, config.sft.max_tokens or sequence))
-        return spent + TokenLedger(
-            trained=train.steps * train.questions_per_step * train.passes * sequence
+        compared = kept
+        if config.rollouts.importance_cap is None:
+            compared = min(kept, train.steps * COMPARED_ROLLOUTS)
+        spent += TokenLedger(scored=compared * (lengths.student + longest))
+    return spent + method.tokens_read(
+        RunSizes(
+            rollouts=kept,
+            student_sequence=lengths.student + longest,
+            teacher_sequence=teacher + longest,
+            student_prompt=lengths.student,
+            reference=lengths.reference,
         )
-    if config.method == "opsd":
-        if config.divergence.vocabulary == "sampled":
-            return spent + TokenLedger(
-                teacher_scored=kept * others, scored=kept * own, trained=kept * own
-            )
-        # An initial teacher reads a batch once however often it is learnt from.
-        readings = 1 if config.teacher.weights == "initial" else train.passes
-        return spent + TokenLedger(
-            teacher_scored=kept * others * readings, trained=kept * own * train.passes
-        )
-    passes_read = (_updates(config) > 1) + (config.grpo.kl > 0)
-    spent += TokenLedger(scored=kept * own * passes_read, trained=kept * own * train.passes)
-    if config.method == "hybrid":
-        sized = kept // train.steps * _steps_with_a_teacher(config)
-        spent += TokenLedger(teacher_scored=sized * others, scored=sized * own)
-    return spent
-
-
-def _steps_with_a_teacher(config: Config) -> int:
-    """Steps of the hybrid in which the teacher sizes anything."""
-    section = config.hybrid
-    if section.mix == 0:
-        return 0
-    if section.decay_updates is None:
-        return config.train.steps
-    return min(config.train.steps, -(-section.decay_updates // _updates(config)))
+    )
 
 
 def _analyses(config: Config, available: int | None) -> int:
     """How often a teacher that reasons first writes."""
-    if not (config.teacher.reason_first and methods.get(config).needs_teacher):
+    method = methods.get(config)
+    if not (config.teacher.reason_first and method.needs.teacher):
         return 0
-    steps = config.train.steps
-    if config.method == "hybrid":
-        steps = _steps_with_a_teacher(config)
     preflight = config.preflight.problems if config.preflight.enabled else 0
     if available is not None:
         preflight = min(preflight, available)
-    written = preflight + steps * config.train.questions_per_step
+    written = preflight + method.steps_with_teacher() * config.train.questions_per_step
     if config.teacher.weights == "initial" and available is not None:
         written = min(written, available)
     return written

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from opsd_cli import methods
 from opsd_cli.config.schema import EMBEDDED, Config
 from opsd_cli.errors import DataError
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
@@ -78,7 +79,7 @@ def load_splits(config: Config) -> Splits:
     notes: list[str] = []
     warnings: list[str] = []
     otherwise = EMBEDDED if data.train == EMBEDDED else None
-    needed = None if config.method == "grpo" else True
+    needed = True if methods.get(config).needs.solutions else None
     # What is held out must not depend on the limit, so it is chosen before the limit applies.
     named = all(given or otherwise for given in (data.validation, data.test))
     at_once = data.limit if named else None

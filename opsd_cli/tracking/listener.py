@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepRow:
-    """One optimiser step, as written to `metrics.jsonl` (one key per field, monitors inlined).
+    """One optimiser step, as written to `metrics.jsonl` (one key per field, metrics inlined).
 
     Attributes:
         loss: value of the step's loss, in nats for a divergence.
         grad_norm: L2 norm of the gradient before clipping.
         reward: share of the step's rollouts graded correct; None for a method without rollouts.
-        monitors: collapse metrics (`opsd_cli.training.collapse_metrics`) and the method's own.
+        metrics: those of `opsd_cli.training.collapse_metrics`, of the method and of the sampler.
         ledger: tokens so far, this step included.
         seconds: wall time since the run began, over all processes that worked on it.
         cpu_seconds: CPU time, likewise.
@@ -36,7 +36,7 @@ class StepRow:
     grad_norm: float
     learning_rate: float
     reward: float | None
-    monitors: dict[str, Any]
+    metrics: dict[str, Any]
     ledger: TokenLedger
     seconds: float
     cpu_seconds: float
@@ -44,9 +44,9 @@ class StepRow:
     memory_peak: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The row of `metrics.jsonl`: monitors are keys beside the others."""
+        """The row of `metrics.jsonl`: `metrics` are keys beside the others."""
         row = asdict(self)
-        return {**{k: v for k, v in row.items() if k != "monitors"}, **row["monitors"]}
+        return {**{k: v for k, v in row.items() if k != "metrics"}, **row["metrics"]}
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def token_class(text: str, is_stop: bool) -> str:
     return "word" if bare[0].isalpha() else "symbol"
 
 
-def rollout_monitors(
+def rollout_metrics(
     rollouts: Sequence[Rollout], texts: Sequence[str], references: Sequence[str]
 ) -> dict[str, Any]:
     """Length, stopping, hedging and copying over a step's rollouts."""
@@ -76,7 +76,7 @@ def rollout_monitors(
     }
 
 
-def loss_monitors(
+def loss_metrics(
     batches: Sequence[LossBatch],
     reports: Sequence[BatchReport],
     tokenizer: Tokenizer,

@@ -15,6 +15,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.teacher import boundary_mismatch
 from tests.support import chat_models
 from tests.support.chat_models import FAMILIES
 
@@ -96,10 +97,10 @@ def test_ids_are_the_texts_and_there_is_one_bos(family: str) -> None:
 @every_family
 def test_where_thinking_opens_the_answer_differently_it_is_said_and_mended(family: str) -> None:
     both = contexts(family)  # the teacher thinks, the student does not
-    warning = both.boundary_warning(PROBLEM)
+    warning = boundary_mismatch(both.student(PROBLEM), both.teacher(PROBLEM))
     assert bool(warning) == (family in ("qwen3", "qwen3.5"))
     matched = contexts(family, "prompts.boundary=match")
-    assert matched.boundary_warning(PROBLEM) is None
+    assert boundary_mismatch(matched.student(PROBLEM), matched.teacher(PROBLEM)) is None
     student, teacher = matched.student(PROBLEM), matched.teacher(PROBLEM)
     assert teacher.text.endswith(student.opening)
     assert teacher.ids == tuple(wrapped(family).encode(teacher.text))

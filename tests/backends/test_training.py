@@ -21,7 +21,7 @@ from opsd_cli.tracking.listener import StepRow
 from opsd_cli.training import run_directory
 from opsd_cli.training.run_directory import Run, best_checkpoint
 from opsd_cli.training.trainer import TrainResult, train
-from tests.backends.conftest import LORA
+from tests.support.backend_fixtures import LORA
 from tests.support.fakes import StopAfter
 
 STEPS = 6

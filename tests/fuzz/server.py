@@ -29,9 +29,9 @@ from unittest import mock
 from backends.interface import PolicyGradientBatch, Rollout, RolloutRequest, Sampling
 from backends.vllm import adapters, client
 from backends.vllm.policy import VllmPolicy
-from backends.vllm.transport import Clock
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import OpsdError
+from tests.support.fake_clock import VirtualClock
 from tests.support.fake_vllm import FakeVllm, completion
 from tests.support.fakes import FakePolicy
 from tests.support.hostile_server import BEHAVIOURS, COMPLETIONS, LOAD, Behaviour, good, send
@@ -46,16 +46,6 @@ MOST_REQUESTS = 60 + BATCH * client.TRIES + 4 * (len(REQUESTS) + 2)
 JUNK: list[Any] = [
     None, True, "x", "", [], {}, [[]], float("nan"), float("inf"), 1e9, -1e9, 10**30, -(10**30),
 ]  # fmt: skip
-
-
-class Virtual(Clock):
-    """Between two requests no time passes."""
-
-    def __init__(self) -> None:
-        self.waits: list[float] = []
-
-    def wait(self, seconds: float, ended: threading.Event) -> None:
-        self.waits.append(seconds)
 
 
 @dataclass(frozen=True)
@@ -116,7 +106,7 @@ def met(behaviour: Behaviour, ahead: bool = False, after: int = 0, batch: int = 
 
     server.hostile = hostile
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    clock, told = Virtual(), []
+    clock, told = VirtualClock(), []
     hangs = behaviour.hangs and behaviour.at == COMPLETIONS
     config = resolve(
         None,

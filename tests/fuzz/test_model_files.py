@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.conftest import require_backend
+from tests.support.backend_fixtures import require_backend
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -29,11 +29,13 @@ from backends.interface import (
 from backends.pytorch.loss_head import chunked_divergence
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.divergence import DivergenceSpec, value_and_gradient
-from opsd_cli.methods import GradedRollout, token_weights
-from opsd_cli.methods.grpo import Grpo, advantages, sequence_weights
+from opsd_cli.losses.reduction import GRPO_LOSS_REDUCTIONS, token_weights
+from opsd_cli.methods.base import StepInputs
+from opsd_cli.methods.grpo import Grpo, advantages
 from opsd_cli.problems import Problem
-from tests.backends.conftest import Load
+from opsd_cli.rollouts.types import GradedRollout
 from tests.support import oracle
+from tests.support.backend_fixtures import Load
 from tests.support.tiny_models import build_tokenizer
 
 FILE = Path(__file__).with_name("trl.safetensors")
@@ -130,7 +132,8 @@ def grpo_batch(
 ) -> PolicyGradientBatch:
     groups = np.array(RECORDED["rewards"]).reshape(-1, GROUP)
     each = np.concatenate([advantages(group, case["scale"]) for group in groups])
-    weights = sequence_weights(LENGTHS, case["loss_type"], RECORDED["longest"])
+    reduction = GRPO_LOSS_REDUCTIONS[case["loss_type"]]
+    weights = token_weights(LENGTHS, reduction, RECORDED["longest"])
     items = tuple(
         PolicyGradientItem(
             *PAIRS[row],
@@ -183,7 +186,7 @@ def test_grpo_lesson(policy: Policy, case: tuple[int, dict[str, Any]], tmp_path)
         )
         for row, (prompt, ids) in enumerate(PAIRS)
     ]
-    plan = Grpo(config).build_loss((), rollouts, None, policy)  # type: ignore[arg-type]
+    plan = Grpo(config).build_loss(StepInputs(1, (), rollouts, None, None), policy)  # type: ignore[arg-type]
     (batch,) = plan.batches
     assert len(batch.items) == (len(PAIRS) if settings["beta"] else len(PAIRS) - GROUP)
     policy.accumulate(batch)

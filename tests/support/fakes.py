@@ -25,7 +25,7 @@ from backends.interface import (
 )
 from opsd_cli.config.schema import Config
 from opsd_cli.tracking.listener import Listener, StepRow
-from tests.support.tokenizers_made import CharacterTokenizer
+from tests.support.small_tokenizers import CharacterTokenizer
 
 STOP = 1  # <|im_end|>
 

@@ -21,7 +21,7 @@ import pytest
 from opsd_cli.embedded import MODEL_DIR
 from opsd_cli.problems.sources import embedded
 from opsd_cli.processes.child_processes import tied
-from tests.backends.conftest import require_backend
+from tests.support.backend_fixtures import require_backend
 from tests.support.stand_in_hub import StandInHub
 
 QUICK = (

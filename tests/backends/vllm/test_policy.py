@@ -17,7 +17,7 @@ from backends.vllm.policy import VllmPolicy
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import BackendMissing, OpsdError, TrainingError, UsageError
-from tests.fuzz.server import Virtual
+from tests.support.fake_clock import VirtualClock
 from tests.support.fake_vllm import FakeVllm, completion, interpreter
 from tests.support.fakes import FakePolicy
 from tests.support.processes import PATIENCE_SECONDS, alive, gone
@@ -36,7 +36,7 @@ def served(tmp_path: Path) -> Iterator[Callable[..., tuple[FakeVllm, VllmPolicy]
         servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         config = resolved(f"rollouts.vllm.url={server.url}", *assignments)
-        return server, VllmPolicy(config, FakePolicy(), tmp_path / "vllm", Virtual())
+        return server, VllmPolicy(config, FakePolicy(), tmp_path / "vllm", VirtualClock())
 
     yield start
     for server in servers:
@@ -251,7 +251,7 @@ def test_a_given_server_that_is_gone_is_said_so(served: Any) -> None:
 def test_errors_ahead_reach_the_user_of_a_run_in_the_same_line(served: Any, tmp_path: Path) -> None:
     from opsd_cli.training.run_directory import Run
     from opsd_cli.training.trainer import train
-    from tests.unit.training.test_trainer import SPLITS
+    from tests.support.small_problems import SPLITS
 
     server, policy = served()
     spoilt = threading.Event()

@@ -17,22 +17,12 @@ from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import Interrupted, RunError, TrainingError
 from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.processes.child_processes import tied
-from tests.fuzz.kills import COMMANDS, ROOT, problems
-from tests.support.killed import KILL
+from tests.support.killable_commands import COMMANDS, ROOT, Kill, problems, run_killable
+from tests.support.killable_run import KILL
 from tests.support.processes import gone, left_in
 
 #: Runs that nobody would see the end of.
 ENDLESS = f"{COMMANDS['compare']} --set train.steps=100000 --set train.evaluate_every=100000"
-
-
-def opsd(folder: Path, words: str, **kill: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "tests.support.killed", *words.split()],
-        cwd=folder,
-        **tied(os.environ | {"PYTHONPATH": str(ROOT), KILL: json.dumps(kill)}),
-        capture_output=True,
-        text=True,
-    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -41,10 +31,8 @@ def test_runs_save_and_end_with_their_comparison(
     tmp_path: Path, number: signal.Signals, at_once: int
 ) -> None:
     (tmp_path / "sums.jsonl").write_text(problems())
-    done = opsd(
-        tmp_path, f"{ENDLESS} --jobs {at_once} --out c",
-        role="train:opsd-s0", at=150, signal=number, victim="parent",
-    )  # fmt: skip
+    kill = Kill("train:opsd-s0", 150, number, "parent")
+    done = run_killable(tmp_path, f"{ENDLESS} --jobs {at_once} --out c", kill)
     assert left_in(tmp_path) == []
     if number == signal.SIGKILL:
         assert done.returncode == -number
@@ -130,13 +118,11 @@ def test_a_run_that_another_process_holds_is_named_before_any_starts(tmp_path: P
 
 def test_two_cannot_go_on_with_one_comparison(tmp_path: Path) -> None:
     (tmp_path / "sums.jsonl").write_text(problems())
-    stopped = opsd(
-        tmp_path, f"{COMMANDS['compare']} --out c",
-        role="train:opsd-s0", at=10, signal=9, victim="parent",
-    )  # fmt: skip
+    kill = Kill("train:opsd-s0", 10, signal.SIGKILL, "parent")
+    stopped = run_killable(tmp_path, f"{COMMANDS['compare']} --out c", kill)
     assert stopped.returncode == -9 and left_in(tmp_path) == []
     with lock_directory(tmp_path / "c"):
-        second = opsd(tmp_path, "compare --resume --out c")
+        second = run_killable(tmp_path, "compare --resume --out c")
     assert second.returncode == 2 and "is using c" in second.stderr
 
 
@@ -144,19 +130,18 @@ def test_a_comparison_runs_beside_a_foreign_backends(tmp_path: Path) -> None:
     (tmp_path / "sums.jsonl").write_text(problems())
     (tmp_path / "backends").mkdir()
     (tmp_path / "backends" / "__init__.py").write_text("raise ImportError('not of opsd')\n")
-    done = opsd(tmp_path, f"{COMMANDS['compare']} --out c")
+    done = run_killable(tmp_path, f"{COMMANDS['compare']} --out c")
     assert done.returncode == 0, done.stderr
     assert "no samples" not in done.stderr
 
 
 def test_a_comparison_whose_samples_were_not_drawn_draws_them_when_resumed(tmp_path: Path) -> None:
     (tmp_path / "sums.jsonl").write_text(problems())
-    first = opsd(
-        tmp_path, f"{COMMANDS['compare']} --out c", role="sample:grpo-s0", at=1, signal=9
-    )  # fmt: skip
+    kill = Kill("sample:grpo-s0", 1, signal.SIGKILL)
+    first = run_killable(tmp_path, f"{COMMANDS['compare']} --out c", kill)
     assert first.returncode == 0 and "no samples of grpo for the page" in first.stderr
     assert "ended by SIGKILL" in first.stderr
-    second = opsd(tmp_path, "compare --resume --out c")
+    second = run_killable(tmp_path, "compare --resume --out c")
     assert second.returncode == 0 and "no samples" not in second.stderr
     drawn = json.loads((tmp_path / "c" / "samples.json").read_text())
     assert set(drawn) == {"opsd", "grpo"}
@@ -168,16 +153,16 @@ def test_a_lone_run_ends_with_whoever_started_it(tmp_path: Path) -> None:
     words = ENDLESS.replace("compare", "train").replace("--methods opsd,grpo --seeds 1", "")
     script = (
         "import os, subprocess, sys\nfrom opsd_cli.processes.child_processes import *\n"
-        "command = [sys.executable, '-P', '-m', 'tests.support.killed', *sys.argv[1:]]\n"
+        "command = [sys.executable, '-P', '-m', 'tests.support.killable_run', *sys.argv[1:]]\n"
         "process = subprocess.Popen(\n"
         "    command, stdout=subprocess.DEVNULL, **tied(package_environment())\n)\n"
         "print(process.pid, flush=True)\nprocess.wait()\n"
     )
-    kill = {"role": "train:run", "at": 150, "signal": 9, "victim": "parent"}
+    kill = Kill("train:run", 150, signal.SIGKILL, "parent")
     done = subprocess.run(
         [sys.executable, "-P", "-c", script, *words.split(), "--out", "run"],
         cwd=tmp_path,
-        **tied(os.environ | {"PYTHONPATH": str(ROOT), KILL: json.dumps(kill)}),
+        **tied(os.environ | {"PYTHONPATH": str(ROOT), KILL: kill.as_json()}),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -9,7 +9,7 @@ import pytest
 
 from opsd_cli.embedded.corpus import Shares, attempt, completion_text, documents, faulty
 from opsd_cli.problems.arithmetic import chains
-from tests.support.tokenizers_made import CharacterTokenizer
+from tests.support.small_tokenizers import CharacterTokenizer
 
 TOKENIZER = CharacterTokenizer()
 

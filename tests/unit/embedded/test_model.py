@@ -33,7 +33,7 @@ def test_the_reference_closes_the_gap() -> None:
     with Grader() as grader:
         alone, taught = (
             evaluate(
-                policy, "validation", problems, contexts, evaluation_sampling(config),
+                policy, "validation", problems, contexts.student, evaluation_sampling(config),
                 samples=2, seed=0, grader=grader, privileged=privileged,
             )
             for privileged in (False, True)

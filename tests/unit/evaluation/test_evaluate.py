@@ -30,13 +30,15 @@ def measured(
     samples: int = 4,
     seed: int = 0,
     limit: int = 80,
+    privileged: bool = False,
     **more: object,
 ) -> Evaluation:
     policy = policy or FakePolicy()
-    contexts = PromptBuilder(resolve(), policy.tokenizer)
+    builder = PromptBuilder(resolve(), policy.tokenizer)
+    prompt_of = builder.teacher if privileged else builder.student
     with Grader() as grader:
         return evaluate(
-            policy, "made", problems, contexts, Sampling(max_new_tokens=limit),
+            policy, "made", problems, prompt_of, Sampling(max_new_tokens=limit),
             samples=samples, seed=seed, grader=grader, **more,
         )  # type: ignore[arg-type]  # fmt: skip
 

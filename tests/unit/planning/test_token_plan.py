@@ -19,7 +19,7 @@ from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.training.run_directory import Run
 from opsd_cli.training.trainer import train
 from tests.support.fakes import FakePolicy
-from tests.unit.training.test_trainer import SPLITS, problem_set
+from tests.support.small_problems import SPLITS, problem_set
 
 KINDS = ("rollouts", "generated", "prompt", "teacher_scored", "trained", "scored", "evaluation")
 #: More words than numbers: the fake answers in about 20 tokens, so 8 cuts it and 40 does not.

@@ -16,13 +16,13 @@ import pytest
 from backends.interface import BatchReport, LossBatch, Rollout, RolloutRequest, Sampling
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import ConfigError, Interrupted, RunError
-from opsd_cli.rollouts.collector import importance_weights
+from opsd_cli.rollouts.importance import importance_weights
 from opsd_cli.tracking.listener import Listener
 from opsd_cli.training import run_directory
 from opsd_cli.training.run_directory import Run, read_rows
 from opsd_cli.training.trainer import TrainResult, train
 from tests.support.fakes import FakePolicy, StopAfter
-from tests.unit.training.test_trainer import SPLITS
+from tests.support.small_problems import SPLITS
 
 OVERLAP = ("rollouts.engine=vllm", "rollouts.overlap=true")
 

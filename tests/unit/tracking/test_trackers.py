@@ -22,7 +22,7 @@ from opsd_cli.tracking.trackers import TRACKERS, require, tracking
 def step_row(step: int) -> StepRow:
     return StepRow(
         step=step, steps=3, loss=1.0 / step, grad_norm=2.0, learning_rate=0.1, reward=None,
-        monitors={"entropy": 0.5, "divergence_by_class": {"digits": 0.25}, "method": "opsd"},
+        metrics={"entropy": 0.5, "divergence_by_class": {"digits": 0.25}, "method": "opsd"},
         ledger=TokenLedger(generated=10 * step), seconds=1.0, cpu_seconds=1.0,
         tokens_per_second=None, memory_peak=7,
     )  # fmt: skip

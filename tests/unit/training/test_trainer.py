@@ -14,28 +14,13 @@ from backends.interface import Rollout
 from opsd_cli.comparison.curves import read_curve
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.sections import Optimizer
-from opsd_cli.methods import token_weights
-from opsd_cli.problems import LoadReport, Problem, ProblemSet
-from opsd_cli.problems.sources import Splits
+from opsd_cli.losses.reduction import token_weights
 from opsd_cli.training import run_directory
 from opsd_cli.training.run_directory import Run, read_rows
 from opsd_cli.training.schedule import learning_rate
 from opsd_cli.training.trainer import TrainResult, train
 from tests.support.fakes import FakePolicy
-
-
-def problem_set(name: str, numbers: range) -> ProblemSet:
-    problems = tuple(
-        Problem(f"{name}-{n}", f"{n} + 1", f"{n} + 1 = {n + 1}", str(n + 1), name) for n in numbers
-    )
-    return ProblemSet(name, problems, LoadReport(rows=len(problems), used=len(problems)))
-
-
-SPLITS = Splits(
-    problem_set("train", range(40)),
-    problem_set("validation", range(40, 60)),
-    problem_set("test", range(60, 90)),
-)
+from tests.support.small_problems import SPLITS
 
 
 def run_method(

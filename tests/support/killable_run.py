@@ -1,6 +1,7 @@
-"""`opsd` with a made-up model, stopped clocks, and a kill at an event of choice.
+r"""`opsd` with a made-up model, stopped clocks, and a kill at an event of choice.
 
-    OPSD_KILL='{"role": "train:run", "at": 17, "signal": 9}' python -m tests.support.killed train
+    OPSD_KILL='{"role": "train:run", "at": 17, "signal": 9}' \
+        python -m tests.support.killable_run train --out run
 
 An event is a rollout, or a call that changes files below the working directory: a file opened for
 writing, a write, a sync, a rename, a removal, a folder made. They come in the same order every
@@ -166,12 +167,12 @@ class KilledBackend(FakeBackend):
 
 
 if __name__ == "__main__":
-    backends.BACKENDS["cpu"] = "tests.support.killed:KilledBackend"
-    child_processes.OPSD = (*child_processes.OPSD[:-1], "tests.support.killed")
+    backends.BACKENDS["cpu"] = "tests.support.killable_run:KilledBackend"
+    child_processes.OPSD = (*child_processes.OPSD[:-1], "tests.support.killable_run")
     time.perf_counter = time.process_time = lambda: 0.0
     happening = Events()
     atexit.register(happening.leave)
-    import tests.support.killed as importable  # the module that the backend is loaded from
+    import tests.support.killable_run as importable  # the module that the backend is loaded from
 
     importable.KilledBackend.events = happening
     install(happening)
