@@ -15,11 +15,12 @@ from opsd_cli.cli.common import Request, choose_backend
 from opsd_cli.cli.console import Output
 from opsd_cli.config.bounds import LARGEST_SEED
 from opsd_cli.config.explain import suggest
-from opsd_cli.config.schema import METHODS, Config
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import GateNotMet, RunError, UsageError
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.formatting import count, duration, percent
+from opsd_cli.methods import METHODS
 from opsd_cli.printable import visible
 from opsd_cli.processes.child_processes import OPSD, package_environment, tied
 from opsd_cli.tracking import trackers
@@ -80,7 +81,7 @@ def named_methods(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
         if name not in METHODS:
-            raise UsageError(f"there is no method {name!r}", suggest(name, METHODS, "--help"))
+            raise UsageError(f"there is no method {name!r}", suggest(name, list(METHODS), "--help"))
     if len(set(names)) < max(2, len(names)):
         raise UsageError(
             f"--methods {text!r} does not name two different methods",

@@ -6,12 +6,9 @@ sensible value: they turn a typing mistake into one clear line instead of an ove
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, JsonValue
-from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 #: Most seeds are hashed together with names (`opsd_cli.seeds`), but a new adapter's goes to the
 #: backend's own generator, and the smallest of those takes 63 bits.
@@ -49,33 +46,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Temperature = Annotated[float, Field(ge=0, le=1e3), AfterValidator(_zero_or_least)]
 ChatArguments = Annotated[dict[str, JsonValue], AfterValidator(_without_own_arguments)]
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """Annotation of a text key whose value must be a name in a registry.
-
-    The registry is read at every validation, so that names can be added to it. The error is the one
-    that pydantic raises for a `Literal`.
-
-    Args:
-        names: returns the names, in the order in which an error lists them.
-    """
-
-    names: Callable[[], Iterable[str]]
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._check, handler(source))
-
-    def _check(self, value: Any) -> Any:
-        names = list(self.names())
-        if isinstance(value, str) and value in names:
-            return value
-        quoted = [f"'{name}'" for name in names]
-        parts = [", ".join(quoted[:-1]), quoted[-1]] if len(names) > 1 else quoted
-        raise PydanticKnownError("literal_error", {"expected": " or ".join(parts)})
 
 
 class Section(BaseModel):

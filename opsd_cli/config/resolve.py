@@ -10,11 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from opsd_cli.config.choices import OneOf
 from opsd_cli.config.explain import SHOWN, explain, shown, suggest
 from opsd_cli.config.presets import preset_names, preset_trees
-from opsd_cli.config.schema import EMBEDDED, METHODS, OPSD, Config, key_paths
+from opsd_cli.config.schema import DEFAULT_METHOD, EMBEDDED, Config, key_paths
 from opsd_cli.config.yaml_files import DEEPEST, read_tree, read_yaml
 from opsd_cli.errors import ConfigError
+from opsd_cli.methods import METHODS
 
 Tree = dict[str, Any]
 
@@ -57,7 +59,9 @@ def parse_set(assignment: str) -> Tree:
 
 def _holds_text(key: str) -> bool:
     field = dict(key_paths()).get(key)
-    return field is not None and field.annotation in (str, str | None)
+    if field is None or any(isinstance(entry, OneOf) for entry in field.metadata):
+        return False
+    return field.annotation in (str, str | None)
 
 
 def validate(tree: Mapping[str, Any]) -> Config:
@@ -129,7 +133,8 @@ def resolve(
     if preset is None and model == EMBEDDED and not below:
         preset = EMBEDDED
     trees = [*below, *preset_trees(preset), file]
-    method = next((tree["method"] for tree in (given, *reversed(trees)) if "method" in tree), OPSD)
+    named = (tree["method"] for tree in (given, *reversed(trees)) if "method" in tree)
+    method = next(named, DEFAULT_METHOD)
     resolved: Tree = {}
     for tree in trees:
         resolved = merge(resolved, _for_method(tree, method))
@@ -157,7 +162,7 @@ def _for_method(tree: Tree, method: str) -> Tree:
         if name not in METHODS:
             raise ConfigError(
                 f"`methods` names {name!r}, which is no method",
-                suggest(str(name), METHODS, "opsd train --help"),
+                suggest(str(name), list(METHODS), "opsd train --help"),
             )
     return merge(tree, sections.get(method, {}) if isinstance(method, str) else {})
 

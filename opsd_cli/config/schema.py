@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from opsd_cli.config.bounds import LARGEST_SEED, OneOf, Section
+from opsd_cli.config.bounds import LARGEST_SEED, Section
+from opsd_cli.config.choices import MethodName, TrackerName
 from opsd_cli.config.rollout_sections import Rollouts, SamplingSection
 from opsd_cli.config.sections import (
     Data,
@@ -35,12 +36,10 @@ from opsd_cli.config.sections import (
     Train,
 )
 from opsd_cli.config.server_settings import wrong_address, wrong_arguments
-from opsd_cli.tracking.trackers import TRACKERS
 
 EMBEDDED = "embedded"
-OPSD: Final = "opsd"
-MethodName = Literal["opsd", "grpo", "sft", "hybrid"]
-METHODS: tuple[str, ...] = get_args(MethodName)
+#: The method of a config that names none.
+DEFAULT_METHOD = "opsd"
 
 
 class Config(Section):
@@ -56,10 +55,10 @@ class Config(Section):
     """Where to run: mlx, or PyTorch on cuda or cpu; auto chooses what works on this machine."""
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """Seed from which every random number of a run derives."""
-    log: tuple[Annotated[str, OneOf(lambda: TRACKERS)], ...] = ()
+    log: tuple[TrackerName, ...] = ()
     """Experiment trackers that receive the metrics; none uses the network unless told to
     (WANDB_MODE=online)."""
-    method: MethodName = OPSD
+    method: MethodName = DEFAULT_METHOD
     """Training method: opsd (on-policy self-distillation), grpo (rewards), sft (the reference
     solutions) or hybrid (rewards scaled by the teacher)."""
     data: Data = Data()

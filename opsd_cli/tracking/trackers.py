@@ -9,7 +9,6 @@ training goes on without it.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.errors import UsageError
+from opsd_cli.lazy import load
 from opsd_cli.tracking.listener import EvaluationRow, Listener, StepRow
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ TRACKERS: dict[str, str] = {
 
 def sink_class(name: str) -> type[Sink]:
     """The class of a tracker in the registry."""
-    module, _, attribute = TRACKERS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    kind: type[Sink] = load(TRACKERS[name])
+    return kind
 
 
 def require(names: Sequence[str]) -> None:
