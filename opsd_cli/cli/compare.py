@@ -24,7 +24,7 @@ from opsd_cli.methods import METHODS
 from opsd_cli.printable import visible
 from opsd_cli.processes.child_processes import OPSD, package_environment, tied
 from opsd_cli.tracking import trackers
-from opsd_cli.training import run_directory
+from opsd_cli.training.layout import refuse_used
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,10 +83,8 @@ def named_methods(text: str) -> tuple[str, ...]:
         if name not in METHODS:
             raise UsageError(f"there is no method {name!r}", suggest(name, list(METHODS), "--help"))
     if len(set(names)) < max(2, len(names)):
-        raise UsageError(
-            f"--methods {text!r} does not name two different methods",
-            f"choose from {', '.join(METHODS)}",
-        )
+        hint = f"choose from {', '.join(METHODS)}"
+        raise UsageError(f"--methods {text!r} does not name two different methods", hint)
     return names
 
 
@@ -141,7 +139,7 @@ def _refuse_used(directory: Path) -> None:
             f"go on with it (--resume --out {directory}), write elsewhere (another --out), "
             "or move it away first",
         )
-    run_directory.refuse_used(directory)
+    refuse_used(directory)
 
 
 def _show_plan(request: Request, named: dict[str, Config], what: What) -> None:

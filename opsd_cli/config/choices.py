@@ -62,6 +62,12 @@ def _methods() -> Iterable[str]:
     return METHODS
 
 
+def _trackers() -> Iterable[str]:
+    from opsd_cli.tracking.trackers import TRACKERS
+
+    return TRACKERS
+
+
 def _graders() -> Iterable[str]:
     from opsd_cli.grading import GRADERS
 
@@ -71,4 +77,5 @@ def _graders() -> Iterable[str]:
 BackendName = Annotated[str, OneOf(_backends)]
 EngineName = Annotated[str, OneOf(_engines)]
 MethodName = Annotated[str, OneOf(_methods)]
+TrackerName = Annotated[str, OneOf(_trackers)]
 GraderName = Annotated[str, OneOf(_graders)]

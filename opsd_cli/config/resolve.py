@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from opsd_cli.config.choices import OneOf
 from opsd_cli.config.explain import SHOWN, explain, shown, suggest
 from opsd_cli.config.presets import preset_names, preset_trees
-from opsd_cli.config.schema import EMBEDDED, OPSD, Config, key_paths
+from opsd_cli.config.schema import DEFAULT_METHOD, EMBEDDED, Config, key_paths
 from opsd_cli.config.yaml_files import DEEPEST, read_tree, read_yaml
 from opsd_cli.errors import ConfigError
 from opsd_cli.methods import METHODS
@@ -134,7 +134,8 @@ def resolve(
     if preset is None and model == EMBEDDED and not below:
         preset = EMBEDDED
     trees = [*below, *preset_trees(preset), file]
-    method = next((tree["method"] for tree in (given, *reversed(trees)) if "method" in tree), OPSD)
+    named = (tree["method"] for tree in (given, *reversed(trees)) if "method" in tree)
+    method = next(named, DEFAULT_METHOD)
     resolved: Tree = {}
     for tree in trees:
         resolved = merge(resolved, _for_method(tree, method))

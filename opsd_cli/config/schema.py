@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
 from opsd_cli.config.bounds import LARGEST_SEED, Section
-from opsd_cli.config.choices import BackendName, MethodName
+from opsd_cli.config.choices import BackendName, MethodName, TrackerName
 from opsd_cli.config.rollout_sections import Rollouts, SamplingSection
 from opsd_cli.config.sections import (
     Data,
@@ -38,7 +38,8 @@ from opsd_cli.config.sections import (
 from opsd_cli.config.server_settings import wrong_address, wrong_arguments
 
 EMBEDDED = "embedded"
-OPSD: Final = "opsd"
+#: The method of a config that names none.
+DEFAULT_METHOD = "opsd"
 
 
 class Config(Section):
@@ -54,10 +55,10 @@ class Config(Section):
     """Where to run: mlx, or PyTorch on cuda or cpu; auto chooses what works on this machine."""
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """Seed from which every random number of a run derives."""
-    log: tuple[Literal["trackio", "wandb", "tensorboard"], ...] = ()
+    log: tuple[TrackerName, ...] = ()
     """Experiment trackers that receive the metrics; none uses the network unless told to
     (WANDB_MODE=online)."""
-    method: MethodName = OPSD
+    method: MethodName = DEFAULT_METHOD
     """Training method: opsd (on-policy self-distillation), grpo (rewards), sft (the reference
     solutions) or hybrid (rewards scaled by the teacher)."""
     data: Data = Data()

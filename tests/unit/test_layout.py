@@ -50,8 +50,6 @@ LONG_FUNCTIONS_TODAY: dict[str, int] = {
     "opsd_cli/losses/divergence.py::_compare": 67,
     "opsd_cli/problems/columns.py::choose": 62,
     "opsd_cli/problems/columns.py::build": 94,
-    "opsd_cli/reports/comparison_picture.py::write_comparison_picture": 65,
-    "opsd_cli/reports/svg.py::line_chart": 74,
     "backends/pytorch/loss_head.py::chunked_divergence": 72,
     "backends/pytorch/triton_divergence.py::_kernel": 98,
 }
