@@ -1,4 +1,4 @@
-"""Right and wrong by cause: what other graders and ours once got wrong, each with new spellings."""
+"""Golden pairs by cause: mistakes of other graders and of earlier versions, in new notations."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def mistakes(grader: MathGrader, rows: list[dict]) -> tuple[list[tuple], list[tu
 
 
 @pytest.mark.parametrize("cause", sorted(by_cause()))
-def test_a_cause(grader: MathGrader, cause: str) -> None:
+def test_golden_pairs_by_cause(grader: MathGrader, cause: str) -> None:
     paid, refused = mistakes(grader, by_cause()[cause])
     assert paid == []
     assert refused == []
 
 
-def test_the_judged_suites(grader: MathGrader) -> None:
+def test_golden_pairs_of_the_judged_suites(grader: MathGrader) -> None:
     """At most one wrong answer in 130 is accepted, and 3% of 270 right ones are refused."""
     rows = read("grading_suites.jsonl")
     paid, refused = mistakes(grader, rows)
