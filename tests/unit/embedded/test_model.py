@@ -31,13 +31,13 @@ def test_accuracy_with_and_without_the_reference() -> None:
     contexts = PromptBuilder(config, policy.tokenizer, policy.context_limit)
     problems = load_splits(config).validation.problems
     with MathGrader() as grader:
-        alone, taught = (
+        without_reference, with_reference = (
             evaluate(
                 policy, "validation", problems, contexts, evaluation_sampling(config),
                 samples=2, seed=0, grader=grader, privileged=privileged,
             )
             for privileged in (False, True)
         )  # fmt: skip
-        assert 0.4 <= alone.accuracy.value <= 0.6
-        assert taught.accuracy.value >= 0.95
-        assert taught.truncated == 0
+        assert 0.4 <= without_reference.accuracy.value <= 0.6
+        assert with_reference.accuracy.value >= 0.95
+        assert with_reference.truncated == 0

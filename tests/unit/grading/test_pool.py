@@ -86,7 +86,7 @@ def test_a_missed_deadline_affects_no_other_pair(
 
     def next_event(self: Pool) -> tuple[Any, str | None]:
         for worker in self._workers:
-            if worker.task == HANGING:  # its deadline, when it comes, and nobody else's
+            if worker.task == HANGING:  # only the deadline of this pair passes
                 return worker, "timeout"
         return real(self)
 
