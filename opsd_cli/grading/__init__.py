@@ -1,18 +1,17 @@
 """Graders: what decides whether a completion's answer is the gold answer.
 
 To add a grader, write a class with the methods of `Grader` and add one line to `GRADERS`; the
-config key `grading.grader` selects it. Importing this package is cheap: the module of a registered
-grader is imported only when the grader is used.
+config key `grading.grader` selects it. The module of a registered grader is imported when the
+grader is used; that of the math grader is cheap to import.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from opsd_cli.errors import ConfigError
-from opsd_cli.grading.interface import Grade, Grader, Status
+from opsd_cli.grading.interface import Grade, Grader, GraderFactory, Status
 from opsd_cli.grading.mathematics import gold_is_matchable, grade_many
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ __all__ = [
     "GRADERS",
     "Grade",
     "Grader",
+    "GraderFactory",
     "Status",
     "get",
     "gold_is_matchable",
@@ -35,7 +35,7 @@ GRADERS: dict[str, str] = {
 }
 
 
-def get(name: str) -> Callable[..., Grader]:
+def get(name: str) -> GraderFactory:
     """The class of the named grader.
 
     Raises:
@@ -45,7 +45,7 @@ def get(name: str) -> Callable[..., Grader]:
         raise ConfigError(f"unknown grader {name!r}", f"choose from {', '.join(GRADERS)}")
     module, _, attribute = GRADERS[name].partition(":")
     try:
-        return cast(Callable[..., Grader], getattr(importlib.import_module(module), attribute))
+        return cast(GraderFactory, getattr(importlib.import_module(module), attribute))
     except ImportError as error:
         missing = error.name or str(error)
         raise ConfigError(

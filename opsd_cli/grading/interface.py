@@ -35,9 +35,7 @@ class Grade:
 class Grader(Protocol):
     """Grades completions against gold answers; a context manager that releases what it holds.
 
-    A class named in `opsd_cli.grading.GRADERS` is called with one keyword argument,
-    `deadline_seconds`: the wall-clock time, in seconds, that one pair may take. A pair that takes
-    longer gets the status `timeout`.
+    A pair that takes longer than the grader's deadline gets the status `timeout`.
     """
 
     def __enter__(self) -> Self: ...
@@ -55,5 +53,17 @@ class Grader(Protocol):
 
         Raises:
             OpsdError: the grader cannot work here.
+        """
+        ...
+
+
+class GraderFactory(Protocol):
+    """What a name in `opsd_cli.grading.GRADERS` stands for: mostly the class of a grader."""
+
+    def __call__(self, *, deadline_seconds: float) -> Grader:
+        """A grader.
+
+        Args:
+            deadline_seconds: wall-clock time, in seconds, that one pair may take.
         """
         ...

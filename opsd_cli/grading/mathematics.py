@@ -18,7 +18,7 @@ from typing import Self, cast
 from opsd_cli.errors import UsageError
 from opsd_cli.grading.extract import boxed_together, completion_answer, gold_answer
 from opsd_cli.grading.interface import Grade, Status
-from opsd_cli.grading.normalise import split_top
+from opsd_cli.grading.normalise import split_top_level
 from opsd_cli.grading.pool import Pool
 from opsd_cli.machine import available_cores
 
@@ -168,7 +168,7 @@ def _is_list(gold: str) -> bool:
     bare = _bare(gold)
     if bare.startswith(("(", "[", "\\{")) and bare.endswith((")", "]", "\\}")):
         bare = bare.lstrip("\\")[1:-1].rstrip("\\")
-    parts = split_top(bare.replace("$", " "))
+    parts = split_top_level(bare.replace("$", " "))
     return _integer(bare) is None and (len(parts) > 1 or bool(_CONJUNCTION.search(bare)))
 
 

@@ -1,4 +1,4 @@
-"""Answers made by a program, right and wrong by construction."""
+"""Generated answers, correct or wrong by construction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.generated_answers import cases
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_what_is_made_right_is_right_and_what_is_made_wrong_is_wrong(seed: int) -> None:
+def test_generated_answers_get_the_verdict_they_were_made_for(seed: int) -> None:
     made = list(cases(seed, rounds=2))
     assert len(made) > 300
     with MathGrader(120.0, workers=1) as grader:

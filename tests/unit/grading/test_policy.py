@@ -1,4 +1,4 @@
-"""The table of docs/evaluation.md: the grader does what every example says."""
+"""The examples in the table of docs/evaluation.md have the documented verdicts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def examples() -> Iterator[tuple[str, str, bool]]:
                 yield gold, completion.replace(" ↵ ", "\n"), correct
 
 
-def test_the_table_says_what_the_grader_does() -> None:
+def test_the_grader_agrees_with_the_documented_examples() -> None:
     said = list(examples())
     assert len(said) > 50
     with MathGrader(120.0, workers=1) as grader:

@@ -107,9 +107,7 @@ def test_an_unknown_grader_is_refused_with_the_choices() -> None:
     assert caught.value.hint == "choose from math"
 
 
-def test_a_grader_without_its_package_names_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_grader_whose_package_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "grader_with_a_need.py").write_text("import a_package_that_nobody_has\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(GRADERS, "needy", "grader_with_a_need:Needy")
@@ -119,9 +117,7 @@ def test_a_grader_without_its_package_names_the_package(
 
 
 @pytest.mark.usefixtures("lenient")
-def test_a_grader_from_outside_grades_an_evaluation_and_a_sample(
-    opsd: Opsd, tmp_path: Path
-) -> None:
+def test_an_outside_grader_grades_an_evaluation_and_a_sample(opsd: Opsd, tmp_path: Path) -> None:
     evaluate = "eval --benchmark good.jsonl --samples 2 --json --out"
     outside = "--set grading.grader=lenient --set grading.deadline_seconds=3"
     code, out, err = opsd(f"{evaluate} math")
@@ -147,7 +143,7 @@ def test_only_regrading_changes_the_grader_of_an_evaluation(opsd: Opsd, tmp_path
     assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["grader"] == "math"
 
 
-def test_an_evaluation_from_before_graders_had_names_is_resumed_and_regraded(
+def test_an_evaluation_without_the_grader_key_is_resumed_and_regraded(
     opsd: Opsd, tmp_path: Path
 ) -> None:
     evaluate = "eval --benchmark good.jsonl --json --out e"
@@ -161,7 +157,7 @@ def test_an_evaluation_from_before_graders_had_names_is_resumed_and_regraded(
     assert code == 0 and json.loads(out)["benchmarks"]["good.jsonl"]["samples"] == 3, err
 
 
-def test_a_run_from_before_graders_had_names_is_resumed(
+def test_a_run_without_the_grader_key_is_resumed(
     opsd: Opsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = "train --json --set data.train=good.jsonl"
