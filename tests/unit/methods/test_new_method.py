@@ -11,6 +11,7 @@ import pytest
 from opsd_cli import methods
 from opsd_cli.cli.app import main
 from opsd_cli.errors import ConfigError
+from opsd_cli.files.jsonl_log import read_rows
 from tests.support.fakes import FakeBackend
 
 SOURCE = '''
@@ -49,6 +50,8 @@ class RejectionFineTuning(Method):
 @pytest.fixture
 def _rft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rejection.py").write_text(SOURCE)
+    rows = [{"question": f"{n} + 1", "answer": str(n + 1)} for n in range(60)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(methods.METHODS, "rft", "rejection:RejectionFineTuning")
     monkeypatch.setattr("backends.get", lambda name: FakeBackend())
@@ -68,7 +71,8 @@ def opsd(capsys: pytest.CaptureFixture[str], *words: str) -> dict:  # type: igno
 
 QUESTIONS = 4
 SHORT = (
-    "--method", "rft", "--json", "--backend", "cpu", "--set", "train.steps=2",
+    "--method", "rft", "--json", "--backend", "cpu", "--set", "data.train=sums.jsonl",
+    "--set", "train.steps=2",
     "--set", f"train.questions_per_step={QUESTIONS}",
     "--set", "data.validation_problems=4", "--set", "data.test_problems=4",
 )  # fmt: skip
@@ -83,7 +87,7 @@ def test_a_new_method_is_one_file_and_one_line(
     assert result["method"] == "rft"
     assert result["tokens"]["rollouts"] == plan["rollouts"] == 2 * 2 * QUESTIONS
     assert 0 < result["tokens"]["trained"] <= plan["trained_tokens_at_most"]
-    metrics = [json.loads(row) for row in (tmp_path / "run" / "metrics.jsonl").open()]
+    metrics = list(read_rows(tmp_path / "run" / "metrics.jsonl"))
     assert len(metrics) == 2 and all(0 <= row["kept"] <= 1 for row in metrics)
     assert result["tokens"]["teacher_scored"] == 0  # no preflight and no teacher
 
