@@ -83,9 +83,9 @@ def main() -> None:
         config = validate(read_tree(run / "config.yaml"))
         adapter = adapter_folder(run)
         policy = get("cpu").load(resolve("embedded", [], {"backend": "cpu"}), trainable=False)
-        contexts = PromptBuilder(config, policy.tokenizer)
+        builder = PromptBuilder(config, policy.tokenizer)
         problems = load_splits(config).test.problems[: given.problems]
-        prompts = {problem.id: contexts.student(problem).ids for problem in problems}
+        prompts = {problem.id: builder.student(problem).ids for problem in problems}
         found = {
             "cpu": by_backend("cpu", adapter, prompts),
             "mlx": by_backend("mlx", adapter, prompts),

@@ -63,13 +63,13 @@ def exact_lengths(settings: list[str], splits: Splits, policy: FakePolicy) -> Le
     config = config.model_copy(
         update={"teacher": config.teacher.model_copy(update={"reason_first": False})}
     )
-    contexts = PromptBuilder(config, policy.tokenizer)
+    builder = PromptBuilder(config, policy.tokenizer)
     problems = splits.train.problems
     heading = len("\n\nYour analysis of this solution:\n")
     return Lengths(
-        max(len(contexts.student(p).ids) for p in problems),
+        max(len(builder.student(p).ids) for p in problems),
         max(
-            max(len(contexts.teacher(p).ids) + heading, len(contexts.analysis_request(p).ids))
+            max(len(builder.teacher(p).ids) + heading, len(builder.analysis_request(p).ids))
             for p in problems
         ),
         max(len(policy.tokenizer.encode(target_text(p))) + 1 for p in problems),
