@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from opsd_cli.losses.divergence import DivergenceSpec
-from opsd_cli.machine import memory_limit
 from opsd_cli.prompts.rendering import Tokenizer
 
 if TYPE_CHECKING:
@@ -208,11 +207,6 @@ class Capability:
     versions: dict[str, str] = field(default_factory=dict)
     memory: int | None = None
     on_cpu: bool = True
-
-
-def machine_memory() -> int:
-    """Bytes of this machine's own memory that this process may fill."""
-    return memory_limit()
 
 
 class Prefetches(Protocol):

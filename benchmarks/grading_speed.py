@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from opsd_cli.grading import Grader
+from opsd_cli.grading.mathematics import MathGrader
 
 SENTENCES = (
     "We first consider the case in which $n$ is odd, so that $n = 2k + 1$ for some integer $k$. ",
@@ -121,7 +121,10 @@ folder, benchmark, count = sys.argv[1:]
 sys.path[:0] = [folder, benchmark]
 logging.disable()
 from grading_speed import completions
-from opsd_cli.grading import _settle
+try:
+    from opsd_cli.grading.mathematics import _grade_by_text
+except ImportError:  # a tree from before graders had names
+    from opsd_cli.grading import _settle as _grade_by_text
 from opsd_cli.grading.compare import compare
 from opsd_cli.grading.extract import completion_answer, gold_answer
 pairs = completions(int(count))
@@ -130,7 +133,7 @@ for line in sys.stdin:
     for gold_text, completion in pairs:
         gold, answer = gold_answer(gold_text), completion_answer(completion)
         if answer is not None:
-            right += (_settle(gold, answer) or compare(gold, answer)) == "correct"
+            right += (_grade_by_text(gold, answer) or compare(gold, answer)) == "correct"
     print(time.process_time() - began, right, flush=True)
 """
 
@@ -174,7 +177,7 @@ def main() -> None:
         against(given.against, given.completions, given.rounds)
         return
     pairs = completions(given.completions)
-    with Grader() as grader:
+    with MathGrader() as grader:
 
         def ours() -> list[bool]:
             return [grade.correct for grade in grader.grade_many(pairs)]

@@ -134,7 +134,9 @@ def main() -> None:
     if given.child:
         print(json.dumps(measure(*given.child)))
         return
-    from opsd_cli.planning.memory_plan import Prompts, plan, shape_of
+    import backends
+    from opsd_cli.planning.memory_plan import Prompts, plan
+    from opsd_cli.planning.model_shape import shape_of
 
     print("| model and batch | backend | planned | measured | planned ÷ measured |")
     print("|---|---|---|---|---|")
@@ -155,8 +157,8 @@ def main() -> None:
             shape = shape_of(settings)
             assert shape is not None
             student, teacher, _, _ = lengths(name, backend)
-            config = config_of(name, backend, folder)
-            found = plan(config, shape, Prompts(student, teacher), backend, on_cpu=True)
+            config, memory = config_of(name, backend, folder), backends.traits_of(backend).memory
+            found = plan(config, shape, Prompts(student, teacher), memory, on_cpu=True)
             print(
                 f"| {name} | {backend} | {found.peak / 2**20:.0f} MiB "
                 f"| {measured / 2**20:.0f} MiB | {found.peak / measured:.2f} |",

@@ -26,7 +26,7 @@ from mlx_lm.tuner.lora import LoRALinear
 
 from backends.mlx.split_model import SplitModel
 from backends.shared import adapter_files, adapter_targets
-from opsd_cli.config.schema import Lora
+from opsd_cli.config.sections import Lora
 from opsd_cli.errors import ModelError
 
 #: What the layers here have no way to do.

@@ -17,11 +17,12 @@ import numpy as np
 from backends.interface import Sampling
 from backends.mlx import memory, sampler
 from backends.mlx.split_model import Head
+from backends.mlx.traits import MLX
 from backends.shared import chunk_size
 from opsd_cli.losses.array_ops import array_ops
 from opsd_cli.losses.divergence import DivergenceSpec, evaluate, log_softmax
 
-_CHUNK_BYTES = 40 * 2**20
+_CHUNK_BYTES = MLX.memory.chunk_bytes
 """Float32 logits of one role in a chunk; seven such arrays are alive at once."""
 
 

@@ -15,7 +15,7 @@ import mlx.optimizers
 import numpy as np
 
 from backends.mlx.adapter import Adapter, Weights
-from opsd_cli.config.schema import Optimizer
+from opsd_cli.config.sections import Optimizer
 from opsd_cli.errors import ModelError, TrainingError
 
 _MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v"}

@@ -35,6 +35,7 @@ from backends.mlx.adapter import Weights, adapter_from_folder, fresh_adapter
 from backends.mlx.generation import generate
 from backends.mlx.loading import Loaded, load, save_merged
 from backends.mlx.optimizer import AdapterOptimizer
+from backends.mlx.traits import MLX
 from backends.shared.adapter_files import CONFIG_FILE, permit
 from backends.shared.micro_batches import Pair, require_prompt
 from backends.shared.policy_base import PolicyBase, counted, weights_in_loss
@@ -43,7 +44,7 @@ from opsd_cli.errors import ModelError
 from opsd_cli.hub import first_line
 
 OPTIMIZER_FILE = "optimizer.safetensors"
-_LENGTHS = 32
+_LENGTHS = MLX.memory.length_multiple
 """Sequences are padded to multiples of this."""
 
 

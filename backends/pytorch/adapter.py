@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from backends.shared import adapter_files, adapter_targets
-from opsd_cli.config.schema import Lora
+from opsd_cli.config.sections import Lora
 from opsd_cli.errors import ModelError
 from opsd_cli.hub import first_line
 

@@ -31,14 +31,15 @@ from torch.autograd.function import once_differentiable
 
 from backends.interface import Sampling
 from backends.pytorch import device_memory, sampler
+from backends.pytorch.traits import CPU, CUDA
 from backends.shared import chunk_size
 from opsd_cli.losses.array_ops import array_ops
 from opsd_cli.losses.divergence import DivergenceSpec, evaluate, log_softmax
 
 LossKernel = Literal["auto", "plain", "triton"]
 
-_CHUNK_BYTES_CPU = 64 * 2**20
-_CHUNK_BYTES_GPU = 128 * 2**20
+_CHUNK_BYTES_CPU = CPU.memory.chunk_bytes
+_CHUNK_BYTES_GPU = CUDA.memory.chunk_bytes
 """Float32 logits of one role in a chunk; about seven times this is alive at the peak on a GPU,
 and a little over twice on a CPU, where blocks bound the rest."""
 

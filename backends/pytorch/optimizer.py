@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from opsd_cli.config.schema import Optimizer
+from opsd_cli.config.sections import Optimizer
 from opsd_cli.errors import ModelError, TrainingError
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")

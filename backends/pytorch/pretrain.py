@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForC
 
 from backends.shared.tokenizer import HuggingFaceTokenizer
 from opsd_cli.embedded.corpus import END_OF_TURN, Document, Shares, document, documents
-from opsd_cli.embedded.vocabulary import END_OF_TEXT, build_tokenizer
+from opsd_cli.embedded.tokenizer import END_OF_TEXT, build_tokenizer
 from opsd_cli.problems.arithmetic import chains
 
 IGNORED = -100

@@ -15,7 +15,7 @@ import typer
 from opsd_cli import __version__, errors
 from opsd_cli.cli import failures, options
 from opsd_cli.printable import shortened, visible_line
-from opsd_cli.processes import child_processes, own_packages
+from opsd_cli.processes import child_processes, import_check
 
 app = typer.Typer(
     name="opsd",
@@ -414,7 +414,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         child_processes.watch_parent()
-        own_packages.require()
+        import_check.require_own_backends()
         failures.write_what_can_be()
         failures.require_text(sys.argv[1:])
         with child_processes.termination_interrupts():

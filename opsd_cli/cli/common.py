@@ -14,7 +14,7 @@ from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
-from opsd_cli.files.whole_files import read_object
+from opsd_cli.files.json_files import read_object
 from opsd_cli.training.checkpoints import whole_checkpoint
 from opsd_cli.training.run_directory import CONFIG, best_checkpoint
 
@@ -131,6 +131,7 @@ def loaded_policy(
         folder: where an engine of its own process may keep files; by default a temporary one.
     """
     import backends
+    from backends.engines import get_engine
 
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as waiting:
         waiting.enter_context(out.working("loading the model"))
@@ -138,15 +139,12 @@ def loaded_policy(
             policy = backends.get(config.backend).load(config, trainable)
         except ModelError as error:
             raise _of_another_base(error, config) from error
-        if config.rollouts.engine == "vllm":
-            from backends.vllm.policy import VllmPolicy
-
+        engine = get_engine(config.rollouts.engine)
+        if engine.separate_from_trainer:
             if folder is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            out.note("waiting for vLLM")
-            engine = VllmPolicy(config, policy, folder, tell=out.warn)
-            stack.callback(engine.close)
-            policy = engine
+            out.note(f"waiting for {engine.title}")
+            policy = stack.enter_context(engine.attached(config, policy, folder, out.warn))
         waiting.close()
         out.note(f"model {config.model}: {policy.description}")
         yield policy

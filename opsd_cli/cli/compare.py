@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 from opsd_cli.cli.common import Request, choose_backend
 from opsd_cli.cli.console import Output
 from opsd_cli.config.bounds import LARGEST_SEED
-from opsd_cli.config.resolve import suggest
-from opsd_cli.config.schema import METHODS, Config
+from opsd_cli.config.explain import suggest
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import GateNotMet, RunError, UsageError
+from opsd_cli.files.atomic_write import write_atomic
+from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.formatting import count, duration, percent
+from opsd_cli.methods import METHODS
 from opsd_cli.printable import visible
 from opsd_cli.processes.child_processes import OPSD, package_environment, tied
 from opsd_cli.tracking import trackers
-from opsd_cli.training import run_directory
+from opsd_cli.training.layout import refuse_used
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,12 +81,10 @@ def named_methods(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
         if name not in METHODS:
-            raise UsageError(f"there is no method {name!r}", suggest(name, METHODS, "--help"))
+            raise UsageError(f"there is no method {name!r}", suggest(name, list(METHODS), "--help"))
     if len(set(names)) < max(2, len(names)):
-        raise UsageError(
-            f"--methods {text!r} does not name two different methods",
-            f"choose from {', '.join(METHODS)}",
-        )
+        hint = f"choose from {', '.join(METHODS)}"
+        raise UsageError(f"--methods {text!r} does not name two different methods", hint)
     return names
 
 
@@ -138,7 +139,7 @@ def _refuse_used(directory: Path) -> None:
             f"go on with it (--resume --out {directory}), write elsewhere (another --out), "
             "or move it away first",
         )
-    run_directory.refuse_used(directory)
+    refuse_used(directory)
 
 
 def _show_plan(request: Request, named: dict[str, Config], what: What) -> None:
@@ -203,7 +204,7 @@ def _train_and_compare(directory: Path, what: What, out: Output) -> None:
     from opsd_cli.comparison.supervisor import stopped
 
     read_plan(directory)  # or say that there is none, before the lock makes a file
-    with contextlib.closing(run_directory.hold(directory)):
+    with contextlib.closing(lock_directory(directory)):
         try:
             _go_on(directory, what, out)
         except KeyboardInterrupt:
@@ -270,9 +271,7 @@ def _conclude(
     with out.working("calculating intervals"):
         summary = summarise(groups, directory, target, left_out, found)
     directory.mkdir(parents=True, exist_ok=True)
-    run_directory.write_whole(
-        directory / COMPARISON, json.dumps(_jsonable(summary), indent=1) + "\n"
-    )
+    write_atomic(directory / COMPARISON, json.dumps(_jsonable(summary), indent=1) + "\n")
     samples = _samples(groups, directory, out)
     picture = write_comparison_picture(summary, directory / "comparison.png")
     page = write_comparison_report(summary, groups, samples, directory)
@@ -324,7 +323,7 @@ def _samples(
             else:
                 drawn[label] = json.loads(answer.stdout)["completions"]
     if len(drawn) == len(groups):  # otherwise the next time may have more luck
-        run_directory.write_whole(path, json.dumps(drawn, ensure_ascii=False) + "\n")
+        write_atomic(path, json.dumps(drawn, ensure_ascii=False) + "\n")
     return drawn
 
 

@@ -83,7 +83,7 @@ def run(request: Request, what: What) -> None:
     if what.regrade:
         assert store is not None
         description = _described_again(config, sets, store, source, limit)
-        store.require_same(description)
+        store.require_same(description, regrading=True)
         _regrade(config, sets, store, description, what, out)
         return
     config, _ = choose_backend(config, out)
@@ -173,6 +173,7 @@ def describe(
         "student_prompt": evaluation_view(config).prompts.student.model_dump(mode="json"),
         "sampling": asdict(evaluation_sampling(config)),
         "sampling_from": source,
+        "grader": config.grading.grader,
         "sets": {
             name: {"revision": problems.revision, "prompt": problems.prompt}
             for name, problems in sets.items()
@@ -221,12 +222,12 @@ def _measure(
 ) -> dict[str, Evaluation]:
     """Draw and grade what the directory lacks of every set."""
     from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluation_view
-    from opsd_cli.grading import Grader
+    from opsd_cli.grading import open_grader
     from opsd_cli.prompts.builder import PromptBuilder
 
     samples = config.evaluation.samples
     results = {}
-    with Grader(config.grading.deadline_seconds) as grader:
+    with open_grader(config.grading) as grader:
         for name, problems in sets.items():
             wanted = {problem.id for problem in problems.problems}
             done = [
@@ -286,11 +287,12 @@ def _regrade(
     out: Output,
 ) -> None:
     from opsd_cli.evaluation.evaluate import assemble
-    from opsd_cli.grading import Grader
+    from opsd_cli.grading import open_grader
 
-    with store, Grader(config.grading.deadline_seconds) as grader:
+    with store, open_grader(config.grading) as grader:
         store.keep_problems(_members(sets), regrading=True)
         changed, kept = store.regrade(_members(sets), grader)
+        store.describe(store.description | {"grader": description["grader"]})
         out.show(f"graded {kept:,} samples again: {changed} changed")
         results = {
             name: assemble(

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from backends.engines import BUILTIN
 from opsd_cli.cli.common import Request, choose_backend, loaded_policy
 from opsd_cli.cli.console import Output
 from opsd_cli.config.schema import Config
@@ -78,7 +79,7 @@ def _merge(config: Config, folder: Path, out: Output) -> None:
         train = config.train.model_copy(update={"dtype": "float32"})
         config = config.model_copy(update={"train": train})
     config, _ = choose_backend(config, out)
-    builtin = config.rollouts.model_copy(update={"engine": "builtin"})
+    builtin = config.rollouts.model_copy(update={"engine": BUILTIN})
     config = config.model_copy(update={"rollouts": builtin})
     with loaded_policy(config, out, trainable=False) as policy:
         policy.save_merged(folder)

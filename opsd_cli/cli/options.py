@@ -9,11 +9,21 @@ import typer
 
 
 def _backends() -> list[str]:
-    return ["auto", "mlx", "cuda", "cpu"]
+    """What `--backend` takes; nothing where the registry is not ours, which `main` refuses."""
+    from opsd_cli.errors import UsageError
+    from opsd_cli.processes import import_check
+
+    try:
+        import_check.require_own_backends()
+    except UsageError:
+        return []
+    import backends
+
+    return list(backends.choices())
 
 
 def _presets() -> list[str]:
-    from opsd_cli.config.resolve import preset_names
+    from opsd_cli.config.presets import preset_names
 
     return preset_names()
 
@@ -31,7 +41,7 @@ def _sets() -> list[str]:
 
 
 def _keys(incomplete: str) -> list[str]:
-    from opsd_cli.config.resolve import key_paths
+    from opsd_cli.config.schema import key_paths
 
     return [f"{path}=" for path, _ in key_paths() if path.startswith(incomplete)]
 
@@ -53,7 +63,10 @@ Set = Annotated[
 Backend = Annotated[
     str | None,
     typer.Option(
-        "--backend", metavar="auto|mlx|cuda|cpu", autocompletion=_backends, help="Where to run."
+        "--backend",
+        metavar="|".join(_backends()),
+        autocompletion=_backends,
+        help="Where to run.",
     ),
 ]
 Model = Annotated[

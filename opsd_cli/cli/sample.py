@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from backends.interface import Policy, Rollout, TokenReport
+    from opsd_cli.grading import Grader
 
 SPLITS = ("train", "validation", "test")
 #: Problems shown when no question and no limit is given.
@@ -71,6 +72,8 @@ def _sample(
     dry_run: bool,
     out: Output,
 ) -> None:
+    from opsd_cli.grading import open_grader
+
     contexts = PromptBuilder(config, policy.tokenizer, policy.context_limit)
     teacher = TeacherPrompts({})
     if what.privileged or what.divergence or what.show_prompts or dry_run:
@@ -85,9 +88,12 @@ def _sample(
         return
     rollouts = _draw(policy, problems, contexts, teacher, config, what, out)
     completions = []
-    for problem in problems:
-        mine = [r for r in rollouts if r.request.problem_id == problem.id]
-        completions += _show(problem, mine, policy, contexts, teacher, config, what, out)
+    with open_grader(config.grading) as grader:
+        for problem in problems:
+            mine = [r for r in rollouts if r.request.problem_id == problem.id]
+            completions += _show(
+                problem, mine, grader, policy, contexts, teacher, config, what, out
+            )
     result: dict[str, Any] = {"model": config.model, "completions": completions}
     if shown:
         result["prompts"] = shown
@@ -191,6 +197,7 @@ def _draw(
 def _show(
     problem: Problem,
     rollouts: list[Rollout],
+    grader: Grader,
     policy: Policy,
     contexts: PromptBuilder,
     teacher: TeacherPrompts,
@@ -198,15 +205,13 @@ def _show(
     what: What,
     out: Output,
 ) -> list[dict[str, Any]]:
-    from opsd_cli.grading import grade_many
-
     texts = [
         completion_text(rollout.completion_ids, contexts.tokenizer, policy.stop_ids)
         for rollout in rollouts
     ]
     grades: list[Any] = [None] * len(texts)
     if problem.answer is not None:
-        grades = grade_many([(problem.answer, text) for text in texts])
+        grades = grader.grade_many([(problem.answer, text) for text in texts])
     reports = (
         _divergence(problem, rollouts, policy, contexts, teacher, config) if what.divergence else []
     )

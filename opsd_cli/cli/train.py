@@ -26,7 +26,7 @@ from opsd_cli.training.run_directory import Run
 if TYPE_CHECKING:
     from backends.interface import Policy
     from opsd_cli.tracking.listener import Listener
-    from opsd_cli.training.trainer import TrainResult
+    from opsd_cli.training.result import TrainResult
 
 
 def run(
@@ -68,7 +68,7 @@ def run(
 
 def _go_on(opened: Run, request: Request, out: Output) -> None:
     """Go on with a run, or show the result of one that has finished."""
-    from opsd_cli.training.trainer import finished_result
+    from opsd_cli.training.result import finished_result
 
     finished = finished_result(opened)
     if finished is not None:

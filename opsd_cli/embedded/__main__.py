@@ -1,4 +1,4 @@
-"""Build the embedded model again: `python -m opsd_cli.embedded --out DIR`."""
+"""Rebuild the embedded model: `python -m opsd_cli.embedded --out DIR`."""
 
 from __future__ import annotations
 

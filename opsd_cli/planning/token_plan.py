@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backends.engines import get_engine
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.methods.base import RunSizes
@@ -147,7 +148,7 @@ def _learning(config: Config, available: int | None, lengths: Lengths) -> TokenL
         generated=drawn * longest + analyses * config.teacher.analysis_tokens,
         prompt=drawn * lengths.student + analyses * teacher,
     )
-    if config.rollouts.engine == "vllm":
+    if get_engine(config.rollouts.engine).separate_from_trainer:
         compared = kept
         if config.rollouts.importance_cap is None:
             compared = min(kept, train.steps * COMPARED_ROLLOUTS)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from opsd_cli.config.schema import Optimizer
+from opsd_cli.config.sections import Optimizer
 from opsd_cli.problems import Problem
 from opsd_cli.seeds import derive_seed
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from backends.interface import BatchReport, LossBatch, Policy
 from opsd_cli import methods
 from opsd_cli.errors import ConfigError, Interrupted, TrainingError
-from opsd_cli.grading import Grader
+from opsd_cli.grading import Grader, open_grader
 from opsd_cli.methods.base import StepInputs
 from opsd_cli.problems.sources import Splits
 from opsd_cli.prompts.builder import PromptBuilder
@@ -282,5 +282,5 @@ def train(
         listener.note(note)
     for warning in splits.warnings:
         listener.warn(warning)
-    with Grader(deadline_seconds=run.config.grading.deadline_seconds) as grader:
+    with open_grader(run.config.grading) as grader:
         return Trainer(policy, splits, run, listener, grader, stop).work()

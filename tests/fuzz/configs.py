@@ -20,8 +20,10 @@ from typing import Any
 
 from backends.interface import uniforms
 from opsd_cli import methods
-from opsd_cli.config.resolve import key_paths, preset_names, read_tree, resolve, to_yaml, validate
-from opsd_cli.config.schema import Config
+from opsd_cli.config.presets import preset_names
+from opsd_cli.config.resolve import resolve, to_yaml, validate
+from opsd_cli.config.schema import Config, key_paths
+from opsd_cli.config.yaml_files import read_tree
 from opsd_cli.errors import OpsdError, UsageError
 from opsd_cli.evaluation.evaluate import evaluation_sampling, evaluation_view
 from opsd_cli.methods.hybrid import Hybrid

@@ -23,6 +23,7 @@ from backends.interface import (
     TokenReport,
     uniforms,
 )
+from backends.pytorch.traits import CPU
 from opsd_cli.config.schema import Config
 from opsd_cli.tracking.listener import Listener, StepRow
 from tests.support.small_tokenizers import CharacterTokenizer
@@ -145,6 +146,7 @@ class FakeBackend:
     """A backend that is always there."""
 
     name = "cpu"
+    traits = CPU
 
     def capability(self) -> Capability:
         return Capability(True, "a fake processor")

@@ -16,7 +16,7 @@ import pytest
 import backends
 from backends.interface import Capability, Rollout
 from opsd_cli.cli.app import main
-from opsd_cli.config.resolve import preset_names
+from opsd_cli.config.presets import preset_names
 from opsd_cli.errors import ModelError
 from opsd_cli.problems.catalog import describe
 from opsd_cli.training.run_directory import read_rows

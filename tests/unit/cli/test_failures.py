@@ -211,8 +211,9 @@ def test_a_dry_run_plans_without_any_backend(
     opsd: Callable[[str], tuple[int, str, str]],  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in backends.BACKENDS:
-        monkeypatch.setitem(backends.BACKENDS, name, "not_installed_anywhere:Backend")
+    monkeypatch.setitem(backends.BACKENDS, "cpu", "backends.pytorch.backend:CpuBackend")
+    for package in ("torch", "mlx.core"):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     code, out, err = opsd("train --dry-run")
     assert code == 0, err
     assert "memory on cpu" in out or "memory on mlx" in out

@@ -1,8 +1,8 @@
-"""That `backends` is the package that belongs to this one.
+"""A check that `import backends` finds the package that belongs to this one.
 
-`backends` is an ordinary name. `python -m opsd_cli` puts the working directory first on the path,
-and `PYTHONPATH` may put any other, so that another project's `backends` would be imported in place
-of ours and fail somewhere within.
+`backends` is a common name. `python -m opsd_cli` puts the working directory first on the import
+path, and `PYTHONPATH` can put any other directory there, so that another project's `backends` would
+be imported instead and fail somewhere inside.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from pathlib import Path
 from opsd_cli.errors import UsageError
 
 NAME = "backends"
-#: A line of ours: another distribution installed later could have replaced the file in its place.
+#: A line of our `backends/__init__.py`. The location alone is not enough: a distribution installed
+#: later can have replaced the file.
 MARK = b'OWNER = "opsd"'
 
 
-def require() -> None:
+def require_own_backends() -> None:
     """Check, without importing it, that `backends` lies beside this package.
 
-    So it does in a wheel's installation, in an editable one and in a checkout.
+    That holds for an installed wheel, an editable installation and a checkout.
 
     Raises:
         UsageError: another `backends` would be imported.
@@ -28,7 +29,7 @@ def require() -> None:
     ours = Path(__file__).resolve().parents[2] / NAME
     try:
         spec = importlib.util.find_spec(NAME)
-    except ValueError:  # put into sys.modules by hand
+    except ValueError:  # a module without a spec, put into sys.modules by hand
         return
     origin = spec.origin if spec is not None else None
     if origin is None:

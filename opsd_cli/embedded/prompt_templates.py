@@ -1,7 +1,7 @@
-"""The prompts that the embedded model was pretrained on.
+"""The prompt templates that the embedded model was pretrained on.
 
-It knows these words alone, so they stay as they are whatever the defaults become. Its presets
-(`configs/embedded.yaml`) spell them out, and a test holds both against each other.
+The model knows no other wording, so these stay unchanged if the defaults of the config change. Its
+preset (`configs/embedded.yaml`) repeats them, and a test compares both.
 """
 
 from __future__ import annotations

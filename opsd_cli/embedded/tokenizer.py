@@ -1,7 +1,7 @@
 """The embedded model's tokenizer: byte-level BPE with digits split, and a Qwen-style chat template.
 
-Byte-level, so that any text a user brings can be encoded, if not understood. Every digit is a token
-of its own, as in Qwen: a number is then a sequence over which arithmetic can be learnt.
+Byte-level, so that any text can be encoded. Every digit is one token, as in Qwen, so that the model
+sees numbers as sequences of digits.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from itertools import islice
 from pathlib import Path
 
 from opsd_cli.embedded.corpus import END_OF_TURN, completion_text
-from opsd_cli.embedded.wording import STUDENT_TEMPLATE, TEACHER_TEMPLATE
+from opsd_cli.embedded.prompt_templates import STUDENT_TEMPLATE, TEACHER_TEMPLATE
 from opsd_cli.problems.arithmetic import chains
 
 END_OF_TEXT = "<|endoftext|>"
 START_OF_TURN = "<|im_start|>"
 SPECIAL = (END_OF_TEXT, START_OF_TURN, END_OF_TURN)
 THINK = ("<think>", "</think>")
+#: Vocabulary size in tokens, special tokens included.
 VOCABULARY = 512
 
 CHAT_TEMPLATE = (
@@ -32,11 +33,12 @@ CHAT_TEMPLATE = (
     "{%- endif -%}"
     "{%- endif -%}"
 )
-#: Words apart, digits one by one, punctuation and line breaks by themselves.
+#: Splits text into words, single digits, punctuation and white space.
 SPLIT_PATTERN = r"\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"
 
 
 def training_texts(count: int, seed: int) -> Iterator[str]:
+    """Prompts and completions of `count` pretraining problems, to train the tokenizer on."""
     for chain in islice(chains("pretrain", seed), count):
         problem = chain.problem()
         for template in (STUDENT_TEMPLATE, TEACHER_TEMPLATE):

@@ -1,7 +1,7 @@
-r"""What a normalised answer is made of: one thing, or a list, set, tuple or interval of things.
+r"""The structure of a normalised answer: a single value, or a list, set, tuple or interval.
 
-Text only, no mathematics. math-verify is not asked about shapes: it takes `2,2` for `2` and a tuple
-for a set, and pairs up the members of sets by a sort that it hopes is the same on both sides.
+This works on text, without mathematics. math-verify is not used for structures: it takes `2,2` for
+`2` and a tuple for a set, and pairs the members of two sets by a sort order that may differ.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from opsd_cli.grading.normalise import split_top
+from opsd_cli.grading.normalise import split_top_level
 
 _GROUP = r"\{(?:[^{}]|\{[^{}]*\})*\}"
 _LETTERS = (
@@ -18,7 +18,7 @@ _LETTERS = (
     rf"(?:'|\s*_\s*(?:{_GROUP}|\\text\{{[^{{}}]*\}}|\\[A-Za-z]+|\w)"
     r"|\s*\^\s*(?:\{\s*(?:\\prime\s*|'|\*|-1)+\}|\\prime|\*))*)"
 )
-#: What an answer may be called: `x`, `x_1`, `m_{\max}`, `\theta`, `AB`, `\vec{v}`, `f(3)`, `P(A)`.
+#: Names of an answer: `x`, `x_1`, `m_{\max}`, `\theta`, `AB`, `\vec{v}`, `f(3)`, `P(A)`.
 NAME = rf"(?:{_LETTERS}(?:\s*\([^()=<>]*\))?)"
 _NAMED = re.compile(rf"^({NAME}|\(\s*{_LETTERS}(?:\s*,\s*{_LETTERS})+\s*\))\s*=\s*")
 _MEMBER = re.compile(rf"^{NAME}\s*\\in(?![A-Za-z])\s*")
@@ -34,31 +34,36 @@ _MATRIX = re.compile(
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A sequence of answers and the brackets around it, none for a bare list."""
+class Structure:
+    """A sequence of values in brackets.
+
+    Attributes:
+        opening, closing: the brackets, empty for a list without any.
+        items: the values, normalised.
+    """
 
     opening: str
     closing: str
     items: tuple[str, ...]
 
 
-def compact(text: str) -> str:
-    """The text without the spaces that cannot matter; one between digits or letters can."""
+def without_spaces(text: str) -> str:
+    """The text without spaces, except those between letters or between digits."""
     return _SPACE.sub(lambda m: " " if m[1] else "", re.sub(r"\\\\\s+", r"\\\\", text))
 
 
-def without_domains(text: str) -> str:
-    r"""Without items such as `k \in \mathbb{Z}`, which say what a letter of another item is."""
-    parts = split_top(text)
+def strip_domains(text: str) -> str:
+    r"""The text without list items such as `k \in \mathbb{Z}`, the domain of a variable."""
+    parts = split_top_level(text)
     kept = [part for part in parts if not _DOMAIN.match(part)]
     return ", ".join(kept) if 0 < len(kept) < len(parts) else text
 
 
-def shape_of(text: str) -> Shape | None:
-    """The sequence that a text is, or None for a single thing."""
-    parts = split_top(text)
+def structure_of(text: str) -> Structure | None:
+    """The structure of a text, or None for a single value."""
+    parts = split_top_level(text)
     if len(parts) > 1:
-        return Shape("", "", tuple(parts)) if all(parts) else None
+        return Structure("", "", tuple(parts)) if all(parts) else None
     opening = "\\{" if text.startswith("\\{") else text[:1]
     closing = "\\}" if text.endswith("\\}") else text[-1:]
     if opening not in ("(", "[", "\\{") or closing not in (")", "]", "\\}"):
@@ -66,14 +71,14 @@ def shape_of(text: str) -> Shape | None:
     inner = text[len(opening) : len(text) - len(closing)]
     if not _closed(inner):
         return None
-    items = split_top(inner)
+    items = split_top_level(inner)
     if (len(items) > 1 or opening == "\\{") and all(items):
-        return Shape(opening, closing, tuple(items))
+        return Structure(opening, closing, tuple(items))
     return None
 
 
-def vector_of(text: str) -> tuple[str, ...] | None:
-    """The members of a matrix that is one column or one row."""
+def vector_entries(text: str) -> tuple[str, ...] | None:
+    """The entries of a matrix of one column or one row; None for any other text."""
     match = _MATRIX.match(text)
     if match is None:
         return None
@@ -85,7 +90,7 @@ def vector_of(text: str) -> tuple[str, ...] | None:
 
 
 def _closed(inner: str) -> bool:
-    """Whether brackets never close more than was opened, so that the outer pair is one pair."""
+    """True if the brackets of a text are balanced, so that the pair around it belongs together."""
     depth = 0
     for token in re.findall(r"\\[{}]|[(){}\[\]]", inner):
         depth += 1 if token in ("\\{", "{", "(", "[") else -1
@@ -94,26 +99,26 @@ def _closed(inner: str) -> bool:
     return depth == 0
 
 
-def bare(text: str) -> str:
-    """The text without brackets around all of it that only group."""
-    while text[:1] + text[-1:] in ("()", "{}") and _closed(text[1:-1]) and not shape_of(text):
+def strip_grouping(text: str) -> str:
+    """The text without outer brackets that only group."""
+    while text[:1] + text[-1:] in ("()", "{}") and _closed(text[1:-1]) and not structure_of(text):
         text = text[1:-1].strip()
     return text
 
 
-def unname(text: str, other: str) -> tuple[str, str]:
-    r"""A name that a text gives to what follows, and what follows.
+def split_name(text: str, other: str) -> tuple[str, str]:
+    r"""Split a text such as `(x,y)=(1,2)` into the name and the value; the name may be empty.
 
-    That is `(x,y)` of `(x,y)=(1,2)`. The name in `x = 5` or `f(3) = 5` is left to math-verify,
-    which compares equations, unless the `other` text has no relation at all. Membership, as in
-    `x \in [0,1]`, names nothing.
+    In `x = 5` or `f(3) = 5` the name is not split off, because equations are compared as equations,
+    unless the `other` text has no relation. In a membership such as `x \in [0,1]` the name is
+    dropped.
     """
     if member := _MEMBER.match(text):
         return "", text[member.end() :]
     named = _NAMED.match(text)
-    if not named or len(split_top(text)) > 1:
+    if not named or len(split_top_level(text)) > 1:
         return "", text
     value = text[named.end() :]
-    if shape_of(value) or not (_RELATION.search(value) or _RELATION.search(other)):
+    if structure_of(value) or not (_RELATION.search(value) or _RELATION.search(other)):
         return named[1], value
     return "", text

@@ -1,4 +1,4 @@
-"""What a cell of a row holds, as the text a person would write."""
+"""Cell values of a row as text, in the form a person would write them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-#: Beyond this power of ten a number keeps its exponent instead of growing zeros.
-LARGEST_EXPONENT = 40
+#: Numbers with a larger power of ten keep their exponent instead of getting that many zeros.
+MAX_EXPONENT = 40
 
 
 class DamagedText(ValueError):
-    """A text that is broken; says how."""
+    """A text with a NUL or invalid Unicode; the message says which."""
 
 
 def value_at(row: Mapping[str, Any], column: str) -> Any:
-    """The value under a column, or under a dotted path into objects; None where there is none."""
+    """The value of a column, or of a dotted path into nested objects; None if there is none."""
     if column in row:
         return row[column]
     head, _, rest = column.partition(".")
@@ -24,15 +24,15 @@ def value_at(row: Mapping[str, Any], column: str) -> Any:
 
 
 def text_of(value: Any) -> str | None:
-    """A value as the text a person would write, stripped; None where it holds no text.
+    """A value as stripped text; None if it is null, blank, an object or a list of several items.
 
-    Nothing is repaired: a text with a NUL in it, bytes that are no UTF-8 and a lone half of a
-    surrogate pair, which no tokenizer could take, are damaged. Whole floats lose their ".0" because
-    an integer column with a gap often arrives as floats; powers of ten are written out, since a
-    grader reads "1e-05" as a product with Euler's number.
+    Damaged text is not repaired. Whole floats lose their ".0", because an integer column with a
+    missing value often arrives as floats. Exponents are written out, because a grader reads "1e-05"
+    as a product with Euler's number.
 
     Raises:
-        DamagedText: the value is text that is broken.
+        DamagedText: the text has a NUL, invalid UTF-8, or half of a surrogate pair, which no
+            tokenizer accepts.
     """
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -59,11 +59,11 @@ def text_of(value: Any) -> str | None:
 
 
 def plain_number(literal: str) -> str:
-    """A number with its exponent written out ("1e-05" -> "0.00001"); otherwise as it stands."""
+    """A number with its exponent written out ("1e-05" -> "0.00001"); any other text unchanged."""
     try:
         number = Decimal(literal)
     except InvalidOperation:
         return literal
-    if "e" not in literal.lower() or abs(number.adjusted()) > LARGEST_EXPONENT:
+    if "e" not in literal.lower() or abs(number.adjusted()) > MAX_EXPONENT:
         return literal
     return format(number, "f")

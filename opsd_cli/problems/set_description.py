@@ -1,8 +1,8 @@
-"""A problem set in a few lines: where its rows are, which of them, and what their columns mean.
+"""The description of a problem set: location, row filter, column mapping, prompt and licence.
 
-The catalog is written in these terms, and so is anybody's own set: a YAML file of the same keys
+The catalog consists of such descriptions, and a user's own set may be a YAML file of the same keys
 (`opsd data show NAME` prints one to start from). A hub id alone, or one with a subset, a split and
-a revision (`ORG/NAME@REVISION:SUBSET:SPLIT`), is a description with the rest left out.
+a revision (`ORG/NAME@REVISION:SUBSET:SPLIT`), is a description with the other keys left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pydantic import Field, PositiveInt, ValidationError
 
-from opsd_cli.config.schema import Columns, Section
+from opsd_cli.config.bounds import Section
+from opsd_cli.config.sections import Columns
 from opsd_cli.errors import ConfigError, DataError
 from opsd_cli.prompts.rendering import require_placeholders
 
@@ -22,7 +23,8 @@ HUB_ID = re.compile(
     r"(:(?P<first>[\w.-]+))?(:(?P<second>[\w.-]+))?"
 )
 YAML_SUFFIXES = (".yaml", ".yml")
-Wanted = dict[str, str | tuple[str, ...]]
+#: Column -> one value or several.
+ColumnValues = dict[str, str | tuple[str, ...]]
 
 
 class SetDescription(Section):
@@ -40,9 +42,9 @@ class SetDescription(Section):
     """The hub's commit, branch or tag; null is the newest."""
     columns: Columns = Columns()
     """Which column holds what."""
-    keep: Wanted = Field(default_factory=dict)
+    keep: ColumnValues = Field(default_factory=dict)
     """Use only rows in which each of these columns has the value, or one of the values."""
-    drop: Wanted = Field(default_factory=dict)
+    drop: ColumnValues = Field(default_factory=dict)
     """Leave out rows in which any of these columns has the value, or one of the values."""
     verified_by: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """For a column that holds a list: columns with a list of flags each. The first item all of
@@ -62,7 +64,7 @@ class SetDescription(Section):
 
 
 def parse_hub_id(text: str) -> SetDescription | None:
-    """The description that `ORG/NAME@REVISION:SUBSET:SPLIT` is; None where it is not one."""
+    """The description of `ORG/NAME@REVISION:SUBSET:SPLIT`; None for any other text."""
     match = HUB_ID.fullmatch(text)
     if match is None or text.startswith("."):
         return None
@@ -76,18 +78,19 @@ def parse_hub_id(text: str) -> SetDescription | None:
 
 
 def read_description(path: Path) -> SetDescription:
-    """The description in a YAML file.
+    """Read a description from a YAML file; a relative path in it is relative to the file.
 
     Raises:
         DataError: there is no such file.
-        ConfigError: it is not such a description.
+        ConfigError: an unknown key, a missing `data`, or an invalid value.
     """
-    from opsd_cli.config.resolve import read_tree, suggest
+    from opsd_cli.config.explain import suggest
+    from opsd_cli.config.yaml_files import read_tree
 
     if not path.is_file():
         raise DataError(f"there is no file {str(path)!r}", "check the path")
     try:
-        described = SetDescription.model_validate(read_tree(path))
+        description = SetDescription.model_validate(read_tree(path))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
@@ -106,8 +109,8 @@ def read_description(path: Path) -> SetDescription:
             f"{path.name}: {key}: {first['msg'][0].lower()}{first['msg'][1:]}",
             "see `opsd data show gsm8k` for one that is right",
         ) from error
-    if described.prompt is not None:
-        require_placeholders(described.prompt, ["question"], f"{path.name}: prompt")
-    if (path.parent / described.data).is_file():
-        described = described.model_copy(update={"data": str(path.parent / described.data)})
-    return described
+    if description.prompt is not None:
+        require_placeholders(description.prompt, ["question"], f"{path.name}: prompt")
+    if (path.parent / description.data).is_file():
+        description = description.model_copy(update={"data": str(path.parent / description.data)})
+    return description

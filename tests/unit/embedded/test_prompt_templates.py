@@ -1,4 +1,4 @@
-"""The embedded model sees the prompts that it was pretrained on, whatever the defaults become."""
+"""The embedded model gets the prompts that it was pretrained on, whatever the config defaults."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import islice
 import pytest
 
 from opsd_cli.config.resolve import resolve
-from opsd_cli.embedded import MODEL_DIR, wording
+from opsd_cli.embedded import MODEL_DIR, prompt_templates
 from opsd_cli.embedded.corpus import Shares, documents
 from opsd_cli.errors import ConfigError
 from opsd_cli.evaluation.evaluate import evaluation_view
@@ -61,7 +61,7 @@ def digest(prompts: Iterable[Prompt]) -> str:
 
 @pytest.mark.parametrize("method", ["opsd", "grpo", "sft", "hybrid"])
 @pytest.mark.parametrize("preset", [None, "embedded", "embedded-long"])
-def test_its_prompts_are_those_it_was_released_with(
+def test_rendered_prompts_are_those_of_the_release(
     preset: str | None, method: str, tokenizer: Tokenizer
 ) -> None:
     config = resolve(preset, [], {"method": method})
@@ -75,13 +75,13 @@ def test_its_prompts_are_those_it_was_released_with(
         assert digest(map(contexts.analysis_request, problems)) == analysis
 
 
-def test_its_preset_has_the_words_of_its_corpus() -> None:
+def test_the_preset_has_the_templates_of_the_corpus() -> None:
     prompts = resolve("embedded").prompts
-    assert prompts.student.template == wording.STUDENT_TEMPLATE
-    assert prompts.teacher.template == wording.TEACHER_TEMPLATE
+    assert prompts.student.template == prompt_templates.STUDENT_TEMPLATE
+    assert prompts.teacher.template == prompt_templates.TEACHER_TEMPLATE
 
 
-def test_its_corpus_is_what_it_was(tokenizer: Tokenizer) -> None:
+def test_the_corpus_is_that_of_the_release(tokenizer: Tokenizer) -> None:
     whole = hashlib.sha256()
     drawn = documents(tokenizer, 0, Shares(reference=0.4, drill=0.2), "pretrain")
     for document in islice(drawn, 50):
@@ -89,7 +89,7 @@ def test_its_corpus_is_what_it_was(tokenizer: Tokenizer) -> None:
     assert whole.hexdigest()[:32] == RECORDED_CORPUS
 
 
-def test_arguments_of_the_wrong_kind_are_refused_by_the_template_s_name(
+def test_chat_arguments_of_the_wrong_type_are_refused(
     tokenizer: Tokenizer,
 ) -> None:
     for wrong in ({"tools": 3}, {"documents": "x", "tools": ["x"]}):

@@ -1,24 +1,25 @@
-r"""What counts as one letter: every name of a normalised text as a variable of its own.
+r"""Identifiers of a normalised text, each marked as one variable for the parser.
 
-The parser reads `E_1` as a broken power of ten and `\gamma` as Euler's constant, drops the prime of
-`x'` and the exponent of `2^T`, evaluates `\frac{dx}{dt}` to 0 and knows no `\hbar`, `\aleph_0` or
-`m_{\max}`. So whatever is a name to a reader (a letter with its accent, subscript and primes; a
-Greek letter; a derivative; a function applied to a plain argument) becomes `\variable{...}`, which
-it takes as it is. Two names are the same if they differ in braces, spaces and fonts alone.
+The parser reads `E_1` as an invalid power of ten and `\gamma` as Euler's constant, drops the prime
+of `x'` and the exponent of `2^T`, evaluates `\frac{dx}{dt}` to 0 and does not know `\hbar`,
+`\aleph_0` or `m_{\max}`. Every identifier (a letter with its accent, subscript and primes; a Greek
+letter; a derivative; a function applied to a plain argument) therefore becomes `\variable{...}`,
+which the parser leaves unchanged. Two identifiers are the same if they differ only in braces,
+spaces and fonts.
 """
 
 from __future__ import annotations
 
 import re
 
-#: Commands that mean something to the parser. All others without an argument are names.
+#: Commands that the parser knows. All others without an argument are identifiers.
 _COMMANDS = frozenset(
     """
     frac sqrt binom cdot times div pm mp le ge ne lt gt approx infty pi sin cos tan cot sec csc
     arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch log ln exp max min gcd
     lcm sum prod int lim to rightarrow lfloor rfloor lceil rceil cup cap setminus in notin emptyset
     subset subseteq supset circ bmod mod det mid ldots dots cdots partial forall
-    """.split()  # noqa: SIM905 - a list would fill the screen
+    """.split()  # noqa: SIM905 - a list would be 60 lines long
 )
 _GROUP = r"\{(?:[^{}]|\{[^{}]*\})*\}"
 _ACCENTED = (
@@ -30,7 +31,7 @@ _SCRIPTS = (
     rf"(?P<scripts>(?:\s*_\s*(?:{_GROUP}|\\text\{{[^{{}}]*\}}|\\[A-Za-z]+|\w)|\s*'+"
     rf"|\s*\^\s*(?:\{{\s*(?:{_MARK}\s*|[-+])+\}}|{_MARK}(?![A-Za-z])))*)"
 )
-_ATOM = re.compile(
+_IDENTIFIER = re.compile(
     r"(?P<kept>\\(?:begin|end|variable)\s*\{[^{}]*\}|\\[^A-Za-z])"
     rf"|(?P<base>{_ACCENTED}|\\text\s*\{{[^{{}}]*\}}|\\[A-Za-z]+|[A-Za-z])"
 )
@@ -48,7 +49,7 @@ _QUOTIENT = re.compile(
 _SCRIPT = r"(?:_\s*(?:\w|\{[^{}]*\}))?"
 _PLAIN = rf"\s*-?(?:\d+(?:\.\d+)?|\\frac\{{\d+\}}\{{\d+\}}|\\?[A-Za-z]+{_SCRIPT})\s*"
 _APPLIED = re.compile(rf"\s*(?:\^\{{?-1\}}?)?\s*\({_PLAIN}(?:,{_PLAIN})*\)")
-#: The usual names of functions are applied to whatever follows; `k(k+1)` is a product.
+#: f, g and h are applied to any argument, other letters only to plain ones: `k(k+1)` is a product.
 _FUNCTION = re.compile(r"\s*(?:\^\{?-1\}?)?\s*\([^()]*\)")
 _BOUND = re.compile(
     r"\\(?:sum|prod|lim)\s*_\s*\{\s*(?P<letter>\\?[A-Za-z]+)|\\int.*?(?<![A-Za-z\\])d(?P<by>[A-Za-z])"
@@ -57,28 +58,28 @@ _CROSSED = re.compile(r"\\(?:nabla|vec|hat|overrightarrow)(?![A-Za-z]).*\\times(
 _INDEXED = re.compile(r"_\s*(?:i(?![A-Za-z])|\{[^{}]*(?<![A-Za-z\\])i(?![A-Za-z]))")
 
 
-def key(name: str) -> str:
-    r"""A name without what cannot matter: `m_{\text{max}}`, `m_\max` and `m_{max }` are one."""
+def identifier_key(name: str) -> str:
+    r"""The canonical form of an identifier, equal for `m_{\text{max}}`, `m_\max` and `m_{max }`."""
     name = re.sub(r"\\(?:text|mathrm|mathbf|left|right)(?![A-Za-z])|[\s{}]", "", name)
     name = re.sub(r"\^?\\prime|\^'", "'", name)
     name = re.sub(r"\\(?:wide(?=hat|tilde)|var)?([A-Za-z]+)", r"\1", name)
     return name.replace("overrightarrow", "vec").replace("overline", "bar")
 
 
-def indexed(text: str) -> bool:
-    """Whether i counts something in a text, and so is not the imaginary unit."""
+def uses_index_i(text: str) -> bool:
+    """True if i is used as an index, as in `x_i`, and so is not the imaginary unit."""
     return bool(_INDEXED.search(text))
 
 
-def variables(text: str, imaginary: bool) -> str:
-    r"""A normalised text with its names as `\variable{...}`, and i as the parser's `I`.
+def mark_identifiers(text: str, imaginary: bool) -> str:
+    r"""A normalised text with its identifiers as `\variable{...}`, and i as the parser's `I`.
 
     Args:
         imaginary: whether a letter i that stands alone is the imaginary unit.
 
     Raises:
-        ValueError: a name has a letter that a sum, an integral or a limit binds. As a variable of
-            its own it would be taken for a constant. Or something else that the parser would drop.
+        ValueError: an identifier contains a letter that a sum, an integral or a limit binds, and
+            would become a constant; a cross product; or a prime that the parser would drop.
     """
     if _CROSSED.search(text):
         raise ValueError("a cross product, which the parser takes for a product")
@@ -87,7 +88,7 @@ def variables(text: str, imaginary: bool) -> str:
     text = _DERIVATIVE.sub(_derivative, text)
     text = _QUOTIENT.sub(_derivative, text)
     out, place = [], 0
-    while match := _ATOM.search(text, place):
+    while match := _IDENTIFIER.search(text, place):
         out.append(text[place : match.start()])
         place = match.end()
         base = match["base"]
@@ -114,18 +115,18 @@ def variables(text: str, imaginary: bool) -> str:
             out.append(_variable(name))
         else:
             out.append(name)
-    read = "".join(out) + text[place:]
-    if "'" in read:
+    marked = "".join(out) + text[place:]
+    if "'" in marked:
         raise ValueError("a prime on what has no name, which the parser drops")
-    return read
+    return marked
 
 
 def _variable(name: str) -> str:
-    return rf"\variable{{{_encoded(key(name))}}}"
+    return rf"\variable{{{_encoded(identifier_key(name))}}}"
 
 
 def _encoded(name: str) -> str:
-    """A name in letters and digits alone, different for different names."""
+    """An injective encoding of a name in ASCII letters and digits."""
     return "v" + re.sub(r"[^A-Ya-z0-9]", lambda m: f"Z{ord(m[0]):x}Z", name)
 
 

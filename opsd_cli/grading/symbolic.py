@@ -1,10 +1,10 @@
-"""Whether two things that sympy has read are equal.
+"""Equivalence of two sympy objects: expressions, matrices, equations, inequalities, sets.
 
-Expressions are compared by value, at points, and not by `simplify`: that is faster, and surer where
-letters stand for positive numbers (`simplify` does not know that sqrt(1/n) is 1/sqrt(n)). Two
-expressions are equal if they agree, to 15 digits of their difference, wherever both are real. A
-number that is undefined equals nothing: the difference of two undefined ones is undefined too,
-which must not be taken for zero.
+Expressions are compared by their values at sample points and not by `simplify`: this is faster, and
+more reliable where variables stand for positive numbers (`simplify` does not know that sqrt(1/n) is
+1/sqrt(n)). Two expressions are equal if they agree, to 15 digits of their difference, wherever both
+are real. An undefined value equals nothing: the difference of two undefined values is undefined,
+and must not be taken for zero.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ from sympy import (
 from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 
-#: Values that letters take, one after another: no two related, none special to a function.
+#: Sample values of the variables: unrelated to each other, none at a special point of a function.
 _POSITIVE = tuple(Rational(*pair) for pair in ((7, 5), (29, 31), (13, 37), (53, 23), (41, 11)))
 _SIGNED = tuple(Rational(*pair) for pair in ((-11, 13), (17, 29), (-43, 19), (-3, 31), (59, 37)))
 _LARGE = tuple(Rational(*pair) for pair in ((83, 7), (127, 3), (211, 13), (59, 9), (307, 11)))
-#: Digits for two numbers without letters: 10^150 and sqrt(10^300 + 1) share 300.
+#: Digits for two numbers without variables: 10^150 and sqrt(10^300 + 1) share 300 digits.
 _DIGITS = 1000
-#: Points at which two expressions must agree. One by accident is likely nowhere, two are certain.
-_ENOUGH = 2
-_GREATEST_POWER = 10_000
+#: Sample points at which two expressions must agree; agreement by accident at two is negligible.
+_MIN_AGREEING = 2
+_MAX_POWER = 10_000
 
 
-def same(gold: Any, answer: Any) -> bool:
-    """Whether two readings, of whatever kinds, are equal."""
+def equivalent(gold: Any, answer: Any) -> bool:
+    """True if two parsed objects of any kinds are equivalent."""
     gold, answer = _unwrapped(gold, answer)
     if isinstance(gold, MatrixBase) or isinstance(answer, MatrixBase):
         return _same_matrices(gold, answer)
@@ -72,7 +72,7 @@ def same(gold: Any, answer: Any) -> bool:
 
 
 def _unwrapped(gold: Any, answer: Any) -> tuple[Any, Any]:
-    """`6*7 = 42` is 42 where the gold is no relation, and a gold `x = 3` is 3 likewise."""
+    """Replace `6*7 = 42` by 42 if the gold is not a relation, and a gold `x = 3` by 3 likewise."""
     gold, answer = _chain(gold), _chain(answer)
     if isinstance(answer, Eq) and not _relations(gold):
         return gold, answer.rhs
@@ -107,13 +107,13 @@ def _verified(gold: Any, answer: Any) -> bool:
 
 
 def _same_matrices(gold: Any, answer: Any) -> bool:
-    gold, answer = (_done(side) for side in (gold, answer))
+    gold, answer = (_evaluated(side) for side in (gold, answer))
     if not (isinstance(gold, MatrixBase) and isinstance(answer, MatrixBase)):
         return False
-    return gold.shape == answer.shape and all(map(same, gold.flat(), answer.flat()))
+    return gold.shape == answer.shape and all(map(equivalent, gold.flat(), answer.flat()))
 
 
-def _done(parsed: Any) -> Any:
+def _evaluated(parsed: Any) -> Any:
     try:
         return parsed.doit()
     except Exception:
@@ -121,8 +121,8 @@ def _done(parsed: Any) -> Any:
 
 
 def same_value(gold: Expr, answer: Expr) -> bool:
-    """Whether two expressions have the same value, for all values of their letters."""
-    gold, answer = _done(gold), _done(answer)
+    """True if two expressions have the same value for all values of their variables."""
+    gold, answer = _evaluated(gold), _evaluated(answer)
     if any(side.has(nan, zoo, AccumBounds) for side in (gold, answer)):
         return False
     if gold == answer:
@@ -141,18 +141,18 @@ def same_value(gold: Expr, answer: Expr) -> bool:
             if found is False:
                 return False
             agreed += found is True
-    return agreed >= _ENOUGH or (agreed == 0 and _verified(gold, answer))
+    return agreed >= _MIN_AGREEING or (agreed == 0 and _verified(gold, answer))
 
 
 def _unfit_for_points(expression: Expr) -> bool:
-    """Whether a value at a point does not exist, or is a number too long to be worth it."""
+    """True if an expression cannot be evaluated at a point, or only to a very long number."""
     return bool(expression.atoms(AppliedUndef)) or any(
-        power.exp.is_Integer and abs(power.exp) > _GREATEST_POWER for power in expression.atoms(Pow)
+        power.exp.is_Integer and abs(power.exp) > _MAX_POWER for power in expression.atoms(Pow)
     )
 
 
 def _points(*expressions: Expr) -> Iterator[dict[Any, Any]]:
-    """Points for the letters of some expressions, and more where these go by steps."""
+    """Sample points for the variables; includes integers if floor or ceiling occurs."""
     symbols = sorted(set().union(*(e.free_symbols for e in expressions)), key=lambda s: s.name)
     for values in (_POSITIVE, _SIGNED, _LARGE):
         for shift in (0, 1) if values is not _LARGE else (0,):
@@ -166,7 +166,7 @@ def _points(*expressions: Expr) -> Iterator[dict[Any, Any]]:
 
 
 def _agree(gold: Expr, answer: Expr, point: dict[Any, Any]) -> bool | None:
-    """Whether both have one value at a point; None where they differ and one is not real."""
+    """True if both have the same value at a point; None if the point does not decide."""
     try:
         first, second = gold.subs(point), answer.subs(point)
         if any(side.has(nan, zoo, oo, -oo) for side in (first, second)):
@@ -182,18 +182,18 @@ def _agree(gold: Expr, answer: Expr, point: dict[Any, Any]) -> bool | None:
 
 
 def _decisive(first: Expr, second: Expr, *expressions: Expr) -> bool:
-    """Whether two values that differ tell that the expressions do.
+    """True if two different values at a point prove that the expressions differ.
 
-    Where a root or a logarithm is complex for want of a positive letter they do not; where the
-    imaginary unit is written they do.
+    They do not where a root or logarithm is complex because a variable is negative, unless the
+    imaginary unit occurs in the expressions.
     """
     return any(e.has(I) for e in expressions) or all(_zero(im(side)) for side in (first, second))
 
 
 def _zero(number: Expr, digits: int = 100) -> bool | None:
-    """Whether a number is zero; None where it cannot be evaluated.
+    """True if a number is zero; None if it cannot be evaluated.
 
-    evalf works with so many digits before it gives up; a precision of 1 tells that all have
+    evalf uses up to `digits` digits; a result with a precision of 1 bit means that all digits have
     cancelled.
     """
     if number.is_Rational:
@@ -229,7 +229,7 @@ def _same_relations(gold: list[Relational], answer: list[Relational]) -> bool:
 
 
 def _difference(relation: Relational) -> tuple[type, Expr]:
-    """A relation as (kind, difference): the difference is 0, not 0, above 0, or at least 0."""
+    """A relation as (kind, difference): the difference is = 0, != 0, > 0 or >= 0."""
     difference = relation.lhs - relation.rhs
     if isinstance(relation, StrictLessThan):
         return StrictGreaterThan, -difference
@@ -252,10 +252,10 @@ def _same_relation(gold: Relational, answer: Relational) -> bool:
 
 
 def _proportional(gold: Expr, answer: Expr, any_sign: bool) -> bool:
-    """Whether one is the other times a number, which must be positive unless any sign will do."""
+    """True if one is a constant multiple of the other, a positive one unless `any_sign`."""
     ratio, agreed = None, 0
     for point in _points(gold, answer):
-        first, second = _done(gold).subs(point), _done(answer).subs(point)
+        first, second = _evaluated(gold).subs(point), _evaluated(answer).subs(point)
         if any(side.has(nan, zoo, oo, -oo) for side in (first, second)):
             continue
         zeros = _zero(first), _zero(second)
@@ -272,13 +272,13 @@ def _proportional(gold: Expr, answer: Expr, any_sign: bool) -> bool:
                 return False
             continue
         agreed += 1
-    return agreed > _ENOUGH
+    return agreed > _MIN_AGREEING
 
 
 def _same_solutions(gold: Expr, answer: Expr) -> bool:
-    """Whether two equations have the same solutions for the first of their letters, and some."""
+    """True if two equations have the same non-empty solutions for their first variable."""
     if gold.has(I) or answer.has(I):
-        return False  # the letters are read as real, and so the solver drops the others
+        return False  # variables are parsed as real, so the solver drops complex solutions
     symbol = min(gold.free_symbols, key=lambda s: s.name, default=None)
     try:
         wanted, found = solve(gold, symbol), solve(answer, symbol)
@@ -296,7 +296,7 @@ def _same_solutions(gold: Expr, answer: Expr) -> bool:
 
 
 def _same_sets(gold: list[Relational], answer: list[Relational]) -> bool:
-    """Whether inequalities in one letter hold for the same numbers."""
+    """True if inequalities in one variable have the same solution set."""
     symbols = {s for relation in (*gold, *answer) for s in relation.free_symbols}
     if len(symbols) != 1 or any(isinstance(r, Eq) for r in (*gold, *answer)):
         return False
