@@ -26,9 +26,21 @@ import pytest
 MINUTES, LONG_MINUTES = 10, 30
 #: Seconds that a test marked `long` may take, fixtures included.
 LONG_SECONDS = 3600
-#: Paths below tests/ whose tests `nox -s test-fast` leaves out: together 9 of the suite's 10
-#: minutes. A new one belongs here when it takes more than a few seconds.
-SLOW = ("fuzz", "parity", "backends")
+#: Paths below tests/ whose tests `nox -s test-fast` leaves out: whole commands in processes of
+#: their own, models on disk, and the long tables of the grader. A test that takes more than a few
+#: seconds belongs here.
+SLOW = (
+    "backends",
+    "fuzz",
+    "parity",
+    "unit/comparison/test_running.py",
+    "unit/comparison/test_supervisor.py",
+    "unit/embedded/test_model.py",
+    "unit/evaluation/test_killed_evaluation.py",
+    "unit/grading/test_causes.py",
+    "unit/grading/test_generated.py",
+    "unit/test_hub.py",
+)
 #: Values of a backend's parameter, and the marker that they bring.
 BACKEND_MARKERS = {"mlx": "mlx", "cuda": "gpu"}
 ROOT = Path(__file__).parent
