@@ -83,16 +83,14 @@ def measure(folder: Path, point: dict[str, int], checkpointing: bool) -> dict[st
     # The loss head alone, on as many hidden states as a micro-batch has, scaled to the whole. It
     # comes first, while nothing else has been in memory.
     tokens = min(rows.size, 4096)
-    network = policy._network
+    head = policy._split_model.head
     student = torch.randn(tokens, HIDDEN).requires_grad_()
     teacher = torch.randn(tokens, HIDDEN)
     forget_peak()
     base = before = resident()
     cpu = time.process_time()
-    chunked_divergence(
-        student, teacher, weights_N=torch.full((tokens,), 1 / tokens), spec=lesson.spec,
-        **network.head,
-    ).loss.backward()  # fmt: skip
+    weights = torch.full((tokens,), 1 / tokens)
+    chunked_divergence(student, teacher, head, weights, lesson.spec).loss.backward()
     head_s = (time.process_time() - cpu) * rows.size / tokens
     head_mb = peak() - before
 
@@ -132,7 +130,7 @@ def measure_decoding(folder: Path, length: int) -> dict[str, float]:
     base, cpu = resident(), time.process_time()
     tokens = draw(length)
     assert tokens == DECODED * length
-    settings = policy._network.config
+    settings = policy._split_model.config
     width = settings.num_key_value_heads * settings.head_dim
     return {
         "token_ms": 1000 * (time.process_time() - cpu) / tokens,
@@ -148,7 +146,7 @@ def floors(policy: Any, items: Any, lesson: Any, point: dict[str, int]) -> dict[
     from backends.shared.micro_batches import micro_batches
 
     length, batch = point["length"], point["batch"]
-    weight_VD = policy._network.weight_VD.detach()
+    weight_VD = policy._split_model.head.weight_VD
     rate = multiply_rate(weight_VD)
     tokens = length * batch
     head = 3 * 2 * tokens * HIDDEN * len(weight_VD)

@@ -161,11 +161,12 @@ def divergence(inputs: Inputs, kind: str, form: str, chunk_tokens: int | None) -
     weights_N = torch.full((tokens,), 1.0 / tokens, dtype=student_ND.dtype)
     if form == "dense":
         return dense_divergence(student_ND, teacher_ND, head_VD, weights_N, kind)
+    from backends.pytorch.head import Head
     from backends.pytorch.loss_head import chunked_divergence
     from opsd_cli.losses.divergence import DivergenceSpec
 
     return chunked_divergence(
-        student_ND, teacher_ND, head_VD, weights_N, DivergenceSpec(kind), chunk_tokens
+        student_ND, teacher_ND, Head(head_VD), weights_N, DivergenceSpec(kind), chunk_tokens
     ).loss
 
 
