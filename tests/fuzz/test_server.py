@@ -6,7 +6,8 @@ import pytest
 
 from backends.vllm.client import TRIES
 from tests.fuzz.server import MOST_REQUESTS, Outcome, at_random, met, table
-from tests.support.hostile_server import BEHAVIOURS, Behaviour
+from tests.support.hostile_behaviours import BEHAVIOURS
+from tests.support.hostile_server import Behaviour
 
 CASES = [
     pytest.param(behaviour, number % 2 == 1, id=behaviour.name)
