@@ -91,7 +91,7 @@ def events(listener: Listener) -> None:
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_numbers_arrive_in_order_and_the_run_is_closed(
+def test_tracker_gets_metrics_in_order_and_is_closed(
     name: str, asked: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     heard = Heard()
@@ -111,7 +111,7 @@ def test_numbers_arrive_in_order_and_the_run_is_closed(
     assert capsys.readouterr().out == ""  # standard output is for results
 
 
-def test_weights_and_biases_stays_offline_unless_told(
+def test_wandb_tracker_is_offline_by_default(
     asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for mode in (None, "online"):
@@ -122,7 +122,7 @@ def test_weights_and_biases_stays_offline_unless_told(
         assert asked["wandb"]["mode"] == (mode or "offline")
 
 
-def test_a_tracker_that_fails_is_dropped_and_the_others_go_on(
+def test_tracker_that_fails_is_dropped_and_the_others_continue(
     asked: dict[str, Any], tmp_path: Path
 ) -> None:
     heard = Heard()
@@ -133,7 +133,7 @@ def test_a_tracker_that_fails_is_dropped_and_the_others_go_on(
     assert heard.warnings == ["--log wandb stops here: ConnectionError: no such server"]
 
 
-def test_tensorboard_files_hold_the_numbers(tmp_path: Path) -> None:
+def test_tensorboard_tracker_writes_the_metrics(tmp_path: Path) -> None:
     from tensorboardX.proto.event_pb2 import Event
 
     with tracking(["tensorboard"], Listener(), tmp_path, {}, 0) as listener:
@@ -151,7 +151,7 @@ def test_tensorboard_files_hold_the_numbers(tmp_path: Path) -> None:
     assert found["test/accuracy"].keys() == {0, 2}
 
 
-def test_a_package_that_is_not_there_is_named_before_anything_is_made(
+def test_tracker_names_its_missing_package_before_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(PACKAGES, "wandb", ("not_a_module_here", "wandb"))
