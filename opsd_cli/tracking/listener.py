@@ -6,8 +6,10 @@ class does nothing, so a listener overrides only what it shows.
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from opsd_cli.token_ledger import TokenLedger
 
@@ -69,6 +71,19 @@ class EvaluationRow:
     cpu_seconds: float = 0.0
 
 
+class Messages(Protocol):
+    """Receives the messages of work outside the training loop; every `Listener` is one."""
+
+    def note(self, message: str, /) -> None:
+        """A plain sentence about what is going on."""
+
+    def warn(self, message: str, /) -> None:
+        """A sentence about something the user should look at."""
+
+    def working(self, what: str, /) -> AbstractContextManager[None]:
+        """Entered while some work of unknown length is under way."""
+
+
 class Listener:
     """Receives a run's events; the default ignores them."""
 
@@ -77,6 +92,10 @@ class Listener:
 
     def warn(self, message: str) -> None:
         """A sentence about something the user should look at."""
+
+    def working(self, what: str) -> AbstractContextManager[None]:
+        """Entered while some work of unknown length is under way ("loading the model")."""
+        return contextlib.nullcontext()
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         """A phase of `total` units begins ("preflight", "rollouts", "validation"), so many of them
