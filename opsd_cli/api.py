@@ -32,6 +32,9 @@ from opsd_cli.loading import (
     loaded_policy,
     resolved_config,
 )
+from opsd_cli.reports.comparison_pages import write_comparison_pages
+from opsd_cli.reports.evaluation_report import write_evaluation_report
+from opsd_cli.reports.run_report import write_run_report
 from opsd_cli.stopping import Stop, never
 from opsd_cli.tracking.listener import Listener
 from opsd_cli.training import session as training
@@ -121,7 +124,7 @@ def train(
         opening = training.begin(config_of(config), directory, messages)
     with opening as opened:
         result = _trained(opened, policy, messages, stop)
-        training.report(opened)
+        write_run_report(opened.run.directory)
         return result
 
 
@@ -186,7 +189,7 @@ def evaluate(
         chosen, store, names, limit, messages, regrading=regrade, given=given
     )
     if regrade and store is not None:
-        return evaluating.regrade(session, store, other)
+        return _regraded(evaluating.ready_to_regrade(session, store), store, other)
     if out is None:
         return _measured_in_memory(session, policy, messages)
     return _measured(evaluating.ready_to_draw(session, messages), Path(out), other, messages)
@@ -239,7 +242,18 @@ def _measured(
         evaluating.opened(session, directory, policy, listener) as store,
     ):
         results = evaluating.measure(session, policy, store, listener)
-        return conclude(store, results, session.description, against)
+        result = conclude(store, results, session.description, against)
+        write_evaluation_report(store, results, result.summary)
+        return result
+
+
+def _regraded(
+    session: evaluating.Session, store: EvaluationDirectory, against: Path | None
+) -> EvaluationResult:
+    with store:
+        result = evaluating.regrade(session, store, against)
+        write_evaluation_report(store, result.benchmarks, result.summary)
+        return result
 
 
 def _measured_in_memory(
@@ -294,7 +308,10 @@ def compare(
     messages = listener or Listener()
     directory = Path(out) if out is not None else None
     if what is not None and not isinstance(what, Mapping):
-        return comparing.compare_finished([Path(run) for run in what], directory, messages, target)
+        runs = [Path(run) for run in what]
+        result = comparing.compare_finished(runs, directory, messages, target)
+        write_comparison_pages(result, messages)
+        return result
     if not resume:
         directory = directory or comparing.default_directory()
         configs = what or {name: load_config(method=name) for name in METHODS}
@@ -308,4 +325,7 @@ def compare(
     def run(where: Path, todo: Sequence[Job]) -> None:
         run_jobs(where, todo, jobs, comparing.noting_finished(messages), messages.warn)
 
-    return comparing.train_and_compare(directory, run, messages, target)
+    with comparing.held(directory):
+        result = comparing.train_and_compare(directory, run, messages, target)
+        write_comparison_pages(result, messages)
+        return result

@@ -17,6 +17,7 @@ from opsd_cli.config.schema import METHODS, Config
 from opsd_cli.errors import UsageError
 from opsd_cli.planning.token_plan import TokenPlan, token_plan
 from opsd_cli.problems.sources import Splits
+from opsd_cli.reports.comparison_pages import write_comparison_pages
 
 
 @dataclass(frozen=True)
@@ -36,24 +37,19 @@ class Options:
 
 def run(request: Request, options: Options) -> None:
     """Train what is missing, then compare."""
-    result = _result(request, options)
-    if result is None:
-        return
-    show(result, request.out)
-    if options.require_ratio is not None:
-        result.require_ratio(options.require_ratio)
-
-
-def _result(request: Request, options: Options) -> Comparison | None:
-    """The comparison that the flags ask for; None where they ask for a plan."""
+    out = request.out
     if options.finished:
         if options.resume or request.changes_anything:
             raise UsageError(
                 "finished runs are compared as they are, so --resume and config flags do nothing",
                 "leave them out, or leave out the runs to train anew",
             )
-        return session.compare_finished(options.finished, options.out, request.out, options.target)
-    if options.resume:
+        _finish(
+            session.compare_finished(options.finished, options.out, out, options.target),
+            options,
+            out,
+        )
+    elif options.resume:
         if options.out is None:
             raise UsageError("--resume needs the comparison's directory", "give --out DIR")
         if request.changes_anything:
@@ -61,11 +57,12 @@ def _result(request: Request, options: Options) -> Comparison | None:
                 "--resume goes on with the comparison's own plan, which flags cannot change",
                 "leave out the other flags, or start a new comparison in another --out",
             )
-        return _train(options.out, options, request.out)
-    return _begin(request, options)
+        _train(options.out, options, out)
+    else:
+        _begin(request, options)
 
 
-def _begin(request: Request, options: Options) -> Comparison | None:
+def _begin(request: Request, options: Options) -> None:
     """A new comparison, or its plan."""
     named = {name: _of_method(request, name) for name in named_methods(options.methods)}
     configs = session.measured_alike(named, options.seeds)
@@ -73,18 +70,29 @@ def _begin(request: Request, options: Options) -> Comparison | None:
     session.refuse_used(directory)
     if request.dry_run:
         _show_plan(request, configs, options)
-        return None
+        return
     session.begin(configs, directory, options.seeds, options.tune, options.target, request.out)
-    return _train(directory, options, request.out)
+    _train(directory, options, request.out)
 
 
-def _train(directory: Path, options: Options, out: Output) -> Comparison:
-    return session.train_and_compare(
-        directory,
-        lambda where, jobs: watched_jobs(where, jobs, options.jobs, out),
-        out,
-        options.target,
-    )
+def _train(directory: Path, options: Options, out: Output) -> None:
+    """Train what the plan still lacks, and compare."""
+    with session.held(directory):
+        result = session.train_and_compare(
+            directory,
+            lambda where, jobs: watched_jobs(where, jobs, options.jobs, out),
+            out,
+            options.target,
+        )
+        _finish(result, options, out)
+
+
+def _finish(result: Comparison, options: Options, out: Output) -> None:
+    """Write the pages, show the result, and apply the gate."""
+    write_comparison_pages(result, out)
+    show(result, out)
+    if options.require_ratio is not None:
+        result.require_ratio(options.require_ratio)
 
 
 def _of_method(request: Request, name: str) -> Config:

@@ -12,13 +12,14 @@ from opsd_cli.cli.console import Output
 from opsd_cli.cli.live import watched
 from opsd_cli.errors import UsageError
 from opsd_cli.evaluation import session as evaluation
-from opsd_cli.evaluation.directory import EvaluationDirectory, default_directory
+from opsd_cli.evaluation.directory import SAMPLES, EvaluationDirectory, default_directory
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.pairing import difference_of
 from opsd_cli.evaluation.result import EvaluationResult, conclude
 from opsd_cli.evaluation.session import Session
 from opsd_cli.formatting import count, percent, points
 from opsd_cli.loading import loaded_policy
+from opsd_cli.reports.evaluation_report import write_evaluation_report
 from opsd_cli.training.run_directory import refuse_used
 
 #: Differing settings that are named; the rest are counted.
@@ -55,10 +56,12 @@ def run(request: Request, options: Options) -> None:
     if request.dry_run:
         _show_plan(session, out)
     elif options.regrade and store is not None:
-        result = evaluation.regrade(session, store, options.against)
-        regraded, changed = result.summary["regraded"], result.summary["changed"]
-        out.show(f"graded {regraded:,} samples again: {changed} changed")
-        _show(result, out)
+        session = evaluation.ready_to_regrade(session, store)
+        with store:
+            result = evaluation.regrade(session, store, options.against)
+            regraded, changed = result.summary["regraded"], result.summary["changed"]
+            out.show(f"graded {regraded:,} samples again: {changed} changed")
+            _finish(result, store, out)
     else:
         _evaluate(evaluation.ready_to_draw(session, out), options, out)
 
@@ -86,14 +89,15 @@ def _evaluate(session: Session, options: Options, out: Output) -> None:
         evaluation.opened(session, directory, policy, out) as store,
     ):
         results = watched(out, partial(evaluation.measure, session, policy, store))
-        _show(conclude(store, results, session.description, options.against), out)
+        _finish(conclude(store, results, session.description, options.against), store, out)
 
 
-def _show(result: EvaluationResult, out: Output) -> None:
-    assert result.directory is not None
+def _finish(result: EvaluationResult, store: EvaluationDirectory, out: Output) -> None:
+    """Write the pages, and show the results."""
+    report = write_evaluation_report(store, result.benchmarks, result.summary)
     _show_table(result, out)
     _show_pairs(result, out)
-    out.show(f"samples: {result.directory / 'samples.jsonl'}\nreport: {result.report}")
+    out.show(f"samples: {store.directory / SAMPLES}\nreport: {report}")
     out.object(result.summary)
 
 

@@ -17,6 +17,7 @@ from opsd_cli.cli.plan import show_plan, splits_at_hand
 from opsd_cli.errors import UsageError
 from opsd_cli.formatting import count, duration, percent
 from opsd_cli.loading import loaded_policy, with_absolute_adapter
+from opsd_cli.reports.run_report import write_run_report
 from opsd_cli.training import run_directory, session
 from opsd_cli.training.session import Session
 
@@ -66,7 +67,7 @@ def _train(opened: Session, out: Output) -> None:
             stop_on_signal(out) as stopped,
         ):
             result = watched(out, partial(work, policy))
-    show_result(result, session.report(opened), out)
+    show_result(result, write_run_report(opened.run.directory), out)
     out.object(result.as_dict())
 
 

@@ -1,6 +1,6 @@
 """A comparison from its configs to its report: the work of `opsd compare` and `opsd_cli.compare`.
 
-    begin -> train_and_compare          methods that are trained for it
+    begin -> held, train_and_compare    methods that are trained for it
     compare_finished                    runs that exist already
 
 Every run is made by `opsd train` in a process of its own (`opsd_cli.comparison.supervisor`); this
@@ -12,14 +12,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from opsd_cli.comparison.curves import Curve, comparable, labelled, read_curve
-from opsd_cli.comparison.page_samples import page_samples
 from opsd_cli.comparison.running import (
     PLAN,
     TUNE_SEED_OFFSET,
@@ -50,7 +49,7 @@ from opsd_cli.tracking import trackers
 from opsd_cli.tracking.listener import Messages
 from opsd_cli.training import run_directory
 
-PICTURE = "comparison.png"
+PICTURE, REPORT = "comparison.png", "report.html"
 RunJobs = Callable[[Path, Sequence[Job]], None]
 """Runs the jobs of a directory that have not finished, and returns when all have."""
 
@@ -61,15 +60,23 @@ class Comparison:
 
     Attributes:
         summary: the object of `opsd compare --json`; ratios may be infinite or NaN.
-        directory: it holds the runs that were trained, `comparison.json` and what follows.
-        picture: `comparison.png`.
-        report: `report.html`.
+        groups: the curves that were compared, by label.
+        directory: it holds the runs that were trained, `comparison.json`, picture and report.
     """
 
     summary: dict[str, Any]
+    groups: dict[str, list[Curve]]
     directory: Path
-    picture: Path
-    report: Path
+
+    @property
+    def picture(self) -> Path:
+        """`comparison.png`."""
+        return self.directory / PICTURE
+
+    @property
+    def report(self) -> Path:
+        """`report.html`."""
+        return self.directory / REPORT
 
     @property
     def verdict(self) -> str:
@@ -160,30 +167,34 @@ def begin(
     write_plan(directory, plan_of(configs, list(counted), tune, target))
 
 
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Lock a comparison's directory until the end of the block.
+
+    Raises:
+        RunError: there is no comparison, or another process is at work on it.
+        Interrupted: in place of a `KeyboardInterrupt` in the block, with the way to go on.
+    """
+    read_plan(directory)  # or say that there is none, before the lock makes a file
+    with contextlib.closing(lock_directory(directory)):
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise stopped(directory) from None
+
+
 def train_and_compare(
     directory: Path, run_jobs: RunJobs, messages: Messages, target: float | None = None
 ) -> Comparison:
-    """Train what the plan still lacks, then compare.
+    """Train what the plan still lacks, then compare; the directory is `held`.
 
     Args:
         target: in place of the plan's.
 
     Raises:
-        RunError: there is no comparison, or another process is at work on it.
         TrainingError: a run failed.
         Interrupted: the user stopped it; every run keeps its newest checkpoint.
     """
-    read_plan(directory)  # or say that there is none, before the lock makes a file
-    with contextlib.closing(lock_directory(directory)):
-        try:
-            return _train_and_compare(directory, run_jobs, messages, target)
-        except KeyboardInterrupt:
-            raise stopped(directory) from None
-
-
-def _train_and_compare(
-    directory: Path, run_jobs: RunJobs, messages: Messages, target: float | None
-) -> Comparison:
     plan = read_plan(directory)
     configs = configs_of(plan)
     found: dict[str, Tuned] = {}
@@ -226,9 +237,7 @@ def _conclude(
     target: float | None,
     found: Mapping[str, Tuned],
 ) -> Comparison:
-    """Calculate, and write `comparison.json`, the picture and the report."""
-    from opsd_cli.reports import write_comparison_picture, write_comparison_report
-
+    """Calculate, and write `comparison.json`."""
     kept, left_out = comparable(curves)
     for path, reason in left_out.items():
         messages.warn(f"{path} is left out: {reason}")
@@ -237,10 +246,7 @@ def _conclude(
         summary = summarise(groups, directory, target, left_out, found)
     directory.mkdir(parents=True, exist_ok=True)
     write_atomic(directory / COMPARISON, json.dumps(json_safe(summary), indent=1) + "\n")
-    samples = page_samples(groups, directory, messages)
-    picture = write_comparison_picture(summary, directory / PICTURE)
-    page = write_comparison_report(summary, groups, samples, directory)
-    return Comparison(summary, directory, picture, page)
+    return Comparison(summary, groups, directory)
 
 
 def noting_finished(messages: Messages) -> Callable[[list[Progress]], None]:

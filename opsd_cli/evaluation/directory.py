@@ -35,6 +35,7 @@ DESCRIPTION = "evaluation.json"
 PROBLEMS = "problems.json"
 SAMPLES = "samples.jsonl"
 RESULTS = "results.json"
+REPORT = "report.html"
 #: What of `evaluation.json` may grow from one call to the next.
 EXTENT = ("benchmarks", "limit", "samples")
 #: Settings that an older `evaluation.json` does not have, with the value they then had.

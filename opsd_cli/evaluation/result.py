@@ -1,4 +1,4 @@
-"""What an evaluation found, and the files that say so: `results.json` and the report."""
+"""What an evaluation found, as an object and as `results.json`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from opsd_cli.errors import UsageError
-from opsd_cli.evaluation.directory import EvaluationDirectory
+from opsd_cli.evaluation.directory import REPORT, EvaluationDirectory
 from opsd_cli.evaluation.evaluate import Evaluation, Sample
 from opsd_cli.evaluation.pairing import against as paired_with
 from opsd_cli.statistics import Estimate
@@ -23,16 +23,19 @@ class EvaluationResult:
         summary: the object of `opsd eval --json` and `results.json`; without a directory, its
             `benchmarks` alone.
         directory: the evaluation directory; None if nothing was written.
-        report: its `report.html`.
     """
 
     benchmarks: dict[str, Evaluation]
     summary: dict[str, Any]
     directory: Path | None = None
-    report: Path | None = None
 
     def __getitem__(self, benchmark: str) -> Evaluation:
         return self.benchmarks[benchmark]
+
+    @property
+    def report(self) -> Path | None:
+        """`report.html`; None if nothing was written."""
+        return self.directory / REPORT if self.directory is not None else None
 
     @property
     def only(self) -> Evaluation:
@@ -62,19 +65,17 @@ def conclude(
     against: Path | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> EvaluationResult:
-    """Write `results.json` and the report.
+    """Write `results.json`.
 
     Args:
         results: benchmark -> its evaluation.
-        description: what was measured, as `opsd_cli.evaluation.session.describe` gives it.
+        description: what was measured, as `opsd_cli.evaluation.description.describe` gives it.
         against: another evaluation's directory; each benchmark is paired with it by problem.
         more: further entries of the summary.
 
     Raises:
         RunError: the other evaluation is incomplete, or of other problems or answers.
     """
-    from opsd_cli.reports.evaluation_report import write_evaluation_report
-
     summary: dict[str, Any] = {
         "evaluation_dir": str(store.directory),
         **{
@@ -92,5 +93,4 @@ def conclude(
         for name, entry in paired_with(results, store, against).items():
             summary["benchmarks"][name]["against"] = entry
     store.write_results(summary)
-    report = write_evaluation_report(store, results, summary)
-    return EvaluationResult(results, summary, store.directory, report)
+    return EvaluationResult(results, summary, store.directory)

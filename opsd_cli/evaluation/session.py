@@ -1,7 +1,7 @@
 """An evaluation from its request to its results: the work of `opsd eval` and `opsd_cli.evaluate`.
 
     prepare -> ready_to_draw -> opened, measure -> conclude (opsd_cli.evaluation.result)
-    prepare -> regrade, which concludes
+    prepare -> ready_to_regrade -> regrade, which concludes
 
 `prepare` reads the problems and settles the extent (which benchmarks, how many problems and
 samples); `describe` says what was measured, which decides whether samples may join those that a
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.config.schema import EMBEDDED, Config
 from opsd_cli.errors import Interrupted, UsageError
+from opsd_cli.evaluation.description import describe
 from opsd_cli.evaluation.directory import EvaluationDirectory
 from opsd_cli.evaluation.evaluate import (
     Evaluation,
@@ -166,48 +167,6 @@ def _extent(
     return list(dict.fromkeys([*then["benchmarks"], *asked])), limit
 
 
-def describe(
-    config: Config,
-    sets: Mapping[str, ProblemSet],
-    sampling_from: str,
-    limit: int | None,
-    weights: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """What must agree for two groups of samples to be one evaluation, and, last, the extent.
-
-    Args:
-        weights: the model's `commit` and the `adapter_digest`; by default read from the files.
-    """
-    if weights is None:
-        from backends.shared.model_files import commit_of, digest_of_adapter
-
-        weights = {
-            "commit": commit_of(config),
-            "adapter_digest": digest_of_adapter(config.adapter),
-        }
-    return {
-        "model": config.model,
-        "revision": config.revision,
-        "commit": weights["commit"],
-        "adapter": config.adapter,
-        "adapter_digest": weights["adapter_digest"],
-        "backend": config.backend,
-        "dtype": config.train.dtype,
-        "seed": config.seed,
-        "student_prompt": evaluation_view(config).prompts.student.model_dump(mode="json"),
-        "sampling": asdict(evaluation_sampling(config)),
-        "sampling_from": sampling_from,
-        "grader": config.grading.grader,
-        "sets": {
-            name: {"revision": problems.revision, "prompt": problems.prompt}
-            for name, problems in sets.items()
-        },
-        "benchmarks": list(sets),
-        "limit": limit,
-        "samples": config.evaluation.samples,
-    }
-
-
 def ready_to_draw(session: Session, messages: Messages) -> Session:
     """The session with its backend chosen and its description.
 
@@ -309,29 +268,41 @@ def _thinking(config: Config, flag: bool) -> Config:
     return config.model_copy(update={"evaluation": changed})
 
 
-def regrade(
-    session: Session, store: EvaluationDirectory, against: Path | None = None
-) -> EvaluationResult:
-    """Grade every stored sample again; nothing is drawn.
+def ready_to_regrade(session: Session, store: EvaluationDirectory) -> Session:
+    """The session with its description, for `regrade`.
 
     Neither the backend that drew the samples, nor the model, nor the adapter need be here: what was
     read of them then still holds, and a config that names others is refused.
 
-    Returns:
-        The result; its summary also has `regraded` (samples graded) and `changed`.
-
     Raises:
-        RunError: the store was made with other settings, or holds samples of other problems.
+        RunError: the store was made with other settings.
     """
     config, then = session.config, store.description
     if config.backend == "auto":
         config = config.model_copy(update={"backend": then["backend"]})
     description = describe(config, session.sets, session.sampling_from, session.limit, then)
     store.require_same(description, regrading=True)
-    with store, open_grader(config.grading) as grader:
+    return replace(session, config=config, description=description)
+
+
+def regrade(session: Session, store: EvaluationDirectory, against: Path | None) -> EvaluationResult:
+    """Grade every stored sample again, and write `results.json`; nothing is drawn.
+
+    Args:
+        store: locked.
+        against: another evaluation's directory, to pair with by problem.
+
+    Returns:
+        The result; its summary also has `regraded` (samples graded) and `changed`.
+
+    Raises:
+        RunError: the store holds samples of other problems.
+    """
+    config = session.config
+    with open_grader(config.grading) as grader:
         store.keep_problems(session.members, regrading=True)
         changed, kept = store.regrade(session.members, grader)
-        store.describe(store.description | {"grader": description["grader"]})
+        store.describe(store.description | {"grader": session.description["grader"]})
         results = {
             name: assemble(
                 name,
@@ -341,5 +312,5 @@ def regrade(
             ).with_votes(grader)
             for name, problems in session.sets.items()
         }
-        counts = {"regraded": kept, "changed": changed}
-        return conclude(store, results, description, against, counts)
+    counts = {"regraded": kept, "changed": changed}
+    return conclude(store, results, session.description, against, counts)

@@ -1,6 +1,6 @@
 """A training run from its config to its result: the work of `opsd train` and `opsd_cli.train`.
 
-    begin (a new run) or resume (one that was stopped) -> work -> report
+    begin (a new run) or resume (one that was stopped) -> work
 
 `begin` and `resume` read the problems, choose the backend and hold the run directory; `work` takes
 a loaded policy through the training loop. Nothing here prints: callers pass a listener.
@@ -156,10 +156,3 @@ def work(session: Session, policy: Policy, listener: Listener, stop: Stop = neve
     described = run.config.model_dump(mode="json")
     with tracking(run.config.log, listener, run.directory, described, _step_of(run)) as told:
         return train_policy(policy, session.splits, run, told, stop)
-
-
-def report(session: Session) -> Path:
-    """Write the run's `report.html`; returns its path."""
-    from opsd_cli.reports import write_run_report
-
-    return write_run_report(session.run.directory)

@@ -264,7 +264,7 @@ def test_evaluate_refuses_what_excludes_each_other(folder: Path) -> None:
 def test_compare_gives_the_command_s_summary_of_finished_runs(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("opsd_cli.comparison.session.page_samples", lambda *_: {})
+    monkeypatch.setattr("opsd_cli.reports.comparison_pages.page_samples", lambda *_: {})
     for method in ("opsd", "grpo"):
         opsd_cli.train(small(method=method, **{"train.curve": True}), method)
     found = opsd_cli.compare(["opsd", "grpo"], "c")

@@ -68,7 +68,7 @@ def test_preflight_failure_leaves_nothing(
 def test_finished_runs_are_compared(
     opsd: Opsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsd_cli.comparison.session.page_samples", lambda *_: {})
+    monkeypatch.setattr("opsd_cli.reports.comparison_pages.page_samples", lambda *_: {})
     quick = f"--set data.train=good.jsonl --set train.curve=true {QUICK}"
     for method in ("opsd", "grpo"):
         assert opsd(f"train --out {method} --method {method} {quick}")[0] == 0
