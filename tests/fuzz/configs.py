@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.interface import uniforms
+from backends.pytorch.traits import CPU
 from opsd_cli import methods
 from opsd_cli.config.resolve import key_paths, preset_names, read_tree, resolve, to_yaml, validate
 from opsd_cli.config.schema import Config
@@ -26,6 +27,7 @@ from opsd_cli.errors import OpsdError, UsageError
 from opsd_cli.evaluation.evaluate import evaluation_sampling, evaluation_view
 from opsd_cli.methods.hybrid import mix_at
 from opsd_cli.planning import memory_plan
+from opsd_cli.planning.model_shape import known_shape
 from opsd_cli.planning.token_plan import token_plan
 from opsd_cli.printable import visible_line
 from opsd_cli.problems import Problem
@@ -81,7 +83,7 @@ FILES = [
 ]  # fmt: skip
 
 PROBLEM = Problem("p", "1 + 1", "1 + 1 = 2", "2", "made")
-QWEN = memory_plan.known_shape("Qwen/Qwen3-0.6B")
+QWEN = known_shape("Qwen/Qwen3-0.6B")
 
 
 def random_value(rng: random.Random) -> str:
@@ -156,7 +158,7 @@ def exercise(config: Config, folder: Path) -> None:
     json.dumps(token_plan(config, None).as_dict())
     assert QWEN is not None
     prompts = memory_plan.estimated(config, [PROBLEM])
-    assert memory_plan.plan(config, QWEN, prompts, "cpu", True).peak > 0
+    assert memory_plan.plan(config, QWEN, prompts, CPU.memory, True).peak > 0
     for view in (config, evaluation_view(config)):
         contexts = PromptBuilder(view, CharacterTokenizer(), 4096)
         contexts.student(PROBLEM)
