@@ -2,17 +2,16 @@
 
     questions -> rollouts -> grades -> loss batch -> gradient -> step -> ledger, metrics, checkpoint
 
-Nothing in a step depends on anything but the config, the step's number and the weights: questions
-come from a permutation seeded per epoch, rollouts from seeds derived from (seed, step, problem,
-sample). A run resumed from a checkpoint therefore repeats what it would have done, and on a CPU
-ends with the same adapter, bit for bit.
+A step depends on the config, its number and the weights alone: questions come from one permutation
+an epoch, rollouts from seeds derived from (seed, step, problem, sample). A run resumed from a
+checkpoint therefore repeats the same steps, and on a CPU ends with the same adapter, bit for bit.
 
-Ctrl-C and SIGTERM are noticed after each finished rollout. A step whose rollouts are being drawn is
-given up, since it has changed nothing yet; a measurement under way keeps its samples; both are gone
-on with by `--resume`.
+Ctrl-C and SIGTERM are noticed after each finished rollout. A step whose rollouts are incomplete is
+dropped, since it has changed nothing yet; an incomplete measurement keeps its samples; `--resume`
+continues both.
 
-The best checkpoint is chosen on validation problems alone. The test split is measured three times
-(before, at the best checkpoint, at the end) and decides nothing.
+The best checkpoint is chosen on validation problems alone. The test split is measured before the
+first step, at the best checkpoint and at the end, and decides nothing.
 """
 
 from __future__ import annotations

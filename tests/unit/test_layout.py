@@ -37,7 +37,6 @@ LONG_FILES: dict[str, int] = {
     "backends/pytorch/policy.py": 353,
     "tests/backends/test_losses.py": 464,
     "tests/backends/vllm/test_policy.py": 593,
-    "tests/support/hostile_server.py": 422,
     "tests/unit/cli/test_commands.py": 366,
     "tests/unit/losses/test_divergence.py": 529,
     "tests/unit/problems/test_files.py": 704,

@@ -28,12 +28,12 @@ def test_size_and_model_card() -> None:
 def test_accuracy_with_and_without_the_reference() -> None:
     config = resolve("embedded", ["backend=cpu"])
     policy = backends.get("cpu").load(config, trainable=False)
-    contexts = PromptBuilder(config, policy.tokenizer, policy.context_limit)
+    builder = PromptBuilder(config, policy.tokenizer, policy.context_limit)
     problems = load_splits(config).validation.problems
     with MathGrader() as grader:
         without_reference, with_reference = (
             evaluate(
-                policy, "validation", problems, contexts.student, evaluation_sampling(config),
+                policy, "validation", problems, builder.student, evaluation_sampling(config),
                 samples=2, seed=0, grader=grader, privileged=privileged,
             )
             for privileged in (False, True)

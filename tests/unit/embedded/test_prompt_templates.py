@@ -65,14 +65,14 @@ def test_rendered_prompts_are_those_of_the_release(
     preset: str | None, method: str, tokenizer: Tokenizer
 ) -> None:
     config = resolve(preset, [], {"method": method})
-    contexts = PromptBuilder(config, tokenizer)
+    builder = PromptBuilder(config, tokenizer)
     evaluated = PromptBuilder(evaluation_view(config), tokenizer)
     for split, (student, teacher, analysis) in RECORDED.items():
         problems = embedded(split, 25).problems
-        assert digest(map(contexts.student, problems)) == student
+        assert digest(map(builder.student, problems)) == student
         assert digest(map(evaluated.student, problems)) == student
-        assert digest(map(contexts.teacher, problems)) == teacher
-        assert digest(map(contexts.analysis_request, problems)) == analysis
+        assert digest(map(builder.teacher, problems)) == teacher
+        assert digest(map(builder.analysis_request, problems)) == analysis
 
 
 def test_the_preset_has_the_templates_of_the_corpus() -> None:

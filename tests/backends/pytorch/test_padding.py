@@ -1,4 +1,4 @@
-"""Rectangles out of ragged sequences."""
+"""Ragged sequences padded into rectangles, and grouped into micro-batches."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.pytorch.batching import pad_left, pad_right
-from backends.shared.micro_batches import micro_batches
+from backends.pytorch.padding import pad_left
+from backends.shared.micro_batches import micro_batches, pad_right
 from opsd_cli.errors import ModelError
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ prompts = st.lists(ids, min_size=1, max_size=6)
 def test_each_completion_token_is_predicted_from_the_one_before(
     pairs: list[tuple[list[int], list[int]]],
 ) -> None:
-    found = pad_right(pairs, CPU)
+    found = pad_right(pairs)
     assert found.targets_N.tolist() == [token for _, completion in pairs for token in completion]
     assert found.counts == tuple(len(completion) for _, completion in pairs)
     flat = found.ids_BL.flatten()
@@ -62,6 +62,6 @@ def test_micro_batches_hold_everything_once_within_the_budget(
 
 def test_a_prompt_without_tokens_is_refused() -> None:
     with pytest.raises(ModelError, match="no tokens"):
-        pad_right([((), (1,))], CPU)
+        pad_right([((), (1,))])
     with pytest.raises(ModelError, match="no tokens"):
         pad_left([(1,), ()], CPU)

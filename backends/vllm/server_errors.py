@@ -1,4 +1,4 @@
-"""What goes wrong with a server, and how the user is told: one line that names it, and a hint."""
+"""Failures of a vLLM server, and the error for the user: one line that names the server, a hint."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from opsd_cli.errors import TrainingError, UsageError
 KEPT = "everything up to the newest checkpoint is kept (opsd train --resume)"
 
 
-class ServerGone(Exception):
-    """The server does not answer, or goes on answering that it cannot.
+class ServerUnavailable(Exception):
+    """The server does not answer, or keeps answering with a temporary failure.
 
     Attributes:
-        status: HTTP's, where it did answer.
-        late: whether it took too long.
-        retry_after: seconds that it asks for.
+        status: HTTP status of its answer; None if there was none.
+        late: True if the deadline passed.
+        retry_after: seconds that the server asks to wait.
     """
 
     def __init__(
@@ -29,8 +29,8 @@ class ServerGone(Exception):
         self.retry_after = retry_after
 
 
-class Refused(Exception):
-    """The server answered that it will not; `status` is HTTP's."""
+class RequestRefused(Exception):
+    """The server answered with a permanent refusal; `status` is the HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -38,17 +38,18 @@ class Refused(Exception):
 
 
 def explained(
-    error: ServerGone | Refused, url: str, has_key: bool, what: str
+    error: ServerUnavailable | RequestRefused, url: str, has_key: bool, what: str
 ) -> UsageError | TrainingError:
     """The error for the user.
 
     Args:
-        url: the server.
-        has_key: whether it was sent an API key.
-        what: what it was to do, as in "it does not ...".
+        error: the failure.
+        url: of the server.
+        has_key: True if requests carry an API key.
+        what: what the server was asked to do, as in "it does not ...".
     """
     server = f"the vLLM server at {url}"
-    if isinstance(error, Refused):
+    if isinstance(error, RequestRefused):
         if error.status in (401, 403):
             asks = "refuses the API key" if has_key else "asks for an API key"
             return UsageError(
