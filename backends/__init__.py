@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backends.interface import Backend
     from backends.traits import BackendTraits
 
-#: Looked for by `opsd_cli.processes.own_packages`: other projects have a package of this name too.
+#: Looked for by `opsd_cli.processes.import_check`: other projects have a package of this name too.
 OWNER = "opsd"
 #: In place of a name: the best backend that works on this machine.
 AUTO = "auto"

@@ -7,7 +7,7 @@ from typing import Any
 
 import backends
 from opsd_cli.cli.console import Output
-from opsd_cli.config.resolve import preset_names
+from opsd_cli.config.presets import preset_names
 from opsd_cli.errors import OpsdError
 from opsd_cli.machine import available_memory, physical_memory
 from opsd_cli.provenance import provenance

@@ -56,5 +56,26 @@ def _engines() -> Iterable[str]:
     return ENGINES
 
 
+def _methods() -> Iterable[str]:
+    from opsd_cli.methods import METHODS
+
+    return METHODS
+
+
+def _trackers() -> Iterable[str]:
+    from opsd_cli.tracking.trackers import TRACKERS
+
+    return TRACKERS
+
+
+def _graders() -> Iterable[str]:
+    from opsd_cli.grading import GRADERS
+
+    return GRADERS
+
+
 BackendName = Annotated[str, OneOf(_backends)]
 EngineName = Annotated[str, OneOf(_engines)]
+MethodName = Annotated[str, OneOf(_methods)]
+TrackerName = Annotated[str, OneOf(_trackers)]
+GraderName = Annotated[str, OneOf(_graders)]

@@ -22,19 +22,11 @@ from backends.interface import (
 )
 from opsd_cli.errors import ModelError, TrainingError
 from opsd_cli.losses.divergence import DivergenceSpec, evaluate
-from tests.backends.conftest import Load
 from tests.support import oracle
+from tests.support.backend_fixtures import Load
+from tests.support.loss_batches import EOS, ITEMS, dense_loss
 from tests.support.tiny_models import FAMILIES
 
-EOS = 0
-#: Ragged on both sides; a completion of one token; completions that end on EOS, and one that is
-#: nothing else; the last ends at the limit, without EOS.
-ITEMS = (
-    DivergenceItem((5, 6, 7), (8, 9, 10, 11, 5, 6), (12, 13, 14, EOS), 0.5),
-    DivergenceItem((4,), (9, 4), (EOS,), 1.0),
-    DivergenceItem((20, 21, 22, 23, 24, 25), (3,), (7,), 0.25),
-    DivergenceItem((15, 16), (15, 16, 17), (18, 19, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12), 2.0),
-)
 KINDS = ("forward_kl", "reverse_kl", "jsd")
 CLIPS = ("none", "pointwise", "token")
 
@@ -47,20 +39,6 @@ def adapter_folder(model_folder: Callable[[str], Path], tmp_path: Path) -> Calla
         return oracle.random_adapter(model_folder(family), tmp_path / f"{family}-{seed}", seed)
 
     return folder
-
-
-def dense_loss(batch, student, teacher):  # type: ignore[no-untyped-def]
-    """Per-token values of each item, and the weighted sum, by the oracle."""
-    values = [
-        oracle.divergence(
-            student.logits(item.student_prompt, item.completion),
-            teacher.logits(item.teacher_prompt, item.completion),
-            batch.spec,
-        )
-        for item in batch.items
-    ]
-    loss = sum(item.weight * v.sum() for item, v in zip(batch.items, values, strict=True))
-    return values, loss
 
 
 @pytest.mark.parametrize("family", FAMILIES)
