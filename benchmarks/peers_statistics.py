@@ -79,7 +79,7 @@ def _completion(value: tuple[str, int, int], random: np.random.Generator) -> tup
 
 
 def ours(problems: list[dict[str, Any]]) -> dict[str, Any]:
-    from opsd_cli.evaluation.evaluate import Sample, assemble
+    from opsd_cli.evaluation.samples import Sample, assemble
     from opsd_cli.grading.mathematics import MathGrader
 
     samples = []
