@@ -31,7 +31,7 @@ Words = dict[str, tuple[int, ...]]
 
 
 def by_backend(name: str, adapter: Path, prompts: dict[str, tuple[int, ...]]) -> Words:
-    """This package's own way."""
+    """This package's own backend."""
     config = resolve("embedded", [], {"backend": name, "adapter": str(adapter)})
     policy = get(name).load(config, trainable=False)
     requests = [RolloutRequest(key, 0, ids, 0) for key, ids in prompts.items()]
@@ -85,9 +85,9 @@ def main() -> None:
         config = validate(read_tree(run / "config.yaml"))
         adapter = adapter_folder(run)
         policy = get("cpu").load(resolve("embedded", [], {"backend": "cpu"}), trainable=False)
-        contexts = PromptBuilder(config, policy.tokenizer)
+        builder = PromptBuilder(config, policy.tokenizer)
         problems = load_splits(config).test.problems[: given.problems]
-        prompts = {problem.id: contexts.student(problem).ids for problem in problems}
+        prompts = {problem.id: builder.student(problem).ids for problem in problems}
         found = {
             "cpu": by_backend("cpu", adapter, prompts),
             "mlx": by_backend("mlx", adapter, prompts),

@@ -1,4 +1,4 @@
-"""Kills at events change nothing: the short form of `tests.fuzz.kills`, and the long one."""
+"""Kills at random events and resumes: the short form of `tests.fuzz.kills`, and the long one."""
 
 from __future__ import annotations
 

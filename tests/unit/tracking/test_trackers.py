@@ -1,4 +1,4 @@
-"""Dashboards get the numbers, never the last word."""
+"""Trackers get the metrics, and a tracker that fails never ends a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def evaluation_row(step: int, split: str) -> EvaluationRow:
 
 
 class Recorder:
-    """Stands for a package's run object."""
+    """Stands in for the run object of wandb or trackio."""
 
     def __init__(self, fails: bool = False) -> None:
         self.logged: list[tuple[int, dict[str, float]]] = []
@@ -66,7 +66,7 @@ class Heard(Listener):
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """wandb and trackio with the parts of them that are used; what `init` was given."""
+    """Stands in for wandb and trackio; gives the arguments of `init` by package."""
     given: dict[str, Any] = {}
     for name in ("wandb", "trackio"):
         module = ModuleType(name)
