@@ -21,8 +21,9 @@ from backends import get
 from backends.interface import RolloutRequest, Sampling
 from backends.shared import adapter_files
 from benchmarks.measuring import parser
-from opsd_cli.cli.common import adapter_folder
-from opsd_cli.config.resolve import read_tree, resolve, validate
+from opsd_cli.config.resolve import resolve, validate
+from opsd_cli.config.yaml_files import read_tree
+from opsd_cli.loading import adapter_folder
 from opsd_cli.problems.sources import load_splits
 from opsd_cli.prompts.builder import PromptBuilder
 

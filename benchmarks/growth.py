@@ -80,16 +80,14 @@ def measure(folder: Path, point: dict[str, int], checkpointing: bool) -> dict[st
     # The loss head alone, on as many hidden states as a micro-batch has, scaled to the whole. It
     # comes first, while nothing else has been in memory.
     tokens = min(rows.size, 4096)
-    network = policy._network
+    head = policy._split_model.head
     student = torch.randn(tokens, HIDDEN).requires_grad_()
     teacher = torch.randn(tokens, HIDDEN)
     forget_peak()
     base = before = resident_mb()
     cpu = time.process_time()
-    chunked_divergence(
-        student, teacher, weights_N=torch.full((tokens,), 1 / tokens), spec=loss_batch.spec,
-        **network.head,
-    ).loss.backward()  # fmt: skip
+    weights = torch.full((tokens,), 1 / tokens)
+    chunked_divergence(student, teacher, head, weights, loss_batch.spec).loss.backward()
     head_s = (time.process_time() - cpu) * rows.size / tokens
     head_mb = new_peak_mb() - before
 
@@ -129,7 +127,7 @@ def measure_decoding(folder: Path, length: int) -> dict[str, float]:
     base, cpu = resident_mb(), time.process_time()
     tokens = draw(length)
     assert tokens == DECODED * length
-    settings = policy._network.config
+    settings = policy._split_model.config
     width = settings.num_key_value_heads * settings.head_dim
     return {
         "token_ms": 1000 * (time.process_time() - cpu) / tokens,
@@ -145,7 +143,7 @@ def floors(policy: Any, items: Any, loss_batch: Any, point: dict[str, int]) -> d
     from backends.shared.micro_batches import micro_batches
 
     length, batch = point["length"], point["batch"]
-    weight_VD = policy._network.weight_VD.detach()
+    weight_VD = policy._split_model.head.weight_VD
     rate = multiply_rate(weight_VD)
     tokens = length * batch
     head = 3 * 2 * tokens * HIDDEN * len(weight_VD)

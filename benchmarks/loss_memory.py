@@ -160,11 +160,14 @@ def divergence(inputs: Inputs, kind: str, form: str, chunk_tokens: int | None) -
     weights_N = torch.full((tokens,), 1.0 / tokens, dtype=student_ND.dtype)
     if form == "dense":
         return dense_divergence(student_ND, teacher_ND, head_VD, weights_N, kind)
+    from backends.pytorch.head import Head
     from backends.pytorch.loss_head import chunked_divergence
     from opsd_cli.losses.divergence import DivergenceSpec
 
     spec = DivergenceSpec(cast(Literal["forward_kl", "reverse_kl", "jsd"], kind))
-    return chunked_divergence(student_ND, teacher_ND, head_VD, weights_N, spec, chunk_tokens).loss
+    return chunked_divergence(
+        student_ND, teacher_ND, Head(head_VD), weights_N, spec, chunk_tokens
+    ).loss
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:

@@ -127,13 +127,15 @@ def measured(name: str, backend: str, folder: str) -> float:
 
 def planned(name: str, backend: str, folder: str) -> Any:
     """The memory plan of a case."""
-    from opsd_cli.planning.memory_plan import Prompts, plan, shape_of
+    import backends
+    from opsd_cli.planning.memory_plan import Prompts, plan
+    from opsd_cli.planning.model_shape import shape_of
 
     shape = shape_of(json.loads((Path(folder) / "config.json").read_text()))
     assert shape is not None
     student, teacher, _, _ = lengths(name, backend)
-    config = config_of(name, backend, folder)
-    return plan(config, shape, Prompts(student, teacher), backend, on_cpu=True)
+    config, memory = config_of(name, backend, folder), backends.traits_of(backend).memory
+    return plan(config, shape, Prompts(student, teacher), memory, on_cpu=True)
 
 
 def main() -> None:

@@ -80,10 +80,10 @@ def _completion(value: tuple[str, int, int], random: np.random.Generator) -> tup
 
 def ours(problems: list[dict[str, Any]]) -> dict[str, Any]:
     from opsd_cli.evaluation.evaluate import Sample, assemble
-    from opsd_cli.grading import Grader
+    from opsd_cli.grading.mathematics import MathGrader
 
     samples = []
-    with Grader() as grader:
+    with MathGrader() as grader:
         for problem in problems:
             grades = grader.grade_many([(problem["gold"], c) for c in problem["completions"]])
             samples += [

@@ -89,14 +89,15 @@ def ours(folder: Path, case: dict[str, Any]) -> Run:
     import torch
 
     from backends.interface import RolloutRequest, Sampling
-    from backends.pytorch import generation
+    from backends.pytorch.generation import TorchBatch
     from backends.pytorch.loading import load
     from backends.pytorch.split_model import SplitModel
+    from backends.shared.decoding import generate
     from opsd_cli.config.resolve import resolve
 
     config = resolve(None, [f"model={folder}"])
     loaded = load(config, torch.float32)
-    network = SplitModel(loaded.model, VOCABULARY, None)
+    split_model = SplitModel(loaded.model, VOCABULARY, None)
     requests = [
         RolloutRequest(str(n), k, ids, 100 * n + k)
         for n, ids in enumerate(prompts(case))
@@ -105,7 +106,8 @@ def ours(folder: Path, case: dict[str, Any]) -> Run:
 
     def run(limit: int) -> int:
         sampling = Sampling(1.1, 0.95, 20, max_new_tokens=limit)
-        drawn = generation.generate(network, requests, sampling, frozenset(stops(case)), AT_ONCE)
+        batch = TorchBatch(split_model, sampling)
+        drawn = generate(batch, requests, sampling, frozenset(stops(case)), None, AT_ONCE)
         return sum(len(rollout.completion_ids) for rollout in drawn)
 
     return run

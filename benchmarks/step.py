@@ -139,7 +139,7 @@ def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
     # Callbacks time each step; the first warms up.
     times: list[dict[str, float]] = []
 
-    class Clock(TrainerCallback):
+    class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             if len(times) == 1:
                 forget_peak()

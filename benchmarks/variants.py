@@ -25,6 +25,7 @@ from benchmarks.measuring import parser
 from opsd_cli.comparison.running import Job, Progress
 from opsd_cli.comparison.supervisor import run_jobs
 from opsd_cli.config.resolve import resolve
+from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.training import run_directory
 
 #: Name -> (method, what differs from the preset).
@@ -98,10 +99,10 @@ def job(name: str, factor: float, seed: int, extra: list[str]) -> Job:
 
 def read(run: Path) -> Found:
     """Read the results of a finished run."""
-    rows = list(run_directory.read_rows(run / run_directory.EVALUATIONS))
+    rows = list(read_rows(run / run_directory.EVALUATIONS))
     result = json.loads((run / run_directory.RESULT).read_text(encoding="utf-8"))
     test = {r["step"]: np.array(r["correct"]) for r in rows if r["split"] == "test"}
-    metrics = list(run_directory.read_rows(run / run_directory.METRICS))
+    metrics = list(read_rows(run / run_directory.METRICS))
 
     def ends(key: str) -> tuple[float, float]:
         values = [float(row.get(key, np.nan)) for row in metrics]

@@ -202,7 +202,8 @@ def plain_rows(path: Path) -> Rows | None:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
-            return pq.read_table(path).to_pylist()
+            table: Rows = pq.read_table(path).to_pylist()
+            return table
         text = path.read_bytes().decode("utf-8-sig")
         if path.suffix == ".csv":
             rows = list(csv.reader(io.StringIO(text, newline="")))
@@ -211,9 +212,8 @@ def plain_rows(path: Path) -> Rows | None:
         if path.suffix == ".jsonl":
             return [json.loads(line) for line in text.split("\n") if line.strip()]
         value = json.loads(text)
-        if isinstance(value, dict):
-            value = value["rows"]
-        return value
+        listed: Rows = value["rows"] if isinstance(value, dict) else value
+        return listed
     except Exception:
         return None
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from opsd_cli.errors import Interrupted, OpsdError
 from opsd_cli.reports import write_run_report
 from opsd_cli.training import run_directory
-from opsd_cli.training.checkpoints import fault_of, step_of
+from opsd_cli.training.checkpoints import LATER, fault_of, step_of
 from tests.support.fakes import StopAfter
 from tests.support.training_runs import StopWithin, begin, resume, run_contents
 
@@ -162,7 +162,7 @@ def resumed(run: Path, expected: dict[str, object]) -> tuple[str, str]:
 
 def numbers(run: Path) -> dict[str, object]:
     """Contents of a run at its end, without files that resuming set aside."""
-    for path in [*run.glob(f"{run_directory.LATER}-*"), *(run / "checkpoints").iterdir()]:
+    for path in [*run.glob(f"{LATER}-*"), *(run / "checkpoints").iterdir()]:
         if path.is_file():
             path.unlink()
         elif step_of(path) is None or fault_of(path) is not None:

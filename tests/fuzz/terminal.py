@@ -143,7 +143,7 @@ def evaluate(folder: Path, text: str) -> list[tuple[int, str, str]]:
 def train_and_compare(folder: Path, text: str) -> list[tuple[int, str, str]]:
     name = _write(folder, f"{_file_name(text)}.jsonl", text)
     runs = [f"{_file_name(text)} {seed}" for seed in (0, 0.5)]
-    with mock.patch("opsd_cli.cli.compare._samples", lambda *_: {}):
+    with mock.patch("opsd_cli.reports.comparison_pages.page_samples", lambda *_: {}):
         return [
             *(typed("train", "--out", r, "--set", f"data.train={name}", *QUICK) for r in runs),
             typed("train", "--out", runs[0], "--set", f"data.train={name}"),

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.kills import COMMANDS, fuzz, shares
+from tests.fuzz.kills import fuzz, shares
+from tests.support.killable_commands import COMMANDS
 
 
 def all_equal(command: str, kills: int, seed: int, folder: Path, real: bool = False) -> None:

@@ -26,12 +26,15 @@ from backends.interface import (
     RolloutRequest,
     Sampling,
 )
+from backends.pytorch.head import Head
 from backends.pytorch.loss_head import chunked_divergence
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.divergence import DivergenceSpec, value_and_gradient
-from opsd_cli.methods import GradedRollout, token_weights
-from opsd_cli.methods.grpo import Grpo, advantages, sequence_weights
+from opsd_cli.losses.reduction import GRPO_LOSS_REDUCTIONS, token_weights
+from opsd_cli.methods.base import StepInputs
+from opsd_cli.methods.grpo import Grpo, advantages
 from opsd_cli.problems import Problem
+from opsd_cli.rollouts.types import GradedRollout
 from tests.support import oracle
 from tests.support.backend_fixtures import Load
 from tests.support.tiny_models import build_tokenizer
@@ -130,7 +133,8 @@ def grpo_batch(
 ) -> PolicyGradientBatch:
     groups = np.array(RECORDED["rewards"]).reshape(-1, GROUP)
     each = np.concatenate([advantages(group, case["scale"]) for group in groups])
-    weights = sequence_weights(LENGTHS, case["loss_type"], RECORDED["longest"])
+    reduction = GRPO_LOSS_REDUCTIONS[case["loss_type"]]
+    weights = token_weights(LENGTHS, reduction, RECORDED["longest"])
     items = tuple(
         PolicyGradientItem(
             *PAIRS[row],
@@ -183,7 +187,7 @@ def test_grpo_lesson(policy: Policy, case: tuple[int, dict[str, Any]], tmp_path)
         )
         for row, (prompt, ids) in enumerate(PAIRS)
     ]
-    plan = Grpo(config).build_loss((), rollouts, None, policy)  # type: ignore[arg-type]
+    plan = Grpo(config).build_loss(StepInputs(1, (), rollouts, None, None), policy)  # type: ignore[arg-type]
     (batch,) = plan.batches
     assert len(batch.items) == (len(PAIRS) if settings["beta"] else len(PAIRS) - GROUP)
     policy.accumulate(batch)
@@ -221,7 +225,7 @@ def test_divergence_of_logits(case: tuple[int, dict[str, Any]]) -> None:
     hidden_NV = student_NV.float().requires_grad_()
     tokens, vocabulary = hidden_NV.shape
     found = chunked_divergence(
-        hidden_NV, teacher_NV.float(), torch.eye(vocabulary), torch.ones(tokens), spec
+        hidden_NV, teacher_NV.float(), Head(torch.eye(vocabulary)), torch.ones(tokens), spec
     )
     found.loss.backward()
     np.testing.assert_allclose(found.value_N, wanted_N, rtol=0, atol=TOLERANCE)

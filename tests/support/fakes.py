@@ -23,6 +23,7 @@ from backends.interface import (
     TokenReport,
     uniforms,
 )
+from backends.pytorch.traits import CPU
 from opsd_cli.config.schema import Config
 from opsd_cli.prompts.rendering import Tokenizer
 from opsd_cli.tracking.listener import Listener, StepRow
@@ -155,6 +156,7 @@ class FakeBackend:
     """Implements `Backend`: always available, and named "cpu"."""
 
     name = "cpu"
+    traits = CPU
 
     def capability(self) -> Capability:
         return Capability(True, "a fake processor")

@@ -96,7 +96,7 @@ class Watched:
                 self._file.flush()
                 os.write(self._file.fileno(), whole[: int(len(whole) * self._events.torn)])
             self._events.kill()
-        return self._file.write(data)
+        return int(self._file.write(data))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)

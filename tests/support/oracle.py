@@ -99,7 +99,7 @@ def filtered(logits_V: np.ndarray, sampling: Sampling) -> np.ndarray:
         p = np.array([p[v] if v in nucleus else 0.0 for v in range(len(p))])
         p /= p.sum()
     p = np.where(p >= sampling.min_p * p.max(), p, 0.0)
-    return p / p.sum()
+    return np.asarray(p / p.sum())
 
 
 def random_adapter(model: Path, folder: Path, seed: int, scale: float = 0.3) -> Path:

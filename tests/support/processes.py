@@ -17,7 +17,7 @@ POLL_SECONDS = 0.02
 def alive(pid: int) -> bool:
     """True if a process runs; a zombie does not."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

@@ -14,10 +14,12 @@ from typing import Any
 
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
+from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.tracking.listener import EvaluationRow, Listener
 from opsd_cli.training import run_directory
+from opsd_cli.training.result import TrainResult
 from opsd_cli.training.run_directory import Run
-from opsd_cli.training.trainer import TrainResult, train
+from opsd_cli.training.trainer import train
 from tests.support.fakes import FakePolicy
 from tests.support.small_problems import SPLITS
 
@@ -128,7 +130,7 @@ def run_contents(directory: Path, without: Sequence[str] = ()) -> dict[str, Any]
         ):
             continue
         if name.endswith(".jsonl"):
-            found[name] = [timeless(row) for row in run_directory.read_rows(path)]
+            found[name] = [timeless(row) for row in read_rows(path)]
         elif name.endswith(".json"):
             found[name] = timeless(json.loads(path.read_text()))
             if isinstance(found[name], dict):

@@ -16,7 +16,10 @@ MOST_LINES, MOST_FUNCTION_LINES = 350, 60
 REASON = "Longer than 350 lines: "
 
 #: Functions that may have more than `MOST_FUNCTION_LINES`, as "path::function": why.
-LONG_FUNCTIONS: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {
+    "backends/pytorch/triton_divergence.py::_kernel": "one GPU kernel",
+    "opsd_cli/losses/divergence.py::_compare": "value and gradient of one formula, side by side",
+}
 
 #: Nouns of the field by which `pytest -k` finds the tests of a subject: each is in a test's name.
 NOUNS = (
@@ -30,11 +33,7 @@ NOUNS = (
 )  # fmt: skip
 
 # Known offenders. An entry goes when its file is put right: one that no longer offends fails.
-IMPORTS_BETWEEN_TESTS: set[str] = {
-    "tests/unit/cli/test_export.py imports tests.unit.cli.test_commands",
-    "tests/unit/cli/test_failures.py imports tests.unit.cli.test_bad_input",
-    "tests/unit/cli/test_failures.py imports tests.unit.cli.test_commands",
-}
+IMPORTS_BETWEEN_TESTS: set[str] = set()
 FOLDERS_WITHOUT_TESTS: set[str] = set()
 NOUNS_WITHOUT_TESTS: set[str] = {
     "chat_template",
@@ -48,36 +47,8 @@ NOUNS_WITHOUT_TESTS: set[str] = {
     "top_p",
     "zero_variance",
 }
-LONG_FILES: dict[str, int] = {
-    "opsd_cli/cli/app.py": 490,
-    "opsd_cli/cli/compare.py": 453,
-    "opsd_cli/cli/evaluate.py": 406,
-    "opsd_cli/config/schema.py": 443,
-    "opsd_cli/planning/memory_plan.py": 356,
-    "opsd_cli/training/run_directory.py": 500,
-    "opsd_cli/training/trainer.py": 391,
-    "backends/mlx/policy.py": 379,
-    "backends/pytorch/loss_head.py": 367,
-    "backends/pytorch/policy.py": 353,
-    "tests/backends/test_losses.py": 464,
-    "tests/backends/vllm/test_policy.py": 593,
-    "tests/unit/cli/test_commands.py": 366,
-    "tests/unit/losses/test_divergence.py": 529,
-    "tests/unit/problems/test_files.py": 704,
-}
-LONG_FUNCTIONS_TODAY: dict[str, int] = {
-    "opsd_cli/cli/app.py::evaluate": 69,
-    "opsd_cli/cli/app.py::compare": 62,
-    "opsd_cli/cli/plan.py::_memory": 65,
-    "opsd_cli/evaluation/evaluate.py::evaluate": 63,
-    "opsd_cli/losses/divergence.py::_compare": 67,
-    "opsd_cli/problems/columns.py::choose": 62,
-    "opsd_cli/problems/columns.py::build": 94,
-    "opsd_cli/reports/comparison_picture.py::write_comparison_picture": 65,
-    "opsd_cli/reports/svg.py::line_chart": 74,
-    "backends/pytorch/loss_head.py::chunked_divergence": 72,
-    "backends/pytorch/triton_divergence.py::_kernel": 98,
-}
+LONG_FILES: dict[str, int] = {}
+LONG_FUNCTIONS_TODAY: dict[str, int] = {}
 
 
 @functools.cache

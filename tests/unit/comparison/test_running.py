@@ -26,7 +26,7 @@ from opsd_cli.comparison.running import (
     write_plan,
 )
 from opsd_cli.config.resolve import resolve
-from opsd_cli.config.schema import METHODS
+from opsd_cli.methods import METHODS
 from opsd_cli.processes.child_processes import tied
 from opsd_cli.training import run_directory
 

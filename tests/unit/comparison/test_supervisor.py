@@ -15,8 +15,8 @@ from opsd_cli.comparison import supervisor
 from opsd_cli.comparison.running import comparison_jobs
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import Interrupted, RunError, TrainingError
+from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.processes.child_processes import tied
-from opsd_cli.training import run_directory
 from tests.support.killable_commands import COMMANDS, ROOT, Kill, problems, run_killable
 from tests.support.killable_run import KILL
 from tests.support.processes import gone, left_in
@@ -43,7 +43,7 @@ def test_supervisor_runs_write_a_checkpoint_and_end_with_their_comparison(
     steps = [path.name for path in (run / "checkpoints").glob("step-*")]
     assert max(steps) > "step-000000", steps  # the current step was finished and saved
     assert "stopped after step" in run.with_name("opsd-s0.log").read_text()
-    run_directory.hold(run).close()  # not locked any more
+    lock_directory(run).close()  # not locked any more
 
 
 def job(tmp_path: Path) -> supervisor.Job:
@@ -98,7 +98,7 @@ def test_supervisor_names_the_signal_that_killed_a_run(
 
 def test_supervisor_names_a_locked_run_before_it_starts_any(tmp_path: Path) -> None:
     made = job(tmp_path)
-    holder = run_directory.hold(tmp_path / made.name)
+    holder = lock_directory(tmp_path / made.name)
     try:
         with pytest.raises(RunError) as refused:
             supervisor.run_jobs(tmp_path, [made], 1, lambda _: None)
@@ -106,8 +106,8 @@ def test_supervisor_names_a_locked_run_before_it_starts_any(tmp_path: Path) -> N
         holder.close()
     with (
         pytest.raises(RunError) as said,
-        run_directory.hold(tmp_path),
-        run_directory.hold(tmp_path),
+        lock_directory(tmp_path),
+        lock_directory(tmp_path),
     ):
         pass
     told = said.value.message.replace(str(tmp_path), str(tmp_path / made.name))
@@ -121,7 +121,7 @@ def test_supervisor_lock_refuses_a_second_resume_of_a_comparison(tmp_path: Path)
     kill = Kill("train:opsd-s0", 10, signal.SIGKILL, "parent")
     stopped = run_killable(tmp_path, f"{COMMANDS['compare']} --out c", kill)
     assert stopped.returncode == -9 and left_in(tmp_path) == []
-    with run_directory.hold(tmp_path / "c"):
+    with lock_directory(tmp_path / "c"):
         second = run_killable(tmp_path, "compare --resume --out c")
     assert second.returncode == 2 and "is using c" in second.stderr
 
@@ -169,4 +169,4 @@ def test_run_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     )
     assert done.returncode == -9
     assert gone(int(done.stdout)) and left_in(tmp_path) == []
-    run_directory.hold(tmp_path / "run").close()
+    lock_directory(tmp_path / "run").close()

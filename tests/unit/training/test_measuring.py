@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from opsd_cli.errors import PreflightFailed
+from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.training import run_directory
 from opsd_cli.training.run_directory import Run
 from opsd_cli.training.trainer import train
@@ -53,11 +54,7 @@ def test_evaluation_sets_with_the_same_problem_ids_get_their_own_prompts(tmp_pat
     ) as run:
         result = train(policy, splits, run)
     assert result.accuracy["base"].value == 1.0
-    rows = [
-        r
-        for r in run_directory.read_rows(tmp_path / "run" / run_directory.EVALUATIONS)
-        if r["step"] == 0
-    ]
+    rows = [r for r in read_rows(tmp_path / "run" / run_directory.EVALUATIONS) if r["step"] == 0]
     assert {row["split"]: set(row["correct"]) for row in rows} == {
         "validation": {1.0}, "test": {1.0},
     }  # fmt: skip
@@ -67,5 +64,5 @@ def test_evaluation_sets_with_the_same_problem_ids_get_their_own_prompts(tmp_pat
 
 
 def test_collapse_metrics_are_written_once(finished_run: Path) -> None:
-    for row in run_directory.read_rows(finished_run / run_directory.METRICS):
-        assert "monitors" not in row and "completion_tokens" in row
+    for row in read_rows(finished_run / run_directory.METRICS):
+        assert "metrics" not in row and "completion_tokens" in row

@@ -11,7 +11,7 @@ import pytest
 
 from backends.interface import Rollout
 from opsd_cli.errors import RunError
-from opsd_cli.files import whole_files
+from opsd_cli.files import atomic_write
 from opsd_cli.training import run_directory
 from opsd_cli.training.run_directory import Run
 from tests.support.training_runs import (
@@ -52,7 +52,7 @@ def test_run_creation_killed_at_any_write_can_be_repeated_or_resumed(
         patched.setattr(Path, name, call)
 
     with monkeypatch.context() as patched, contextlib.suppress(Killed):
-        patched.setattr(whole_files, "_written", lambda path: contextlib.nullcontext())
+        patched.setattr(atomic_write, "_staging_errors", lambda path: contextlib.nullcontext())
         for name in ("write_text", "replace"):
             mortal(name)
         Run.create(directory, run_config(), {"packages": {}}).close()
