@@ -1,4 +1,4 @@
-"""An evaluation killed ten times in a row ends like one that was not killed."""
+"""An evaluation killed ten times in a row ends as one that never was."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.killable_commands import Kill, KillableCommand, contents
 KILLS = 10
 
 
-def test_evaluation_resume_after_ten_kills_changes_nothing(tmp_path: Path) -> None:
+def test_eval_resume_after_ten_kills_is_the_same_evaluation(tmp_path: Path) -> None:
     command = KillableCommand(tmp_path, "eval", more="--samples 20")
     killed = command.prepared("killed")
     samples = killed / "out" / "samples.jsonl"
