@@ -1,4 +1,4 @@
-"""The picture of a run: accuracy against generated tokens, as a PNG."""
+"""The picture of a run: accuracy against generated tokens, as a PNG file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from opsd_cli.training import run_directory
 
 
 def write_picture(run_dir: Path, out: Path) -> Path:
-    """Draw validation accuracy over tokens with its interval, and test accuracy before and after.
+    """Draw a run's validation curve with 95% intervals, and test accuracy of base and best.
+
+    Args:
+        run_dir: directory of a finished run.
+        out: the PNG file to write; its folder is created.
+
+    Returns:
+        `out`.
 
     Raises:
         RunError: the run has not finished, or its result is damaged.
