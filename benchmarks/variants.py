@@ -11,7 +11,6 @@ A run that has finished is not run again: an interrupted table goes on with the 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import dataclass
@@ -20,6 +19,9 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measuring import parser
 from opsd_cli.comparison.running import Job, Progress
 from opsd_cli.comparison.supervisor import run_jobs
 from opsd_cli.config.resolve import resolve
@@ -174,14 +176,16 @@ def _pair(values: Any, form: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only", default=";".join(VARIANTS), help="separated by semicolons")
-    parser.add_argument("--set", action="append", default=[], help="further config, for all")
-    parser.add_argument("--rates", default="1", help="factors of the preset's learning rate")
-    parser.add_argument("--jobs", type=int, default=2)
-    given = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    options.add_argument("--seeds", type=int, default=2)
+    options.add_argument("--only", default=";".join(VARIANTS), help="separated by semicolons")
+    options.add_argument("--set", action="append", default=[], help="further config, for all")
+    options.add_argument(
+        "--rates", default="1", help="factors of the preset's learning rate, separated by commas"
+    )
+    options.add_argument("--jobs", type=int, default=2, help="runs at once")
+    given = options.parse_args()
     names = given.only.split(";")
     jobs = {
         name: [job(name, float(factor), seed, given.set) for factor in given.rates.split(",")

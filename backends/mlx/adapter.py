@@ -1,13 +1,7 @@
-"""The trainable LoRA adapter on a frozen MLX model, kept in PEFT's format.
+"""The trainable LoRA adapter on a frozen MLX model, of mlx-lm's own layers.
 
-The layers are mlx-lm's own. Weights are named and laid out as in `adapter_model.safetensors`
-wherever they leave this module: PEFT's `lora_A.weight` is [rank, in] where mlx-lm's `lora_a` is
-[in, rank], PEFT scales by alpha / rank where mlx-lm takes the scale itself. So a checkpoint means
-the same on either backend, and to peft and vLLM.
-
-A teacher with other weights is the same network with other arrays in the adapter's places for the
-length of one forward pass; the bare base is the network with its own linear layers back in place,
-which is exact for DoRA too.
+PEFT's `lora_A.weight` is [rank, in] where mlx-lm's `lora_a` is [in, rank], and PEFT scales by
+alpha / rank where mlx-lm takes the scale itself; `backends.shared.adapter_files` converts exactly.
 """
 
 from __future__ import annotations
@@ -26,40 +20,40 @@ from mlx_lm.tuner.lora import LoRALinear
 
 from backends.mlx.split_model import SplitModel
 from backends.shared import adapter_files, adapter_targets
+from backends.shared.adapter_base import AdapterBase, misfit, require_targets, trains_the_head
+from backends.shared.adapter_files import Arrays
 from opsd_cli.config.sections import Lora
 from opsd_cli.errors import ModelError
 
-#: What the layers here have no way to do.
 _UNSUPPORTED = ("rank_pattern", "alpha_pattern", "fan_in_fan_out")
-_SCALING = ("lora_alpha", "use_rslora", "use_dora")
+"""Settings that mlx-lm's layers have no counterpart for."""
 
 Weights = dict[str, mx.array]
 
 
-class Adapter:
-    """LoRA layers inside a network.
+class Adapter(AdapterBase[mx.array]):
+    """LoRA layers inside a network, by mlx-lm's names and in its layout.
 
     Args:
-        network: it is changed: the named layers are wrapped, everything else is frozen.
-        rank: of every layer.
+        split_model: it is changed: the named layers are wrapped, everything else is frozen.
         paths: the linear layers to wrap.
-        settings: `adapter_config.json`, without the base's name.
+        settings: `adapter_config.json` by PEFT's keys, without the base's name.
+        dropout: of this run.
     """
 
     def __init__(
         self,
-        network: SplitModel,
-        rank: int,
+        split_model: SplitModel,
         paths: list[str],
         settings: Mapping[str, Any],
         dropout: float,
     ) -> None:
-        self.settings = dict(settings)
-        scale = adapter_files.scale_of(settings)
+        super().__init__(settings)
+        scale, rank = adapter_files.scale_of(settings), settings["r"]
         kind = DoRALinear if settings["use_dora"] else LoRALinear
-        linear = network.linear_layers()
-        network.model.freeze()
-        self._model = network.model
+        linear = split_model.linear_layers()
+        split_model.model.freeze()
+        self._model = split_model.model
         self._bare = {path: linear[path] for path in paths}
         self._layers = {
             path: kind.from_base(linear[path], r=rank, scale=scale, dropout=dropout)
@@ -70,37 +64,34 @@ class Adapter:
         for layer in self._layers.values():
             layer.linear.freeze()
             layer.dropout.eval()
-        #: The weights of the start, where those were learnt before; None means the bare base.
-        self.start: Weights | None = None
 
     @property
     def parameters(self) -> Weights:
-        """What is trained, by mlx-lm's names and in its layout."""
+        """As `AdapterBase.parameters`, by mlx-lm's names."""
         return {
             f"{path}.{part}": layer[part]
             for path, layer in self._layers.items()
             for part in self._parts
         }
 
-    @property
-    def size(self) -> int:
-        """Trainable numbers."""
-        return sum(array.size for array in self.parameters.values())
+    def copy(self) -> Weights:
+        """As `AdapterBase.copy`; arrays do not change, so no copy is needed."""
+        return self.parameters
 
     def assign(self, weights: Mapping[str, mx.array]) -> None:
-        """Take arrays by mlx-lm's names."""
+        """As `AdapterBase.assign`."""
         for path, layer in self._layers.items():
             for part in self._parts:
                 layer[part] = weights[f"{path}.{part}"]
 
-    def drop_out(self, training: bool) -> None:
+    def set_dropout(self, training: bool) -> None:
         """Switch the adapter's dropout, and nothing else."""
         for layer in self._layers.values():
             layer.dropout.train(training)
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
-        """The base alone."""
+        """As `AdapterBase.off`: the network has its own linear layers again, exact for DoRA too."""
         self._put(self._bare)
         try:
             yield
@@ -109,7 +100,7 @@ class Adapter:
 
     @contextlib.contextmanager
     def swapped(self, weights: Mapping[str, mx.array]) -> Iterator[None]:
-        """Other weights, until the block ends; no gradient may cross it."""
+        """As `AdapterBase.swapped`."""
         own = self.parameters
         self.assign(weights)
         try:
@@ -117,77 +108,32 @@ class Adapter:
         finally:
             self.assign(own)
 
-    def portable(self, weights: Mapping[str, mx.array]) -> dict[str, np.ndarray]:
-        """Arrays by PEFT's names and in its layout."""
+    def portable(self, weights: Mapping[str, mx.array]) -> Arrays:
+        """As `AdapterBase.portable`, float32."""
         return dict(
             adapter_files.to_peft(name, np.array(array.astype(mx.float32)))
             for name, array in weights.items()
         )
 
-    def native(self, portable: Mapping[str, np.ndarray], what: str) -> Weights:
-        """The opposite of `portable`.
-
-        Raises:
-            ModelError: names or shapes differ; `what` says whose.
-        """
-        hint = "it was made for another model, rank or set of layers"
-        wanted = self.portable(self.parameters)
-        for name, array in wanted.items():
-            if name not in portable:
-                raise ModelError(f"{what} does not fit the model: it lacks {name}", hint)
-            if portable[name].shape != array.shape:
-                shapes = f"{list(portable[name].shape)}, here {list(array.shape)}"
-                raise ModelError(f"{what} does not fit the model: {name} is {shapes}", hint)
-        for name in portable:
-            if name not in wanted:
-                raise ModelError(
-                    f"{what} does not fit the model: there is no place for {name}", hint
-                )
+    def converted(self, portable: Mapping[str, np.ndarray]) -> Weights:
+        """As `AdapterBase.converted`, float32."""
         return {
             own: mx.array(array.astype(np.float32))
             for own, array in (adapter_files.to_mlx(*pair) for pair in portable.items())
         }
 
-    def write(self, folder: Path, base_name: str) -> None:
-        """Weights and config in PEFT's format."""
-        settings = self.settings | {"base_model_name_or_path": base_name}
-        adapter_files.write_peft(folder, self.portable(self.parameters), settings)
-
-    def read(self, folder: Path) -> None:
-        """Take the weights in the folder.
-
-        Raises:
-            ModelError: there are none, or they belong to another shape of adapter; the weights
-                then stay as they were.
-        """
-        theirs = adapter_files.read_settings(folder)
-        for key in _SCALING:
-            if theirs[key] != self.settings[key]:
-                raise ModelError(
-                    f"the adapter in {folder} does not fit: its {key} is {theirs[key]}, "
-                    f"here {self.settings[key]}",
-                    "load it with --adapter, which takes its settings too",
-                )
-        self.assign(self.native(adapter_files.read_weights(folder), f"the adapter in {folder}"))
-
     def _put(self, layers: Mapping[str, nn.Module]) -> None:
         self._model.update_modules(tree_unflatten(list(layers.items())))
 
 
-def fresh_adapter(network: SplitModel, lora: Lora, seed: int) -> Adapter:
+def fresh_adapter(split_model: SplitModel, lora: Lora, seed: int) -> Adapter:
     """A new adapter, which leaves the model's outputs as they are until it is trained.
 
     Raises:
         ModelError: a target names no linear layer of the model.
     """
-    linear = network.linear_layers()
-    known = list(dict.fromkeys(path.rpartition(".")[2] for path in linear))
-    unknown = [target for target in lora.targets if target not in known]
-    if unknown or not lora.targets:
-        raise ModelError(
-            f"lora.targets: the model has no linear layer {', '.join(map(repr, unknown)) or '[]'}",
-            f"its linear layers are {', '.join(known)}",
-        )
+    linear = split_model.linear_layers()
+    require_targets(lora.targets, linear)
     paths = [path for path in linear if path.rpartition(".")[2] in lora.targets]
     settings = {
         "peft_type": "LORA",
@@ -202,10 +148,10 @@ def fresh_adapter(network: SplitModel, lora: Lora, seed: int) -> Adapter:
         "bias": "none",
     }
     mx.random.seed(seed)
-    return Adapter(network, lora.rank, paths, settings, lora.dropout)
+    return Adapter(split_model, paths, settings, lora.dropout)
 
 
-def adapter_from_folder(network: SplitModel, folder: Path, dropout: float) -> Adapter:
+def adapter_from_folder(split_model: SplitModel, folder: Path, dropout: float) -> Adapter:
     """The adapter in a folder, with its own rank, scale and targets, and this run's dropout.
 
     Raises:
@@ -221,22 +167,15 @@ def adapter_from_folder(network: SplitModel, folder: Path, dropout: float) -> Ad
             "use an adapter of one rank on linear layers alone",
         )
     adapter_files.require_rank(settings, weights, what)
-    linear = network.linear_layers()
+    linear = split_model.linear_layers()
     paths = adapter_files.layers_of(weights)
     adapter_targets.require_same_layers(settings, paths, list(linear), what)
     for path in paths:
         if path not in linear:
             if path.rpartition(".")[2] in ("lm_head", "embed_tokens"):
-                raise ModelError(
-                    f"{what} trains the output head, which must stay frozen",
-                    "use an adapter on the attention and feed-forward layers",
-                )
-            known = dict.fromkeys(name.rpartition(".")[2] for name in linear)
-            raise ModelError(
-                f"{what} does not fit the model: there is no layer {path}",
-                f"the model's linear layers are {', '.join(known)}",
-            )
+                raise trains_the_head(what)
+            raise misfit(what, f"there is no layer {path}", linear)
     order = [path for path in linear if path in set(paths)]
-    adapter = Adapter(network, settings["r"], order, settings, dropout)
+    adapter = Adapter(split_model, order, settings, dropout)
     adapter.assign(adapter.native(weights, what))
     return adapter

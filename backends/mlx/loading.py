@@ -46,7 +46,7 @@ _PARAMETER = re.compile(r"[\w.]+\.(?:weight|bias|scales|biases)\b")
 class Loaded:
     """A frozen network, and what came with it."""
 
-    network: SplitModel
+    split_model: SplitModel
     tokenizer: HuggingFaceTokenizer
     stop_ids: frozenset[int]
     folder: Path
@@ -63,26 +63,26 @@ def load(config: Config) -> Loaded:
     model, settings = _model(config, folder)
     _set_dtype(model, config)
     vocabulary = max(wrapped.get_vocab().values()) + 1
-    network = SplitModel(model, settings, vocabulary)
-    network.require_same_logits(config.model)
-    require_batches(network)
+    split_model = SplitModel(model, settings, vocabulary)
+    split_model.require_same_logits(config.model)
+    require_batches(split_model)
     stops = stop_ids(folder, settings, wrapped)
-    tokenizer = HuggingFaceTokenizer(wrapped, network.rows)
-    return Loaded(network, tokenizer, stops, folder)
+    tokenizer = HuggingFaceTokenizer(wrapped, split_model.rows)
+    return Loaded(split_model, tokenizer, stops, folder)
 
 
-def save_merged(network: SplitModel, folder: Path, base: Path, tokenizer: Any) -> None:
+def save_merged(split_model: SplitModel, folder: Path, base: Path, tokenizer: Any) -> None:
     """Write a network whose LoRA layers are added into their weights, and its tokenizer.
 
     In full precision: quantising the sum anew can round a weak adapter away.
     """
     fused = [
         (path, layer.fuse(dequantize=True))
-        for path, layer in network.model.named_modules()
+        for path, layer in split_model.model.named_modules()
         if hasattr(layer, "fuse")
     ]
-    network.model.update_modules(tree_unflatten(fused))
-    model = dequantize_model(network.model)
+    split_model.model.update_modules(tree_unflatten(fused))
+    model = dequantize_model(split_model.model)
     settings = read_settings(str(base), None)
     for key in ("quantization", "quantization_config"):
         settings.pop(key, None)

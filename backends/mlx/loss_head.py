@@ -15,13 +15,14 @@ import mlx.core as mx
 import numpy as np
 
 from backends.interface import Sampling
-from backends.mlx import memory, sampler
+from backends.mlx import device_memory, sampler
 from backends.mlx.split_model import Head
-from backends.shared import chunk_size
+from backends.mlx.traits import MLX
+from backends.shared.chunk_size import chunk_size
 from opsd_cli.losses.array_ops import array_ops
 from opsd_cli.losses.divergence import DivergenceSpec, evaluate, log_softmax
 
-_CHUNK_BYTES = 40 * 2**20
+_CHUNK_BYTES = MLX.memory.chunk_bytes
 """Float32 logits of one role in a chunk; seven such arrays are alive at once."""
 
 
@@ -105,8 +106,8 @@ def filtered_log_probs(
 
 def _walk(head, inputs, one, gradient, chunk_tokens):  # type: ignore[no-untyped-def]
     total = len(inputs[0])
-    chunk_tokens = chunk_size.chunk_tokens(
-        chunk_tokens, total, 4 * head.vocabulary, _CHUNK_BYTES, memory.free()
+    chunk_tokens = chunk_size(
+        chunk_tokens, total, 4 * head.vocabulary, _CHUNK_BYTES, device_memory.free()
     )
     columns: list[list[np.ndarray]] = []
     jacobian: list[mx.array] = []

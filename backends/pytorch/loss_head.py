@@ -10,12 +10,6 @@ LoRA leaves it alone, so nothing asks for its gradient.
 
 Each loss here is one number a token with one known Jacobian row a token, so a single
 `autograd.Function` serves all of them, and how tokens are weighted is left to ordinary autograd.
-
-Rows stay whole, so pointwise clipping, top-k and tail are exact whatever the chunk. Two sizes are
-chosen for speed. A *chunk* is what one matrix product sees. On a CPU the elementwise work inside
-it goes by *blocks* of a few rows, small enough for the temporaries to stay in cache: measured at
-V = 151,936 on one core, JSD of 64 rows takes 77 ms in blocks of 4 against 300 ms in one. A chunk
-is smaller where memory is short (`backends.shared.chunk_size`).
 """
 
 from __future__ import annotations
@@ -30,20 +24,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from backends.interface import Sampling
-from backends.pytorch import device_memory, sampler
-from backends.shared import chunk_size
+from backends.pytorch import sampler
+from backends.pytorch.head import Head
 from opsd_cli.losses.array_ops import array_ops
 from opsd_cli.losses.divergence import DivergenceSpec, evaluate, log_softmax
 
 LossKernel = Literal["auto", "plain", "triton"]
-
-_CHUNK_BYTES_CPU = 64 * 2**20
-_CHUNK_BYTES_GPU = 128 * 2**20
-"""Float32 logits of one role in a chunk; about seven times this is alive at the peak on a GPU,
-and a little over twice on a CPU, where blocks bound the rest."""
-
-_BLOCK_BYTES_CPU = 5 * 2**19
-"""Float32 logits of one role in a block: five such arrays fit a last-level cache."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +54,7 @@ class ChunkedDivergence:
 
 @dataclass(frozen=True)
 class TokenLogProbs:
-    """How likely given tokens were.
+    """Log-probabilities of given tokens.
 
     Args:
         log_prob_N: log-probability of each target; its gradient reaches the hidden states.
@@ -82,29 +68,22 @@ class TokenLogProbs:
 def chunked_divergence(
     student_hidden_ND: Tensor,
     teacher_hidden_ND: Tensor,
-    head_weight_VD: Tensor,
+    head: Head,
     weights_N: Tensor,
     spec: DivergenceSpec,
     chunk_tokens: int | None = None,
-    head_bias: Tensor | None = None,
-    logit_softcap: float | None = None,
-    valid_vocab: int | None = None,
     kernel: LossKernel = "auto",
 ) -> ChunkedDivergence:
     """Weighted divergence of teacher and student over a completion (OPSD, arXiv 2601.18734).
 
     Args:
-        student_hidden_ND: what the student's head would see at the N completion positions.
+        student_hidden_ND: the head's inputs for the student at the N completion positions.
         teacher_hidden_ND: the teacher's, at the same positions; never given a gradient.
-        head_weight_VD: the output projection both roles share; frozen.
+        head: the output projection.
         weights_N: each token's weight in the loss; 1/N each for the mean over all tokens.
         spec: the divergence.
-        chunk_tokens: tokens projected at once; None sizes it from the vocabulary, the device and
+        chunk_tokens: tokens projected at once, C; None sizes it from the vocabulary, the device and
             its free memory.
-        head_bias: [V], frozen, for a head that has one.
-        logit_softcap: for heads that end in `cap * tanh(logits / cap)`.
-        valid_vocab: tokens the tokenizer has; rows of the head beyond it are padding and take
-            no part, as if both roles' logits there were -inf. None takes all rows.
         kernel: `plain` is the shared body; `triton` one kernel that does the same on a GPU
             (`backends.pytorch.triton_divergence`); `auto` the faster of the two there, else the
             plain one.
@@ -119,29 +98,11 @@ def chunked_divergence(
         )
     if weights_N.shape != student_hidden_ND.shape[:1]:
         raise ValueError(f"{len(weights_N)} weights for {len(student_hidden_ND)} tokens")
-    head = _Head(head_weight_VD, head_bias, logit_softcap, valid_vocab)
-    wants_gradient = torch.is_grad_enabled() and student_hidden_ND.requires_grad
+    rows = _Rows(student_hidden_ND, outputs=4)
     with torch.no_grad():
-        rows = _Rows(student_hidden_ND, outputs=4, wants_gradient=wants_gradient)
-        chunk_tokens = head.chunk_tokens(chunk_tokens, len(student_hidden_ND))
-        student_buffer, teacher_buffer = head.buffer(chunk_tokens), head.buffer(chunk_tokens)
-        fused: bool | None = None
-        for chunk in _slices(len(student_hidden_ND), chunk_tokens):
-            student_CV = head.logits(student_hidden_ND[chunk], student_buffer)
-            teacher_CV = head.logits(teacher_hidden_ND[chunk], teacher_buffer)
-            if fused is None:
-                fused = _takes_kernel(kernel, student_CV, teacher_CV, spec)
-            if fused:
-                from backends.pytorch.triton_divergence import divergence_in_place
-
-                columns = divergence_in_place(
-                    student_CV, teacher_CV, spec, wants_gradient, head.softcap
-                )
-                rows.write(chunk.start, *columns)
-            else:
-                _compare_in_blocks(head, student_CV, teacher_CV, spec, rows, chunk.start)
-            if wants_gradient:
-                rows.jacobian_ND[chunk] = head.back(student_CV)
+        _walk_divergence(
+            rows, student_hidden_ND, teacher_hidden_ND, head, spec, chunk_tokens, kernel
+        )
     value_N, clipped_N, student_entropy_N, teacher_entropy_N = rows.outputs
     attached_N = rows.attach(student_hidden_ND, value_N)
     return ChunkedDivergence(
@@ -153,23 +114,57 @@ def chunked_divergence(
     )
 
 
+def _walk_divergence(
+    rows: _Rows,
+    student_ND: Tensor,
+    teacher_ND: Tensor,
+    head: Head,
+    spec: DivergenceSpec,
+    chunk_tokens: int | None,
+    kernel: LossKernel,
+) -> None:
+    """Fill `rows` with the divergence of every token, chunk by chunk."""
+    chunk_tokens = head.chunk_tokens(chunk_tokens, len(student_ND))
+    student_buffer, teacher_buffer = head.buffer(chunk_tokens), head.buffer(chunk_tokens)
+    by_kernel: bool | None = None
+    for chunk in _slices(len(student_ND), chunk_tokens):
+        student_CV = head.logits(student_ND[chunk], student_buffer)
+        teacher_CV = head.logits(teacher_ND[chunk], teacher_buffer)
+        if by_kernel is None:
+            by_kernel = _takes_kernel(kernel, student_CV, teacher_CV, spec)
+        if by_kernel:
+            from backends.pytorch.triton_divergence import divergence_in_place
+
+            columns = divergence_in_place(
+                student_CV, teacher_CV, spec, rows.wants_gradient, head.softcap
+            )
+            rows.write(chunk.start, *columns)
+        else:
+            _compare_in_blocks(head, student_CV, teacher_CV, spec, rows, chunk.start)
+        if rows.wants_gradient:
+            rows.jacobian_ND[chunk] = head.back(student_CV)
+
+
 def _takes_kernel(
     kernel: LossKernel, student_CV: Tensor, teacher_CV: Tensor, spec: DivergenceSpec
 ) -> bool:
-    """Whether these logits go through the Triton kernel."""
-    if kernel == "plain" or spec.top_k is not None:
+    """True if these logits go through the Triton kernel."""
+    on_gpu = student_CV.device.type == "cuda"
+    if kernel == "plain" or (kernel == "auto" and not (on_gpu and _has_triton())):
         return False
-    if kernel == "triton":
-        return True
-    if student_CV.device.type != "cuda" or importlib.util.find_spec("triton") is None:
-        return False
-    from backends.pytorch.triton_divergence import choose
+    from backends.pytorch.triton_divergence import choose, supports
 
+    if kernel == "triton":
+        return supports(spec)
     return choose(student_CV, teacher_CV, spec) == "triton"
 
 
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
 def _compare_in_blocks(
-    head: _Head,
+    head: Head,
     student_CV: Tensor,
     teacher_CV: Tensor,
     spec: DivergenceSpec,
@@ -192,33 +187,28 @@ def _compare_in_blocks(
 
 def chunked_log_probs(
     hidden_ND: Tensor,
-    head_weight_VD: Tensor,
+    head: Head,
     targets_N: Tensor,
     temperature: float = 1.0,
     chunk_tokens: int | None = None,
-    head_bias: Tensor | None = None,
-    logit_softcap: float | None = None,
-    valid_vocab: int | None = None,
 ) -> TokenLogProbs:
     """Log-probabilities of given tokens, for scoring and for the policy gradient.
 
     Args:
         hidden_ND: hidden states at the positions that predict the targets.
-        head_weight_VD: the output projection; frozen.
-        targets_N: token ids, each below `valid_vocab`.
+        head: the output projection.
+        targets_N: token ids, each below the head's vocabulary.
         temperature: divides the logits.
-        chunk_tokens, head_bias, logit_softcap, valid_vocab: as in `chunked_divergence`.
+        chunk_tokens: as in `chunked_divergence`.
 
     Raises:
         ValueError: shapes that do not go together.
     """
     if targets_N.shape != hidden_ND.shape[:1]:
         raise ValueError(f"{len(targets_N)} targets for {len(hidden_ND)} tokens")
-    head = _Head(head_weight_VD, head_bias, logit_softcap, valid_vocab)
     ops = array_ops(torch)
-    wants_gradient = torch.is_grad_enabled() and hidden_ND.requires_grad
+    rows = _Rows(hidden_ND, outputs=2)
     with torch.no_grad():
-        rows = _Rows(hidden_ND, outputs=2, wants_gradient=wants_gradient)
         chunk_tokens = head.chunk_tokens(chunk_tokens, len(hidden_ND))
         buffer = head.buffer(chunk_tokens)
         for chunk in _slices(len(hidden_ND), chunk_tokens):
@@ -232,111 +222,56 @@ def chunked_log_probs(
                     log_p.gather(-1, target_B1)[:, 0],
                     -ops.row_dot(p, log_p)[:, 0],
                 )
-                if wants_gradient:
+                if rows.wants_gradient:
                     # d log p_target / dz = (1[target] - p) / temperature
                     p *= -1.0 / temperature
                     p.scatter_add_(-1, target_B1, torch.full_like(p[:, :1], 1.0 / temperature))
                     head.overwrite(logits_CV[block], p)
-            if wants_gradient:
+            if rows.wants_gradient:
                 rows.jacobian_ND[chunk] = head.back(logits_CV)
     log_prob_N, entropy_N = rows.outputs
     return TokenLogProbs(rows.attach(hidden_ND, log_prob_N), entropy_N)
 
 
+@torch.no_grad()
 def filtered_log_probs(
-    hidden_ND: Tensor,
-    head_weight_VD: Tensor,
-    targets_N: Tensor,
-    sampling: Sampling,
-    head_bias: Tensor | None = None,
-    logit_softcap: float | None = None,
-    valid_vocab: int | None = None,
+    hidden_ND: Tensor, head: Head, targets_N: Tensor, sampling: Sampling
 ) -> Tensor:
-    """How likely given tokens are to be drawn, float32 [N], without a gradient.
+    """Log-probabilities of given tokens under the filtered distribution, float32 [N], no gradient.
 
     Args:
-        hidden_ND, head_weight_VD, targets_N: as in `chunked_log_probs`.
-        sampling: at a temperature above 0.
-        head_bias, logit_softcap, valid_vocab: as in `chunked_divergence`.
+        hidden_ND, head, targets_N: as in `chunked_log_probs`.
+        sampling: at a temperature above 0; a token that a filter excludes gets -inf.
     """
-    head = _Head(head_weight_VD, head_bias, logit_softcap, valid_vocab)
-    with torch.no_grad():
-        found_N = torch.empty(len(hidden_ND), device=hidden_ND.device)
-        chunk_tokens = head.chunk_tokens(None, len(hidden_ND))
-        buffer = head.buffer(chunk_tokens)
-        for chunk in _slices(len(hidden_ND), chunk_tokens):
-            logits_CV = head.logits(hidden_ND[chunk], buffer)
-            targets_C, found_C = targets_N[chunk], found_N[chunk]
-            for block in _slices(len(logits_CV), head.block_tokens(len(logits_CV))):
-                found_C[block] = sampler.log_probs(
-                    logits_CV[block].float(), sampling, targets_C[block]
-                )
+    found_N = torch.empty(len(hidden_ND), device=hidden_ND.device)
+    chunk_tokens = head.chunk_tokens(None, len(hidden_ND))
+    buffer = head.buffer(chunk_tokens)
+    for chunk in _slices(len(hidden_ND), chunk_tokens):
+        logits_CV = head.logits(hidden_ND[chunk], buffer)
+        targets_C, found_C = targets_N[chunk], found_N[chunk]
+        for block in _slices(len(logits_CV), head.block_tokens(len(logits_CV))):
+            found_C[block] = sampler.log_probs(logits_CV[block].float(), sampling, targets_C[block])
     return found_N
 
 
-class _Head:
-    """The frozen output projection, and the way back through it."""
-
-    def __init__(
-        self,
-        weight_VD: Tensor,
-        bias_V: Tensor | None,
-        softcap: float | None,
-        valid_vocab: int | None,
-    ) -> None:
-        # A slice of rows is a view: leaving the padding out costs nothing.
-        self.weight_VD = weight_VD.detach()[:valid_vocab]
-        self.bias_V = None if bias_V is None else bias_V.detach()[:valid_vocab]
-        self.softcap = softcap
-        self.row_bytes = 4 * len(self.weight_VD)
-        self.on_cpu = weight_VD.device.type == "cpu"
-
-    def chunk_tokens(self, requested: int | None, tokens: int) -> int:
-        usual = _CHUNK_BYTES_CPU if self.on_cpu else _CHUNK_BYTES_GPU
-        free = device_memory.free(self.weight_VD.device)
-        return chunk_size.chunk_tokens(requested, tokens, self.row_bytes, usual, free)
-
-    def block_tokens(self, chunk_tokens: int) -> int:
-        return max(1, _BLOCK_BYTES_CPU // self.row_bytes) if self.on_cpu else chunk_tokens
-
-    def buffer(self, chunk_tokens: int) -> Tensor:
-        """Room for the logits of a chunk, used again by every chunk: fresh memory is slow."""
-        return self.weight_VD.new_empty(chunk_tokens, len(self.weight_VD))
-
-    def logits(self, hidden_ND: Tensor, buffer: Tensor) -> Tensor:
-        """[N, V] in the head's dtype, the first N rows of `buffer`."""
-        hidden_ND = hidden_ND.to(self.weight_VD.dtype)
-        logits_NV = torch.mm(hidden_ND, self.weight_VD.T, out=buffer[: len(hidden_ND)])
-        if self.bias_V is not None:
-            logits_NV += self.bias_V
-        if self.softcap is not None:
-            logits_NV.div_(self.softcap).tanh_().mul_(self.softcap)
-        return logits_NV
-
-    def overwrite(self, logits_NV: Tensor, gradient_NV: Tensor) -> None:
-        """Replace logits, in their own buffer, by the gradient before the soft cap."""
-        if self.softcap is not None:
-            gradient_NV *= 1.0 - (logits_NV.to(gradient_NV.dtype) / self.softcap) ** 2
-        logits_NV.copy_(gradient_NV)
-
-    def back(self, gradient_NV: Tensor) -> Tensor:
-        """Gradient with respect to the hidden states, [N, D]."""
-        return gradient_NV @ self.weight_VD
-
-
 class _Rows:
-    """What is kept of each token: a few numbers, and its Jacobian row if one is wanted."""
+    """What is kept of each token: a few numbers, and its Jacobian row if one is wanted.
 
-    def __init__(self, hidden_ND: Tensor, outputs: int, wants_gradient: bool) -> None:
+    A gradient is wanted if autograd records and the hidden states require one.
+    """
+
+    def __init__(self, hidden_ND: Tensor, outputs: int) -> None:
         dtype = torch.float64 if hidden_ND.dtype == torch.float64 else torch.float32
         self.outputs = [
             torch.empty(len(hidden_ND), dtype=dtype, device=hidden_ND.device)
             for _ in range(outputs)
         ]
-        self.jacobian_ND = torch.empty_like(hidden_ND if wants_gradient else hidden_ND[:0])
-        self.wants_gradient = wants_gradient
+        self.wants_gradient = torch.is_grad_enabled() and hidden_ND.requires_grad
+        with torch.no_grad():
+            self.jacobian_ND = torch.empty_like(hidden_ND if self.wants_gradient else hidden_ND[:0])
 
     def write(self, start: int, *columns: Tensor) -> None:
+        """Write one number a token for each output, from token `start` on."""
         for output_N, column in zip(self.outputs, columns, strict=True):
             output_N[start : start + len(column)] = column
 

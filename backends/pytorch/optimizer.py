@@ -1,64 +1,38 @@
-"""One AdamW step on the adapter, the moving average of its weights, and what a resume needs.
-
-Clipping is by the global norm. A parameter that no gradient reached counts as having gradient
-zero, so all of them are always at the same step; one number then says where a run stands.
-"""
+"""AdamW on the adapter: torch's own, which clips by the global norm in one call."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from backends.pytorch.adapter import Adapter
+from backends.shared.optimizer_base import MOMENTS, OptimizerBase
 from opsd_cli.config.sections import Optimizer
-from opsd_cli.errors import ModelError, TrainingError
-
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class AdapterOptimizer:
-    """AdamW (Loshchilov and Hutter, arXiv 1711.05101) over named parameters.
+class AdapterOptimizer(OptimizerBase[Tensor]):
+    """See `OptimizerBase`."""
 
-    Args:
-        parameters: what is trained, by name.
-        config: betas, weight decay and the norm to clip to.
-        ema_decay: share of the moving average kept at each step; None keeps no average.
-    """
-
-    def __init__(
-        self, parameters: Mapping[str, nn.Parameter], config: Optimizer, ema_decay: float | None
-    ) -> None:
-        self.parameters = dict(parameters)
-        self.max_norm = config.max_grad_norm
-        self.ema_decay = ema_decay
-        #: The moving average, starting at the weights of the start; None where none is kept.
-        self.ema: dict[str, Tensor] | None = None
-        if ema_decay is not None:
-            self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
+    def __init__(self, adapter: Adapter, config: Optimizer, ema_decay: float | None) -> None:
+        super().__init__(adapter, config, ema_decay)
+        self.parameters = adapter.parameters
         self._adamw = torch.optim.AdamW(
             self.parameters.values(), betas=config.betas, weight_decay=config.weight_decay
         )
 
     def step(self, learning_rate: float) -> float:
-        """Clip, step, update the average, drop the gradients; returns the norm before clipping.
-
-        Raises:
-            TrainingError: that norm is not finite; weights, moments and average stay as they were.
-        """
+        """As `OptimizerBase.step`."""
         for parameter in self.parameters.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         total = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values()])
         norm = float(total)
-        if not math.isfinite(norm):
-            self.drop_gradients()
-            raise TrainingError(
-                f"the gradient is not finite (norm {norm}); the step was not taken",
-                "lower optimizer.learning_rate, or resume from the last checkpoint",
-            )
-        torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.max_norm, total)
+        self.require_finite(norm)
+        torch.nn.utils.clip_grads_with_norm_(
+            self.parameters.values(), self.config.max_grad_norm, total
+        )
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
         self._adamw.step()
@@ -70,46 +44,26 @@ class AdapterOptimizer:
         return norm
 
     def drop_gradients(self) -> None:
+        """As `OptimizerBase.drop_gradients`."""
         self._adamw.zero_grad(set_to_none=True)
 
-    def state(self) -> dict[str, Tensor]:
-        """`step`, `exp_avg.*`, `exp_avg_sq.*`, `ema.*` on the CPU; no moments before a step."""
-        state: dict[str, Tensor] = {"step": torch.tensor(0.0)}
-        for name, parameter in self.parameters.items():
-            moments = self._adamw.state.get(parameter)
-            if moments:
-                state["step"] = moments["step"].cpu().clone()
-                for key in _MOMENTS:
-                    state[f"{key}.{name}"] = moments[key].cpu()
-        for name, average in (self.ema or {}).items():
-            state[f"ema.{name}"] = average.cpu()
-        return state
+    @property
+    def steps(self) -> int:
+        """As `OptimizerBase.steps`."""
+        return max((int(moments["step"]) for moments in self._adamw.state.values()), default=0)
 
-    def load(self, state: Mapping[str, Tensor], what: str) -> None:
-        """Continue from `state()`'s tensors.
-
-        Raises:
-            ModelError: a tensor is missing; `what` names where it should have been.
-        """
-        started = float(part(state, "step", torch.tensor(0.0), what)) > 0
-        moments = {
-            name: {key: part(state, f"{key}.{name}", p, what).to(p, copy=True) for key in _MOMENTS}
-            for name, p in (self.parameters.items() if started else ())
+    def moments(self) -> dict[str, dict[str, Tensor]]:
+        """As `OptimizerBase.moments`."""
+        return {
+            moment: {name: self._adamw.state[p][moment] for name, p in self.parameters.items()}
+            for moment in MOMENTS
         }
-        if self.ema is not None:
-            for name, average in self.ema.items():
-                average.copy_(part(state, f"ema.{name}", average, what))
+
+    def continue_from(self, steps: int, moments: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """As `OptimizerBase.continue_from`."""
         self._adamw.state.clear()
-        for name, pair in moments.items():
-            self._adamw.state[self.parameters[name]] = {"step": state["step"].clone(), **pair}
-        self.drop_gradients()
-
-
-def part(state: Mapping[str, Tensor], name: str, like: Tensor, what: str) -> Tensor:
-    """`state[name]`; `ModelError` where it is missing or of another shape than `like`."""
-    if name not in state or state[name].shape != like.shape:
-        raise ModelError(
-            f"{what} does not fit this run: {name} is missing or of another shape",
-            "resume with the config that the run was started with",
-        )
-    return state[name]
+        for name, parameter in self.parameters.items() if steps else ():
+            self._adamw.state[parameter] = {
+                "step": torch.tensor(float(steps)),
+                **{moment: arrays[name] for moment, arrays in moments.items()},
+            }

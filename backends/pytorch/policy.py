@@ -2,64 +2,51 @@
 
 Student and teacher read their sequences separately, because their prompts differ in length, and
 meet only at the completion's positions: two [N, D] blocks of hidden states, from which `loss_head`
-makes the loss in chunks. The teacher goes first, so that its weights are out of the way again
-before anything is recorded for the backward pass.
+makes the loss in chunks.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from backends.interface import (
-    PLAIN,
-    BatchReport,
-    DivergenceBatch,
-    DivergenceItem,
-    LossBatch,
-    PolicyGradientBatch,
-    PolicyGradientItem,
-    Rollout,
-    RolloutRequest,
-    Sampling,
-    TeacherWeights,
-    TokenReport,
-)
+from backends.interface import PolicyGradientBatch, Sampling, TokenReport
 from backends.pytorch import device_memory
-from backends.pytorch.adapter import (
-    adapter_from_folder,
-    fresh_adapter,
-)
-from backends.pytorch.batching import Padded, pad_right
-from backends.pytorch.generation import generate
+from backends.pytorch.adapter import Adapter, adapter_from_folder, fresh_adapter
+from backends.pytorch.generation import TorchBatch
 from backends.pytorch.loading import Loaded, load, stored_dtype
 from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs, filtered_log_probs
-from backends.pytorch.optimizer import AdapterOptimizer, part
+from backends.pytorch.optimizer import AdapterOptimizer
 from backends.pytorch.split_model import SplitModel
-from backends.shared.adapter_files import CONFIG_FILE, permit
-from backends.shared.micro_batches import Pair
+from backends.shared.adapter_files import Arrays, permit
+from backends.shared.loss_batches import EMPTY, has_old, surrogate_of
+from backends.shared.micro_batches import Pair, pad_right
 from backends.shared.model_files import quiet, write_both_spellings
-from backends.shared.policy_base import PolicyBase, counted, weights_in_loss
+from backends.shared.policy_base import PolicyBase, abbreviated
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, TrainingError
-from opsd_cli.hub import first_line
+from opsd_cli.losses.divergence import DivergenceSpec
 
-OPTIMIZER_FILE = "optimizer.safetensors"
+_OUT_OF_MEMORY = {
+    "generate": (
+        "memory ran out while drawing rollouts",
+        "lower rollouts.batch_size or sampling.max_new_tokens",
+    ),
+    "learn": (
+        "memory ran out in a training or scoring pass",
+        "lower train.micro_batch_tokens, or set train.gradient_checkpointing to true",
+    ),
+}
 
-_ROLLOUT_HINT = "lower rollouts.batch_size or sampling.max_new_tokens"
-_TRAIN_HINT = "lower train.micro_batch_tokens, or set train.gradient_checkpointing to true"
 
-
-class TorchPolicy(PolicyBase):
+class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
     """See `backends.interface.Policy`.
 
     Args:
@@ -88,83 +75,37 @@ class TorchPolicy(PolicyBase):
         ):
             self._model.to(device)
         if self._adapter is not None and config.adapter is not None:
-            self._adapter.start = self._adapter.copy()
+            self._adapter.mark_start()
         dtype = base_dtype(config, device)
-        self._network = SplitModel(
+        self._split_model = SplitModel(
             self._model, loaded.vocabulary, None if dtype == torch.float32 else dtype
         )
-        self._network.require_same_logits(config.model)
+        self._split_model.require_same_logits(config.model)
         if trainable and self._adapter is not None:
             decay = config.teacher.ema_decay if config.teacher.weights == "ema" else None
-            self._optimizer = AdapterOptimizer(self._adapter.parameters, config.optimizer, decay)
+            self._optimizer = AdapterOptimizer(self._adapter, config.optimizer, decay)
             if config.train.gradient_checkpointing:
-                self._network.enable_checkpointing()
-        self._meter = device_memory.MemoryMeter(device)
+                self._split_model.enable_checkpointing()
+        self._memory_meter = device_memory.MemoryMeter(device)
 
     @property
     def description(self) -> str:
-        network = self._network
+        """As `Policy.description`."""
         total = self.parameter_count
         adapter = 0 if self._adapter is None else self._adapter.size
-        dtype = str(network.weight_VD.dtype).removeprefix("torch.")
+        dtype = str(self._split_model.head.weight_VD.dtype).removeprefix("torch.")
         return (
-            f"{type(self._model).__name__}, {counted(total - adapter)} parameters, "
-            f"{counted(adapter)} in the adapter, {dtype} on {network.device}"
+            f"{type(self._model).__name__}, {abbreviated(total - adapter)} parameters, "
+            f"{abbreviated(adapter)} in the adapter, {dtype} on {self._split_model.device}"
         )
 
     @property
     def parameter_count(self) -> int:
+        """As `Policy.parameter_count`."""
         return sum(p.numel() for p in self._model.parameters())
 
-    def generate(
-        self,
-        requests: Sequence[RolloutRequest],
-        sampling: Sampling,
-        role: Literal["student", "teacher"] = "student",
-        teacher: TeacherWeights = "initial",
-    ) -> Iterator[Rollout]:
-        """As `Policy.generate`."""
-        with device_memory.explained(
-            TrainingError, "memory ran out while drawing rollouts", _ROLLOUT_HINT
-        ):
-            drawn = generate(
-                self._network,
-                requests,
-                sampling,
-                self._stop_ids,
-                self.config.rollouts.batch_size,
-            )
-            if role == "student":
-                yield from drawn
-            else:
-                yield from self._drawn_by_teacher(drawn, teacher)
-
-    def score(
-        self,
-        sequences: Sequence[Pair],
-        role: Literal["student", "teacher"] = "student",
-        teacher: TeacherWeights = "initial",
-        sampling: Sampling = PLAIN,
-    ) -> list[np.ndarray]:
-        """As `Policy.score`; greedy sampling scores as the plain distribution does."""
-        weights: TeacherWeights = teacher if role == "teacher" else "live"
-        scores = [np.zeros(0, np.float32) for _ in sequences]
-        with torch.no_grad(), self._memory_explained():
-            for rows in self._micro_batches([[pair] for pair in sequences]):
-                batch, hidden_ND = self._read([sequences[row] for row in rows], weights)
-                given = {"targets_N": batch.targets_N, **self._network.head}
-                if sampling.filters:
-                    found_N = filtered_log_probs(hidden_ND, sampling=sampling, **given)
-                else:
-                    temperature = sampling.temperature or 1.0
-                    found_N = chunked_log_probs(
-                        hidden_ND, temperature=temperature, **given
-                    ).log_prob_N
-                for row, part_N in zip(rows, _split(found_N, batch.counts), strict=True):
-                    scores[row] = part_N
-        return scores
-
     def save_merged(self, folder: Path) -> None:
+        """As `Policy.save_merged`."""
         merged: Any = self._require_adapter().model.merge_and_unload()
         with quiet(hide_progress=True):
             merged.to(stored_dtype(self.config) or merged.dtype).save_pretrained(folder)
@@ -172,47 +113,10 @@ class TorchPolicy(PolicyBase):
             self.tokenizer.wrapped.save_pretrained(folder)
         permit(folder, "config.json")
 
-    def save(self, folder: Path) -> None:
-        state = self._require_optimizer().state()
-        for name, tensor in (self._require_adapter().start or {}).items():
-            state[f"start.{name}"] = tensor.cpu()
-        state["random.cpu"] = torch.get_rng_state()
-        if self._network.device.type == "cuda":
-            state["random.cuda"] = torch.cuda.get_rng_state(self._network.device)
-        self.save_adapter(folder)
-        save_file(state, folder / OPTIMIZER_FILE, metadata={"format": "pt"})
-        permit(folder, CONFIG_FILE)
-
-    def restore(self, folder: Path) -> None:
-        """As `Policy.restore`.
-
-        Raises:
-            ModelError: the folder is not what `save` wrote for this model and config.
-        """
-        optimizer, adapter = self._require_optimizer(), self._require_adapter()
-        path = folder / OPTIMIZER_FILE
-        try:
-            state = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"{path} cannot be read: {first_line(error)}",
-                "resume from another checkpoint",
-            ) from error
-        adapter.read(folder)
-        optimizer.load(state, str(path))
-        if adapter.start is not None:
-            for name, tensor in adapter.start.items():
-                tensor.copy_(part(state, f"start.{name}", tensor, str(path)))
-        # Another backend's checkpoint has no random state of torch's.
-        if "random.cpu" in state:
-            torch.set_rng_state(state["random.cpu"])
-        if "random.cuda" in state and self._network.device.type == "cuda":
-            torch.cuda.set_rng_state(state["random.cuda"], self._network.device)
-
     def load_adapter(self, folder: Path) -> None:
-        """As `Policy.load_adapter`; a policy loaded without an adapter takes this one whole."""
+        """As `PolicyBase.load_adapter`."""
         super().load_adapter(folder)
-        self._model.to(self._network.device).eval()
+        self._model.to(self._split_model.device).eval()
 
     def _has_triton(self) -> bool:
         return self._device.type == "cuda" and importlib.util.find_spec("triton") is not None
@@ -221,117 +125,100 @@ class TorchPolicy(PolicyBase):
         lora = self.config.lora
         self._adapter = adapter_from_folder(self._model, folder, lora.dropout, self.config.seed)
 
-    def _losses(self, batch: LossBatch, training: bool) -> BatchReport:
-        with self._memory_explained():
-            return super()._losses(batch, training)
+    def _explained(
+        self, phase: Literal["generate", "learn"]
+    ) -> contextlib.AbstractContextManager[None]:
+        return device_memory.explained(TrainingError, *_OUT_OF_MEMORY[phase])
 
-    def _learn(self, batch: LossBatch, rows: list[int], training: bool) -> list[TokenReport]:
-        if isinstance(batch, DivergenceBatch):
-            loss, reports = self._divergence(batch, rows, training)
-        else:
-            loss, reports = self._policy_gradient(batch, rows, training)
+    def _new_batch(self, sampling: Sampling) -> TorchBatch:
+        return TorchBatch(self._split_model, sampling)
+
+    @torch.no_grad()
+    def _score_pairs(self, pairs: Sequence[Pair], sampling: Sampling) -> np.ndarray:
+        hidden_ND, targets_N = self._read(pairs)
+        head = self._split_model.head
+        if sampling.filters:
+            return _numpy(filtered_log_probs(hidden_ND, head, targets_N, sampling))
+        temperature = sampling.temperature or 1.0
+        return _numpy(chunked_log_probs(hidden_ND, head, targets_N, temperature).log_prob_N)
+
+    @torch.no_grad()
+    def _teacher_hidden(self, pairs: Sequence[Pair]) -> Tensor:
+        return self._read(pairs)[0]
+
+    def _divergence_pass(
+        self,
+        pairs: Sequence[Pair],
+        teacher_ND: Tensor,
+        weights_N: np.ndarray,
+        spec: DivergenceSpec,
+        training: bool,
+    ) -> TokenReport:
+        with torch.set_grad_enabled(training):
+            student_ND, _ = self._read(pairs, training)
+            found = chunked_divergence(
+                student_ND,
+                teacher_ND,
+                self._split_model.head,
+                self._tensor(weights_N),
+                spec,
+                kernel=self.config.train.loss_kernel,
+            )
         if training:
-            loss.backward()
-        return reports
-
-    def _divergence(
-        self, batch: DivergenceBatch, rows: list[int], training: bool
-    ) -> tuple[Tensor, list[TokenReport]]:
-        items = [batch.items[row] for row in rows]
-
-        def read_teacher() -> Tensor:
-            with torch.no_grad():
-                return self._read(
-                    [(item.teacher_prompt, item.completion) for item in items], batch.teacher
-                )[1]
-
-        teacher_ND = self._teacher_kept.get(rows, read_teacher)
-        student, student_ND = self._read(
-            [(item.student_prompt, item.completion) for item in items], "live", training
+            found.loss.backward()
+        return TokenReport(
+            _numpy(found.value_N),
+            _numpy(found.student_entropy_N),
+            _numpy(found.teacher_entropy_N),
+            _numpy(found.clipped_N),
         )
-        weights_N = self._weights(items)
-        found = chunked_divergence(
-            student_ND,
-            teacher_ND,
-            weights_N=weights_N,
-            spec=batch.spec,
-            kernel=self.config.train.loss_kernel,
-            **self._network.head,
-        )
-        columns = (
-            _split(tensor, student.counts)
-            for tensor in (
-                found.value_N,
-                found.student_entropy_N,
-                found.teacher_entropy_N,
-                found.clipped_N,
-            )
-        )
-        return found.loss, [TokenReport(*column) for column in zip(*columns, strict=True)]
 
-    def _policy_gradient(
-        self, batch: PolicyGradientBatch, rows: list[int], training: bool
-    ) -> tuple[Tensor, list[TokenReport]]:
-        items = [batch.items[row] for row in rows]
-        read, hidden_ND = self._read(
-            [(item.prompt, item.completion) for item in items], "live", training
+    def _policy_gradient_pass(
+        self,
+        pairs: Sequence[Pair],
+        batch: PolicyGradientBatch,
+        weights_N: np.ndarray,
+        training: bool,
+    ) -> TokenReport:
+        with torch.set_grad_enabled(training):
+            hidden_ND, targets_N = self._read(pairs, training)
+            head = self._split_model.head
+            scored = chunked_log_probs(hidden_ND, head, targets_N, batch.temperature)
+            found = surrogate_of(batch, scored.log_prob_N, torch, self._tensor)
+            if training:
+                # Its gradient is the surrogate's, whose slope is known.
+                slope_N = self._tensor(weights_N) * found.slope_N
+                (slope_N * scored.log_prob_N).sum().backward()
+        clipped_N = _numpy(found.clipped_N) if has_old(batch) else EMPTY
+        return TokenReport(_numpy(found.value_N), _numpy(scored.entropy_N), EMPTY, clipped_N)
+
+    def _read(self, pairs: Sequence[Pair], training: bool = False) -> tuple[Tensor, Tensor]:
+        """Hidden states [N, D] at the positions that predict the completions' tokens [N], and
+        those tokens."""
+        padded = pad_right(pairs, self.context_limit)
+        ids_BL, predictors_N, targets_N = (
+            torch.from_numpy(array).to(self._split_model.device)
+            for array in (padded.ids_BL, padded.predictors_N, padded.targets_N)
         )
-        found = chunked_log_probs(
-            hidden_ND, targets_N=read.targets_N, temperature=batch.temperature,
-            **self._network.head,
-        )  # fmt: skip
-        advantages_N = self._per_item(items, "advantages")
-        log_p_N = found.log_prob_N
-        clipped_N = None
-        if items[0].old_log_probs:
-            ratio_N = (log_p_N - self._per_item(items, "old_log_probs")).exp()
-            capped_N = ratio_N.clamp(1 - batch.clip_low, 1 + batch.clip_high)
-            value_N = -torch.minimum(ratio_N * advantages_N, capped_N * advantages_N)
-            clipped_N = (capped_N * advantages_N < ratio_N * advantages_N).float()
-        else:
-            value_N = -advantages_N * log_p_N
-        if batch.kl:
-            gap_N = self._per_item(items, "initial_log_probs") - log_p_N
-            value_N = value_N + batch.kl * (gap_N.exp() - gap_N - 1)
-        weights_N = self._weights(items)
-        empty = np.zeros(0, np.float32)
-        columns = (
-            [empty] * len(items) if tensor is None else _split(tensor, read.counts)
-            for tensor in (value_N, found.entropy_N, None, clipped_N)
-        )
-        reports = [TokenReport(*column) for column in zip(*columns, strict=True)]
-        return (weights_N * value_N).sum(), reports
+        hidden_BLD = self._split_model.hidden(ids_BL, training=training)
+        return hidden_BLD.flatten(0, 1)[predictors_N], targets_N
 
-    def _read(
-        self, pairs: Sequence[Pair], weights: TeacherWeights, training: bool = False
-    ) -> tuple[Padded, Tensor]:
-        """Hidden states [N, D] at the positions that predict the completions' tokens."""
-        batch = pad_right(pairs, self._network.device)
-        limit = self.context_limit
-        if limit is not None and batch.ids_BL.shape[1] > limit:
-            raise ModelError(
-                f"a sequence of {batch.ids_BL.shape[1]} tokens is longer than the model's "
-                f"context of {limit}",
-                "set prompts.teacher.max_tokens, or lower sampling.max_new_tokens",
-            )
-        with self._acting_with(weights):
-            hidden_BLD = self._network.hidden(batch.ids_BL, training=training)
-        return batch, hidden_BLD.flatten(0, 1)[batch.predictors_N]
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        """Float32 on the device."""
+        return torch.tensor(array, dtype=torch.float32, device=self._split_model.device)
 
-    def _weights(self, items: Sequence[DivergenceItem | PolicyGradientItem]) -> Tensor:
-        """What each token is multiplied by in the loss, flattened."""
-        weights_N = weights_in_loss(items).astype(np.float32)
-        return torch.from_numpy(weights_N).to(self._network.device)
+    def _random_state(self) -> Arrays:
+        state = {"random.cpu": torch.get_rng_state().numpy()}
+        if self._split_model.device.type == "cuda":
+            state["random.cuda"] = torch.cuda.get_rng_state(self._split_model.device).numpy()
+        return state
 
-    def _per_item(self, items: Sequence[PolicyGradientItem], name: str) -> Tensor:
-        """One number a token of every item, flattened."""
-        numbers = [number for item in items for number in getattr(item, name)]
-        return torch.tensor(numbers, dtype=torch.float32, device=self._network.device)
-
-    def _memory_explained(self) -> contextlib.AbstractContextManager[None]:
-        return device_memory.explained(
-            TrainingError, "memory ran out in a training or scoring pass", _TRAIN_HINT
-        )
+    def _set_random_state(self, state: Arrays) -> None:
+        # Another backend's checkpoint has no random state of torch's.
+        if "random.cpu" in state:
+            torch.set_rng_state(torch.tensor(state["random.cpu"]))
+        if "random.cuda" in state and self._split_model.device.type == "cuda":
+            torch.cuda.set_rng_state(torch.tensor(state["random.cuda"]), self._split_model.device)
 
 
 def load_policy(config: Config, device: torch.device, trainable: bool) -> TorchPolicy:
@@ -347,7 +234,6 @@ def base_dtype(config: Config, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if config.train.dtype == "bfloat16" else torch.float32
 
 
-def _split(values_N: Tensor, counts: Sequence[int]) -> list[np.ndarray]:
-    """Float32 arrays on the CPU, one a sequence."""
-    flat_N = values_N.detach().float().cpu().numpy()
-    return np.split(flat_N, np.cumsum(counts)[:-1])
+def _numpy(values_N: Tensor) -> np.ndarray:
+    """Float32 [N] on the CPU."""
+    return values_N.detach().float().cpu().numpy()

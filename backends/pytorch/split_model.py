@@ -21,6 +21,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from backends.pytorch.cache import new_cache
+from backends.pytorch.head import Head
 from opsd_cli.errors import ModelError
 
 
@@ -37,8 +38,8 @@ class SplitModel:
     """
 
     def __init__(self, model: Any, vocabulary: int, autocast: torch.dtype | None) -> None:
-        head = model.get_output_embeddings()
-        if head is None:
+        layer = model.get_output_embeddings()
+        if layer is None:
             raise ModelError(
                 f"{type(model).__name__} has no output head over a vocabulary",
                 "choose a causal language model",
@@ -47,10 +48,9 @@ class SplitModel:
         self.model = model
         self.config = config
         self.decoder = model.get_decoder()
-        self.weight_VD: Tensor = head.weight
-        self.bias_V: Tensor | None = getattr(head, "bias", None)
-        self.vocabulary = min(vocabulary, len(self.weight_VD))
-        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self.vocabulary = min(vocabulary, len(layer.weight))
+        self.head = Head(layer.weight, getattr(layer, "bias", None), softcap, self.vocabulary)
         # Cohere multiplies its logits by a constant, Granite divides; a linear head lets either
         # be applied to the hidden state.
         self.scale = getattr(config, "logit_scale", None) or 1.0
@@ -62,23 +62,13 @@ class SplitModel:
 
     @property
     def device(self) -> torch.device:
-        return self.weight_VD.device
+        return self.head.weight_VD.device
 
     @property
     def context_limit(self) -> int | None:
         """Positions the model was made for, where its config says so."""
         limit = getattr(self.config, "max_position_embeddings", None)
         return int(limit) if limit else None
-
-    @property
-    def head(self) -> dict[str, Any]:
-        """The head as `loss_head`'s functions take it."""
-        return {
-            "head_weight_VD": self.weight_VD,
-            "head_bias": self.bias_V,
-            "logit_softcap": self.softcap,
-            "valid_vocab": self.vocabulary,
-        }
 
     def hidden(
         self,
@@ -114,12 +104,12 @@ class SplitModel:
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Float32 logits [N, vocabulary] of a few positions, without the head's padded rows."""
-        weight_VD = self.weight_VD[: self.vocabulary]
-        bias_V = None if self.bias_V is None else self.bias_V[: self.vocabulary]
-        logits_NV = nn.functional.linear(hidden_ND.to(weight_VD.dtype), weight_VD, bias_V).float()
-        if self.softcap is None:
+        head = self.head
+        hidden_ND = hidden_ND.to(head.weight_VD.dtype)
+        logits_NV = nn.functional.linear(hidden_ND, head.weight_VD, head.bias_V).float()
+        if head.softcap is None:
             return logits_NV
-        return torch.tanh(logits_NV / self.softcap) * self.softcap
+        return torch.tanh(logits_NV / head.softcap) * head.softcap
 
     def new_cache(self) -> Cache:
         """An empty cache, of the kinds of layers the model has."""

@@ -32,6 +32,7 @@ from opsd_cli.losses.divergence import LOG_FLOOR, DivergenceSpec, evaluate
 Kernel = Literal["plain", "triton"]
 
 _log = logging.getLogger(__name__)
+#: The kernel's branch for each kind of divergence; other kinds stay with the plain body.
 _KINDS = {"forward_kl": 0, "reverse_kl": 1, "jsd": 2}
 _CLIPS = {"none": 0, "pointwise": 1, "token": 2}
 _BLOCK = 4096
@@ -161,6 +162,11 @@ def _kernel(
             )
 
 
+def supports(spec: DivergenceSpec) -> bool:
+    """True if the kernel computes this divergence: a kind that it knows, over whole rows."""
+    return spec.top_k is None and spec.named_kind in _KINDS
+
+
 def divergence_in_place(
     student_NV: Tensor,
     teacher_NV: Tensor,
@@ -173,14 +179,14 @@ def divergence_in_place(
     Args:
         student_NV: logits, before temperature and after any soft cap, rows contiguous. With
             `gradient` they are replaced by the derivative of the value with respect to the logits
-            before the cap, as `loss_head._Head.overwrite` leaves it.
+            before the cap, as `Head.overwrite` leaves it.
         teacher_NV: the same shape; left as they are.
-        spec: without `top_k`.
+        spec: such that `supports` is true.
 
     Raises:
-        ValueError: `spec` has a `top_k`, or the shapes differ.
+        ValueError: the kernel does not support `spec`, or the shapes differ.
     """
-    if spec.top_k is not None or student_NV.shape != teacher_NV.shape:
+    if not supports(spec) or student_NV.shape != teacher_NV.shape:
         raise ValueError("the kernel compares whole rows of one shape")
     rows, vocabulary = student_NV.shape
     out = torch.empty(4, rows, dtype=torch.float32, device=student_NV.device)
@@ -197,7 +203,7 @@ def divergence_in_place(
 
 def choose(student_NV: Tensor, teacher_NV: Tensor, spec: DivergenceSpec) -> Kernel:
     """The faster way on this device for logits like these; measured once, then remembered."""
-    if spec.top_k is not None:
+    if not supports(spec):
         return "plain"
     return _chosen(
         student_NV.device, student_NV.dtype, student_NV.shape[1], spec,

@@ -1,11 +1,20 @@
-"""A rollout on its way, as both decoding loops keep it."""
+"""The decoding loop of both backends: which rows are read, advanced, finished and dropped.
+
+Continuous batching: rows are decoded side by side, a rollout is handed over in the step that ends
+it, and as soon as a quarter of the batch is free, waiting prompts are read and join. The longest
+prompts come first, so that what does not fit in memory fails at once. Each rollout consumes its
+own uniform numbers, so its tokens do not depend on the other rows of the batch.
+
+What a backend adds is a `DecodingBatch`: the arrays and caches of the rows.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -13,10 +22,13 @@ from backends.interface import FinishReason, Rollout, RolloutRequest, Sampling, 
 from backends.shared.micro_batches import require_prompt
 from opsd_cli.errors import TrainingError
 
+JOIN_AT = 0.25
+"""Share of the batch that has to be free before waiting prompts are read."""
+
 
 @dataclass
 class Row:
-    """What was drawn of a request so far; `room` is the most tokens it may have."""
+    """An unfinished rollout: the tokens drawn so far, of at most `room`."""
 
     request: RolloutRequest
     room: int
@@ -25,14 +37,19 @@ class Row:
 
     @cached_property
     def uniform_N(self) -> np.ndarray:
-        """The numbers that its tokens consume, float64 [room]."""
+        """The uniform numbers that its tokens consume, float64 [room]."""
         return uniforms(self.request.seed, self.room)
 
+    @property
+    def next_uniform(self) -> float:
+        """The uniform number that its next token consumes."""
+        return float(self.uniform_N[len(self.ids)])
+
     def take(self, token: int, log_prob: float, stop_ids: frozenset[int]) -> Rollout | None:
-        """Add a token; gives the rollout where it was the last.
+        """Add a token; returns the rollout if that token ends it.
 
         Raises:
-            TrainingError: the log-probability is not a number.
+            TrainingError: the log-probability is NaN.
         """
         if log_prob != log_prob:
             raise TrainingError(
@@ -46,16 +63,81 @@ class Row:
         return self.rollout("length") if len(self.ids) == self.room else None
 
     def rollout(self, reason: FinishReason) -> Rollout:
-        """What was drawn, finished."""
+        """The finished rollout."""
         return Rollout(
             self.request, tuple(self.ids), np.asarray(self.log_probs, np.float32), reason
         )
 
 
+class DecodingBatch(Protocol):
+    """Rows decoded side by side on a backend."""
+
+    rows: list[Row | None]
+    """One entry a row of the backend's arrays; the loop sets None when that rollout is finished,
+    and `compact` may drop it."""
+
+    @property
+    def admits(self) -> bool:
+        """True if rows can be added now."""
+
+    def admit(self, rows: list[Row]) -> None:
+        """Read the rows' prompts, all but the last token, and add the rows."""
+
+    def draw(self) -> tuple[list[int], list[float]]:
+        """Draw the next token of every row; returns tokens and their log-probabilities."""
+
+    def compact(self) -> None:
+        """Drop finished rows if that is worth a copy; with none left, become empty."""
+
+
+def generate(
+    batch: DecodingBatch,
+    requests: Sequence[RolloutRequest],
+    sampling: Sampling,
+    stop_ids: frozenset[int],
+    context_limit: int | None,
+    batch_size: int,
+) -> Iterator[Rollout]:
+    """Draw every request, yielding each rollout as it finishes.
+
+    A completion ends with its stop token, or at `max_new_tokens`, or where the model's context
+    ends; a prompt that fills the context gives a completion of no tokens. No context manager of
+    the batch stays open across a `yield`: the caller may learn, or swap weights, between rollouts.
+
+    Args:
+        batch: an empty batch of the backend.
+        requests: what to draw.
+        sampling: as `batch` draws; only `max_new_tokens` is read here.
+        stop_ids: token ids that end a completion.
+        context_limit: the most positions of prompt and completion together; None is no limit.
+        batch_size: the most rows decoded side by side.
+
+    Raises:
+        ModelError: a prompt has no tokens.
+        TrainingError: the model's logits are NaN.
+    """
+    rows, full = begin(requests, sampling, context_limit)
+    yield from full
+    waiting = deque(rows)
+    while waiting or batch.rows:
+        free = batch_size - len(batch.rows)
+        if waiting and batch.admits and (not batch.rows or free >= JOIN_AT * batch_size):
+            batch.admit(next_groups(waiting, free, whole=bool(batch.rows)))
+        tokens, log_probs = batch.draw()
+        for index, row in enumerate(batch.rows):
+            if row is None:
+                continue
+            rollout = row.take(tokens[index], log_probs[index], stop_ids)
+            if rollout is not None:
+                batch.rows[index] = None
+                yield rollout
+        batch.compact()
+
+
 def begin(
     requests: Sequence[RolloutRequest], sampling: Sampling, context_limit: int | None
 ) -> tuple[list[Row], list[Rollout]]:
-    """Rows to draw, longest prompt first; and, of no tokens, those whose prompt fills the context.
+    """Rows to draw, longest prompt first; and the empty rollouts of prompts that fill the context.
 
     Raises:
         ModelError: a prompt has no tokens.
@@ -76,9 +158,9 @@ def begin(
 
 
 def next_groups(waiting: deque[Row], free: int, whole: bool) -> list[Row]:
-    """The next rows to read, at most `free`; with `whole`, no prompt's samples are parted.
+    """Take the next rows to read, at most `free`; with `whole`, a prompt's samples stay together.
 
-    Samples of one prompt stand side by side, and reading them together reads the prompt once.
+    Samples of one prompt are neighbours, and reading them together reads the prompt once.
     """
     taken: list[Row] = []
     while waiting and len(taken) < free:
@@ -90,3 +172,10 @@ def next_groups(waiting: deque[Row], free: int, whole: bool) -> list[Row]:
             break
         taken += [waiting.popleft() for _ in range(min(group, free))]
     return taken
+
+
+def distinct_prompts(rows: Sequence[Row]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """The distinct prompts of the rows, in order, and the index of each row's prompt among them."""
+    index_of: dict[tuple[int, ...], int] = {}
+    of_row = [index_of.setdefault(row.request.prompt_ids, len(index_of)) for row in rows]
+    return list(index_of), of_row

@@ -1,20 +1,52 @@
-"""What every backend has to know about sequences of token ids before it makes arrays of them."""
+"""Sequences of token ids grouped into micro-batches and padded into rectangles."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from opsd_cli.errors import ModelError
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 """A prompt and its completion."""
 
+FILLER = 0
+"""Token id of padding. No result depends on it: some tokenizers' pad token has no row in the
+embedding, and many use the stop token."""
+
+
+@dataclass(frozen=True)
+class Padded:
+    """B prompts with their completions, padded on the right, N completion tokens in all.
+
+    A causal model cannot look ahead, so padding on the right changes nothing before it: no mask is
+    needed, and attention takes its fastest path.
+
+    Args:
+        ids_BL: prompt and completion of each row, int64.
+        predictors_N: flat positions in [B * L] whose hidden states predict the completion tokens,
+            int64.
+        targets_N: those tokens, int64.
+        counts: completion tokens of each row.
+    """
+
+    ids_BL: np.ndarray
+    predictors_N: np.ndarray
+    targets_N: np.ndarray
+    counts: tuple[int, ...]
+
 
 def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices grouped by similar length, so that rows times the longest stays within the budget.
 
-    Longest first, so that what does not fit in memory shows at once. A sequence longer than the
+    Longest first, so that what does not fit in memory fails at once. A sequence longer than the
     budget makes a group of its own: it cannot be cut.
+
+    Args:
+        lengths: tokens of each sequence.
+        budget: tokens of a group, padding included.
     """
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
@@ -23,6 +55,46 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
         else:
             groups.append([index])
     return groups
+
+
+def pad_right(
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    context_limit: int | None = None,
+    multiple_of: int = 1,
+) -> Padded:
+    """(prompt, completion) pairs in one rectangle; the token at p is predicted at p - 1.
+
+    Args:
+        pairs: token ids, at least one pair.
+        context_limit: the most positions of a sequence; None is no limit.
+        multiple_of: L is rounded up to a multiple of this.
+
+    Raises:
+        ModelError: a prompt is empty, so nothing predicts its first completion token; or a
+            sequence is longer than `context_limit`.
+    """
+    longest = max(len(prompt) + len(completion) for prompt, completion in pairs)
+    if context_limit is not None and longest > context_limit:
+        raise ModelError(
+            f"a sequence of {longest} tokens is longer than the model's context of {context_limit}",
+            "set prompts.teacher.max_tokens, or lower sampling.max_new_tokens",
+        )
+    length = -(-longest // multiple_of) * multiple_of
+    ids_BL = np.full((len(pairs), length), FILLER, np.int64)
+    predictors: list[int] = []
+    targets: list[int] = []
+    for row, (prompt, completion) in enumerate(pairs):
+        require_prompt(prompt)
+        ids_BL[row, : len(prompt) + len(completion)] = [*prompt, *completion]
+        first = row * length + len(prompt) - 1
+        predictors.extend(range(first, first + len(completion)))
+        targets.extend(completion)
+    return Padded(
+        ids_BL=ids_BL,
+        predictors_N=np.array(predictors, np.int64),
+        targets_N=np.array(targets, np.int64),
+        counts=tuple(len(completion) for _, completion in pairs),
+    )
 
 
 def require_prompt(prompt: Sequence[int]) -> None:

@@ -1,50 +1,68 @@
-"""What every policy does alike: cut a batch into micro-batches, add up reports, act as a teacher.
+"""What both backends' policies do alike: micro-batches, reports, teacher weights, state files.
 
-A backend's policy derives from this and says how one micro-batch is learnt from, and how its
-adapter and optimiser are made. Nothing here knows of tensors.
+A backend's policy derives from `PolicyBase` and implements the passes over one micro-batch. Nothing
+here knows of tensors: hidden states are handed from one of the backend's methods to another.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Generic, Literal
 
 import numpy as np
 
 from backends.interface import (
+    PLAIN,
     BatchReport,
-    DivergenceBatch,
     DivergenceItem,
     LossBatch,
     Memory,
+    PolicyGradientBatch,
     PolicyGradientItem,
     Rollout,
+    RolloutRequest,
+    Sampling,
     TeacherWeights,
     TokenReport,
 )
+from backends.shared import state_files
+from backends.shared.adapter_files import Arrays
+from backends.shared.decoding import DecodingBatch, generate
+from backends.shared.loss_batches import (
+    EMPTY,
+    loss_weights,
+    sequences_of,
+    split_report,
+    split_tokens,
+)
 from backends.shared.micro_batches import Pair, micro_batches
-from backends.shared.teacher_cache import TeacherCache
+from backends.shared.policy_parts import AdapterT, MemoryMeter, OptimizerT, SplitModelT
+from backends.shared.teacher_cache import Hidden, TeacherCache
 from backends.shared.tokenizer import HuggingFaceTokenizer
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, TrainingError, UsageError
+from opsd_cli.losses.divergence import DivergenceSpec
 
 
-class PolicyBase:
+class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
     """See `backends.interface.Policy`.
 
     Args:
         config: the run.
         tokenizer: of its model.
         stop_ids: token ids that end a completion.
+
+    Raises:
+        UsageError: `train.loss_kernel` asks for what the device cannot run.
     """
 
-    #: The backend's own: `SplitModel`, `Adapter`, `AdapterOptimizer` and `MemoryMeter`.
-    _network: Any
-    _adapter: Any
-    _optimizer: Any
-    _meter: Any
+    _split_model: SplitModelT
+    _memory_meter: MemoryMeter
 
     def __init__(
         self, config: Config, tokenizer: HuggingFaceTokenizer, stop_ids: frozenset[int]
@@ -57,29 +75,135 @@ class PolicyBase:
         self.config = config
         self.tokenizer = tokenizer
         self._stop_ids = stop_ids
-        self._adapter = None
-        self._optimizer = None
-        self._teacher_kept = TeacherCache()
+        self._adapter: AdapterT | None = None
+        self._optimizer: OptimizerT | None = None
+        self._teacher_cache: TeacherCache[Hidden] = TeacherCache()
+
+    # -- for the backend to implement ------------------------------------------------------------
+
+    @abstractmethod
+    def _attach(self, folder: Path) -> None:
+        """Put the folder's adapter into the model."""
+
+    @abstractmethod
+    def _new_batch(self, sampling: Sampling) -> DecodingBatch:
+        """An empty batch to decode with."""
+
+    @abstractmethod
+    def _score_pairs(self, pairs: Sequence[Pair], sampling: Sampling) -> np.ndarray:
+        """Log-probabilities of the completions' tokens, one after another, float32 [N]."""
+
+    @abstractmethod
+    def _teacher_hidden(self, pairs: Sequence[Pair]) -> Hidden:
+        """Hidden states [N, D] that predict the completions' tokens, computed, without gradient."""
+
+    @abstractmethod
+    def _divergence_pass(
+        self,
+        pairs: Sequence[Pair],
+        teacher_ND: Hidden,
+        weights_N: np.ndarray,
+        spec: DivergenceSpec,
+        training: bool,
+    ) -> TokenReport:
+        """Divergences of a micro-batch's N tokens; with `training`, add the gradient of their sum
+        weighted by `weights_N`, float32."""
+
+    @abstractmethod
+    def _policy_gradient_pass(
+        self,
+        pairs: Sequence[Pair],
+        batch: PolicyGradientBatch,
+        weights_N: np.ndarray,
+        training: bool,
+    ) -> TokenReport:
+        """Likewise for the surrogate; `batch` holds the micro-batch's items alone."""
+
+    @abstractmethod
+    def _random_state(self) -> Arrays:
+        """State of the random generators that dropout uses, by names that begin with `random.`."""
+
+    @abstractmethod
+    def _set_random_state(self, state: Arrays) -> None:
+        """Continue from `_random_state`'s arrays, where they are there."""
+
+    def _has_triton(self) -> bool:
+        """True if a Triton kernel can run on the policy's device."""
+        return False
+
+    def _explained(self, phase: Literal["generate", "learn"]) -> AbstractContextManager[None]:
+        """Turns the backend's out-of-memory errors in a phase into a `TrainingError`."""
+        return contextlib.nullcontext()
+
+    # -- the policy ------------------------------------------------------------------------------
 
     @property
     def stop_ids(self) -> frozenset[int]:
+        """As `Policy.stop_ids`."""
         return self._stop_ids
 
     @property
     def context_limit(self) -> int | None:
-        return self._network.context_limit
+        """As `Policy.context_limit`."""
+        return self._split_model.context_limit
+
+    def generate(
+        self,
+        requests: Sequence[RolloutRequest],
+        sampling: Sampling,
+        role: Literal["student", "teacher"] = "student",
+        teacher: TeacherWeights = "initial",
+    ) -> Iterator[Rollout]:
+        """As `Policy.generate`."""
+        with self._explained("generate"):
+            rollouts = generate(
+                self._new_batch(sampling),
+                requests,
+                sampling,
+                self._stop_ids,
+                self.context_limit,
+                self.config.rollouts.batch_size,
+            )
+            if role == "student":
+                yield from rollouts
+            else:
+                yield from self._generated_by_teacher(rollouts, teacher)
+
+    def score(
+        self,
+        sequences: Sequence[Pair],
+        role: Literal["student", "teacher"] = "student",
+        teacher: TeacherWeights = "initial",
+        sampling: Sampling = PLAIN,
+    ) -> list[np.ndarray]:
+        """As `Policy.score`; greedy sampling scores as the plain distribution does."""
+        weights: TeacherWeights = teacher if role == "teacher" else "live"
+        scores = [EMPTY for _ in sequences]
+        with self._explained("learn"):
+            for rows in self._micro_batches([[pair] for pair in sequences]):
+                pairs = [sequences[row] for row in rows]
+                with self._acting_with(weights):
+                    scores_N = self._score_pairs(pairs, sampling)
+                counts = [len(completion) for _, completion in pairs]
+                for row, part_N in zip(rows, split_tokens(scores_N, counts), strict=True):
+                    scores[row] = part_N
+        return scores
 
     def measure(self, batch: LossBatch) -> BatchReport:
+        """As `Policy.measure`."""
         return self._losses(batch, training=False)
 
     def accumulate(self, batch: LossBatch) -> BatchReport:
+        """As `Policy.accumulate`."""
         self._require_optimizer()
         return self._losses(batch, training=True)
 
     def apply(self, learning_rate: float) -> float:
+        """As `Policy.apply`."""
         return self._require_optimizer().step(learning_rate)
 
     def save_adapter(self, folder: Path) -> None:
+        """As `Policy.save_adapter`."""
         self._require_adapter().write(folder, self.config.model)
 
     def load_adapter(self, folder: Path) -> None:
@@ -89,111 +213,131 @@ class PolicyBase:
         else:
             self._adapter.read(folder)
 
+    def save(self, folder: Path) -> None:
+        """As `Policy.save`."""
+        optimizer, adapter = self._require_optimizer(), self._require_adapter()
+        self.save_adapter(folder)
+        state_files.write_state(
+            folder, optimizer.state() | adapter.start_state() | self._random_state()
+        )
+
+    def restore(self, folder: Path) -> None:
+        """As `Policy.restore`.
+
+        Raises:
+            ModelError: the folder is not what `save` wrote for this model and config.
+        """
+        optimizer, adapter = self._require_optimizer(), self._require_adapter()
+        state = state_files.read_state(folder)
+        what = str(folder / state_files.OPTIMIZER_FILE)
+        adapter.read(folder)
+        optimizer.load(state, what)
+        adapter.load_start(state, what)
+        self._set_random_state(state)
+
     def memory(self) -> Memory:
-        return self._meter.read()
+        """As `Policy.memory`."""
+        return self._memory_meter.read()
 
-    def _has_triton(self) -> bool:
-        """Whether a Triton kernel can run on the policy's device."""
-        return False
-
-    # -- for the backend to say ----------------------------------------------------------------
-
-    def _attach(self, folder: Path) -> None:
-        """Put the folder's adapter into the model."""
-        raise NotImplementedError
-
-    def _learn(self, batch: LossBatch, rows: list[int], training: bool) -> list[TokenReport]:
-        """Reports of a micro-batch, the items at `rows`; with `training`, add its gradient."""
-        raise NotImplementedError
-
-    # -- shared --------------------------------------------------------------------------------
+    # -- losses ----------------------------------------------------------------------------------
 
     def _losses(self, batch: LossBatch, training: bool) -> BatchReport:
-        """Loss and token reports; with `training`, the backward pass too."""
-        if isinstance(batch, DivergenceBatch):
-            sides = [
-                [(i.student_prompt, i.completion), (i.teacher_prompt, i.completion)]
-                for i in batch.items
-            ]
-        else:
-            sides = [[(i.prompt, i.completion)] for i in batch.items]
-        empty = np.zeros(0, np.float32)
-        reports = [TokenReport(empty, empty, empty, empty) for _ in batch.items]
-        read = [0, 0]
-        self._teacher_kept.begin(batch)
-        for rows in self._micro_batches(sides):
-            for row, report in zip(rows, self._learn(batch, rows, training), strict=True):
-                reports[row] = report
-                for side, (prompt, completion) in enumerate(sides[row]):
-                    read[side] += len(prompt) + len(completion)
-        if self._teacher_kept.spared:
-            read[1] = 0
+        """Loss and token reports of a batch; with `training`, the backward pass too."""
+        sequences = sequences_of(batch)
+        reports = [TokenReport(EMPTY, EMPTY, EMPTY, EMPTY) for _ in batch.items]
+        tokens_read = [0, 0]  # by student and teacher
+        self._teacher_cache.start(batch)
+        with self._explained("learn"):
+            for rows in self._micro_batches(sequences):
+                report = self._learn(batch, rows, training)
+                counts = [len(batch.items[row].completion) for row in rows]
+                for row, part in zip(rows, split_report(report, counts), strict=True):
+                    reports[row] = part
+                    for role, (prompt, completion) in enumerate(sequences[row]):
+                        tokens_read[role] += len(prompt) + len(completion)
+        if self._teacher_cache.hit:
+            tokens_read[1] = 0
         total = 0.0
         items: Sequence[DivergenceItem | PolicyGradientItem] = batch.items
         for item, report in zip(items, reports, strict=True):
-            total += float(weights_in_loss([item]) @ report.value)
-        return BatchReport(total, tuple(reports), read[0] if training else 0, read[1])
+            total += float(loss_weights([item]) @ report.value)
+        return BatchReport(total, tuple(reports), tokens_read[0] if training else 0, tokens_read[1])
+
+    def _learn(self, batch: LossBatch, rows: list[int], training: bool) -> TokenReport:
+        """Report of the micro-batch of items at `rows`, whole; with `training`, add its gradient.
+
+        The teacher reads first, so that its weights are out of the way again before anything is
+        recorded for the backward pass.
+        """
+        if isinstance(batch, PolicyGradientBatch):
+            part = dataclasses.replace(batch, items=tuple(batch.items[row] for row in rows))
+            pairs = [(item.prompt, item.completion) for item in part.items]
+            weights_N = loss_weights(part.items).astype(np.float32)
+            return self._policy_gradient_pass(pairs, part, weights_N, training)
+        items = [batch.items[row] for row in rows]
+
+        def read_teacher() -> Hidden:
+            with self._acting_with(batch.teacher):
+                return self._teacher_hidden([(i.teacher_prompt, i.completion) for i in items])
+
+        teacher_ND = self._teacher_cache.hidden_states(rows, read_teacher)
+        pairs = [(item.student_prompt, item.completion) for item in items]
+        weights_N = loss_weights(items).astype(np.float32)
+        return self._divergence_pass(pairs, teacher_ND, weights_N, batch.spec, training)
 
     @contextlib.contextmanager
     def _acting_with(self, weights: TeacherWeights) -> Iterator[None]:
-        """The network with the teacher's weights in the adapter's places."""
-        adapter = self._adapter
+        """The model with the teacher's weights in the adapter's places, until the block ends.
+
+        Raises:
+            TrainingError: `ema` without a moving average.
+        """
+        adapter, optimizer = self._adapter, self._optimizer
         if adapter is None or weights == "live":
             yield
-        elif weights == "ema":
-            ema = self._optimizer.ema if self._optimizer is not None else None
-            if ema is None:
-                raise TrainingError(
-                    "there is no moving average of the weights", "set teacher.weights to ema"
-                )
-            with adapter.swapped(ema):
+        elif weights == "initial":
+            with adapter.at_start():
                 yield
-        elif adapter.start is None:
-            with adapter.off():
-                yield
+        elif optimizer is None or not optimizer.keeps_average:
+            raise TrainingError(
+                "there is no moving average of the weights", "set teacher.weights to ema"
+            )
         else:
-            with adapter.swapped(adapter.start):
+            with optimizer.averaged():
                 yield
 
-    def _drawn_by_teacher(
-        self, drawn: Iterator[Rollout], teacher: TeacherWeights
+    def _generated_by_teacher(
+        self, rollouts: Iterator[Rollout], teacher: TeacherWeights
     ) -> Iterator[Rollout]:
         """The rollouts as they finish; between two of them the student's weights are in place."""
         while True:
             with self._acting_with(teacher):
-                rollout = next(drawn, None)
+                rollout = next(rollouts, None)
             if rollout is None:
                 return
             yield rollout
 
-    def _micro_batches(self, sides: Sequence[Sequence[Pair]]) -> Iterator[list[int]]:
-        """Indices of items with a completion, by the longer of their sequences."""
-        filled = [index for index, pairs in enumerate(sides) if pairs[0][1]]
-        lengths = [max(len(p) + len(c) for p, c in sides[index]) for index in filled]
+    def _micro_batches(self, sequences: Sequence[Sequence[Pair]]) -> Iterator[list[int]]:
+        """Indices of items with a completion, grouped by the longer of their sequences."""
+        filled = [index for index, pairs in enumerate(sequences) if pairs[0][1]]
+        lengths = [max(len(p) + len(c) for p, c in sequences[index]) for index in filled]
         for group in micro_batches(lengths, self.config.train.micro_batch_tokens):
             yield [filled[index] for index in group]
 
-    def _require_optimizer(self) -> Any:
+    def _require_optimizer(self) -> OptimizerT:
+        """The optimiser; `ModelError` if the policy was loaded for inference."""
         if self._optimizer is None:
             raise ModelError("this policy was loaded for inference", "load it as trainable")
         return self._optimizer
 
-    def _require_adapter(self) -> Any:
+    def _require_adapter(self) -> AdapterT:
+        """The adapter; `ModelError` if there is none."""
         if self._adapter is None:
             raise ModelError("this policy has no adapter", "load one, or load it as trainable")
         return self._adapter
 
 
-def weights_in_loss(items: Sequence[DivergenceItem | PolicyGradientItem]) -> np.ndarray:
-    """What each token of these items is multiplied by in the loss, one after another, float64."""
-    weights = []
-    for item in items:
-        own = item.token_weights if isinstance(item, DivergenceItem) else ()
-        weights.append(item.weight * np.asarray(own or np.ones(len(item.completion))))
-    return np.concatenate(weights)
-
-
-def counted(number: int) -> str:
+def abbreviated(number: int) -> str:
     """A number of parameters for people: 748.8k, 1.7B."""
     for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
         if number >= size:

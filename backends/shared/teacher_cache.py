@@ -1,38 +1,41 @@
 """The teacher's hidden states, kept while the same batch is learnt from again.
 
-A teacher of initial weights says the same of the same tokens however the student moves, so later
-passes over a batch need not ask it again. What is kept is [N, D], never logits; and it is dropped
-as soon as another batch comes.
+A teacher of initial weights gives the same hidden states for the same tokens however the student
+changes, so later passes over a batch need no teacher pass. The cache holds [N, D] numbers, never
+logits, of one batch at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Generic, TypeVar
 
 from backends.interface import DivergenceBatch, LossBatch
 
+Hidden = TypeVar("Hidden")
+"""Hidden states [N, D] as the backend has them."""
 
-class TeacherCache:
+
+class TeacherCache(Generic[Hidden]):
     """Hidden states by micro-batch, of one batch at a time."""
 
     def __init__(self) -> None:
         self._batch: LossBatch | None = None
-        self._hidden: dict[tuple[int, ...], Any] = {}
-        #: Whether the batch at hand was read before, so that the teacher reads nothing.
-        self.spared = False
+        self._hidden: dict[tuple[int, ...], Hidden] = {}
+        #: True if the current batch was read before, so that no teacher pass is needed.
+        self.hit = False
 
-    def begin(self, batch: LossBatch) -> None:
-        """Say which batch comes next."""
-        self.spared = batch is self._batch
-        if self.spared:
+    def start(self, batch: LossBatch) -> None:
+        """Begin a pass over a batch; another batch's hidden states are dropped."""
+        self.hit = batch is self._batch
+        if self.hit:
             return
         keeps = isinstance(batch, DivergenceBatch) and batch.again and batch.teacher == "initial"
         self._batch = batch if keeps else None
         self._hidden = {}
 
-    def get(self, rows: Sequence[int], read: Callable[[], Any]) -> Any:
-        """The hidden states of these rows, by `read` unless they are kept."""
+    def hidden_states(self, rows: Sequence[int], read: Callable[[], Hidden]) -> Hidden:
+        """The hidden states of a micro-batch's rows: cached ones, else those that `read` gives."""
         key = tuple(rows)
         if key in self._hidden:
             return self._hidden[key]

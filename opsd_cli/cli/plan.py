@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backends.interface import Capability, machine_memory
+import backends
+from backends.interface import Capability
+from backends.shared.model_files import read_settings
+from backends.traits import MemoryTraits
 from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
-from opsd_cli.errors import DataNotAtHand
+from opsd_cli.errors import BackendMissing, DataNotAtHand, ModelNotAtHand, OpsdError
+from opsd_cli.machine import memory_limit
+from opsd_cli.planning import memory_plan
+from opsd_cli.planning.model_shape import Shape, known_shape, shape_of
 from opsd_cli.planning.token_plan import TokenPlan, token_plan
 from opsd_cli.problems.sources import Splits, load_splits
 
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def splits_at_hand(config: Config, out: Output) -> Splits | None:
-    """The problems; None where they are on a hub that cannot be asked."""
+    """The problems; None where they are on a hub that cannot be reached."""
     try:
         splits = load_splits(config)
     except DataNotAtHand as error:
@@ -31,7 +38,7 @@ def splits_at_hand(config: Config, out: Output) -> Splits | None:
 
 
 def show_plan(config: Config, splits: Splits | None, out: Output) -> None:
-    """A run's plan."""
+    """Show a run's config, its token plan and its memory plan."""
     plan = token_plan(config, splits)
     most = plan.most
     out.show(to_yaml(config).rstrip())
@@ -57,13 +64,13 @@ def show_plan(config: Config, splits: Splits | None, out: Output) -> None:
 
 
 def prompts_of(plan: TokenPlan) -> str:
-    """The prompts that a plan's reading is counted for."""
+    """The prompt lengths that a plan's scored and trained tokens are counted with."""
     lengths = plan.lengths
     return f"with prompts of about {lengths.student:,} and {lengths.teacher:,} tokens at most"
 
 
 def plan_table(plans: Mapping[str, TokenPlan]) -> Table:
-    """Methods side by side; every number of tokens is the most that it may be."""
+    """Methods side by side; every number of tokens is an upper bound."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1, 0, 0))
@@ -79,73 +86,109 @@ def plan_table(plans: Mapping[str, TokenPlan]) -> Table:
     return table
 
 
-def _memory(config: Config, splits: Splits | None, out: Output) -> dict[str, Any] | None:
-    """Show what the run will need in memory, part by part, and what to change if that is too much.
+@dataclass(frozen=True)
+class _Target:
+    """What a memory plan is made for.
 
-    None where it cannot be known: a model that is not there, or of a kind that the plan knows not.
+    Attributes:
+        backend: its name.
+        memory: what the backend declares for the plan.
+        device: the device, or assumptions about it where the backend cannot run here.
+        shape: of the model.
     """
-    import backends
-    from backends.shared.model_files import read_settings
-    from opsd_cli.errors import BackendMissing, ModelNotAtHand, OpsdError
-    from opsd_cli.planning import memory_plan
 
+    backend: str
+    memory: MemoryTraits
+    device: Capability
+    shape: Shape
+
+
+def _memory(config: Config, splits: Splits | None, out: Output) -> dict[str, Any] | None:
+    """Show the memory that the run needs, part by part, and settings that fit if it is too much.
+
+    None where it cannot be computed: a model that is not at hand, or an unknown architecture.
+    """
     try:
-        try:
-            name = backends.choose(config.backend).name
-            device = backends.get(name).capability()
-        except BackendMissing as error:
-            if config.backend == "auto":  # nothing is installed yet: what would be tried first
-                name = backends.usual()
-                device = Capability(True, "", memory=machine_memory(), on_cpu=name == "cpu")
-                out.note(f"{error.message}: planned for {name}")
-            else:  # a preset for another machine: its needs can be told, not whether they are met
-                name, device = config.backend, Capability(True, "", on_cpu=False)
-                out.note(f"{error.message}: planned for one that has it")
-        try:
-            shape = memory_plan.shape_of(read_settings(config.model_path, config.revision))
-        except ModelNotAtHand:
-            shape = memory_plan.known_shape(config.model)
-            if shape is None:
-                raise
+        target = _target(config, out)
     except OpsdError as error:
         out.show(f"memory: not known: {error.message}")
         return None
-    if shape is None:
+    if target is None:
         out.show("memory: not known for this architecture")
         return None
-    known = shape
     prompts = memory_plan.estimated(config, splits.train.problems if splits else [])
 
     def planned(changed: Config) -> memory_plan.MemoryPlan:
-        return memory_plan.plan(changed, known, prompts, name, device.on_cpu)
+        return memory_plan.plan(changed, target.shape, prompts, target.memory, target.device.on_cpu)
 
     found = planned(config)
+    limit = target.device.memory
     out.show(
-        f"\nmemory on {name}, prompts of about {prompts.student} and {prompts.teacher} tokens "
-        "at most"
+        f"\nmemory on {target.backend}, prompts of about {prompts.student} and {prompts.teacher} "
+        "tokens at most"
     )
     for part, size in found.parts.items():
         out.show(f"  {part:<24}{_size(size):>10}")
-    answer: dict[str, Any] = {"parts": found.parts, "peak": found.peak, "limit": device.memory}
-    if device.memory is None:
+    answer: dict[str, Any] = {"parts": found.parts, "peak": found.peak, "limit": limit}
+    if limit is None:
         out.show(f"  {'peak':<24}{_size(found.peak):>10}")
         return answer
-    fits = found.peak <= device.memory
+    fits = found.peak <= limit
     out.show(
         f"  {'peak':<24}{_size(found.peak):>10}  {'fits in' if fits else 'does not fit in'} "
-        f"{_size(device.memory)}"
+        f"{_size(limit)}"
     )
     if not fits:
-        changes = memory_plan.nearest_that_fits(
-            config, device.memory, lambda changed: planned(changed).peak
-        )
+        changes = memory_plan.nearest_that_fits(config, limit, lambda c: planned(c).peak)
         answer["nearest"] = changes
-        if changes is None:
-            out.show("  no batch, rank or length makes it fit: choose a smaller or quantised model")
-        else:
-            settings = " ".join(f"--set {key}={json.dumps(v)}" for key, v in changes.items())
-            out.show(f"  nearest that fits: {settings}")
+        _show_changes(changes, out)
     return answer
+
+
+def _target(config: Config, out: Output) -> _Target | None:
+    """The backend, device and model to plan for; None for an architecture without a plan.
+
+    Raises:
+        OpsdError: the backend's declaration or the model's config.json cannot be read.
+    """
+    name, device = _backend_and_device(config, out)
+    try:
+        shape = shape_of(read_settings(config.model_path, config.revision))
+    except ModelNotAtHand:
+        shape = known_shape(config.model)
+        if shape is None:
+            raise
+    return None if shape is None else _Target(name, backends.traits_of(name).memory, device, shape)
+
+
+def _backend_and_device(config: Config, out: Output) -> tuple[str, Capability]:
+    """The backend to plan for, and its device: the real one, or an assumed one where it is missing.
+
+    With `auto` and no backend, the plan is for the one that installing opsd would bring, on this
+    machine's own memory. A backend that was named is meant for another machine: what it needs can
+    be planned, not whether that fits.
+    """
+    try:
+        name = backends.choose(config.backend).name
+        return name, backends.get(name).capability()
+    except BackendMissing as error:
+        if config.backend == backends.AUTO:
+            name = backends.default_without_packages()
+            traits = backends.traits_of(name)
+            out.note(f"{error.message}: planned for {name}")
+            return name, Capability(True, "", memory=memory_limit(), on_cpu=traits.on_cpu)
+        out.note(f"{error.message}: planned for one that has it")
+        return config.backend, Capability(
+            True, "", on_cpu=backends.traits_of(config.backend).on_cpu
+        )
+
+
+def _show_changes(changes: dict[str, Any] | None, out: Output) -> None:
+    if changes is None:
+        out.show("  no batch, rank or length makes it fit: choose a smaller or quantised model")
+        return
+    settings = " ".join(f"--set {key}={json.dumps(v)}" for key, v in changes.items())
+    out.show(f"  nearest that fits: {settings}")
 
 
 def _size(number: int) -> str:

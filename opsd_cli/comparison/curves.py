@@ -79,7 +79,7 @@ class Curve:
     @property
     def accuracy_E(self) -> np.ndarray:
         """Accuracy at each evaluation: the mean over problems."""
-        return self.correct_EP.mean(axis=1)
+        return np.asarray(self.correct_EP.mean(axis=1))
 
 
 def read_curve(directory: Path, label: str | None = None) -> Curve:

@@ -14,6 +14,7 @@ from opsd_cli import methods
 from opsd_cli.comparison.curves import COSTS, Curve
 from opsd_cli.comparison.efficiency import Efficiency
 from opsd_cli.comparison.running import Tuned
+from opsd_cli.formatting import json_safe
 
 COMPARISON = "comparison.json"
 GENERATED, WITH_TEACHER = "generated", "generated_and_scored"
@@ -60,8 +61,8 @@ def summarise(
             "base_accuracy": float(np.mean([curve.accuracy_E[0] for curve in curves])),
             "best": efficiency.best(name),
             "tokens_generated": float(np.mean([c.cost_E[GENERATED][-1] for c in curves])),
-            "tokens_to_target": _finite(to_target[GENERATED][name]),
-            "cost_to_target": {cost: _finite(found[name]) for cost, found in to_target.items()},
+            "tokens_to_target": json_safe(to_target[GENERATED][name]),
+            "cost_to_target": {cost: json_safe(found[name]) for cost, found in to_target.items()},
             "spent": {cost: float(np.mean([c.cost_E[cost][-1] for c in curves])) for cost in COSTS},
             "learning_rate": curves[0].config.optimizer.learning_rate,
             "per_question": curves[0].config.rollouts.per_question,
@@ -141,10 +142,6 @@ def times(ratio: float | None) -> str:
     if ratio is None or math.isnan(ratio):
         return "unknown"
     return "∞" if math.isinf(ratio) else f"{ratio:.3g}×"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _difference(efficiency: Efficiency, one: str, other: str) -> dict[str, float]:

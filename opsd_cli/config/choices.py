@@ -44,6 +44,18 @@ class OneOf:
         raise PydanticKnownError("literal_error", {"expected": expected})
 
 
+def _backends() -> Iterable[str]:
+    import backends
+
+    return backends.choices()
+
+
+def _engines() -> Iterable[str]:
+    from backends.engines import ENGINES
+
+    return ENGINES
+
+
 def _methods() -> Iterable[str]:
     from opsd_cli.methods import METHODS
 
@@ -56,5 +68,14 @@ def _trackers() -> Iterable[str]:
     return TRACKERS
 
 
+def _graders() -> Iterable[str]:
+    from opsd_cli.grading import GRADERS
+
+    return GRADERS
+
+
+BackendName = Annotated[str, OneOf(_backends)]
+EngineName = Annotated[str, OneOf(_engines)]
 MethodName = Annotated[str, OneOf(_methods)]
 TrackerName = Annotated[str, OneOf(_trackers)]
+GraderName = Annotated[str, OneOf(_graders)]

@@ -47,12 +47,13 @@ def parse_set(assignment: str) -> Tree:
     parts = key.split(".")
     if len(parts) > DEEPEST:
         raise ConfigError(f"unknown config key '{key[:SHOWN]}...'", "see `opsd presets keys`")
-    tree: Any = None
+    leaf: Any = None
     if _holds_text(key):
-        tree = None if value in ("", "null") else value
+        leaf = None if value in ("", "null") else value
     elif value:
-        tree = read_yaml(value, f"--set {key}")
-    for part in reversed(parts):
+        leaf = read_yaml(value, f"--set {key}")
+    tree: Tree = {parts[-1]: leaf}
+    for part in reversed(parts[:-1]):
         tree = {part: tree}
     return tree
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from opsd_cli.config.bounds import Count, Seconds, Section, Share, Temperature, Tokens, Whole
+from opsd_cli.config.choices import EngineName
 
 
 class SamplingSection(Section):
@@ -48,7 +47,7 @@ class Vllm(Section):
 
 
 class Rollouts(Section):
-    engine: Literal["builtin", "vllm"] = "builtin"
+    engine: EngineName = "builtin"
     """Rollout engine: the backend's own (`builtin`), or a vLLM server."""
     per_question: Count | None = None
     """Completions per question; by default 1 for opsd, 8 for grpo and hybrid."""

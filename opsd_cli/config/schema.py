@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
 from opsd_cli.config.bounds import LARGEST_SEED, Section
-from opsd_cli.config.choices import MethodName, TrackerName
+from opsd_cli.config.choices import BackendName, MethodName, TrackerName
 from opsd_cli.config.rollout_sections import Rollouts, SamplingSection
 from opsd_cli.config.sections import (
     Data,
@@ -51,7 +51,7 @@ class Config(Section):
     """Run model code that comes with the weights."""
     adapter: str | None = None
     """Folder of a LoRA adapter in PEFT's format to start from."""
-    backend: Literal["auto", "mlx", "cuda", "cpu"] = "auto"
+    backend: BackendName = "auto"
     """Where to run: mlx, or PyTorch on cuda or cpu; auto chooses what works on this machine."""
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """Seed from which every random number of a run derives."""
@@ -94,8 +94,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _rollouts_fit(self) -> Config:
+        from backends.engines import get_engine
+
         rollouts = self.rollouts
-        if rollouts.engine == "builtin" and (rollouts.overlap or rollouts.importance_cap):
+        separate = get_engine(rollouts.engine).separate_from_trainer
+        if not separate and (rollouts.overlap or rollouts.importance_cap):
             name = "overlap" if rollouts.overlap else "importance_cap"
             raise ValueError(
                 f"rollouts.{name} needs vLLM: the built-in engine draws with the weights that learn"

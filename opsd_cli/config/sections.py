@@ -20,6 +20,7 @@ from opsd_cli.config.bounds import (
     Tokens,
     Whole,
 )
+from opsd_cli.config.choices import GraderName
 from opsd_cli.losses.divergence import DivergenceSpec
 from opsd_cli.prompts.rendering import STUDENT_TEMPLATE, require_placeholders
 from opsd_cli.prompts.teacher import ANALYSIS_TEMPLATE, TEACHER_TEMPLATE
@@ -288,5 +289,7 @@ class EvaluationSection(Section):
 
 
 class Grading(Section):
+    grader: GraderName = "math"
+    """Grader that decides whether a completion is right; `math` compares answers as mathematics."""
     deadline_seconds: Seconds = 10.0
     """Timeout for one grade, in seconds; an answer not graded by then counts as wrong."""

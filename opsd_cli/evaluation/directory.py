@@ -15,6 +15,7 @@ import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,9 +35,17 @@ DESCRIPTION = "evaluation.json"
 PROBLEMS = "problems.json"
 SAMPLES = "samples.jsonl"
 RESULTS = "results.json"
+REPORT = "report.html"
 #: What of `evaluation.json` may grow from one call to the next.
 EXTENT = ("benchmarks", "limit", "samples")
+#: Settings that an older `evaluation.json` does not have, with the value they then had.
+DEFAULTS = {"grader": "math"}
 _FIELDS = {field.name for field in fields(Sample)}
+
+
+def default_directory() -> Path:
+    """A fresh name such as runs/eval-20261123-094500."""
+    return Path("runs") / f"eval-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 class EvaluationDirectory:
@@ -91,9 +100,20 @@ class EvaluationDirectory:
             commit_staged(directory / CONFIG)
         return cls(directory)
 
-    def require_same(self, description: Mapping[str, Any]) -> None:
-        """Raise `RunError`, naming what differs, unless this was described alike."""
-        then, now = self.description, json.loads(json.dumps(description))
+    @property
+    def config_file(self) -> Path | None:
+        """The config that the evaluation was made with; None if it has none."""
+        path = self.directory / CONFIG
+        return path if path.is_file() else None
+
+    def require_same(self, description: Mapping[str, Any], regrading: bool = False) -> None:
+        """Raise `RunError`, naming what differs, unless this was described alike.
+
+        Only regrading may change the grader: otherwise one set of samples would have two.
+        """
+        then, now = self.description, DEFAULTS | json.loads(json.dumps(description))
+        if regrading:
+            then["grader"] = now["grader"]
         changed = sorted(
             key for key in (then.keys() | now.keys()) - set(EXTENT) if then.get(key) != now.get(key)
         )
@@ -114,7 +134,7 @@ class EvaluationDirectory:
         found = read_object(self.directory / DESCRIPTION)
         if found is None:
             raise _damaged(self.directory / DESCRIPTION)
-        return found
+        return DEFAULTS | found
 
     def require_extent(self) -> None:
         """Raise `RunError` unless `evaluation.json` says how far the evaluation went."""

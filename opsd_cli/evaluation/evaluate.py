@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from backends.interface import Policy, Rollout, RolloutRequest, Sampling
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
-from opsd_cli.grading import Grader
+from opsd_cli.grading import Grade, Grader
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt, completion_text
 from opsd_cli.seeds import derive_seed
@@ -235,6 +235,66 @@ def assemble(
     return Evaluation(name, tuple(problem_ids), k, ordered, generated, prompt_tokens)
 
 
+class _GradingQueue:
+    """Finished rollouts on their way to being samples: graded several at a time.
+
+    Args:
+        problems: whose answers are compared.
+        samples: (problem id, sample index) -> sample; graded ones are added.
+        on_sample: called with each newly graded sample.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        problems: Mapping[str, Problem],
+        grader: Grader,
+        samples: dict[tuple[str, int], Sample],
+        on_sample: Callable[[Sample], None] | None,
+    ) -> None:
+        self._policy, self._problems = policy, problems
+        self._grader, self._samples, self._on_sample = grader, samples, on_sample
+        self._waiting: list[Rollout] = []
+        self._graded_at = time.monotonic()
+
+    def add(self, rollout: Rollout) -> None:
+        """Take one more."""
+        self._waiting.append(rollout)
+
+    def grade_if_due(self) -> None:
+        """Grade all that wait once enough have come together, or enough time has passed."""
+        late = time.monotonic() - self._graded_at >= GRADE_AFTER_SECONDS
+        if late or len(self._waiting) >= GRADE_TOGETHER:
+            self.grade()
+            self._graded_at = time.monotonic()
+
+    def grade(self) -> None:
+        """Grade all that wait."""
+        stop_ids, tokenizer = self._policy.stop_ids, self._policy.tokenizer
+        texts = [completion_text(r.completion_ids, tokenizer, stop_ids) for r in self._waiting]
+        golds = [self._problems[r.request.problem_id].answer or "" for r in self._waiting]
+        grades = self._grader.grade_many(list(zip(golds, texts, strict=True)))
+        for text, grade in zip(texts, grades, strict=True):
+            # It leaves before it is handed on: Ctrl-C in between loses it, and never doubles it.
+            sample = _sample(self._waiting.pop(0), text, grade)
+            self._samples[sample.problem_id, sample.sample_index] = sample
+            if self._on_sample:
+                self._on_sample(sample)
+
+
+def _sample(rollout: Rollout, text: str, grade: Grade) -> Sample:
+    return Sample(
+        problem_id=rollout.request.problem_id,
+        sample_index=rollout.request.sample_index,
+        completion=text,
+        tokens=len(rollout.completion_ids),
+        finish_reason=rollout.finish_reason,
+        answer=grade.answer,
+        status=grade.status,
+        correct=grade.correct,
+    )
+
+
 def evaluate(
     policy: Policy,
     name: str,
@@ -250,17 +310,17 @@ def evaluate(
     done: Collection[Sample] = (),
     stop: Stop = never,
 ) -> Evaluation:
-    """Draw and grade what is missing of `samples` completions for each problem.
+    """Draw and grade what is missing of `samples` completions (K) for each problem (P).
 
     Args:
         name: what to call the set.
         prompt_of: the prompt that a problem is sampled from, as `PromptBuilder.student`.
-        on_sample: called with each newly graded sample, in the order they were graded.
+        on_sample: called with each newly graded sample, in the order of grading.
         done: samples already at hand; they are kept as they are.
         stop: polled after each finished rollout.
 
     Raises:
-        Interrupted: `stop` said so; what was drawn until then is graded and went to `on_sample`.
+        Interrupted: `stop` said so; what was drawn by then is graded and went to `on_sample`.
     """
     listener = listener or Listener()
     by_id = {problem.id: problem for problem in problems}
@@ -274,49 +334,14 @@ def evaluate(
         if (p.id, index) not in have
     ]
     generated = 0
-    waiting: list[Rollout] = []
-
-    def grade_waiting() -> None:
-        texts = [
-            completion_text(rollout.completion_ids, policy.tokenizer, policy.stop_ids)
-            for rollout in waiting
-        ]
-        golds = [by_id[rollout.request.problem_id].answer or "" for rollout in waiting]
-        grades = grader.grade_many(list(zip(golds, texts, strict=True)))
-        for text, grade in zip(texts, grades, strict=True):
-            # It leaves before it is handed on: Ctrl-C in between loses it, and never doubles it.
-            rollout = waiting.pop(0)
-            sample = Sample(
-                problem_id=rollout.request.problem_id,
-                sample_index=rollout.request.sample_index,
-                completion=text,
-                tokens=len(rollout.completion_ids),
-                finish_reason=rollout.finish_reason,
-                answer=grade.answer,
-                status=grade.status,
-                correct=grade.correct,
-            )
-            have[sample.problem_id, sample.sample_index] = sample
-            if on_sample:
-                on_sample(sample)
-
-    graded_at = time.monotonic()
+    queue = _GradingQueue(policy, by_id, grader, have, on_sample)
     try:
         for rollout in until_stopped(policy.generate(requests, sampling), len(requests), stop):
             generated += len(rollout.completion_ids)
-            waiting.append(rollout)
+            queue.add(rollout)
             listener.advance()
-            late = time.monotonic() - graded_at >= GRADE_AFTER_SECONDS
-            if late or len(waiting) >= GRADE_TOGETHER:
-                grade_waiting()
-                graded_at = time.monotonic()
+            queue.grade_if_due()
     finally:
-        grade_waiting()
-    return assemble(
-        name,
-        tuple(by_id),
-        have.values(),
-        samples,
-        generated,
-        sum(len(request.prompt_ids) for request in requests),
-    )
+        queue.grade()
+    read = sum(len(request.prompt_ids) for request in requests)
+    return assemble(name, tuple(by_id), have.values(), samples, generated, read)

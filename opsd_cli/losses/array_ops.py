@@ -45,7 +45,7 @@ class ArrayOps(Protocol):
         """Inner product of matching rows, [N, V] twice to [N, 1], without an [N, V] between."""
         ...
 
-    def not_above(self, x: Array, bound: float) -> Array:
+    def not_above(self, x: Array, bound: Array | float) -> Array:
         """1 where `x <= bound`, else 0, in the dtype of `x`: a mask to multiply by."""
         ...
 
@@ -101,7 +101,7 @@ class _NumpyOps:
     def row_dot(self, x: Array, y: Array) -> Array:
         return self.xp.einsum("nv,nv->n", x, y)[:, None]
 
-    def not_above(self, x: Array, bound: float) -> Array:
+    def not_above(self, x: Array, bound: Array | float) -> Array:
         return (x <= bound).astype(x.dtype)
 
     def top_k(self, x: Array, k: int) -> Array:
@@ -137,7 +137,7 @@ class _TorchOps(_NumpyOps):
         # einsum becomes a batch of matrix products here, five times slower on a CPU.
         return self.xp.linalg.vecdot(x, y)[:, None]
 
-    def not_above(self, x: Array, bound: float) -> Array:
+    def not_above(self, x: Array, bound: Array | float) -> Array:
         # Written as floats at once: a boolean mask costs a CPU ten times as much.
         return self.xp.le(x, bound, out=self.xp.empty_like(x))
 

@@ -8,9 +8,9 @@ mean of its question's group, divided by the group's standard deviation (n - 1) 
   `grpo.zero_variance` "resample".
 
 A group whose rewards are all equal has no advantage and, without a KL term, no gradient: its
-completions are left out of the forward passes but stay in every denominator, so the loss is that
-of the whole batch for fewer trained tokens. With one pass over a step's rollouts the ratio to the
-old policy is exactly 1, no clip can take hold, and the old log-probabilities are not computed.
+completions are left out of the forward passes but counted in every denominator, so that the loss is
+that of the whole batch for fewer trained tokens. With one update a step the ratio to the old policy
+is exactly 1, nothing is clipped, and the old log-probabilities are not computed.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""A verifiable reward and the teacher's signal together (RLSD, METHOD's *relatives*).
+"""A verifiable reward combined with the teacher's signal (RLSD, arXiv 2604.03128).
 
 The verifier decides the sign of a completion's advantage, as in GRPO; how far teacher and student
 disagree about a token decides how much of it that token gets:
 
     A_n = A * ((1 - mix) + mix * w_n),   w_n = clip((p_T / p_S) ^ sign(A), 1 - spread, 1 + spread)
 
-A token of a right completion that the teacher finds likelier than the student is reinforced more;
-one of a wrong completion that the teacher finds less likely is discouraged more. No direction is
-ever reversed, so a mistaken teacher can only blur the reward, and `mix` 0 is GRPO. With
-`hybrid.decay_updates` the mix falls linearly to 0 over so many optimiser updates, as published;
-from there on no teacher is asked.
+In a right completion, a token to which the teacher gives more probability than the student gets a
+larger advantage; in a wrong one, a token to which the teacher gives less gets a more negative one.
+No sign is ever reversed, so that a wrong teacher can only redistribute the reward; `mix` 0 is GRPO.
+With `hybrid.decay_updates` the mix falls linearly to 0 over so many optimiser updates, as
+published; from there on no teacher is asked.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
     L = E_x E_{y ~ p_S(.|x)} [ 1/|y| sum_n D(p_T(.|x, y*, y_<n) || p_S(.|x, y_<n)) ]
 
-The student's own completion is scored under both prompts; right and wrong completions teach alike,
-so no grade enters the loss. Reduction `sequences` is the formula above; `tokens`, the paper's code,
-divides by the step's token count instead, which weighs long completions more.
+The student's own completion is scored under both prompts, whether it is right or wrong: no grade
+enters the loss. Reduction `sequences` is the formula above; `tokens`, as in the paper's code,
+divides by the step's token count instead, which gives long completions more weight.
 
-With `train.passes` above 1 the same completions are learnt from again after each update. They are
-then no longer quite the current student's, but the divergence on them is exact all the same, and an
-initial teacher need not read them again.
+With `train.passes` above 1 a step takes several updates on the same completions. They are then
+slightly off-policy, but the divergence on them is still exact, and a teacher of initial weights
+reads them once.
 
 With `divergence.vocabulary` "sampled", only the sampled token is compared: its log-ratio of teacher
 to student is an advantage, held constant, in a policy gradient. Its expectation is the gradient of

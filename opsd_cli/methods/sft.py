@@ -17,7 +17,7 @@ from opsd_cli.token_ledger import TokenLedger
 
 
 def target_text(problem: Problem) -> str:
-    """What the model is taught to write.
+    """The target text of a problem: its reference solution, with the answer in a box.
 
     Raises:
         DataError: the problem has no reference solution.

@@ -1,12 +1,12 @@
-"""How many tokens a run may spend, by kind, from its config alone: what `--dry-run` shows.
+"""Upper bounds of a run's tokens, by kind, from its config alone: what `--dry-run` shows.
 
 The kinds are the ledger's (`opsd_cli.token_ledger`), and each number is a bound that no run exceeds
-that is not interrupted: every completion at its longest, every replacement of a question drawn,
-every validation made. A run that was stopped may spend more, on what it had not saved.
+that is not interrupted: every completion of maximum length, every zero-variance group resampled,
+every validation made. A run that was stopped may spend more, on steps that it had not saved.
 
-What is drawn and evaluated follows from the config. What is read (`prompt`, `teacher_scored`,
-`trained`, `scored`) depends on the prompts too, whose longest are therefore an argument: exact
-where they are known, and in a dry run estimated, since a tokenizer is not worth a download.
+Tokens generated and evaluated follow from the config. Tokens read (`prompt`, `teacher_scored`,
+`trained`, `scored`) depend on the prompts too, whose greatest lengths are an argument: exact where
+they are known, and estimated in a dry run, which downloads no tokenizer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backends.engines import get_engine
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.methods.base import RunSizes
@@ -36,13 +37,13 @@ class Lengths:
 
 @dataclass(frozen=True)
 class TokenPlan:
-    """The most that a run spends.
+    """Upper bounds of what a run spends.
 
     Attributes:
-        problems: problems by split; None for training problems that are not at hand.
-        lengths: the prompts that `most` counts with.
+        problems: problems of each split; None for training problems that are not at hand.
+        lengths: prompt lengths, in tokens, that the bounds are computed with.
         updates: optimiser updates.
-        most: of each kind.
+        most: the bound of each kind of token.
         evaluation_rollouts: completions of preflight, validation and test.
     """
 
@@ -75,7 +76,7 @@ class TokenPlan:
 
 
 def estimated_lengths(config: Config, problems: Sequence[Problem]) -> Lengths:
-    """Prompt lengths from the texts' lengths; without problems, long ones."""
+    """Prompt lengths estimated from the texts; without problems, the lengths of long prompts."""
     prompts = memory_plan.estimated(config, problems)
     return Lengths(
         prompts.student, prompts.teacher, memory_plan.estimated_reference(config, problems)
@@ -83,7 +84,7 @@ def estimated_lengths(config: Config, problems: Sequence[Problem]) -> Lengths:
 
 
 def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = None) -> TokenPlan:
-    """The most tokens that a run of this config spends.
+    """Upper bounds of the tokens that a run of this config spends.
 
     Args:
         splits: its problems; without them, as many for validation and test as the config allows.
@@ -115,7 +116,7 @@ def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = 
 
 
 def _evaluation_rollouts(config: Config, sizes: dict[str, int | None]) -> int:
-    """Completions of preflight, validation and test, if patience ends nothing."""
+    """Completions of preflight, validation and test, without early stopping."""
     train = config.train
     due = -(-train.steps // train.evaluate_every)
     # Base, and with a curve every validation's step, the last among them; else the last and best.
@@ -129,7 +130,7 @@ def _evaluation_rollouts(config: Config, sizes: dict[str, int | None]) -> int:
 
 
 def _learning(config: Config, available: int | None, lengths: Lengths) -> TokenLedger:
-    """What the steps spend, and a teacher that reasons first."""
+    """Tokens of the steps, and of the analyses of a teacher that reasons first."""
     train, method = config.train, methods.get(config)
     analyses = _analyses(config, available)
     teacher = lengths.teacher
@@ -138,7 +139,7 @@ def _learning(config: Config, available: int | None, lengths: Lengths) -> TokenL
         teacher = min(teacher, config.prompts.teacher.max_tokens or teacher)
     kept = train.steps * train.questions_per_step * method.rollouts_per_question()
     replacements = method.resampling_rounds() * train.questions_per_step
-    if available is not None:  # a step meets no question twice
+    if available is not None:  # a step uses no question twice
         replacements = min(replacements, available)
     drawn = kept + train.steps * replacements * method.rollouts_per_question()
     longest = config.sampling.max_new_tokens
@@ -147,7 +148,7 @@ def _learning(config: Config, available: int | None, lengths: Lengths) -> TokenL
         generated=drawn * longest + analyses * config.teacher.analysis_tokens,
         prompt=drawn * lengths.student + analyses * teacher,
     )
-    if config.rollouts.engine == "vllm":
+    if get_engine(config.rollouts.engine).separate_from_trainer:
         compared = kept
         if config.rollouts.importance_cap is None:
             compared = min(kept, train.steps * COMPARED_ROLLOUTS)
@@ -164,7 +165,7 @@ def _learning(config: Config, available: int | None, lengths: Lengths) -> TokenL
 
 
 def _analyses(config: Config, available: int | None) -> int:
-    """How often a teacher that reasons first writes."""
+    """The number of analyses that a teacher writes if it reasons first."""
     method = methods.get(config)
     if not (config.teacher.reason_first and method.needs.teacher):
         return 0

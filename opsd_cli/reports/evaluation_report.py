@@ -15,14 +15,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from opsd_cli.evaluation.directory import EvaluationDirectory
+from opsd_cli.evaluation.directory import REPORT, EvaluationDirectory
 from opsd_cli.evaluation.evaluate import Evaluation, Sample
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.formatting import count, percent, points
 from opsd_cli.reports.page import html_page
 from opsd_cli.statistics import Estimate
 
-REPORT = "report.html"
 PAGES = "pages"
 #: Characters of a question that the list of problems shows.
 QUESTION_SHOWN = 90

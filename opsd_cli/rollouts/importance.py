@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from backends.engines import get_engine
 from backends.interface import Policy
 from opsd_cli.config.schema import Config
 from opsd_cli.rollouts.types import GradedRollout, StepRollouts, training_sampling
@@ -54,7 +55,7 @@ class SamplerComparison:
         self._listener = listener
         self._sampling = training_sampling(config)
         self._cap = config.rollouts.importance_cap
-        self._differs = config.rollouts.engine != "builtin"
+        self._differs = get_engine(config.rollouts.engine).separate_from_trainer
         self._warned = False
 
     def compare(self, rollouts: StepRollouts) -> StepRollouts:

@@ -6,8 +6,10 @@ class does nothing, so a listener (the terminal, a tracker, a test) overrides on
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from opsd_cli.token_ledger import TokenLedger
 
@@ -87,6 +89,19 @@ class EvaluationRow:
     cpu_seconds: float = 0.0
 
 
+class Messages(Protocol):
+    """Receives the messages of work outside the training loop; every `Listener` is one."""
+
+    def note(self, message: str, /) -> None:
+        """A plain sentence about what is going on."""
+
+    def warn(self, message: str, /) -> None:
+        """A sentence about something the user should look at."""
+
+    def working(self, what: str, /) -> AbstractContextManager[None]:
+        """Entered while some work of unknown length is under way."""
+
+
 class Listener:
     """Receives a run's events; the base class ignores them."""
 
@@ -95,6 +110,10 @@ class Listener:
 
     def warn(self, message: str) -> None:
         """A sentence about something the user should check."""
+
+    def working(self, what: str) -> AbstractContextManager[None]:
+        """Entered while some work of unknown length is under way ("loading the model")."""
+        return contextlib.nullcontext()
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         """A phase ("preflight", "rollouts", "validation") of `total` units begins, `done` of which

@@ -1,9 +1,9 @@
 """What a run measures of itself: validation and test accuracy, each measured once.
 
-A measurement that has been recorded is never made again: a run that was killed or stopped finds it
-in `evaluations.jsonl` (or `preflight.json`), with what it cost. One that was under way has its
-samples in a file of their own, and goes on where it was. The accuracy called "base" is that of
-step 0 alone: where its record is gone, it cannot be had any more.
+A recorded measurement is never repeated: a run that was killed or stopped reads it from
+`evaluations.jsonl`, with the tokens it took. An incomplete measurement has its samples in a file of
+their own and continues from there. The accuracy called "base" is that of step 0: once its record is
+lost, it cannot be measured again.
 """
 
 from __future__ import annotations

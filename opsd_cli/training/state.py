@@ -1,4 +1,4 @@
-"""What a run carries from step to step besides its policy: everything a checkpoint must hold."""
+"""The state of a run besides its policy: what a checkpoint holds in `state.json`."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class RunState:
 
 
 class Clock:
-    """Moves the time that passes into a state."""
+    """Adds the time that passes to a state."""
 
     def __init__(self, state: RunState) -> None:
         self.state = state

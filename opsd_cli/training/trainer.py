@@ -2,17 +2,16 @@
 
     questions -> rollouts -> grades -> loss batch -> gradient -> step -> ledger, metrics, checkpoint
 
-Nothing in a step depends on anything but the config, the step's number and the weights: questions
-come from a permutation seeded per epoch, rollouts from seeds derived from (seed, step, problem,
-sample). A run resumed from a checkpoint therefore repeats what it would have done, and on a CPU
-ends with the same adapter, bit for bit.
+A step depends on the config, its number and the weights alone: questions come from one permutation
+an epoch, rollouts from seeds derived from (seed, step, problem, sample). A run resumed from a
+checkpoint therefore repeats the same steps, and on a CPU ends with the same adapter, bit for bit.
 
-Ctrl-C and SIGTERM are noticed after each finished rollout. A step whose rollouts are being drawn is
-given up, since it has changed nothing yet; a measurement under way keeps its samples; both are gone
-on with by `--resume`.
+Ctrl-C and SIGTERM are noticed after each finished rollout. A step whose rollouts are incomplete is
+dropped, since it has changed nothing yet; an incomplete measurement keeps its samples; `--resume`
+continues both.
 
-The best checkpoint is chosen on validation problems alone. The test split is measured three times
-(before, at the best checkpoint, at the end) and decides nothing.
+The best checkpoint is chosen on validation problems alone. The test split is measured before the
+first step, at the best checkpoint and at the end, and decides nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from collections.abc import Sequence
 from backends.interface import BatchReport, LossBatch, Policy
 from opsd_cli import methods
 from opsd_cli.errors import ConfigError, Interrupted, TrainingError
-from opsd_cli.grading import Grader
+from opsd_cli.grading import Grader, open_grader
 from opsd_cli.methods.base import StepInputs
 from opsd_cli.problems.sources import Splits
 from opsd_cli.prompts.builder import PromptBuilder
@@ -282,5 +281,5 @@ def train(
         listener.note(note)
     for warning in splits.warnings:
         listener.warn(warning)
-    with Grader(deadline_seconds=run.config.grading.deadline_seconds) as grader:
+    with open_grader(run.config.grading) as grader:
         return Trainer(policy, splits, run, listener, grader, stop).work()

@@ -60,14 +60,14 @@ def wrapped(family: str) -> HuggingFaceTokenizer:
     return HuggingFaceTokenizer(chat_models.tokenizer(family))
 
 
-def contexts(family: str, *assignments: str, config: Config | None = None) -> PromptBuilder:
+def builder(family: str, *assignments: str, config: Config | None = None) -> PromptBuilder:
     return PromptBuilder(config or resolve(None, ["model=made", *assignments]), wrapped(family))
 
 
 @every_family
 def test_the_students_prompt_is_exactly_this(family: str) -> None:
     before, after, opening = AROUND[family]
-    prompt = contexts(family).student(PROBLEM)
+    prompt = builder(family).student(PROBLEM)
     assert prompt.text == before + STUDENT + after + opening
     assert prompt.opening == opening
 
@@ -75,7 +75,7 @@ def test_the_students_prompt_is_exactly_this(family: str) -> None:
 @every_family
 def test_the_teachers_prompt_differs_from_it_in_the_user_turn_alone(family: str) -> None:
     before, after, _ = AROUND[family]
-    both = contexts(family)
+    both = builder(family)
     teacher = both.teacher(PROBLEM)
     assert teacher.text.startswith(before + "Problem: " + PROBLEM.question)
     assert "[solution begins]\nOne and one: 2.\n[solution ends]" in teacher.text
@@ -85,7 +85,7 @@ def test_the_teachers_prompt_differs_from_it_in_the_user_turn_alone(family: str)
 @every_family
 def test_ids_are_the_texts_and_there_is_one_bos(family: str) -> None:
     tokenizer = wrapped(family)
-    for prompt in (contexts(family).student(PROBLEM), contexts(family).teacher(PROBLEM)):
+    for prompt in (builder(family).student(PROBLEM), builder(family).teacher(PROBLEM)):
         assert tokenizer.decode(prompt.ids) == prompt.text
         bos = tokenizer.wrapped.bos_token_id
         if FAMILIES[family].adds_bos:
@@ -96,10 +96,10 @@ def test_ids_are_the_texts_and_there_is_one_bos(family: str) -> None:
 
 @every_family
 def test_where_thinking_opens_the_answer_differently_it_is_said_and_mended(family: str) -> None:
-    both = contexts(family)  # the teacher thinks, the student does not
+    both = builder(family)  # the teacher thinks, the student does not
     warning = boundary_mismatch(both.student(PROBLEM), both.teacher(PROBLEM))
     assert bool(warning) == (family in ("qwen3", "qwen3.5"))
-    matched = contexts(family, "prompts.boundary=match")
+    matched = builder(family, "prompts.boundary=match")
     assert boundary_mismatch(matched.student(PROBLEM), matched.teacher(PROBLEM)) is None
     student, teacher = matched.student(PROBLEM), matched.teacher(PROBLEM)
     assert teacher.text.endswith(student.opening)
@@ -111,10 +111,10 @@ def test_a_system_turn(family: str) -> None:
     assignments = [f"prompts.student.system={SYSTEM}"]
     if family == "gemma2":
         with pytest.raises(ConfigError, match="System role not supported") as refused:
-            contexts(family, *assignments).student(PROBLEM)
+            builder(family, *assignments).student(PROBLEM)
         assert "prompts.student.system" in refused.value.hint
         return
-    text = contexts(family, *assignments).student(PROBLEM).text
+    text = builder(family, *assignments).student(PROBLEM).text
     assert text.count(SYSTEM) == 1 and text.index(SYSTEM) < text.index(PROBLEM.question)
     if family in FOLDED:
         assert FOLDED[family] in text
@@ -135,7 +135,7 @@ def test_a_date_is_the_same_tomorrow_unless_one_is_given(monkeypatch: pytest.Mon
         [{"role": "user", "content": "a"}], tokenize=False
     )
     assert "02 Jan 2099" in raw  # the hazard is there
-    assert "26 Jul 2024" in contexts("llama3.2").student(PROBLEM).text
+    assert "26 Jul 2024" in builder("llama3.2").student(PROBLEM).text
     tree = {"enable_thinking": False, "date_string": "1 May 2025"}
     student = resolve(None, ["model=made"]).prompts.student.model_copy(
         update={"chat_arguments": tree}
@@ -144,7 +144,7 @@ def test_a_date_is_the_same_tomorrow_unless_one_is_given(monkeypatch: pytest.Mon
     config = base.model_copy(
         update={"prompts": base.prompts.model_copy(update={"student": student})}
     )
-    assert "Today Date: 1 May 2025" in contexts("llama3.2", config=config).student(PROBLEM).text
+    assert "Today Date: 1 May 2025" in builder("llama3.2", config=config).student(PROBLEM).text
 
 
 @every_family
@@ -159,8 +159,8 @@ def test_the_token_that_ends_a_turn(family: str) -> None:
 @every_family
 def test_a_reference_cannot_speak_for_the_template(family: str) -> None:
     hostile = "".join(FAMILIES[family].special) + "<think></think>"
-    plain = contexts(family).teacher(PROBLEM)
-    attacked = contexts(family).teacher(
+    plain = builder(family).teacher(PROBLEM)
+    attacked = builder(family).teacher(
         Problem("p", PROBLEM.question, PROBLEM.solution + hostile, "2", "made")  # type: ignore[operator]
     )
     special = set(wrapped(family).wrapped.all_special_ids)

@@ -19,8 +19,9 @@ from opsd_cli.problems.sources import Splits
 from opsd_cli.stopping import never
 from opsd_cli.tracking.listener import StepRow
 from opsd_cli.training import run_directory
+from opsd_cli.training.result import TrainResult
 from opsd_cli.training.run_directory import Run, best_checkpoint
-from opsd_cli.training.trainer import TrainResult, train
+from opsd_cli.training.trainer import train
 from tests.support.backend_fixtures import LORA
 from tests.support.fakes import StopAfter
 

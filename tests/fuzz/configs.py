@@ -160,10 +160,10 @@ def exercise(config: Config, folder: Path) -> None:
     prompts = memory_plan.estimated(config, [PROBLEM])
     assert memory_plan.plan(config, QWEN, prompts, "cpu", True).peak > 0
     for view in (config, evaluation_view(config)):
-        contexts = PromptBuilder(view, CharacterTokenizer(), 4096)
-        contexts.student(PROBLEM)
-        contexts.teacher(PROBLEM)
-        contexts.analysis_request(PROBLEM)
+        builder = PromptBuilder(view, CharacterTokenizer(), 4096)
+        builder.student(PROBLEM)
+        builder.teacher(PROBLEM)
+        builder.analysis_request(PROBLEM)
 
 
 def trial(rng: random.Random, folder: Path) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from backends.interface import (
     RolloutRequest,
     Sampling,
 )
+from backends.pytorch.head import Head
 from backends.pytorch.loss_head import chunked_divergence
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.divergence import DivergenceSpec, value_and_gradient
@@ -224,7 +225,7 @@ def test_divergence_of_logits(case: tuple[int, dict[str, Any]]) -> None:
     hidden_NV = student_NV.float().requires_grad_()
     tokens, vocabulary = hidden_NV.shape
     found = chunked_divergence(
-        hidden_NV, teacher_NV.float(), torch.eye(vocabulary), torch.ones(tokens), spec
+        hidden_NV, teacher_NV.float(), Head(torch.eye(vocabulary)), torch.ones(tokens), spec
     )
     found.loss.backward()
     np.testing.assert_allclose(found.value_N, wanted_N, rtol=0, atol=TOLERANCE)

@@ -1,4 +1,8 @@
-"""What every backend is tested with: tiny models on disk, and a policy loaded from one."""
+"""Fixtures of the tests that every backend must pass, which their conftest files import.
+
+`backend` is each registered backend, `model_folder` the folder of a tiny model, and `load` loads a
+policy from one.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,17 @@ from tests.support import tiny_models
 
 Load = Callable[..., Policy]
 
-LORA = {"rank": 3, "alpha": 6, "targets": ["q_proj", "v_proj", "up_proj", "down_proj"]}
+LORA: dict[str, Any] = {
+    "rank": 3,
+    "alpha": 6,
+    "targets": ["q_proj", "v_proj", "up_proj", "down_proj"],
+}
 
 
 def require_backend(name: str) -> Backend:
-    """The backend of that name; where it cannot work here, the test is skipped by name.
+    """The backend of that name. Where it cannot work here, the test is skipped with the reason.
 
-    On a CI machine a missing backend is a failure, except a GPU's.
+    Where the environment has `CI`, a missing backend fails the test, except `cuda`.
     """
     try:
         found = backends.get(name)
@@ -46,7 +54,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a model family, built when first asked for."""
+    """Gives the folder of a model family, which is built at the first call."""
     built: dict[str, Path] = {}
     root = tmp_path_factory.mktemp("models")
 

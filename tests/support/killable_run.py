@@ -132,7 +132,7 @@ def install(events: Events) -> None:
 
         return call
 
-    io.open = builtins.open = opened  # type: ignore[assignment]
+    io.open = builtins.open = opened
     os.fsync = counted(os.fsync, any_path=True)
     for name in ("rename", "replace", "unlink", "remove", "mkdir", "rmdir"):
         setattr(os, name, counted(getattr(os, name)))

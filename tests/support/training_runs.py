@@ -17,8 +17,9 @@ from opsd_cli.config.schema import Config
 from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.tracking.listener import EvaluationRow, Listener
 from opsd_cli.training import run_directory
+from opsd_cli.training.result import TrainResult
 from opsd_cli.training.run_directory import Run
-from opsd_cli.training.trainer import TrainResult, train
+from opsd_cli.training.trainer import train
 from tests.support.fakes import FakePolicy
 from tests.support.small_problems import SPLITS
 

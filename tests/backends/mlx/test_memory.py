@@ -104,8 +104,8 @@ def test_the_plan_is_what_is_measured(deep: Path, checkpointing: bool) -> None:
 
 
 def test_spare_buffers_are_bounded() -> None:
-    from backends.mlx import memory
+    from backends.mlx import device_memory
 
-    memory.set_limits()
-    before = mx.set_cache_limit(memory._CACHE_LIMIT)
-    assert before == memory._CACHE_LIMIT
+    device_memory.set_limits()
+    before = mx.set_cache_limit(device_memory._CACHE_LIMIT)
+    assert before == device_memory._CACHE_LIMIT

@@ -8,9 +8,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from backends.pytorch import device_memory, loss_head  # noqa: E402
+from backends.pytorch import device_memory  # noqa: E402
+from backends.pytorch import head as head_module  # noqa: E402
+from backends.pytorch.head import Head  # noqa: E402
 from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs  # noqa: E402
-from backends.shared import chunk_size  # noqa: E402
+from backends.shared.chunk_size import chunk_size  # noqa: E402
 from opsd_cli.losses.divergence import DivergenceSpec, evaluate  # noqa: E402
 
 TOKENS, VOCABULARY, HIDDEN = 13, 60, 16
@@ -73,7 +75,7 @@ def dense_kl(student, teacher, head):
 @pytest.mark.parametrize("chunk_tokens", [1, 5, TOKENS, 100, None])
 def test_value_and_hidden_gradient_equal_the_dense_form(spec, chunk_tokens):
     student, teacher, head, weights = inputs()
-    ours = chunked_divergence(student, teacher, head, weights, spec, chunk_tokens)
+    ours = chunked_divergence(student, teacher, Head(head), weights, spec, chunk_tokens)
     (gradient,) = torch.autograd.grad(ours.loss, student)
 
     value = DenseDivergence.apply(student @ head.T, teacher @ head.T, spec)
@@ -89,14 +91,16 @@ def test_value_and_hidden_gradient_equal_the_dense_form(spec, chunk_tokens):
 
 @pytest.mark.parametrize("block_bytes", [1, 3 * 4 * VOCABULARY])
 def test_blocks_within_a_chunk_change_nothing(monkeypatch, block_bytes):
-    monkeypatch.setattr(loss_head, "_BLOCK_BYTES_CPU", block_bytes)
+    monkeypatch.setattr(head_module, "_BLOCK_BYTES_CPU", block_bytes)
     student, teacher, head, weights = inputs()
-    ours = chunked_divergence(student, teacher, head, weights, DivergenceSpec(), chunk_tokens=8)
+    ours = chunked_divergence(
+        student, teacher, Head(head), weights, DivergenceSpec(), chunk_tokens=8
+    )
     (gradient,) = torch.autograd.grad(ours.loss, student)
     expected = (dense_kl(student, teacher, head) * weights).sum()
     torch.testing.assert_close(ours.loss, expected)
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0])
-    scored = chunked_log_probs(student, head, torch.arange(TOKENS), chunk_tokens=8)
+    scored = chunked_log_probs(student, Head(head), torch.arange(TOKENS), chunk_tokens=8)
     (gradient,) = torch.autograd.grad(scored.log_prob_N.sum(), student)
     expected = torch.log_softmax(student @ head.T, -1).diagonal()
     torch.testing.assert_close(scored.log_prob_N, expected)
@@ -108,14 +112,16 @@ def test_gradient_reaches_the_student_through_what_came_before_and_no_one_else()
     teacher.requires_grad_()
     head.requires_grad_()
     scale = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
-    ours = chunked_divergence(student * scale, teacher, head, weights, DivergenceSpec("jsd"))
+    ours = chunked_divergence(student * scale, teacher, Head(head), weights, DivergenceSpec("jsd"))
     (2.0 * ours.loss).backward()
     assert teacher.grad is None and head.grad is None
 
     def loss_at(factor):
         with torch.no_grad():
             spec = DivergenceSpec("jsd")
-            return chunked_divergence(student * factor, teacher, head, weights, spec).loss.item()
+            return chunked_divergence(
+                student * factor, teacher, Head(head), weights, spec
+            ).loss.item()
 
     numeric = (loss_at(1.5 + 1e-5) - loss_at(1.5 - 1e-5)) / 2e-5
     assert scale.grad.item() == pytest.approx(2.0 * numeric, rel=1e-6)
@@ -126,12 +132,12 @@ def test_without_a_gradient_to_give_none_is_computed(monkeypatch):
     def refuse(self, gradient_NV):
         raise AssertionError("multiplied back through the head for nothing")
 
-    monkeypatch.setattr(loss_head._Head, "back", refuse)
+    monkeypatch.setattr(Head, "back", refuse)
     student, teacher, head, weights = inputs()
     with torch.no_grad():
-        scored = chunked_divergence(student, teacher, head, weights, DivergenceSpec())
-        chunked_log_probs(student, head, torch.arange(TOKENS))
-    frozen = chunked_divergence(student.detach(), teacher, head, weights, DivergenceSpec())
+        scored = chunked_divergence(student, teacher, Head(head), weights, DivergenceSpec())
+        chunked_log_probs(student, Head(head), torch.arange(TOKENS))
+    frozen = chunked_divergence(student.detach(), teacher, Head(head), weights, DivergenceSpec())
     assert not scored.loss.requires_grad and not frozen.loss.requires_grad
     torch.testing.assert_close(scored.value_N, dense_kl(student, teacher, head).detach())
 
@@ -153,16 +159,16 @@ def test_bias_soft_cap_and_padding_as_in_a_dense_head(with_bias, softcap, valid_
             return logits
         return logits.masked_fill(torch.arange(VOCABULARY) >= valid_vocab, -math.inf)
 
-    options = {"head_bias": bias, "logit_softcap": softcap, "valid_vocab": valid_vocab}
+    whole = Head(head, bias, softcap, valid_vocab)
     spec = DivergenceSpec("jsd", temperature=1.3)
-    ours = chunked_divergence(student, teacher, head, weights, spec, 4, **options)
+    ours = chunked_divergence(student, teacher, whole, weights, spec, 4)
     (gradient,) = torch.autograd.grad(ours.loss, student)
     value = DenseDivergence.apply(dense_logits(student), dense_logits(teacher), spec)
     (expected,) = torch.autograd.grad((value * weights).sum(), student)
     torch.testing.assert_close(ours.value_N, value.detach())
     torch.testing.assert_close(gradient, expected)
 
-    scored = chunked_log_probs(student, head, targets, 1.3, 4, **options)
+    scored = chunked_log_probs(student, whole, targets, 1.3, 4)
     (gradient,) = torch.autograd.grad(scored.log_prob_N @ weights, student)
     log_p = torch.log_softmax(dense_logits(student) / 1.3, -1)
     log_prob = log_p.gather(-1, targets[:, None])[:, 0]
@@ -176,7 +182,7 @@ def test_bias_soft_cap_and_padding_as_in_a_dense_head(with_bias, softcap, valid_
 def test_log_probs_and_entropy_equal_the_dense_form(chunk_tokens, temperature):
     student, _, head, advantages = inputs()
     targets = torch.randint(VOCABULARY, (TOKENS,), generator=torch.Generator().manual_seed(2))
-    ours = chunked_log_probs(student, head, targets, temperature, chunk_tokens)
+    ours = chunked_log_probs(student, Head(head), targets, temperature, chunk_tokens)
     # A policy ratio: what is upstream differs from token to token and depends on the value.
     (gradient,) = torch.autograd.grad((ours.log_prob_N.exp() * advantages).sum(), student)
 
@@ -196,14 +202,14 @@ def test_narrower_types_stay_close_to_the_oracle(dtype):
     )
     spec = DivergenceSpec("jsd", temperature=1.1)
     student, teacher, head, weights = inputs(dtype)
-    ours = chunked_divergence(student, teacher, head, weights.float(), spec, 4)
+    ours = chunked_divergence(student, teacher, Head(head), weights.float(), spec, 4)
     ours.loss.backward()
     assert ours.loss.dtype == ours.value_N.dtype == torch.float32
     assert student.grad.dtype == dtype
 
     wide = [x.detach().double() for x in (student, teacher, head, weights)]
     wide[0].requires_grad_()
-    oracle = chunked_divergence(*wide, spec)
+    oracle = chunked_divergence(wide[0], wide[1], Head(wide[2]), wide[3], spec)
     oracle.loss.backward()
     torch.testing.assert_close(ours.value_N.double(), oracle.value_N, **tolerance)
     torch.testing.assert_close(student.grad.double(), wide[0].grad, **tolerance)
@@ -211,32 +217,32 @@ def test_narrower_types_stay_close_to_the_oracle(dtype):
 
 def test_hidden_states_wider_than_the_head_keep_their_type():
     student, teacher, head, weights = inputs(torch.float32)
-    ours = chunked_divergence(student, teacher, head.bfloat16(), weights, DivergenceSpec())
+    ours = chunked_divergence(student, teacher, Head(head.bfloat16()), weights, DivergenceSpec())
     ours.loss.backward()
     assert student.grad.dtype == torch.float32 and student.grad.abs().max() > 0
 
 
 def test_the_default_chunk_holds_at_most_its_budget_of_logits(monkeypatch):
-    monkeypatch.setattr(loss_head, "_CHUNK_BYTES_CPU", 4 * VOCABULARY * 6)
+    monkeypatch.setattr(head_module, "_CHUNK_BYTES_CPU", 4 * VOCABULARY * 6)
     seen = []
-    original = loss_head._Head.logits
+    original = Head.logits
 
     def watch(self, hidden_ND, buffer):
         seen.append(len(hidden_ND))
         return original(self, hidden_ND, buffer)
 
-    monkeypatch.setattr(loss_head._Head, "logits", watch)
+    monkeypatch.setattr(Head, "logits", watch)
     student, teacher, head, weights = inputs()
-    chunked_divergence(student, teacher, head, weights, DivergenceSpec())
+    chunked_divergence(student, teacher, Head(head), weights, DivergenceSpec())
     assert seen == [6, 6, 6, 6, 1, 1]
 
 
 def test_no_tokens_is_a_loss_of_zero():
     student, teacher, head, weights = inputs(tokens=0)
-    ours = chunked_divergence(student, teacher, head, weights, DivergenceSpec())
+    ours = chunked_divergence(student, teacher, Head(head), weights, DivergenceSpec())
     ours.loss.backward()
     assert ours.loss.item() == 0.0 and student.grad.shape == (0, HIDDEN)
-    empty = chunked_log_probs(student, head, torch.zeros(0, dtype=torch.long))
+    empty = chunked_log_probs(student, Head(head), torch.zeros(0, dtype=torch.long))
     assert empty.log_prob_N.shape == empty.entropy_N.shape == (0,)
 
 
@@ -244,20 +250,20 @@ def test_shapes_and_sizes_that_make_no_sense_are_refused():
     student, teacher, head, weights = inputs()
     spec = DivergenceSpec()
     with pytest.raises(ValueError, match="share one shape"):
-        chunked_divergence(student, teacher[1:], head, weights, spec)
+        chunked_divergence(student, teacher[1:], Head(head), weights, spec)
     with pytest.raises(ValueError, match="12 weights for 13"):
-        chunked_divergence(student, teacher, head, weights[1:], spec)
+        chunked_divergence(student, teacher, Head(head), weights[1:], spec)
     with pytest.raises(ValueError, match="targets"):
-        chunked_log_probs(student, head, torch.zeros(2, dtype=torch.long))
+        chunked_log_probs(student, Head(head), torch.zeros(2, dtype=torch.long))
     with pytest.raises(ValueError, match="chunk_tokens"):
-        chunked_divergence(student, teacher, head, weights, spec, chunk_tokens=0)
+        chunked_divergence(student, teacher, Head(head), weights, spec, chunk_tokens=0)
     with pytest.raises(ValueError, match="chunk_tokens"):
-        chunked_log_probs(student, head, torch.arange(TOKENS), chunk_tokens=-4)
+        chunked_log_probs(student, Head(head), torch.arange(TOKENS), chunk_tokens=-4)
 
 
 def test_a_chunk_is_of_its_usual_size_unless_memory_is_short():
     def size(free, requested=None, tokens=1000):
-        return chunk_size.chunk_tokens(requested, tokens, 400, 40_000, free)
+        return chunk_size(requested, tokens, 400, 40_000, free)
 
     assert size(10**9) == size(16 * 40_000) == 100
     assert size(16 * 20_000) == 50
@@ -271,18 +277,18 @@ def test_a_chunk_is_of_its_usual_size_unless_memory_is_short():
 def test_little_free_memory_makes_smaller_chunks_and_the_same_loss(monkeypatch):
     student, teacher, head, weights = inputs()
     seen = []
-    plain = loss_head._Head.logits
+    plain = Head.logits
 
     def logits(self, hidden, buffer):
         seen.append(len(hidden))
         return plain(self, hidden, buffer)
 
-    monkeypatch.setattr(loss_head._Head, "logits", logits)
-    usual = chunked_divergence(student, teacher, head, weights, DivergenceSpec("jsd"))
+    monkeypatch.setattr(Head, "logits", logits)
+    usual = chunked_divergence(student, teacher, Head(head), weights, DivergenceSpec("jsd"))
     assert seen == [TOKENS, TOKENS]
     seen.clear()
     monkeypatch.setattr(device_memory, "free", lambda device: 16 * 3 * 4 * VOCABULARY)
-    short = chunked_divergence(student, teacher, head, weights, DivergenceSpec("jsd"))
+    short = chunked_divergence(student, teacher, Head(head), weights, DivergenceSpec("jsd"))
     assert max(seen) == 3 and sum(seen) == 2 * TOKENS
     torch.testing.assert_close(short.loss, usual.loss)
 
@@ -291,7 +297,7 @@ def test_bfloat16_models_are_reduced_in_float32():
     student, teacher, head, weights = (x.detach().bfloat16() for x in inputs())
     student.requires_grad_()
     spec = DivergenceSpec("reverse_kl")
-    ours = chunked_divergence(student, teacher, head, weights.float(), spec, chunk_tokens=4)
+    ours = chunked_divergence(student, teacher, Head(head), weights.float(), spec, chunk_tokens=4)
     (gradient,) = torch.autograd.grad(ours.loss, student)
     assert ours.value_N.dtype == torch.float32 and gradient.dtype == torch.bfloat16
     # What is right of those logits, which bfloat16 has rounded: the rest is float64.

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from backends.pytorch import triton_divergence
+from backends.pytorch.head import Head
 from backends.pytorch.loss_head import chunked_divergence
 from opsd_cli.losses.divergence import DivergenceSpec, evaluate
 
@@ -117,12 +118,12 @@ def test_no_rows_are_no_work():
 def test_the_chunked_loss_is_the_same_with_it(softcap):
     torch.manual_seed(1)
     student = torch.randn(11, 16, device=DEVICE).requires_grad_()
-    teacher, head = torch.randn(11, 16, device=DEVICE), torch.randn(VOCABULARY, 16, device=DEVICE)
+    teacher, weight = torch.randn(11, 16, device=DEVICE), torch.randn(VOCABULARY, 16, device=DEVICE)
+    head = Head(weight, softcap=softcap, vocabulary=VOCABULARY - 9)
     weights, found = torch.rand(11, device=DEVICE), []
     for kernel in ("plain", "triton"):
         ours = chunked_divergence(
-            student, teacher, head, weights, DivergenceSpec("jsd"), 4,
-            logit_softcap=softcap, valid_vocab=VOCABULARY - 9, kernel=kernel,
+            student, teacher, head, weights, DivergenceSpec("jsd"), 4, kernel=kernel
         )  # fmt: skip
         found.append((ours, *torch.autograd.grad(ours.loss, student)))
     (plain, plain_gradient), (fast, fast_gradient) = found
@@ -131,8 +132,7 @@ def test_the_chunked_loss_is_the_same_with_it(softcap):
     torch.testing.assert_close(fast.teacher_entropy_N, plain.teacher_entropy_N)
     with torch.no_grad():
         ours = chunked_divergence(
-            student, teacher, head, weights, DivergenceSpec("jsd"), 4,
-            logit_softcap=softcap, valid_vocab=VOCABULARY - 9, kernel="triton",
+            student, teacher, head, weights, DivergenceSpec("jsd"), 4, kernel="triton"
         )  # fmt: skip
     torch.testing.assert_close(ours.loss, plain.loss.detach())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shlex
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import backends
 from opsd_cli.cli.app import main
 from tests.support.bad_input import CASES, Case
 from tests.support.bad_input import main as print_table
+from tests.support.cli import typed
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "errors.md"
 
@@ -24,13 +24,6 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file() and path.name != ".lock"
     }
-
-
-def typed(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr("sys.argv", ["opsd", *shlex.split(command)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    return int(left.value.code or 0)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.command for case in CASES])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +14,12 @@ import pytest
 
 import backends
 from backends.interface import Capability, Rollout
-from opsd_cli.cli.app import main
 from opsd_cli.config.presets import preset_names
 from opsd_cli.errors import ModelError
 from opsd_cli.problems.catalog import describe
 from opsd_cli.training.run_directory import read_rows
-from tests.support.bad_input import GOOD
+from tests.support.cli import QUICK, Opsd
 from tests.support.fakes import FakeBackend, FakePolicy
-
-Opsd = Callable[[str], tuple[int, str, str]]
-QUICK = "--set train.steps=4 --set train.evaluate_every=2 --set train.questions_per_step=8"
-
-
-@pytest.fixture
-def opsd(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Opsd:
-    """Type a command in an empty directory with good.jsonl; gives code, stdout and stderr."""
-    monkeypatch.setitem(backends.BACKENDS, "cpu", "tests.support.fakes:FakeBackend")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "good.jsonl").write_text(GOOD)
-
-    def typed(command: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["opsd", *shlex.split(command)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
-
-    return typed
 
 
 def test_train_leaves_a_run_and_one_json_object(opsd: Opsd, tmp_path: Path) -> None:
@@ -92,7 +68,7 @@ def test_preflight_failure_leaves_nothing(
 def test_finished_runs_are_compared(
     opsd: Opsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsd_cli.cli.compare._samples", lambda *_: {})
+    monkeypatch.setattr("opsd_cli.reports.comparison_pages.page_samples", lambda *_: {})
     quick = f"--set data.train=good.jsonl --set train.curve=true {QUICK}"
     for method in ("opsd", "grpo"):
         assert opsd(f"train --out {method} --method {method} {quick}")[0] == 0

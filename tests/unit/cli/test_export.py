@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from backends.shared import adapter_files
-from tests.unit.cli.test_commands import Opsd, opsd
-
-__all__ = ["opsd"]
+from tests.support.cli import Opsd
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ import backends
 from opsd_cli.cli import failures
 from opsd_cli.errors import OpsdError, UsageError
 from opsd_cli.files.os_errors import naming
-from tests.unit.cli.test_bad_input import typed
-from tests.unit.cli.test_commands import QUICK, opsd  # noqa: F401
+from tests.support.cli import QUICK, Opsd, typed
 
 COMMAND = [sys.executable, "-P", "-m", "opsd_cli"]
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -118,7 +117,7 @@ def test_a_reader_who_has_seen_enough_is_no_failure() -> None:
 
 
 def test_arguments_that_are_no_text_are_refused_before_anything_is_done(
-    opsd: Callable[[str], tuple[int, str, str]],  # noqa: F811
+    opsd: Opsd,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -168,7 +167,7 @@ def test_an_error_line_is_one_line_whatever_it_quotes(
 
 
 def test_a_run_that_cannot_be_written_to_is_refused_in_a_line(
-    opsd: Callable[[str], tuple[int, str, str]],  # noqa: F811
+    opsd: Opsd,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert opsd(f"train --out run --set data.train=good.jsonl {QUICK}")[0] == 0
@@ -190,7 +189,7 @@ def test_a_run_that_cannot_be_written_to_is_refused_in_a_line(
 
 
 def test_regrading_needs_no_backend_no_model_and_no_adapter(
-    opsd: Callable[[str], tuple[int, str, str]],  # noqa: F811
+    opsd: Opsd,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -208,11 +207,12 @@ def test_regrading_needs_no_backend_no_model_and_no_adapter(
 
 
 def test_a_dry_run_plans_without_any_backend(
-    opsd: Callable[[str], tuple[int, str, str]],  # noqa: F811
+    opsd: Opsd,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in backends.BACKENDS:
-        monkeypatch.setitem(backends.BACKENDS, name, "not_installed_anywhere:Backend")
+    monkeypatch.setitem(backends.BACKENDS, "cpu", "backends.pytorch.backend:CpuBackend")
+    for package in ("torch", "mlx.core"):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     code, out, err = opsd("train --dry-run")
     assert code == 0, err
     assert "memory on cpu" in out or "memory on mlx" in out

@@ -27,7 +27,7 @@ ENDLESS = f"{COMMANDS['compare']} --set train.steps=100000 --set train.evaluate_
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_runs_save_and_end_with_their_comparison(
+def test_supervisor_runs_write_a_checkpoint_and_end_with_their_comparison(
     tmp_path: Path, number: signal.Signals, at_once: int
 ) -> None:
     (tmp_path / "sums.jsonl").write_text(problems())
@@ -52,7 +52,7 @@ def job(tmp_path: Path) -> supervisor.Job:
     return made
 
 
-def test_a_second_request_ends_runs_that_do_not_stop(
+def test_supervisor_kills_runs_at_a_second_interrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True)\n"
@@ -85,7 +85,7 @@ def test_a_second_request_ends_runs_that_do_not_stop(
         pipe.close()
 
 
-def test_a_run_that_was_killed_is_said_to_be(
+def test_supervisor_names_the_signal_that_killed_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = job(tmp_path)
@@ -96,7 +96,7 @@ def test_a_run_that_was_killed_is_said_to_be(
         supervisor.run_jobs(tmp_path, [made], 1, lambda _: None)
 
 
-def test_a_run_that_another_process_holds_is_named_before_any_starts(tmp_path: Path) -> None:
+def test_supervisor_names_a_locked_run_before_it_starts_any(tmp_path: Path) -> None:
     made = job(tmp_path)
     holder = lock_directory(tmp_path / made.name)
     try:
@@ -116,7 +116,7 @@ def test_a_run_that_another_process_holds_is_named_before_any_starts(tmp_path: P
     assert not (tmp_path / f"{made.name}.log").exists()
 
 
-def test_two_cannot_go_on_with_one_comparison(tmp_path: Path) -> None:
+def test_supervisor_lock_refuses_a_second_resume_of_a_comparison(tmp_path: Path) -> None:
     (tmp_path / "sums.jsonl").write_text(problems())
     kill = Kill("train:opsd-s0", 10, signal.SIGKILL, "parent")
     stopped = run_killable(tmp_path, f"{COMMANDS['compare']} --out c", kill)
@@ -126,7 +126,7 @@ def test_two_cannot_go_on_with_one_comparison(tmp_path: Path) -> None:
     assert second.returncode == 2 and "is using c" in second.stderr
 
 
-def test_a_comparison_runs_beside_a_foreign_backends(tmp_path: Path) -> None:
+def test_supervisor_runs_beside_a_foreign_backends_package(tmp_path: Path) -> None:
     (tmp_path / "sums.jsonl").write_text(problems())
     (tmp_path / "backends").mkdir()
     (tmp_path / "backends" / "__init__.py").write_text("raise ImportError('not of opsd')\n")
@@ -135,7 +135,7 @@ def test_a_comparison_runs_beside_a_foreign_backends(tmp_path: Path) -> None:
     assert "no samples" not in done.stderr
 
 
-def test_a_comparison_whose_samples_were_not_drawn_draws_them_when_resumed(tmp_path: Path) -> None:
+def test_supervisor_resume_draws_missing_samples(tmp_path: Path) -> None:
     (tmp_path / "sums.jsonl").write_text(problems())
     kill = Kill("sample:grpo-s0", 1, signal.SIGKILL)
     first = run_killable(tmp_path, f"{COMMANDS['compare']} --out c", kill)
@@ -147,7 +147,7 @@ def test_a_comparison_whose_samples_were_not_drawn_draws_them_when_resumed(tmp_p
     assert set(drawn) == {"opsd", "grpo"}
 
 
-def test_a_lone_run_ends_with_whoever_started_it(tmp_path: Path) -> None:
+def test_run_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     """As another project's script may start one, by `child_processes.tied`."""
     (tmp_path / "sums.jsonl").write_text(problems())
     words = ENDLESS.replace("compare", "train").replace("--methods opsd,grpo --seeds 1", "")

@@ -14,7 +14,7 @@ from opsd_cli.errors import RunError
 from opsd_cli.evaluation.directory import SAMPLES, EvaluationDirectory
 from opsd_cli.evaluation.evaluate import Evaluation, Sample, assemble, evaluate
 from opsd_cli.files.jsonl_log import Log
-from opsd_cli.grading import Grader
+from opsd_cli.grading.mathematics import MathGrader
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from tests.support.fakes import FakePolicy
@@ -36,7 +36,7 @@ def measured(
     policy = policy or FakePolicy()
     builder = PromptBuilder(resolve(), policy.tokenizer)
     prompt_of = builder.teacher if privileged else builder.student
-    with Grader() as grader:
+    with MathGrader() as grader:
         return evaluate(
             policy, "made", problems, prompt_of, Sampling(max_new_tokens=limit),
             samples=samples, seed=seed, grader=grader, **more,
@@ -175,7 +175,7 @@ def test_a_majority_is_of_meanings_not_spellings() -> None:
     ]
     result = assemble("made", list(rows), samples, 5)
     assert result.majority.value == pytest.approx((1 + 1) / 2)
-    with Grader() as grader:
+    with MathGrader() as grader:
         voted = result.with_votes(grader)
     assert voted.majority.value == pytest.approx((0 + 0.5) / 2)
     assert voted.accuracy == result.accuracy
@@ -198,7 +198,7 @@ def test_regrading_corrects_what_was_graded_against_a_wrong_gold(tmp_path: Path)
     for sample in result.samples:
         store.append("made", sample)
     wrong = tuple(Problem(p.id, p.question, None, "0", "made") for p in PROBLEMS)
-    with Grader() as grader:
+    with MathGrader() as grader:
         assert store.regrade({"made": wrong}, grader) == (12, 12)
         assert not any(s.correct for s in store.samples("made"))
         with pytest.raises(RunError, match="not among the problems"):

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from backends.mlx.traits import MLX
+from backends.pytorch.traits import CPU
 from opsd_cli.config.resolve import assigned, resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.planning.memory_plan import (
     MemoryPlan,
     Prompts,
-    Shape,
-    known_shape,
     nearest_that_fits,
     plan,
-    shape_of,
 )
+from opsd_cli.planning.model_shape import Shape, known_shape, shape_of
 
 GIB = 2**30
 QWEN3 = {"vocab_size": 151936, "head_dim": 128, "num_key_value_heads": 8}
@@ -64,8 +64,8 @@ def test_the_embedded_model_s_parameters_are_counted() -> None:
 def test_four_bits_take_an_eighth_of_float32_and_the_groups_scales() -> None:
     config = Config(train={"dtype": "float32"})
     prompts = Prompts(100, 200)
-    full = plan(config, shape("1.7B"), prompts, "mlx", on_cpu=True).weights
-    small = plan(config, shape("1.7B", **FOUR_BITS), prompts, "mlx", on_cpu=True).weights
+    full = plan(config, shape("1.7B"), prompts, MLX.memory, on_cpu=True).weights
+    small = plan(config, shape("1.7B", **FOUR_BITS), prompts, MLX.memory, on_cpu=True).weights
     assert small / full == pytest.approx(4.5 / 32, rel=1e-6)
 
 
@@ -78,7 +78,7 @@ def test_what_is_no_plain_decoder_has_no_plan(settings: dict[str, object]) -> No
 
 
 def peak(config: Config) -> int:
-    return plan(config, shape("1.7B"), Prompts(256, 1024), "mlx", on_cpu=False).peak
+    return plan(config, shape("1.7B"), Prompts(256, 1024), MLX.memory, on_cpu=False).peak
 
 
 def test_more_of_anything_never_takes_less() -> None:
@@ -138,19 +138,19 @@ def test_presets_for_macs_fit_what_macos_lets_the_gpu_have(
         assert longest is not None
         prompts = Prompts(longest // 2, longest)
         assert known_shape(config.model) == shape(size, **bits)
-        found = plan(config, shape(size, **bits), prompts, "mlx", on_cpu=False)
+        found = plan(config, shape(size, **bits), prompts, MLX.memory, on_cpu=False)
         assert found.peak < gigabytes * GIB / 2, method
 
 
 def test_what_supervised_learning_reads_is_planned_for() -> None:
     config = resolve("sft-qwen3-1.7b", ["train.gradient_checkpointing=false"])
     short, long = (
-        plan(config, shape("1.7B"), Prompts(256, 256 + n), "cpu", on_cpu=True).activations
+        plan(config, shape("1.7B"), Prompts(256, 256 + n), CPU.memory, on_cpu=True).activations
         for n in (512, 8192)
     )
     assert short > 0 and long < 2 * short  # micro-batches hold the same tokens either way
     one = resolve("sft-qwen3-1.7b", ["train.micro_batch_tokens=1024"])
-    assert plan(one, shape("1.7B"), Prompts(256, 8192), "cpu", True).activations > 0
+    assert plan(one, shape("1.7B"), Prompts(256, 8192), CPU.memory, True).activations > 0
 
 
 def test_a_model_not_at_hand_is_known_by_name_or_not() -> None:

@@ -93,7 +93,7 @@ def events(listener: Listener) -> None:
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_a_tracker_receives_metrics_in_order_of_steps_and_is_closed(
+def test_tracker_gets_metrics_in_order_and_is_closed(
     name: str, asked: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     heard = Heard()
@@ -113,7 +113,7 @@ def test_a_tracker_receives_metrics_in_order_of_steps_and_is_closed(
     assert capsys.readouterr().out == ""  # standard output is for results
 
 
-def test_wandb_is_offline_unless_wandb_mode_says_otherwise(
+def test_wandb_tracker_is_offline_by_default(
     asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for mode in (None, "online"):
@@ -124,7 +124,7 @@ def test_wandb_is_offline_unless_wandb_mode_says_otherwise(
         assert asked["wandb"]["mode"] == (mode or "offline")
 
 
-def test_a_tracker_that_fails_is_dropped_with_a_warning(
+def test_tracker_that_fails_is_dropped_and_the_others_continue(
     asked: dict[str, Any], tmp_path: Path
 ) -> None:
     heard = Heard()
@@ -135,7 +135,7 @@ def test_a_tracker_that_fails_is_dropped_with_a_warning(
     assert heard.warnings == ["--log wandb stops here: ConnectionError: no such server"]
 
 
-def test_tensorboard_event_files_hold_the_metrics(tmp_path: Path) -> None:
+def test_tensorboard_tracker_writes_the_metrics(tmp_path: Path) -> None:
     from tensorboardX.proto.event_pb2 import Event
 
     with tracking(["tensorboard"], Listener(), tmp_path, {}, 0) as listener:
@@ -153,7 +153,7 @@ def test_tensorboard_event_files_hold_the_metrics(tmp_path: Path) -> None:
     assert found["test/accuracy"].keys() == {0, 2}
 
 
-def test_a_tracker_whose_package_is_missing_is_refused_with_the_package_name(
+def test_tracker_names_its_missing_package_before_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(WandbSink, "module", "not_a_module_here")

@@ -1,0 +1,96 @@
+"""Loss batches as flat arrays: what a micro-batch's N tokens are weighted by and compared with.
+
+The tokens of a micro-batch are its items' completions, one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+import numpy as np
+
+from backends.interface import (
+    DivergenceBatch,
+    DivergenceItem,
+    LossBatch,
+    PolicyGradientBatch,
+    PolicyGradientItem,
+    TokenReport,
+)
+from backends.shared.micro_batches import Pair
+from opsd_cli.losses.array_ops import Array
+from opsd_cli.losses.policy_gradient import SurrogateResult, surrogate
+
+EMPTY = np.zeros(0, np.float32)
+"""A column of `TokenReport` that a kind of loss does not have."""
+
+
+def sequences_of(batch: LossBatch) -> list[list[Pair]]:
+    """The sequences of each item: the student's, and the teacher's where there is one."""
+    if isinstance(batch, DivergenceBatch):
+        return [
+            [(item.student_prompt, item.completion), (item.teacher_prompt, item.completion)]
+            for item in batch.items
+        ]
+    return [[(item.prompt, item.completion)] for item in batch.items]
+
+
+def loss_weights(items: Sequence[DivergenceItem | PolicyGradientItem]) -> np.ndarray:
+    """The factor of each token in the loss, float64 [N]."""
+    weights = []
+    for item in items:
+        own = item.token_weights if isinstance(item, DivergenceItem) else ()
+        weights.append(item.weight * np.asarray(own or np.ones(len(item.completion))))
+    return np.concatenate(weights)
+
+
+def surrogate_of(
+    batch: PolicyGradientBatch,
+    log_p_N: Array,
+    xp: ModuleType,
+    convert: Callable[[np.ndarray], Array],
+) -> SurrogateResult:
+    """The surrogate of a batch's tokens.
+
+    Args:
+        batch: as `PolicyGradientBatch` says, with or without old log-probabilities and penalty.
+        log_p_N: the tokens' log-probabilities now.
+        xp: the namespace of `log_p_N`.
+        convert: makes an array of that namespace from a float64 [N] of NumPy's.
+    """
+
+    def column(name: str) -> Array:
+        return convert(np.array([x for item in batch.items for x in getattr(item, name)]))
+
+    return surrogate(
+        log_p_N,
+        column("advantages"),
+        xp,
+        old_log_p_N=column("old_log_probs") if has_old(batch) else None,
+        initial_log_p_N=column("initial_log_probs") if batch.kl else None,
+        clip_low=batch.clip_low,
+        clip_high=batch.clip_high,
+        kl=batch.kl,
+    )
+
+
+def has_old(batch: PolicyGradientBatch) -> bool:
+    """True if the batch has old log-probabilities, so that its ratios can be clipped."""
+    return bool(batch.items[0].old_log_probs)
+
+
+def split_report(report: TokenReport, counts: Sequence[int]) -> list[TokenReport]:
+    """One report an item, of `counts` tokens each; an empty column is empty in all of them."""
+    columns = [
+        split_tokens(column, counts) if len(column) else [EMPTY] * len(counts)
+        for column in (
+            report.value, report.student_entropy, report.teacher_entropy, report.clipped
+        )
+    ]  # fmt: skip
+    return [TokenReport(*parts) for parts in zip(*columns, strict=True)]
+
+
+def split_tokens(values_N: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
+    """One array an item, of `counts` tokens each."""
+    return np.split(values_N, np.cumsum(counts)[:-1])

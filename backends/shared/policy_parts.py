@@ -1,0 +1,50 @@
+"""What `PolicyBase` asks of the objects that a backend's policy is made of."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from backends.interface import Memory
+from backends.shared.adapter_files import Arrays
+
+
+class SplitModel(Protocol):
+    """What the base reads of a backend's `SplitModel`."""
+
+    @property
+    def context_limit(self) -> int | None:
+        """The most positions of a sequence; None: unknown."""
+
+
+class Adapter(Protocol):
+    """What the base asks of a backend's adapter (`backends.shared.adapter_base`)."""
+
+    def at_start(self) -> AbstractContextManager[None]: ...
+    def read(self, folder: Path) -> None: ...
+    def write(self, folder: Path, base_name: str) -> None: ...
+    def start_state(self) -> Arrays: ...
+    def load_start(self, state: Arrays, what: str) -> None: ...
+
+
+class Optimizer(Protocol):
+    """What the base asks of a backend's optimiser (`backends.shared.optimizer_base`)."""
+
+    @property
+    def keeps_average(self) -> bool: ...
+    def averaged(self) -> AbstractContextManager[None]: ...
+    def step(self, learning_rate: float) -> float: ...
+    def state(self) -> Arrays: ...
+    def load(self, state: Arrays, what: str) -> None: ...
+
+
+class MemoryMeter(Protocol):
+    """What the base asks of a backend's `MemoryMeter`."""
+
+    def read(self) -> Memory: ...
+
+
+SplitModelT = TypeVar("SplitModelT", bound=SplitModel)
+AdapterT = TypeVar("AdapterT", bound=Adapter)
+OptimizerT = TypeVar("OptimizerT", bound=Optimizer)
