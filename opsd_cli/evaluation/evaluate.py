@@ -19,11 +19,11 @@ from backends.interface import Policy, Rollout, RolloutRequest, Sampling
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
 from opsd_cli.grading import Grade, Grader
+from opsd_cli.interruption import Stop, never, until_stopped
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt, completion_text
 from opsd_cli.seeds import derive_seed
 from opsd_cli.statistics import Estimate, average_at_k, majority_at_k, pass_at_k
-from opsd_cli.stopping import Stop, never, until_stopped
 from opsd_cli.tracking.listener import Listener
 
 #: Graded together, so that the grader stays busy; sooner where rollouts are slow, so that a killed
