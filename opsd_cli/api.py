@@ -44,8 +44,8 @@ from opsd_cli.training.run_directory import refuse_used
 if TYPE_CHECKING:
     from backends.interface import Policy
 
-#: What `compare` trains when it is not told.
-METHODS = ("opsd", "grpo")
+#: The methods that `compare` trains by default.
+COMPARED = ("opsd", "grpo")
 
 
 def load_policy(
@@ -314,7 +314,7 @@ def compare(
         return result
     if not resume:
         directory = directory or comparing.default_directory()
-        configs = what or {name: load_config(method=name) for name in METHODS}
+        configs = what or {name: load_config(method=name) for name in COMPARED}
         comparing.require_labels(list(configs))
         alike = comparing.measured_alike(configs, seeds)
         comparing.refuse_used(directory)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import backends
-from backends.interface import Capability
-from backends.shared.model_files import read_settings
-from backends.traits import MemoryTraits
 from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
-from opsd_cli.errors import BackendMissing, DataNotAtHand, ModelNotAtHand, OpsdError
-from opsd_cli.machine import memory_limit
+from opsd_cli.errors import DataNotAtHand, OpsdError
 from opsd_cli.planning import memory_plan
-from opsd_cli.planning.model_shape import Shape, known_shape, shape_of
+from opsd_cli.planning.model_shape import configured_shape
+from opsd_cli.planning.planned_device import planned_device
 from opsd_cli.planning.token_plan import TokenPlan, token_plan
 from opsd_cli.problems.sources import Splits, load_splits
 
@@ -86,45 +81,30 @@ def plan_table(plans: Mapping[str, TokenPlan]) -> Table:
     return table
 
 
-@dataclass(frozen=True)
-class _Target:
-    """What a memory plan is made for.
-
-    Attributes:
-        backend: its name.
-        memory: what the backend declares for the plan.
-        device: the device, or assumptions about it where the backend cannot run here.
-        shape: of the model.
-    """
-
-    backend: str
-    memory: MemoryTraits
-    device: Capability
-    shape: Shape
-
-
 def _memory(config: Config, splits: Splits | None, out: Output) -> dict[str, Any] | None:
     """Show the memory that the run needs, part by part, and settings that fit if it is too much.
 
     None where it cannot be computed: a model that is not at hand, or an unknown architecture.
     """
     try:
-        target = _target(config, out)
+        device = planned_device(config)
+        if device.note:
+            out.note(device.note)
+        shape = configured_shape(config)
     except OpsdError as error:
         out.show(f"memory: not known: {error.message}")
         return None
-    if target is None:
+    if shape is None:
         out.show("memory: not known for this architecture")
         return None
     prompts = memory_plan.estimated(config, splits.train.problems if splits else [])
 
     def planned(changed: Config) -> memory_plan.MemoryPlan:
-        return memory_plan.plan(changed, target.shape, prompts, target.memory, target.device.on_cpu)
+        return memory_plan.plan(changed, shape, prompts, device.memory, device.on_cpu)
 
-    found = planned(config)
-    limit = target.device.memory
+    found, limit = planned(config), device.limit
     out.show(
-        f"\nmemory on {target.backend}, prompts of about {prompts.student} and {prompts.teacher} "
+        f"\nmemory on {device.backend}, prompts of about {prompts.student} and {prompts.teacher} "
         "tokens at most"
     )
     for part, size in found.parts.items():
@@ -143,44 +123,6 @@ def _memory(config: Config, splits: Splits | None, out: Output) -> dict[str, Any
         answer["nearest"] = changes
         _show_changes(changes, out)
     return answer
-
-
-def _target(config: Config, out: Output) -> _Target | None:
-    """The backend, device and model to plan for; None for an architecture without a plan.
-
-    Raises:
-        OpsdError: the backend's declaration or the model's config.json cannot be read.
-    """
-    name, device = _backend_and_device(config, out)
-    try:
-        shape = shape_of(read_settings(config.model_path, config.revision))
-    except ModelNotAtHand:
-        shape = known_shape(config.model)
-        if shape is None:
-            raise
-    return None if shape is None else _Target(name, backends.traits_of(name).memory, device, shape)
-
-
-def _backend_and_device(config: Config, out: Output) -> tuple[str, Capability]:
-    """The backend to plan for, and its device: the real one, or an assumed one where it is missing.
-
-    With `auto` and no backend, the plan is for the one that installing opsd would bring, on this
-    machine's own memory. A backend that was named is meant for another machine: what it needs can
-    be planned, not whether that fits.
-    """
-    try:
-        name = backends.choose(config.backend).name
-        return name, backends.get(name).capability()
-    except BackendMissing as error:
-        if config.backend == backends.AUTO:
-            name = backends.default_without_packages()
-            traits = backends.traits_of(name)
-            out.note(f"{error.message}: planned for {name}")
-            return name, Capability(True, "", memory=memory_limit(), on_cpu=traits.on_cpu)
-        out.note(f"{error.message}: planned for one that has it")
-        return config.backend, Capability(
-            True, "", on_cpu=backends.traits_of(config.backend).on_cpu
-        )
 
 
 def _show_changes(changes: dict[str, Any] | None, out: Output) -> None:

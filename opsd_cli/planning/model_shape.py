@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from opsd_cli.config.schema import Config
+from opsd_cli.errors import ModelNotAtHand
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -72,6 +75,23 @@ def shape_of(settings: Mapping[str, Any]) -> Shape | None:
         )
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def configured_shape(config: Config) -> Shape | None:
+    """The shape of a run's model; None for an architecture without one.
+
+    Raises:
+        ModelError: its config.json cannot be read, and the model is not listed here.
+    """
+    from backends.shared.model_files import read_settings
+
+    try:
+        return shape_of(read_settings(config.model_path, config.revision))
+    except ModelNotAtHand:
+        shape = known_shape(config.model)
+        if shape is None:
+            raise
+        return shape
 
 
 _QWEN3 = {"head_dim": 128, "num_key_value_heads": 8, "vocab_size": 151936}

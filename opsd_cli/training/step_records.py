@@ -19,7 +19,6 @@ from opsd_cli.training.collapse_metrics import (
     loss_metrics,
     rollout_metrics,
 )
-from opsd_cli.training.schedule import learning_rate
 from opsd_cli.training.state import RunState
 
 
@@ -40,6 +39,7 @@ def step_row(
     rollouts: StepRollouts,
     plan: LossPlan,
     reports: Sequence[BatchReport],
+    rate: float,
     grad_norm: float,
     builder: PromptBuilder,
     policy: Policy,
@@ -48,6 +48,7 @@ def step_row(
 
     Args:
         reports: one for each of the plan's batches.
+        rate: the step's learning rate.
         grad_norm: the largest gradient norm of the step's updates, before clipping.
         builder: the prompts of training.
     """
@@ -57,7 +58,7 @@ def step_row(
         steps=config.train.steps,
         loss=float(np.mean([report.loss for report in reports])) if reports else 0.0,
         grad_norm=grad_norm,
-        learning_rate=learning_rate(state.step, config.train.steps, config.optimizer),
+        learning_rate=rate,
         reward=rollouts.reward,
         metrics=_metrics(rollouts, plan, reports, builder, policy),
         ledger=state.ledger,

@@ -145,31 +145,35 @@ class Trainer:
         """One step: rollouts, loss batches, updates, records."""
         cpu_started = time.process_time()
         questions = self.order.of_step(step)
+        rate = learning_rate(step, self.config.train.steps, self.config.optimizer)
         rollouts = self.comparison.compare(self.collector.collect(questions, step))
         if self.config.rollouts.overlap and step < self.config.train.steps:
             self.prefetcher.start(self.order.of_step(step + 1), step + 1)
         inputs = StepInputs(step, questions, rollouts.graded, self.builder, self.analyst)
         plan = self.method.build_loss(inputs, self.policy)
-        reports, norm = self.update(step, plan.batches)
+        reports, norm = self.update(step, plan.batches, rate)
 
         state = self.state
         state.step = step
         state.ledger += step_tokens(rollouts, plan, reports)
         state.training_cpu_seconds += time.process_time() - cpu_started
         self.clock.tick()
-        row = step_row(self.config, state, rollouts, plan, reports, norm, self.builder, self.policy)
+        row = step_row(
+            self.config, state, rollouts, plan, reports, rate, norm, self.builder, self.policy
+        )
         self.run.append(run_directory.METRICS, row.as_dict())
         self.run.append(run_directory.ROLLOUTS, *rollout_rows(step, rollouts, plan, reports))
         save_analyses(self.run, step, self.analyst.take_unsaved())
         self.listener.step(row)
 
-    def update(self, step: int, batches: Sequence[LossBatch]) -> tuple[list[BatchReport], float]:
+    def update(
+        self, step: int, batches: Sequence[LossBatch], rate: float
+    ) -> tuple[list[BatchReport], float]:
         """An optimiser step for each batch; returns their reports and the largest gradient norm.
 
         Raises:
             TrainingError: a loss is not finite.
         """
-        rate = learning_rate(step, self.config.train.steps, self.config.optimizer)
         self.listener.phase("gradient", len(batches))
         reports, norm = [], 0.0
         for batch in batches:

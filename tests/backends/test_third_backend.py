@@ -55,6 +55,20 @@ class AbacusBackend:
 
         return FakePolicy(skill=0.2, gain=0.2)
 """
+#: A rollout engine with weights of its own, in name only.
+ENGINE_SOURCE = """
+import contextlib
+
+
+class BeadsEngine:
+    title = "Beads"
+    separate_from_trainer = True
+
+    @contextlib.contextmanager
+    def attached(self, config, policy, folder, tell):
+        yield policy
+        tell("beads are detached")
+"""
 QUICK = (
     "--set train.steps=2 --set train.evaluate_every=2 --set train.questions_per_step=4 "
     "--set data.validation_problems=8 --set data.test_problems=8 --set preflight.enabled=false"
@@ -170,6 +184,23 @@ def test_help_lists_a_third_backend() -> None:
         env=os.environ | {"COLUMNS": "200"},
     )
     assert f"auto|mlx|cuda|cpu|{NAME}" in run.stdout
+
+
+def test_train_uses_a_rollout_engine_from_outside_the_tree(
+    opsd: Opsd, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "abacus_engine.py").write_text(ENGINE_SOURCE)
+    monkeypatch.setitem(ENGINES, "beads", "abacus_engine:BeadsEngine")  # the one line
+    command = f"train --backend {NAME} --set rollouts.engine=beads {QUICK}"
+    code, out, err = opsd(f"{command} --out run --json --set rollouts.importance_cap=2")
+    assert code == 0, err
+    assert "waiting for Beads" in err and "beads are detached" in err
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert all("sampler_gap" in row for row in rows)  # as of any separate engine
+    code, out, err = opsd(f"{command} --dry-run --json")
+    assert code == 0 and json.loads(out)["plan"]["scored_tokens_at_most"] > 0
+    code, _, err = opsd("train --set rollouts.engine=strings")
+    assert code == 2 and "input should be 'builtin', 'vllm' or 'beads', got 'strings'" in err
 
 
 def test_no_other_list_of_backends_or_engines_exists() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.interface import uniforms
+from backends.pytorch.traits import CPU
 from opsd_cli import methods
 from opsd_cli.config.presets import preset_names
 from opsd_cli.config.resolve import resolve, to_yaml, validate
@@ -28,6 +29,7 @@ from opsd_cli.errors import OpsdError, UsageError
 from opsd_cli.evaluation.evaluate import evaluation_sampling, evaluation_view
 from opsd_cli.methods.hybrid import Hybrid
 from opsd_cli.planning import memory_plan
+from opsd_cli.planning.model_shape import known_shape
 from opsd_cli.planning.token_plan import token_plan
 from opsd_cli.printable import visible_line
 from opsd_cli.problems import Problem
@@ -83,7 +85,7 @@ FILES = [
 ]  # fmt: skip
 
 PROBLEM = Problem("p", "1 + 1", "1 + 1 = 2", "2", "made")
-QWEN = memory_plan.known_shape("Qwen/Qwen3-0.6B")
+QWEN = known_shape("Qwen/Qwen3-0.6B")
 
 
 def random_value(rng: random.Random) -> str:
@@ -158,7 +160,7 @@ def exercise(config: Config, folder: Path) -> None:
     json.dumps(token_plan(config, None).as_dict())
     assert QWEN is not None
     prompts = memory_plan.estimated(config, [PROBLEM])
-    assert memory_plan.plan(config, QWEN, prompts, "cpu", True).peak > 0
+    assert memory_plan.plan(config, QWEN, prompts, CPU.memory, True).peak > 0
     for view in (config, evaluation_view(config)):
         builder = PromptBuilder(view, CharacterTokenizer(), 4096)
         builder.student(PROBLEM)

@@ -27,7 +27,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.command for case in CASES])
-def test_a_mistake_is_explained_and_harms_nothing(
+def test_bad_input_ends_in_an_error_line_and_changes_no_file(
     case: Case,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -55,11 +55,11 @@ def test_a_mistake_is_explained_and_harms_nothing(
     assert snapshot(tmp_path) == before
 
 
-def test_there_are_at_least_forty() -> None:
+def test_bad_input_has_forty_cases_or_more() -> None:
     assert len({case.command for case in CASES}) >= 40
 
 
-def test_the_document_is_current() -> None:
+def test_errors_md_is_current() -> None:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         print_table()

@@ -10,7 +10,7 @@ from tests.support.killable_commands import Kill, KillableCommand, contents
 KILLS = 10
 
 
-def test_ten_kills_change_nothing(tmp_path: Path) -> None:
+def test_eval_resume_after_ten_kills_is_the_same_evaluation(tmp_path: Path) -> None:
     command = KillableCommand(tmp_path, "eval", more="--samples 20")
     killed = command.prepared("killed")
     samples = killed / "out" / "samples.jsonl"
