@@ -14,7 +14,7 @@ from opsd_cli import methods
 from opsd_cli.comparison.curves import COSTS, Curve
 from opsd_cli.comparison.efficiency import Efficiency
 from opsd_cli.comparison.running import Tuned
-from opsd_cli.formatting import json_safe
+from opsd_cli.formatting import json_safe, share, times
 
 COMPARISON = "comparison.json"
 GENERATED, WITH_TEACHER = "generated", "generated_and_scored"
@@ -115,7 +115,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     """The comparison in a sentence or two."""
     found = summary["token_efficiency"]
     one, other = found["better"], found["than"]
-    target = f"{summary['target_accuracy']:.1%}"
+    target = share(summary["target_accuracy"])
     ratio = found["ratio"]
     if ratio is None or math.isnan(ratio):
         return f"Neither {one} nor {other} reaches {target}."
@@ -135,13 +135,6 @@ def verdict(summary: Mapping[str, Any]) -> str:
         said = f"{one} needs {times(1 / ratio)} more generated tokens than {other}"
         interval = f"ratio {times(ratio)}, {interval}"
     return f"{said} to reach {target} ({interval}). {also}"
-
-
-def times(ratio: float | None) -> str:
-    """As in "8.3×"; "∞" where the other never gets there."""
-    if ratio is None or math.isnan(ratio):
-        return "unknown"
-    return "∞" if math.isinf(ratio) else f"{ratio:.3g}×"
 
 
 def _difference(efficiency: Efficiency, one: str, other: str) -> dict[str, float]:

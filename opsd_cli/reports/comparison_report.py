@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.comparison.curves import COSTS
-from opsd_cli.comparison.summary import times, verdict
+from opsd_cli.comparison.summary import verdict
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.formatting import count, percent
+from opsd_cli.formatting import count, percent, share, signed, times
 from opsd_cli.reports.page import figure, html_page
 from opsd_cli.reports.run_report import REPORT
 from opsd_cli.reports.svg import Series, line_chart, linear_until
@@ -117,13 +117,13 @@ def curves_section(summary: Summary) -> str:
 
 def methods_section(summary: Summary) -> str:
     """A table with each method's accuracies, tokens and settings."""
-    target = f"{summary['target_accuracy']:.1%}"
+    target = share(summary["target_accuracy"])
     rows = [
         (
             name,
-            f"{entry['base_accuracy']:.1%}",
+            share(entry["base_accuracy"]),
             percent(Estimate(**entry["accuracy"])),
-            f"{entry['best']:.1%}",
+            share(entry["best"]),
             "not reached" if entry["tokens_to_target"] is None
             else count(entry["tokens_to_target"]),
             count(entry["tokens_generated"]),
@@ -158,8 +158,8 @@ def efficiency_section(summary: Summary) -> str:
 def differences_section(summary: Summary) -> str:
     """Paired differences of best accuracy, for each pair of methods."""
     rows = [
-        (f"{d['one']} less {d['other']}", f"{100 * d['value']:+.1f} points",
-         f"{100 * d['low']:+.1f} to {100 * d['high']:+.1f}")
+        (f"{d['one']} less {d['other']}", f"{signed(d['value'])} points",
+         f"{signed(d['low'])} to {signed(d['high'])}")
         for d in summary["differences"]
     ]  # fmt: skip
     return "<h2>Best accuracy, paired differences</h2>" + _table(
@@ -191,7 +191,7 @@ def tuning_section(summary: Summary) -> str:
         (
             name,
             ", ".join(
-                f"{rate:g}: {accuracy:.1%}"
+                f"{rate:g}: {share(accuracy)}"
                 for rate, accuracy in zip(entry["rates"], entry["validation"], strict=True)
             ),
             f"{entry['chosen']:g}",

@@ -18,7 +18,7 @@ from typing import Any
 from opsd_cli.evaluation.directory import REPORT, EvaluationDirectory
 from opsd_cli.evaluation.evaluate import Evaluation, Sample
 from opsd_cli.files.atomic_write import write_atomic
-from opsd_cli.formatting import count, percent, points
+from opsd_cli.formatting import count, percent, points, share
 from opsd_cli.reports.page import html_page
 from opsd_cli.statistics import Estimate
 
@@ -88,8 +88,8 @@ def _results(results: Mapping[str, Evaluation], summary: Mapping[str, Any]) -> s
         k = result.samples_per_problem
         cells = (
             escape(name), len(result.problem_ids), percent(result.accuracy),
-            percent(result.pass_at[k]), percent(result.majority), f"{result.truncated:.1%}",
-            f"{result.no_answer:.1%}", count(result.mean_tokens),
+            percent(result.pass_at[k]), percent(result.majority), share(result.truncated),
+            share(result.no_answer), count(result.mean_tokens),
             _count(tokens["mean_of_right"]), _count(tokens["mean_of_wrong"]),
         )  # fmt: skip
         rows.append("<tr>" + "".join(f"<td class=nowrap>{cell}" for cell in cells))

@@ -7,6 +7,7 @@ from pathlib import Path
 from opsd_cli.errors import RunError
 from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.files.os_errors import naming
+from opsd_cli.formatting import share
 from opsd_cli.training import run_directory
 
 
@@ -41,17 +42,19 @@ def write_picture(run_dir: Path, out: Path) -> Path:
     axes.fill_between(tokens, low, high, alpha=0.15, linewidth=0)
     values = [100 * row["accuracy"]["value"] for row in rows]
     axes.plot(tokens, values, marker="o", label="validation (95% interval)")
-    test = {name: 100 * result["accuracy"][name]["value"] for name in ("base", "best")}
+    test = {name: result["accuracy"][name]["value"] for name in ("base", "best")}
     best_at = next(
         t for t, row in zip(tokens, rows, strict=True) if row["step"] == result["best_step"]
     )
-    axes.axhline(test["base"], color="0.5", linestyle="--", linewidth=1)
+    axes.axhline(100 * test["base"], color="0.5", linestyle="--", linewidth=1)
     axes.annotate(
-        f"base model on test: {test['base']:.1f}%", (tokens[-1], test["base"]),
+        f"base model on test: {share(test['base'])}", (tokens[-1], 100 * test["base"]),
         ha="right", va="bottom", color="0.35",
     )  # fmt: skip
-    axes.plot([best_at], [test["best"]], marker="*", markersize=16, color="C1", linestyle="none",
-              label=f"best checkpoint on test: {test['best']:.1f}%")  # fmt: skip
+    axes.plot(
+        [best_at], [100 * test["best"]], marker="*", markersize=16, color="C1", linestyle="none",
+        label=f"best checkpoint on test: {share(test['best'])}",
+    )  # fmt: skip
     axes.set_xlabel("thousand tokens generated")
     axes.set_ylabel("accuracy, %")
     axes.spines[["top", "right"]].set_visible(False)

@@ -13,7 +13,7 @@ from typing import Any
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.formatting import count, duration, percent
+from opsd_cli.formatting import count, duration, gibibytes, percent
 from opsd_cli.reports.page import figure, html_page
 from opsd_cli.reports.svg import Series, line_chart
 from opsd_cli.statistics import Estimate
@@ -183,7 +183,7 @@ def tokens_section(metrics: list[dict[str, Any]]) -> str:
     return (
         f"<h2>Tokens</h2><div class=scroll><table><tr><th>kind<th>count{rows}</table></div>"
         f"<p class=dim>{duration(last['seconds'])} in all, {duration(last['cpu_seconds'])} of CPU; "
-        f"highest memory {last['memory_peak'] / 2**30:.2f} GiB.</p>"
+        f"highest memory {gibibytes(last['memory_peak'])}.</p>"
     )
 
 
