@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("var(--one)", "var(--two)", "var(--three)", "var(--four)", "var(--dim)", "var(--ink)")
 #: Keys of metrics.jsonl that are drawn, with their titles.
-MONITORS = {
+COLLAPSE_METRICS = {
     "reward": "share of training rollouts that are right",
     "completion_tokens": "completion length, tokens",
     "entropy": "student's entropy, nats a token",
@@ -68,7 +68,7 @@ def write_comparison_report(
         differences_section(summary),
         tokens_section(summary),
         tuning_section(summary),
-        monitors_section(groups),
+        collapse_section(groups),
         samples_section(samples),
         reproduction_section(summary, groups),
     ]
@@ -204,14 +204,14 @@ def tuning_section(summary: Summary) -> str:
     return "<h2>The search over learning rates, on validation alone</h2>" + _table(heads, rows)
 
 
-def monitors_section(groups: Groups) -> str:
+def collapse_section(groups: Groups) -> str:
     """Collapse metrics of each method's first run, against generated tokens."""
     metrics = {
         name: list(read_rows(curves[0].directory / run_directory.METRICS))
         for name, curves in groups.items()
     }
     figures = []
-    for key, title in MONITORS.items():
+    for key, title in COLLAPSE_METRICS.items():
         series = [
             Series(
                 name,

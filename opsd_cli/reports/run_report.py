@@ -43,7 +43,7 @@ def build_page(run_dir: Path) -> str:
         f"<h1>{escape(verdict(result, metrics))}</h1>",
         accuracy_section(result, evaluations),
         learning_section(metrics),
-        monitors_section(metrics),
+        collapse_section(metrics),
         tokens_section(metrics),
         rollouts_section(rollouts),
         "<h2>How to run it again</h2>"
@@ -106,7 +106,7 @@ def learning_section(metrics: list[dict[str, Any]]) -> str:
     return _charts("Learning", charts, metrics)
 
 
-def monitors_section(metrics: list[dict[str, Any]]) -> str:
+def collapse_section(metrics: list[dict[str, Any]]) -> str:
     """Collapse metrics and divergence by class of token, by step."""
     charts = [
         ("completion length, tokens", [("completion_tokens", "mean")]),
