@@ -1,4 +1,4 @@
-"""What a comparison says: the object of `compare --json`, which the page and the picture draw."""
+"""The summary of a comparison: the object of `compare --json`, drawn by report and picture."""
 
 from __future__ import annotations
 
@@ -43,7 +43,19 @@ def summarise(
     left_out: Mapping[str, str] | None = None,
     tuned: Mapping[str, Tuned] | None = None,
 ) -> dict[str, Any]:
-    """Everything a comparison found; infinite costs (never reached) are None."""
+    """All estimates of a comparison as one JSON object.
+
+    Args:
+        groups: comparable curves by label.
+        directory: the comparison's.
+        target: a fixed target accuracy; None as in `Efficiency`.
+        left_out: directories that are not comparable, with the reason.
+        tuned: the selected learning rate of each method.
+
+    Returns:
+        Accuracies, costs at the target (None if it is not reached), the headline ratio for each
+        kind of cost, and paired differences of best accuracy.
+    """
     efficiency = Efficiency(groups, target)
     one, other = pair_of(list(groups))
     to_target = {cost: efficiency.to_target(cost) for cost in COSTS}
@@ -53,9 +65,9 @@ def summarise(
                "counted": cost, "better": one, "than": other}
         for cost, entry in ratios.items()
     }  # fmt: skip
-    methods = {}
+    by_method = {}
     for name, curves in groups.items():
-        methods[name] = {
+        by_method[name] = {
             "method": curves[0].method,
             "accuracy": chosen_accuracy(efficiency, name),
             "base_accuracy": float(np.mean([curve.accuracy_E[0] for curve in curves])),
@@ -80,7 +92,7 @@ def summarise(
         "test_problems": int(next(iter(groups.values()))[0].correct_EP.shape[1]),
         "target_accuracy": efficiency.target,
         "target_from": f"the best that {efficiency.weakest} reaches" if target is None else "given",
-        "methods": methods,
+        "methods": by_method,
         "token_efficiency": named[GENERATED],
         "token_efficiency_all": named[WITH_TEACHER],
         "efficiency": named,
@@ -95,7 +107,7 @@ def summarise(
 
 
 def chosen_accuracy(efficiency: Efficiency, name: str) -> dict[str, float]:
-    """Test accuracy of the checkpoints that validation chose, with its bootstrap interval."""
+    """Test accuracy of the checkpoints selected on validation, with its 95% bootstrap interval."""
     method = efficiency.methods[name]
     chosen = np.stack(
         [
@@ -112,7 +124,7 @@ def chosen_accuracy(efficiency: Efficiency, name: str) -> dict[str, float]:
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """The comparison in a sentence or two."""
+    """The comparison's headline in one or two sentences."""
     found = summary["token_efficiency"]
     one, other = found["better"], found["than"]
     target = share(summary["target_accuracy"])

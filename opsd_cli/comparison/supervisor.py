@@ -29,7 +29,7 @@ from opsd_cli.training import run_directory
 POLL_SECONDS = 0.5
 
 
-class Stop:
+class StopRequests:
     """Requests to stop: the first asks the runs to save and stop, the second kills them."""
 
     def __init__(self) -> None:
@@ -50,9 +50,9 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Stop]:
+def stop_on_signal() -> Iterator[StopRequests]:
     """Turn Ctrl-C and SIGTERM into requests; without effect outside the main thread."""
-    stop = Stop()
+    stop = StopRequests()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -118,7 +118,7 @@ def stopped(directory: Path) -> Interrupted:
 
 
 def _end(
-    processes: Sequence[subprocess.Popen[bytes]], stop: Stop, note: Callable[[str], None]
+    processes: Sequence[subprocess.Popen[bytes]], stop: StopRequests, note: Callable[[str], None]
 ) -> None:
     """Ask processes to stop, and wait for all of them; kill them on a second request."""
     left = [process for process in processes if process.poll() is None]
