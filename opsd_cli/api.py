@@ -24,6 +24,7 @@ from opsd_cli.evaluation import session as evaluating
 from opsd_cli.evaluation.directory import EvaluationDirectory
 from opsd_cli.evaluation.given_problems import Benchmarks, asked_for
 from opsd_cli.evaluation.result import EvaluationResult, conclude
+from opsd_cli.interruption import Stop, never
 from opsd_cli.loading import (
     Source,
     choose_backend,
@@ -35,7 +36,6 @@ from opsd_cli.loading import (
 from opsd_cli.reports.comparison_pages import write_comparison_pages
 from opsd_cli.reports.evaluation_report import write_evaluation_report
 from opsd_cli.reports.run_report import write_run_report
-from opsd_cli.stopping import Stop, never
 from opsd_cli.tracking.listener import Listener
 from opsd_cli.training import session as training
 from opsd_cli.training.result import TrainResult

@@ -18,10 +18,10 @@ from backends.interface import Policy, Rollout, RolloutRequest, Sampling
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.samples import Evaluation, Sample, assemble
 from opsd_cli.grading import Grade, Grader
+from opsd_cli.interruption import Stop, never, until_stopped
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt, completion_text
 from opsd_cli.seeds import derive_seed
-from opsd_cli.stopping import Stop, never, until_stopped
 from opsd_cli.tracking.listener import Listener
 
 #: Samples that are graded together, to keep the grader's workers busy; after so many seconds fewer

@@ -21,12 +21,12 @@ from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluati
 from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.files.jsonl_log import Log
 from opsd_cli.grading import Grader
+from opsd_cli.interruption import Stop
 from opsd_cli.problems import Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.statistics import Estimate
-from opsd_cli.stopping import Stop
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import EvaluationRow, Listener
 from opsd_cli.training import run_directory

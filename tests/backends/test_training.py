@@ -14,9 +14,9 @@ from backends.interface import Backend
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import Interrupted, PreflightFailed
 from opsd_cli.files.jsonl_log import read_rows
+from opsd_cli.interruption import never
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
-from opsd_cli.stopping import never
 from opsd_cli.tracking.listener import StepRow
 from opsd_cli.training import run_directory
 from opsd_cli.training.result import TrainResult

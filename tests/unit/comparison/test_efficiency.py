@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from opsd_cli.comparison.curves import COSTS, Curve, comparable, cost_of, labelled
 from opsd_cli.comparison.efficiency import Efficiency, cost_to_reach, monotone
-from opsd_cli.comparison.summary import pair_of, summarise, times, verdict
+from opsd_cli.comparison.summary import pair_of, summarise, verdict
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
+from opsd_cli.formatting import times
 
 values = st.lists(st.floats(0, 1), min_size=1, max_size=12).map(np.array)
 

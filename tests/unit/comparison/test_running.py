@@ -17,7 +17,6 @@ from opsd_cli.comparison.running import (
     comparison_jobs,
     configs_of,
     evaluated_alike,
-    last_row,
     plan_of,
     progress_of,
     read_plan,
@@ -26,6 +25,7 @@ from opsd_cli.comparison.running import (
     write_plan,
 )
 from opsd_cli.config.resolve import resolve
+from opsd_cli.files.jsonl_log import last_row
 from opsd_cli.methods import METHODS
 from opsd_cli.processes.child_processes import tied
 from opsd_cli.training import run_directory

@@ -1,56 +1,70 @@
-"""Atomic writes, the lock of a directory, and errors that name their file."""
+"""Atomic writes: old or new contents after any failure, never half of either."""
 
 from __future__ import annotations
 
-import os
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from opsd_cli.errors import NotWritten, RunError
-from opsd_cli.files.atomic_write import write_atomic
-from opsd_cli.files.directory_lock import lock_directory
-from opsd_cli.files.os_errors import naming
+from opsd_cli.errors import NotWritten
+from opsd_cli.files.atomic_write import (
+    commit_staged,
+    sha256_of,
+    stage,
+    staging_path,
+    write_atomic,
+)
 
 
-def test_atomic_write_replaces_the_contents_and_leaves_no_partial_file(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    for text in ("{}", "é"):
+def full_disk(*_: Any, **__: Any) -> int:
+    raise OSError(28, "No space left on device")
+
+
+def test_atomic_write_replaces_the_contents(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for text in ("one", "größer"):
         write_atomic(path, text)
         assert path.read_text(encoding="utf-8") == text
-    assert list(tmp_path.iterdir()) == [path]
+    assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_atomic_write_that_fails_leaves_the_file_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("call", ["write_text", "replace"])
+def test_atomic_write_on_a_full_disk_keeps_the_old_contents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    path = tmp_path / "result.json"
-    write_atomic(path, "before")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", full)
-        with pytest.raises(NotWritten, match=r"cannot write .*result\.json: No space left"):
-            write_atomic(path, "after")
-    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+    path = tmp_path / "a.json"
+    write_atomic(path, "old")
+    monkeypatch.setattr(Path, call, full_disk)
+    with pytest.raises(NotWritten, match=r"a\.json: No space left") as failed:
+        write_atomic(path, "new")
+    assert failed.value.exit_code == 1 and failed.value.hint
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_directory_lock_names_its_process_and_ends_with_it(tmp_path: Path) -> None:
-    with (
-        lock_directory(tmp_path),
-        pytest.raises(RunError, match=rf"\(pid {os.getpid()}\) is using"),
-    ):
-        lock_directory(tmp_path)
-    lock_directory(tmp_path).close()
+def test_staged_contents_appear_on_commit(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    stage(path, "staged")
+    assert not path.exists() and staging_path(path).is_file()
+    commit_staged(path)
+    assert path.read_text() == "staged" and not staging_path(path).exists()
 
 
-def test_os_error_without_a_file_gets_its_name(tmp_path: Path) -> None:
-    with pytest.raises(OSError) as caught, naming(tmp_path / "x"):
-        raise OSError(28, "No space left on device")
-    assert caught.value.filename == str(tmp_path / "x")
-    # safetensors reports a full disk so
-    with pytest.raises(OSError) as caught, naming(tmp_path / "x"):
-        raise ValueError("I/O error: No space left on device (os error 28)")
-    assert (caught.value.errno, caught.value.filename) == (28, str(tmp_path / "x"))
+def test_commit_never_overwrites_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("there")
+    stage(path, "staged")
+    commit_staged(path)
+    assert path.read_text() == "there"
+
+
+def test_commit_without_a_staged_file_does_nothing(tmp_path: Path) -> None:
+    commit_staged(tmp_path / "a.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_digest_is_the_sha256_of_the_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\x00" * 100_000)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(b"\x00" * 100_000).hexdigest()
