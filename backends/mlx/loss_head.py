@@ -19,7 +19,8 @@ from backends.mlx import device_memory, sampler
 from backends.mlx.split_model import Head
 from backends.shared.chunk_size import chunk_size
 from opsd_cli.losses.array_ops import array_ops
-from opsd_cli.losses.divergence import DivergenceSpec, evaluate, log_softmax
+from opsd_cli.losses.divergence import DivergenceSpec, evaluate
+from opsd_cli.losses.softmax import log_softmax
 
 _CHUNK_BYTES = 40 * 2**20
 """Float32 logits of one role in a chunk; seven such arrays are alive at once."""

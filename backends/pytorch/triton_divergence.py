@@ -27,7 +27,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from opsd_cli.losses.divergence import LOG_FLOOR, DivergenceSpec, evaluate
+from opsd_cli.losses.divergence import DivergenceSpec, evaluate
+from opsd_cli.losses.softmax import LOG_FLOOR
 
 Kernel = Literal["plain", "triton"]
 

@@ -32,7 +32,7 @@ from opsd_cli.config.bounds import (
     Whole,
 )
 from opsd_cli.config.server_settings import wrong_address, wrong_arguments
-from opsd_cli.losses.divergence import DivergenceSpec
+from opsd_cli.losses.divergence import DivergenceSpec, Kind
 from opsd_cli.prompts.rendering import STUDENT_TEMPLATE, require_placeholders
 from opsd_cli.prompts.teacher import ANALYSIS_TEMPLATE, TEACHER_TEMPLATE
 
@@ -118,7 +118,7 @@ class Prompts(Section):
 
 
 class Divergence(Section):
-    kind: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
+    kind: Kind = "forward_kl"
     """forward_kl KL(T||S), reverse_kl KL(S||T), or jsd."""
     beta: Share = 0.5
     """JSD's weight of the teacher in the mixture."""

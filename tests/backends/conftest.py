@@ -10,13 +10,22 @@ from typing import Any
 import pytest
 
 import backends
-from backends.interface import Backend, Policy
+from backends.interface import Backend, DivergenceItem, Policy
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import BackendMissing
 from tests.support import tiny_models
 
 Load = Callable[..., Policy]
 
+EOS = 0
+#: Ragged on both sides; a completion of one token; completions that end on EOS, and one that is
+#: nothing else; the last ends at the limit, without EOS.
+ITEMS = (
+    DivergenceItem((5, 6, 7), (8, 9, 10, 11, 5, 6), (12, 13, 14, EOS), 0.5),
+    DivergenceItem((4,), (9, 4), (EOS,), 1.0),
+    DivergenceItem((20, 21, 22, 23, 24, 25), (3,), (7,), 0.25),
+    DivergenceItem((15, 16), (15, 16, 17), (18, 19, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12), 2.0),
+)
 LORA = {"rank": 3, "alpha": 6, "targets": ["q_proj", "v_proj", "up_proj", "down_proj"]}
 
 
@@ -78,3 +87,14 @@ def load(backend: Backend, model_folder: Callable[[str], Path]) -> Load:
         return backend.load(Config(**defaults), trainable)
 
     return policy
+
+
+@pytest.fixture
+def adapter_folder(model_folder: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
+    """A random adapter of a family, as PEFT writes it."""
+    from tests.support import oracle
+
+    def folder(family: str = "qwen3", seed: int = 1) -> Path:
+        return oracle.random_adapter(model_folder(family), tmp_path / f"{family}-{seed}", seed)
+
+    return folder
