@@ -67,7 +67,7 @@ def test_loss_and_gradient_equal_the_dense_ones(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_any_ragged_batch_equals_the_dense_one(
+def test_loss_of_any_ragged_batch_equals_the_dense_one(
     load: Load, model_folder, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     tokens = st.integers(3, 24)
@@ -95,7 +95,7 @@ def test_any_ragged_batch_equals_the_dense_one(
         oracle.assert_close(found, student.gradient(loss))
 
 
-def test_tokens_have_weights_of_their_own(
+def test_token_weights_multiply_the_loss_and_gradient(
     load: Load, model_folder, adapter_folder, tmp_path: Path
 ) -> None:
     folder = adapter_folder()
@@ -121,7 +121,9 @@ def test_tokens_have_weights_of_their_own(
     oracle.assert_close(oracle.gradient(policy, tmp_path / "step"), student.gradient(loss))
 
 
-def test_top_k_with_tail_reaches_the_loss(load: Load, model_folder, adapter_folder) -> None:
+def test_top_k_with_tail_equals_the_dense_divergence(
+    load: Load, model_folder, adapter_folder
+) -> None:
     folder = adapter_folder()
     policy = load()
     policy.load_adapter(folder)
@@ -143,7 +145,9 @@ def test_top_k_with_tail_reaches_the_loss(load: Load, model_folder, adapter_fold
         np.testing.assert_allclose(tokens.teacher_entropy, wanted.teacher_entropy_N, atol=1e-4)
 
 
-def test_micro_batches_change_nothing(load: Load, adapter_folder, tmp_path: Path) -> None:
+def test_micro_batches_leave_loss_and_gradient_unchanged(
+    load: Load, adapter_folder, tmp_path: Path
+) -> None:
     folder = adapter_folder()
     batch = DivergenceBatch(ITEMS, DivergenceSpec(), "initial")
     found = []
@@ -158,7 +162,9 @@ def test_micro_batches_change_nothing(load: Load, adapter_folder, tmp_path: Path
         oracle.assert_close(gradient, found[0][1], 1e-5)
 
 
-def test_gradient_checkpointing_changes_nothing(load: Load, adapter_folder, tmp_path: Path) -> None:
+def test_gradient_checkpointing_leaves_the_gradient_unchanged(
+    load: Load, adapter_folder, tmp_path: Path
+) -> None:
     folder = adapter_folder()
     batch = DivergenceBatch(ITEMS, DivergenceSpec(), "initial")
     found = []
@@ -182,7 +188,7 @@ def test_gradients_of_two_batches_add_up(load: Load, adapter_folder, tmp_path: P
 
 
 @pytest.mark.parametrize("teacher", ["initial", "live"])
-def test_a_batch_that_comes_again_spares_a_teacher_that_stays(
+def test_teacher_cache_serves_a_repeated_batch_of_an_initial_teacher(
     load: Load, adapter_folder, tmp_path: Path, teacher: str
 ) -> None:
     found = []

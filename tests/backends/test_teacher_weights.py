@@ -58,7 +58,7 @@ def test_scores_equal_the_dense_log_probabilities(
             np.testing.assert_allclose(scores, wanted, atol=2e-5)
 
 
-def test_a_fresh_adapter_leaves_the_model_as_it_is(load: Load) -> None:
+def test_fresh_adapter_leaves_the_model_unchanged(load: Load) -> None:
     with_adapter, base = load(), load(trainable=False)
     np.testing.assert_allclose(
         pairs_with(with_adapter.score(PAIRS)), pairs_with(base.score(PAIRS)), atol=1e-6
@@ -97,7 +97,7 @@ def test_live_teacher_follows_the_student(load: Load) -> None:
     )
 
 
-def test_moving_average_is_that_of_the_weights(
+def test_ema_teacher_has_the_moving_average_of_the_weights(
     load: Load, model_folder, adapter_folder, tmp_path: Path
 ) -> None:
     policy = load(teacher={"weights": "ema", "ema_decay": 0.6})
@@ -120,7 +120,7 @@ def test_moving_average_is_that_of_the_weights(
         np.testing.assert_allclose(scores, wanted, atol=2e-5)
 
 
-def test_no_average_is_kept_unless_the_config_asks(load: Load) -> None:
+def test_ema_teacher_without_a_moving_average_is_refused(load: Load) -> None:
     with pytest.raises(TrainingError, match="no moving average"):
         load().score(PAIRS, role="teacher", teacher="ema")
 
@@ -146,7 +146,7 @@ def test_initial_teacher_of_a_started_adapter_is_that_adapter(
     )
 
 
-def test_dropout_acts_on_the_student_in_training_alone(load: Load, adapter_folder) -> None:
+def test_dropout_is_on_for_the_student_in_training_alone(load: Load, adapter_folder) -> None:
     policy = load(lora={"dropout": 0.5}, train={"gradient_checkpointing": True})
     policy.load_adapter(adapter_folder())
     batch = DivergenceBatch(ITEMS, DivergenceSpec(), "live")

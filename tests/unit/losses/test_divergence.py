@@ -33,7 +33,7 @@ from tests.support.divergences import (
 
 
 @every_spec
-def test_value_is_the_formula(spec):
+def test_divergence_value_equals_the_formula(spec):
     student, teacher = random_pair()
     terms = naive_terms(*naive_outcomes(student, teacher, spec), spec)
     if spec.clip == "pointwise":
@@ -47,7 +47,7 @@ def test_value_is_the_formula(spec):
 
 @given(logit_pairs(), specs)
 @unhurried
-def test_non_negative_unless_clipped_pointwise(pair, spec):
+def test_divergence_is_non_negative_unless_clipped_pointwise(pair, spec):
     assume(spec.clip != "pointwise")
     value, _ = value_and_gradient(*pair, spec, np)
     assert (value >= -1e-12).all()
@@ -55,7 +55,7 @@ def test_non_negative_unless_clipped_pointwise(pair, spec):
 
 @given(logit_pairs(), specs)
 @unhurried
-def test_zero_at_equality(pair, spec):
+def test_divergence_is_zero_at_equality(pair, spec):
     student, _ = pair
     value, gradient = value_and_gradient(student, student.copy(), spec, np)
     np.testing.assert_allclose(value, 0.0, atol=1e-12)
@@ -147,7 +147,7 @@ def test_merging_outcomes_never_raises_the_divergence(pair, kind, k):
     assert (merged <= full + 1e-12).all()
 
 
-def test_a_tail_far_too_small_to_be_one_minus_the_rest_keeps_its_value():
+def test_tail_smaller_than_rounding_keeps_its_value():
     # Kept mass rounds to 1 in float64; the tails are exp(-60) and exp(-40).
     student, teacher = np.array([[0.0, 0.0, -60.0]]), np.array([[0.0, 0.0, -40.0]])
     spec = DivergenceSpec("forward_kl", top_k=2, tail=True)
@@ -203,7 +203,7 @@ def test_pointwise_clipping_flips_the_gradient_of_a_token_the_teacher_favours():
     assert value[0] < 0
 
 
-def test_token_clipping_silences_the_tokens_above_the_cap_alone():
+def test_token_clipping_removes_the_gradient_of_tokens_above_the_cap():
     near, far = random_pair(gap=0.01), random_pair(gap=3.0)
     student, teacher = (np.concatenate(rows) for rows in zip(near, far, strict=True))
     spec = DivergenceSpec("jsd", clip="token", clip_at=0.05)
@@ -289,7 +289,7 @@ def test_the_config_accepts_every_divergence_kind_and_names_them_all_in_its_erro
         ("top_k", True, "True"),
     ],
 )
-def test_a_bad_choice_is_named_and_comes_with_a_hint(field, value, named):
+def test_invalid_spec_is_refused_with_its_key_and_a_hint(field, value, named):
     with pytest.raises(ConfigError) as caught:
         DivergenceSpec(**{field: value})
     assert f"divergence.{field}" in caught.value.message and named in caught.value.message

@@ -50,7 +50,7 @@ def test_extreme_and_masked_logits_stay_finite(rows, spec, dtype):
 
 
 @every_spec
-def test_tokens_masked_for_both_roles_take_no_part(spec):
+def test_tokens_masked_for_both_roles_are_ignored(spec):
     student, teacher = random_pair(vocabulary=20)
     masked = [np.insert(x, [0, 7, 20], -math.inf, axis=-1) for x in (student, teacher)]
     value, gradient = value_and_gradient(*masked, spec, np)
@@ -65,7 +65,7 @@ def test_tokens_masked_for_both_roles_take_no_part(spec):
 @pytest.mark.parametrize(
     "spec", [spec for spec in SPECS if spec.top_k and spec.temperature == 1.0], ids=spec_id
 )
-def test_a_tail_that_is_masked_entirely_stays_finite(spec, masked):
+def test_entirely_masked_tail_stays_finite(spec, masked):
     rows = {"student": random_pair(vocabulary=6)[0], "teacher": random_pair(vocabulary=6)[1]}
     kept = np.argsort(-rows["teacher"], -1)[:, :3]
     for role in rows if masked == "both" else [masked]:
@@ -81,7 +81,7 @@ def test_a_tail_that_is_masked_entirely_stays_finite(spec, masked):
         np.testing.assert_allclose(value, alone, rtol=1e-10)
 
 
-def test_a_price_is_put_on_mass_where_the_teacher_has_none():
+def test_reverse_kl_is_large_but_finite_where_the_teacher_masks():
     student, teacher = np.zeros((1, 2)), np.array([[0.0, -math.inf]])
     value, gradient = value_and_gradient(student, teacher, DivergenceSpec("reverse_kl"), np)
     assert value[0] > 1e5
@@ -97,7 +97,7 @@ def test_nan_logits_are_not_hidden():
 
 
 @every_spec
-def test_inputs_are_left_alone(spec):
+def test_divergence_leaves_its_inputs_unchanged(spec):
     student, teacher = random_pair()
     copies = student.copy(), teacher.copy()
     value_and_gradient(student, teacher, spec, np)
