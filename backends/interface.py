@@ -1,11 +1,13 @@
-"""The seam between what a run means and what a machine does.
+"""The interface between the shared half and a backend.
 
-The shared half speaks to a backend only through the two protocols below, and only in plain Python
-values and NumPy arrays: never a tensor. A third backend needs one new folder and one line in
-`backends.BACKENDS`; the conformance suite in tests/backends then says whether it is right.
+The shared half talks to a backend only through the protocols below, in plain Python values and
+NumPy arrays, never in tensors. A new backend is one folder and one line in `backends.BACKENDS`; the
+conformance suite in tests/backends checks it. This file is long because the author of a backend
+finds the whole contract here, with shapes, units and errors.
 
-Shapes: N counts completion tokens, V the vocabulary. Every completion includes its stop token when
-it ended on one, and that token is learnt like any other, also where pad and stop share an id.
+Shapes: N completion tokens, V vocabulary, D hidden size. Units: lengths and limits in tokens,
+log-probabilities, entropies and divergences in nats, memory in bytes. A completion that ended with
+a stop token includes it; that token is learnt like any other, also if pad and stop share an id.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from opsd_cli.losses.divergence import DivergenceSpec
-from opsd_cli.machine import memory_limit
 from opsd_cli.prompts.rendering import Tokenizer
 
 if TYPE_CHECKING:
+    from backends.traits import BackendTraits
     from opsd_cli.config.schema import Config
 
 TeacherWeights = Literal["initial", "live", "ema"]
@@ -31,9 +33,14 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. Filters apply in this order: temperature, top-k, top-p, min-p.
+    """How tokens are sampled. Applied in this order: temperature, top-k, top-p, min-p.
 
-    `temperature` 0 means greedy; `top_k` 0, `top_p` 1 and `min_p` 0 each mean "keep everything".
+    Attributes:
+        temperature: divides the logits; 0 is greedy.
+        top_p: keeps the fewest tokens whose probabilities add up to this; 1 keeps all.
+        top_k: keeps so many of the most probable tokens; 0 keeps all.
+        min_p: removes tokens below this share of the highest probability; 0 removes none.
+        max_new_tokens: maximum length of a completion.
     """
 
     temperature: float = 1.0
@@ -44,20 +51,24 @@ class Sampling:
 
     @property
     def filters(self) -> bool:
-        """Whether some tokens cannot be drawn that the model gives a probability."""
+        """True if top-k, top-p or min-p can exclude tokens of non-zero probability."""
         return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
 
 
 PLAIN = Sampling()
-"""Draws from the model's own distribution."""
+"""Samples from the model's own distribution."""
 
 
 @dataclass(frozen=True)
 class RolloutRequest:
-    """One completion to draw.
+    """One completion to sample.
 
-    `seed` alone decides the random numbers this rollout consumes (`uniforms`), so the outcome does
-    not depend on which other requests share the batch.
+    Attributes:
+        problem_id: the problem, unique within its set.
+        sample_index: which of the problem's samples.
+        prompt_ids: token ids of the prompt, at least one.
+        seed: determines alone which random numbers the rollout consumes (`uniforms`), so that the
+            outcome does not depend on the other requests of the batch.
     """
 
     problem_id: str
@@ -67,10 +78,10 @@ class RolloutRequest:
 
 
 def uniforms(seed: int, count: int) -> np.ndarray:
-    """The `count` uniform draws in [0, 1) that a rollout of this seed consumes, one a token.
+    """The uniform random numbers in [0, 1) that a rollout of this seed consumes, float64 [count].
 
-    Both backends turn draw i into token i by inverting the filtered distribution's cumulative sum
-    in order of token id, so a seed names the same completion on either.
+    Every backend turns number i into token i by inverting the cumulative sum of the filtered
+    distribution in the order of token ids, so a seed gives the same completion on each.
     """
     return np.random.Generator(np.random.Philox(seed)).random(count)
 
@@ -79,8 +90,12 @@ def uniforms(seed: int, count: int) -> np.ndarray:
 class Rollout:
     """A finished completion.
 
-    `log_probs` holds, for each token, the sampler's log-probability under the *filtered, tempered*
-    distribution it was drawn from; float32 [N].
+    Attributes:
+        request: what was asked for.
+        completion_ids: N token ids, the stop token included.
+        log_probs: float32 [N], nats: each token's log-probability under the distribution that it
+            was sampled from, after temperature and filters.
+        finish_reason: "stop" if the last token is a stop token, else "length".
     """
 
     request: RolloutRequest
@@ -91,10 +106,14 @@ class Rollout:
 
 @dataclass(frozen=True)
 class DivergenceItem:
-    """A completion scored under two prompts.
+    """A completion of N tokens under the student's and under the teacher's prompt.
 
-    `weight` multiplies each of its tokens in the loss; `token_weights`, one a token, multiply them
-    further (importance weights), and are empty where all are 1.
+    Attributes:
+        student_prompt: token ids.
+        teacher_prompt: token ids.
+        completion: token ids.
+        weight: factor of each token's divergence in the loss.
+        token_weights: N further factors (importance weights); empty if all are 1.
     """
 
     student_prompt: tuple[int, ...]
@@ -108,9 +127,13 @@ class DivergenceItem:
 class DivergenceBatch:
     """loss = sum over items of weight * sum over tokens of token_weight * D(teacher, student).
 
-    `again` says that this very batch will be learnt from more than once. Where the teacher's
-    weights are the initial ones, a backend then reads its sequences the first time alone and keeps
-    the hidden states, [N, D] numbers; the later reports count no teacher tokens.
+    Attributes:
+        items: the completions.
+        spec: which divergence.
+        teacher: whose weights the teacher has.
+        again: True if this very batch will be learnt from again. With a teacher of initial weights
+            a backend then reads the teacher's sequences only the first time and keeps their hidden
+            states [N, D]; later reports count no teacher tokens.
     """
 
     items: tuple[DivergenceItem, ...]
@@ -121,11 +144,16 @@ class DivergenceBatch:
 
 @dataclass(frozen=True)
 class PolicyGradientItem:
-    """A completion and the advantage of each of its tokens; supervised learning is advantage 1.
+    """A completion of N tokens and their advantages; supervised learning has advantages of 1.
 
-    `old_log_probs` are those of the weights the completion was drawn with, and
-    `initial_log_probs` those of the teacher of weights "initial" under the same prompt, both at
-    the batch's temperature, one a token; empty where the batch has no use for them.
+    Attributes:
+        prompt: token ids.
+        completion: token ids.
+        advantages: N numbers.
+        weight: factor of each token in the loss.
+        old_log_probs: N log-probabilities, nats, under the weights that sampled the completion, at
+            the batch's temperature; empty without a clipped ratio.
+        initial_log_probs: the same under the initial weights; empty without a penalty.
     """
 
     prompt: tuple[int, ...]
@@ -145,6 +173,13 @@ class PolicyGradientBatch:
         penalty   = p_0 / p - log(p_0 / p) - 1,  p_0 the initial policy's
 
     which is GRPO's loss (arXiv 2402.03300, equation 3, with the penalty of its equation 4).
+
+    Attributes:
+        items: the completions.
+        temperature: divides the logits before the log-probabilities.
+        clip_low: how far the ratio r counts below 1.
+        clip_high: how far it counts above 1.
+        kl: weight of the penalty.
     """
 
     items: tuple[PolicyGradientItem, ...]
@@ -159,11 +194,14 @@ LossBatch = DivergenceBatch | PolicyGradientBatch
 
 @dataclass(frozen=True)
 class TokenReport:
-    """What a loss batch found at each token of one item, float32 [N] each.
+    """Numbers of each token of one item, float32 [N] each; an array without a meaning is empty.
 
-    `value` is the divergence (or the policy gradient's surrogate and penalty), before any weight.
-    `clipped` is 1 where a clip took hold. A policy-gradient batch has no `teacher_entropy`, and
-    without old log-probabilities no `clipped`: both are then empty.
+    Attributes:
+        value: nats: the divergence, or the surrogate with its penalty, before any weight.
+        student_entropy: nats.
+        teacher_entropy: nats; empty for a policy-gradient batch.
+        clipped: 1 where the clip changed the value, else 0; empty for a policy-gradient batch
+            without old log-probabilities.
     """
 
     value: np.ndarray
@@ -176,8 +214,12 @@ class TokenReport:
 class BatchReport:
     """The loss of a batch and its tokens, in the order of the batch's items.
 
-    `trained_tokens` counts every position of the student's sequences that went through the forward
-    pass with gradient, prompts included; `teacher_tokens` likewise for the teacher's, padding not.
+    Attributes:
+        loss: the weighted sum.
+        tokens: one report for each item.
+        trained_tokens: positions of the student's sequences in a forward pass with gradient,
+            prompts included, padding excluded.
+        teacher_tokens: positions of the teacher's sequences, counted in the same way.
     """
 
     loss: float
@@ -188,7 +230,7 @@ class BatchReport:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes in use now and at the highest since the model was loaded, on the device that binds."""
+    """Bytes in use now, and the peak since the model was loaded, on the device that limits."""
 
     current: int
     peak: int
@@ -196,10 +238,15 @@ class Memory:
 
 @dataclass(frozen=True)
 class Capability:
-    """Whether a backend can work here, and in one line on what (or why not, and how to mend it).
+    """Whether a backend can run on this machine.
 
-    `memory` is the bytes that a run may fill, where the device says; `on_cpu` whether that is the
-    machine's own memory, in which weights are float32.
+    Attributes:
+        available: True if it can.
+        detail: one line: the device, or the reason why not.
+        hint: what to do if it is not available; may be empty.
+        versions: of the packages that it uses.
+        memory: bytes that a run may fill; None if the device does not say.
+        on_cpu: True if that is the machine's own memory, where `train.dtype` auto means float32.
     """
 
     available: bool
@@ -210,23 +257,32 @@ class Capability:
     on_cpu: bool = True
 
 
-def machine_memory() -> int:
-    """Bytes of this machine's own memory that this process may fill."""
-    return memory_limit()
-
-
 class Prefetches(Protocol):
-    """A policy whose engine can draw while the weights are learnt."""
+    """A policy whose rollout engine can sample while the trainer learns."""
 
     def prefetch(
         self, requests: Sequence[RolloutRequest], sampling: Sampling
     ) -> Future[list[Rollout]]:
-        """Draw as the student with the weights as they are now, beside whatever comes next; what
-        is drawn otherwise waits until this is done."""
+        """Start to sample as the student with the current weights, and return at once.
+
+        Later changes of the weights do not affect these rollouts. `generate` waits for them.
+
+        Returns:
+            The rollouts, in the order in which they finish; or the error that `generate` would
+            have raised.
+
+        Raises:
+            TrainingError: the current weights cannot be handed to the engine.
+        """
 
 
 class Policy(Protocol):
-    """A loaded model with a trainable adapter, able to act as student and as teacher."""
+    """A loaded model with a trainable adapter, able to act as student and as teacher.
+
+    A role names a prompt and weights: the student always has the current weights; `teacher` says
+    which ones the teacher has: those at the start ("initial"), the current ones ("live") or their
+    moving average ("ema").
+    """
 
     tokenizer: Tokenizer
 
@@ -240,11 +296,11 @@ class Policy(Protocol):
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """Token ids that end a completion (the generation config's list)."""
+        """Token ids that end a completion, from the model's generation config."""
 
     @property
     def context_limit(self) -> int | None:
-        """The most positions a sequence may have, prompt and completion together; None: unknown."""
+        """Maximum tokens of a sequence, prompt and completion together; None if unknown."""
 
     def generate(
         self,
@@ -253,7 +309,16 @@ class Policy(Protocol):
         role: Literal["student", "teacher"] = "student",
         teacher: TeacherWeights = "initial",
     ) -> Iterator[Rollout]:
-        """Draw every request, yielding each as it finishes, with the weights of `role`."""
+        """Sample every request with the weights of `role`, yielding each rollout as it finishes.
+
+        The order is not that of the requests. A prompt that fills the context gives a completion
+        of no tokens with finish reason "length".
+
+        Raises:
+            ModelError: a prompt has no tokens.
+            TrainingError: the logits are not numbers, memory is exhausted, there is no moving
+                average for the teacher, or a separate rollout engine has failed for good.
+        """
 
     def score(
         self,
@@ -262,56 +327,123 @@ class Policy(Protocol):
         teacher: TeacherWeights = "initial",
         sampling: Sampling = PLAIN,
     ) -> list[np.ndarray]:
-        """Log-probability of each completion token, float32 [N], for (prompt, completion) pairs.
+        """Log-probabilities of completion tokens under given weights.
 
-        It is that under the distribution that `sampling` draws from: `Rollout.log_probs`, had these
-        weights drawn the completion. A token that its filters keep out gets -inf.
+        Args:
+            sequences: (prompt, completion) pairs of token ids.
+            role: whose weights.
+            teacher: which weights the teacher has.
+            sampling: temperature and filters of the distribution.
+
+        Returns:
+            For each pair float32 [N], nats: what `Rollout.log_probs` would be if these weights had
+            sampled the completion. A token that the filters exclude has -inf.
+
+        Raises:
+            ModelError: a prompt has no tokens, or a sequence exceeds the context limit.
+            TrainingError: memory is exhausted, or there is no moving average for the teacher.
         """
 
     def measure(self, batch: LossBatch) -> BatchReport:
-        """The report of a batch, with no gradient taken and dropout off."""
+        """The report of a batch, without gradient and without dropout.
+
+        Raises:
+            ModelError: a prompt has no tokens, or a sequence exceeds the context limit.
+            TrainingError: memory is exhausted, or there is no moving average for the teacher.
+        """
 
     def accumulate(self, batch: LossBatch) -> BatchReport:
-        """Add the batch's gradient to the adapter's, in micro-batches by token budget."""
+        """Add the gradient of the batch's loss to the adapter's gradient.
+
+        The batch is cut into micro-batches of at most `train.micro_batch_tokens` padded tokens.
+
+        Returns:
+            The report of the batch, under the weights before the next `apply`.
+
+        Raises:
+            ModelError: a prompt has no tokens, a sequence exceeds the context limit, or the policy
+                was not loaded as trainable.
+            TrainingError: memory is exhausted, or there is no moving average for the teacher.
+        """
 
     def apply(self, learning_rate: float) -> float:
-        """Clip, take one AdamW step, update the EMA teacher, drop gradients.
+        """Clip the gradient, take one AdamW step, update the EMA teacher, clear the gradient.
 
-        Returns the gradient norm before clipping. Raises `TrainingError` and leaves the weights
-        alone where that norm is not finite.
+        Returns:
+            The norm of the gradient before clipping.
+
+        Raises:
+            ModelError: the policy was not loaded as trainable.
+            TrainingError: that norm is not finite; the weights are then unchanged.
         """
 
     def save_adapter(self, folder: Path) -> None:
-        """Write `adapter_model.safetensors` and `adapter_config.json` in PEFT's format."""
+        """Write `adapter_model.safetensors` and `adapter_config.json` in PEFT's format.
+
+        Raises:
+            ModelError: there is no adapter.
+            OSError, SafetensorError: the folder cannot be written.
+        """
 
     def save_merged(self, folder: Path) -> None:
-        """Write model and tokenizer with the adapter added into the weights, in the dtype that the
-        base is stored in, quantised weights written out in full. The policy is of no use after."""
+        """Write model and tokenizer with the adapter merged into the weights.
+
+        Weights are written in the dtype of the stored base, quantised ones dequantised. The policy
+        cannot be used afterwards.
+
+        Raises:
+            ModelError: there is no adapter, or this model cannot be merged with one.
+            OSError, SafetensorError: the folder cannot be written.
+        """
 
     def save(self, folder: Path) -> None:
-        """`save_adapter`, and `optimizer.safetensors`: moments, EMA teacher, random state."""
+        """`save_adapter`, and `optimizer.safetensors`: moments, EMA teacher, random state.
+
+        Raises:
+            ModelError: the policy was not loaded as trainable.
+            OSError, SafetensorError: the folder cannot be written.
+        """
 
     def restore(self, folder: Path) -> None:
-        """Everything `save` wrote; the next step is then, bit for bit, what it would have been."""
+        """Load everything that `save` wrote; the next step is then the same, bit for bit.
+
+        Raises:
+            ModelError: the files are missing, damaged, or do not fit this model.
+        """
 
     def load_adapter(self, folder: Path) -> None:
-        """Adapter weights alone. Raises `ModelError` where they do not fit this model."""
+        """Load the adapter's weights alone, and keep the optimiser as it is.
+
+        Raises:
+            ModelError: they are missing, damaged, or do not fit this model.
+        """
 
     def memory(self) -> Memory:
-        """Memory in use; cheap enough to ask every step."""
+        """Memory in use; cheap enough to be called every step."""
 
 
 class Backend(Protocol):
-    """What can load a policy on this machine."""
+    """A framework on a kind of device.
+
+    The module of the class imports its framework only inside methods: `traits` must be readable
+    where the framework is not installed.
+    """
 
     name: str
+    traits: BackendTraits
 
     def capability(self) -> Capability:
-        """What this machine offers; imports what it must, and never raises."""
+        """What this machine offers; imports the framework, and never raises."""
 
     def load(self, config: Config, trainable: bool) -> Policy:
-        """Load `config.model` with `config.adapter`, or with a fresh adapter of `config.lora`.
+        """Load `config.model` with `config.adapter`, or with a new adapter of `config.lora`.
 
-        With `trainable` false no optimiser is made, and with no adapter the base alone is loaded.
-        Raises `ModelError` or `BackendMissing`.
+        Args:
+            config: resolved.
+            trainable: False makes no optimiser, and without `config.adapter` no adapter either.
+
+        Raises:
+            ModelError: the model, tokenizer or adapter cannot be loaded or do not fit together.
+            UsageError: the config asks for something that this backend cannot do.
+            BackendMissing: the backend cannot run on this machine.
         """

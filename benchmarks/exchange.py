@@ -10,16 +10,20 @@ does.
 
 from __future__ import annotations
 
-import argparse
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from backends import get
 from backends.interface import RolloutRequest, Sampling
 from backends.shared import adapter_files
-from opsd_cli.cli.common import adapter_folder
-from opsd_cli.config.resolve import read_tree, resolve, validate
+from benchmarks.measuring import parser
+from opsd_cli.config.resolve import resolve, validate
+from opsd_cli.config.yaml_files import read_tree
+from opsd_cli.loading import adapter_folder
 from opsd_cli.problems.sources import load_splits
 from opsd_cli.prompts.builder import PromptBuilder
 
@@ -72,19 +76,19 @@ def by_mlx_lm(adapter: Path, prompts: dict[str, tuple[int, ...]], base: str) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--problems", type=int, default=50)
-    given = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    options.add_argument("--problems", type=int, default=50)
+    given = options.parse_args()
     print("| trained on | PyTorch here | MLX here | peft | mlx-lm |")
     print("|---|---|---|---|---|")
     for run in given.runs:
         config = validate(read_tree(run / "config.yaml"))
         adapter = adapter_folder(run)
         policy = get("cpu").load(resolve("embedded", [], {"backend": "cpu"}), trainable=False)
-        contexts = PromptBuilder(config, policy.tokenizer)
+        builder = PromptBuilder(config, policy.tokenizer)
         problems = load_splits(config).test.problems[: given.problems]
-        prompts = {problem.id: contexts.student(problem).ids for problem in problems}
+        prompts = {problem.id: builder.student(problem).ids for problem in problems}
         found = {
             "cpu": by_backend("cpu", adapter, prompts),
             "mlx": by_backend("mlx", adapter, prompts),

@@ -1,4 +1,4 @@
-r"""Grading speed: completions a second, ours against math-verify called in one process.
+r"""Grading speed in completions a second: ours against math-verify called in one process.
 
     python benchmarks/grading_speed.py --completions 2000 --rounds 3
 
@@ -15,18 +15,21 @@ turn, by the CPU time of the comparison itself.
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
-from opsd_cli.grading import Grader
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measuring import parser
+from opsd_cli.grading.mathematics import MathGrader
 
 SENTENCES = (
     "We first consider the case in which $n$ is odd, so that $n = 2k + 1$ for some integer $k$. ",
@@ -75,43 +78,26 @@ def with_math_verify(pairs: list[tuple[str, str]]) -> list[bool]:
     return [verify(parse(f"\\boxed{{{gold}}}"), parse(text)) for gold, text in pairs]
 
 
-def measured(work: Callable[[], list[bool]]) -> tuple[float, float, list[bool]]:
-    """Wall and CPU seconds, the workers' included, and the grades."""
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of wall clock and of CPU, those of worker processes included, and the grades."""
+
+    wall: float
+    cpu: float
+    grades: list[bool]
+
+
+def measured(work: Callable[[], list[bool]]) -> Measured:
+    """Call once, with the workers running before and after."""
 
     def cpu() -> float:
-        times = os.times()
-        own = times.user + times.system
-        return own + sum(_cpu_of(child) for child in _children())
+        own = psutil.Process()
+        times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+        return sum(spent.user + spent.system for spent in times)
 
     before, began = cpu(), time.perf_counter()
     grades = work()
-    return time.perf_counter() - began, cpu() - before, grades
-
-
-def _children() -> list[int]:
-    me, found, queue = os.getpid(), [], [os.getpid()]
-    parents = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/stat") as stat:
-                parents[int(name)] = int(stat.read().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    while queue:
-        parent = queue.pop()
-        mine = [child for child, above in parents.items() if above == parent]
-        found += mine
-        queue += mine
-    return [child for child in found if child != me]
-
-
-def _cpu_of(process: int) -> float:
-    try:
-        with open(f"/proc/{process}/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return Measured(time.perf_counter() - began, cpu() - before, grades)
 
 
 #: Grades in its own process, once for each line it is sent, with the package of the given folder.
@@ -120,23 +106,27 @@ import logging, sys, time
 folder, benchmark, count = sys.argv[1:]
 sys.path[:0] = [folder, benchmark]
 logging.disable()
-from grading_speed import completions
-from opsd_cli.grading import _settle
+# Before this script, which adds its own tree to the path.
+try:
+    from opsd_cli.grading.mathematics import _grade_by_text
+except ImportError:  # a tree from before graders had names
+    from opsd_cli.grading import _settle as _grade_by_text
 from opsd_cli.grading.compare import compare
 from opsd_cli.grading.extract import completion_answer, gold_answer
+from grading_speed import completions
 pairs = completions(int(count))
 for line in sys.stdin:
     began, right = time.process_time(), 0
     for gold_text, completion in pairs:
         gold, answer = gold_answer(gold_text), completion_answer(completion)
         if answer is not None:
-            right += (_settle(gold, answer) or compare(gold, answer)) == "correct"
+            right += (_grade_by_text(gold, answer) or compare(gold, answer)) == "correct"
     print(time.process_time() - began, right, flush=True)
 """
 
 
 def against(folder: Path, count: int, rounds: int) -> None:
-    """Print the CPU seconds of another tree and of this one, taking turns; the first is warm-up."""
+    """Print CPU seconds of another tree and of this one, taking turns; the first round warms up."""
     here = Path(__file__).resolve()
     servers = [
         subprocess.Popen(
@@ -151,12 +141,12 @@ def against(folder: Path, count: int, rounds: int) -> None:
     right = ["", ""]
     for _ in range(rounds + 1):
         for i, server in enumerate(servers):
+            assert server.stdin and server.stdout
             print("go", file=server.stdin, flush=True)
-            taken, right[i] = server.stdout.readline().split()
-            seconds[i].append(float(taken))
+            spent, right[i] = server.stdout.readline().split()
+            seconds[i].append(float(spent))
     for server in servers:
-        server.stdin.close()
-        server.wait()
+        server.communicate()
     for name, taken, found in zip(("other", "this"), seconds, right, strict=True):
         each = ", ".join(f"{1000 * t / count:.3f}" for t in taken[1:])
         print(f"{name} tree: {each} ms of CPU a pair; {found} of {count} right")
@@ -165,37 +155,41 @@ def against(folder: Path, count: int, rounds: int) -> None:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = parser(__doc__, rounds=3)
     options.add_argument("--completions", type=int, default=2000)
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--against", type=Path, metavar="FOLDER")
+    options.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout")
     given = options.parse_args()
     if given.against:
         against(given.against, given.completions, given.rounds)
         return
     pairs = completions(given.completions)
-    with Grader() as grader:
+    with MathGrader() as grader:
 
         def ours() -> list[bool]:
             return [grade.correct for grade in grader.grade_many(pairs)]
 
-        ours(), with_math_verify(pairs[:50])  # warm
-        rounds = []
-        for _ in range(given.rounds):
-            rounds.append((measured(ours), measured(lambda: with_math_verify(pairs))))
-    mine, theirs = (each[2] for each in rounds[-1])
+        ours(), with_math_verify(pairs[:50])  # warm up
+        rounds = [
+            (measured(ours), measured(lambda: with_math_verify(pairs))) for _ in range(given.rounds)
+        ]
+    mine, theirs = (each.grades for each in rounds[-1])
     differing = sum(m != t for m, t in zip(mine, theirs, strict=True))
     print(
         f"{len(pairs):,} completions, {sum(mine):,} right by ours, {sum(theirs):,} by theirs, "
         f"{differing} graded differently"
     )
-    for name, which in (("wall", 0), ("CPU", 1)):
-        ratios = [r[1][which] / r[0][which] for r in rounds]
-        print(
-            f"{name}: ours {len(pairs) / statistics.median(r[0][which] for r in rounds):,.0f}/s, "
-            f"math-verify {len(pairs) / statistics.median(r[1][which] for r in rounds):,.0f}/s; "
-            f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        )
+    report("wall", len(pairs), [(a.wall, b.wall) for a, b in rounds])
+    report("CPU", len(pairs), [(a.cpu, b.cpu) for a, b in rounds])
+
+
+def report(name: str, count: int, seconds: list[tuple[float, float]]) -> None:
+    """Print completions a second, ours and math-verify's, and the ratio over rounds."""
+    ours, theirs = (statistics.median(each) for each in zip(*seconds, strict=True))
+    ratios = [b / a for a, b in seconds]
+    print(
+        f"{name}: ours {count / ours:,.0f}/s, math-verify {count / theirs:,.0f}/s; "
+        f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ Slopes are those of straight lines through the logarithms: 1 is proportional, 0 
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -36,9 +35,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.step import RANK, forget_peak, peak, resident
-from benchmarks.step import build as build_model
-from benchmarks.tables import elsewhere
+from benchmarks.measuring import forget_peak, measured_elsewhere, new_peak_mb, parser, resident_mb
+from benchmarks.step import RANK, build
 
 HIDDEN, LAYERS = 128, 2
 STUDENT_PROMPT, TEACHER_PROMPT = 32, 128
@@ -87,12 +85,12 @@ def measure(folder: Path, point: dict[str, int], checkpointing: bool) -> dict[st
     student = torch.randn(tokens, HIDDEN).requires_grad_()
     teacher = torch.randn(tokens, HIDDEN)
     forget_peak()
-    base = before = resident()
+    base = before = resident_mb()
     cpu = time.process_time()
     weights = torch.full((tokens,), 1 / tokens)
     chunked_divergence(student, teacher, head, weights, lesson.spec).loss.backward()
     head_s = (time.process_time() - cpu) * rows.size / tokens
-    head_mb = peak() - before
+    head_mb = new_peak_mb() - before
 
     policy.accumulate(DivergenceBatch(items[:1], lesson.spec))  # warms up, one row's worth
     policy.apply(0.0)
@@ -100,7 +98,7 @@ def measure(folder: Path, point: dict[str, int], checkpointing: bool) -> dict[st
     cpu = time.process_time()
     policy.accumulate(lesson)
     policy.apply(1e-5)
-    step_s, step_mb = time.process_time() - cpu, peak() - base
+    step_s, step_mb = time.process_time() - cpu, new_peak_mb() - base
 
     return {
         "step_s": step_s, "step_mb": step_mb, "head_s": head_s, "head_mb": head_mb,
@@ -127,14 +125,14 @@ def measure_decoding(folder: Path, length: int) -> dict[str, float]:
 
     draw(8)
     forget_peak()
-    base, cpu = resident(), time.process_time()
+    base, cpu = resident_mb(), time.process_time()
     tokens = draw(length)
     assert tokens == DECODED * length
     settings = policy._split_model.config
     width = settings.num_key_value_heads * settings.head_dim
     return {
         "token_ms": 1000 * (time.process_time() - cpu) / tokens,
-        "peak_mb": peak() - base,
+        "peak_mb": new_peak_mb() - base,
         "floor_mb": DECODED * (STUDENT_PROMPT + length) * LAYERS * 2 * width * 4 / 1e6,
     }
 
@@ -206,10 +204,10 @@ def decoding(rounds: int) -> None:
     columns: dict[str, list[float]] = {"token_ms": [], "peak_mb": [], "floor_mb": []}
     shape = {"hidden": HIDDEN, "layers": LAYERS, "vocabulary": BASE["vocabulary"]}
     with tempfile.TemporaryDirectory() as made:
-        build_model(Path(made), shape)
+        build(Path(made), shape)
         for length in AXES["decoding"]:
             command = [sys.executable, __file__, "--decode", made, str(length)]
-            rows = [elsewhere(command) for _ in range(rounds)]
+            rows = [measured_elsewhere(command) for _ in range(rounds)]
             for name, column in columns.items():
                 column.append(statistics.median(row[name] for row in rows))
             token, peak_mb, floor = (column[-1] for column in columns.values())
@@ -226,8 +224,7 @@ def slope(values: list[int], found: list[float]) -> float:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--rounds", type=int, default=2)
+    options = parser(__doc__, rounds=2)
     options.add_argument("--axis", choices=AXES, action="append")
     options.add_argument("--checkpointing", action="store_true")
     options.add_argument("--measure", nargs=2, metavar=("FOLDER", "POINT"))
@@ -256,13 +253,13 @@ def main() -> None:
         for value in AXES[axis]:
             point = {**BASE, axis: value}
             with tempfile.TemporaryDirectory() as made:
-                build_model(
+                build(
                     Path(made),
                     {"hidden": HIDDEN, "layers": LAYERS, "vocabulary": point["vocabulary"]},
                 )
                 command = [sys.executable, __file__, "--measure", made, json.dumps(point)]
                 command += ["--checkpointing"] * given.checkpointing
-                rows = [elsewhere(command) for _ in range(given.rounds)]
+                rows = [measured_elsewhere(command) for _ in range(given.rounds)]
             for name in names:
                 columns[name].append(statistics.median(row[name] for row in rows))
             cells = [

@@ -21,20 +21,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import resource
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.tables import Table, take_turns
+from benchmarks.measuring import parser, peak_mb, resident_mb, take_turns
+from benchmarks.tables import Table
 
 KINDS = ("forward_kl", "reverse_kl", "jsd")
 FORMS = ("chunked", "dense", "mlx", "trl", "liger")
@@ -50,21 +49,21 @@ BETA = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": 0.5}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--vocabulary", type=int, default=151_936)
-    parser.add_argument("--tokens", type=int, default=1024)
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--chunk-tokens", type=int, default=None)
-    parser.add_argument("--kind", choices=KINDS, action="append", help="repeatable; all by default")
-    parser.add_argument(
+    options = parser(__doc__, rounds=1, saves=True)
+    options.add_argument("--vocabulary", type=int, default=151_936)
+    options.add_argument("--tokens", type=int, default=1024)
+    options.add_argument("--hidden", type=int, default=256)
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--chunk-tokens", type=int, default=None)
+    options.add_argument(
+        "--kind", choices=KINDS, action="append", help="repeatable; all by default"
+    )
+    options.add_argument(
         "--form", choices=FORMS, action="append", help="repeatable; PyTorch's two by default"
     )
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--save", action="store_true", help="into the results and README")
-    parser.add_argument("--gradients", action="store_true", help="compare gradients instead")
-    parser.add_argument("--measure", action="store_true", help="measure one, in this process")
-    args = parser.parse_args()
+    options.add_argument("--gradients", action="store_true", help="compare gradients instead")
+    options.add_argument("--measure", action="store_true", help="measure one, in this process")
+    args = options.parse_args()
     if args.gradients:
         compare_gradients(args)
         return
@@ -165,8 +164,9 @@ def divergence(inputs: Inputs, kind: str, form: str, chunk_tokens: int | None) -
     from backends.pytorch.loss_head import chunked_divergence
     from opsd_cli.losses.divergence import DivergenceSpec
 
+    spec = DivergenceSpec(cast(Literal["forward_kl", "reverse_kl", "jsd"], kind))
     return chunked_divergence(
-        student_ND, teacher_ND, Head(head_VD), weights_N, DivergenceSpec(kind), chunk_tokens
+        student_ND, teacher_ND, Head(head_VD), weights_N, spec, chunk_tokens
     ).loss
 
 
@@ -178,14 +178,14 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         divergence(made(argparse.Namespace(**{**vars(args), "vocabulary": 8, "tokens": 2})),
                    kind, form, None).backward()  # fmt: skip
     inputs = made(args)
-    before = resident_bytes()
+    before = resident_mb()
     cpu, wall = time.process_time(), time.perf_counter()
     loss = divergence(inputs, kind, form, args.chunk_tokens)
     loss.backward()
     return {
         "cpu": time.process_time() - cpu,
         "wall": time.perf_counter() - wall,
-        "peak_mb": (peak_bytes() - before) / 1e6,
+        "peak_mb": peak_mb() - before,
         "loss": loss.item(),
     }
 
@@ -240,19 +240,6 @@ def dense_divergence(
             + (log_p_NV.exp() * (log_p_NV - log_m_NV)).sum(-1)
         )
     return (value_N * weights_N).sum()
-
-
-def peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def resident_bytes() -> int:
-    """What is resident now, or the peak so far where the system does not say."""
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
-        return peak_bytes()
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

@@ -9,15 +9,17 @@ resident set's rise since before the model was loaded.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measuring import measured_elsewhere, parser
+from benchmarks.random_models import build_qwen3
 
 MODEL = {
     "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 8,
@@ -104,66 +106,61 @@ def measure(name: str, backend: str, folder: str) -> int:
 
 
 def build(name: str, backend: str, folder: Path) -> None:
-    """A random model and a tokenizer for it."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from tests.support.tiny_models import build_tokenizer
-
-    build_tokenizer(folder, pad_is_end=True)
+    """The random model of a case; no token of it is a stop."""
     settings = MODEL | (SMALLER if backend == "mlx" else {}) | CASES[name][0]
-    # As many tokens as the head has rows, so that none is left out; none of them is a stop.
-    path = folder / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    vocabulary = tokenizer["model"]["vocab"]
-    for index in range(len(vocabulary), int(settings["vocab_size"])):
-        vocabulary[f"t{index}"] = index
-    path.write_text(json.dumps(tokenizer))
-    model = Qwen3ForCausalLM(Qwen3Config(max_position_embeddings=4096, eos_token_id=0, **settings))
-    model.generation_config.eos_token_id = None
-    model.save_pretrained(folder)
+    more = {"max_position_embeddings": 4096, "eos_token_id": 0}
+    build_qwen3(folder, settings | more, pad_is_end=True, stops=False)
+
+
+def measured(name: str, backend: str, folder: str) -> float:
+    """The peak of one step in a process of its own, in bytes."""
+    command = [sys.executable, __file__, "--measure", name, backend, folder]
+    # glibc is told to return freed memory, so that the resident set is what is in use.
+    found = measured_elsewhere(
+        command,
+        MLX_DISABLE_COMPILE="1",
+        MALLOC_MMAP_THRESHOLD_="65536",
+        MALLOC_TRIM_THRESHOLD_="0",
+    )
+    return found["peak"]
+
+
+def planned(name: str, backend: str, folder: str) -> Any:
+    """The memory plan of a case."""
+    import backends
+    from opsd_cli.planning.memory_plan import Prompts, plan
+    from opsd_cli.planning.model_shape import shape_of
+
+    shape = shape_of(json.loads((Path(folder) / "config.json").read_text()))
+    assert shape is not None
+    student, teacher, _, _ = lengths(name, backend)
+    config, memory = config_of(name, backend, folder), backends.traits_of(backend).memory
+    return plan(config, shape, Prompts(student, teacher), memory, on_cpu=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backends", default="cpu,mlx")
-    parser.add_argument("--only", default=";".join(CASES))
-    parser.add_argument("--parts", action="store_true", help="the plan's parts too")
-    parser.add_argument("--child", nargs=3)
-    given = parser.parse_args()
-    if given.child:
-        print(json.dumps(measure(*given.child)))
+    options = parser(__doc__)
+    options.add_argument("--backends", default="cpu,mlx", help="separated by commas")
+    options.add_argument("--only", default=";".join(CASES), help="cases, separated by semicolons")
+    options.add_argument("--parts", action="store_true", help="the plan's parts too")
+    options.add_argument("--measure", nargs=3, metavar=("CASE", "BACKEND", "FOLDER"))
+    given = options.parse_args()
+    if given.measure:
+        print(json.dumps({"peak": measure(*given.measure)}))
         return
-    from opsd_cli.planning.memory_plan import Prompts, plan, shape_of
-
     print("| model and batch | backend | planned | measured | planned ÷ measured |")
     print("|---|---|---|---|---|")
     for name, backend in itertools.product(given.only.split(";"), given.backends.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             build(name, backend, Path(folder))
-            settings = json.loads((Path(folder) / "config.json").read_text())
-            command = [sys.executable, __file__, "--child", name, backend, folder]
-            # glibc is told to hand freed memory back, so that the resident set is what is alive.
-            environment = os.environ | {
-                "MLX_DISABLE_COMPILE": "1", "MALLOC_MMAP_THRESHOLD_": "65536",
-                "MALLOC_TRIM_THRESHOLD_": "0",
-            }  # fmt: skip
-            said = subprocess.run(
-                command, env=environment, check=True, capture_output=True, text=True
-            )
-            measured = json.loads(said.stdout.splitlines()[-1])
-            shape = shape_of(settings)
-            assert shape is not None
-            student, teacher, _, _ = lengths(name, backend)
-            config = config_of(name, backend, folder)
-            found = plan(config, shape, Prompts(student, teacher), backend, on_cpu=True)
-            print(
-                f"| {name} | {backend} | {found.peak / 2**20:.0f} MiB "
-                f"| {measured / 2**20:.0f} MiB | {found.peak / measured:.2f} |",
-                flush=True,
-            )
-            if given.parts:
-                print({part: f"{size / 2**20:.0f}" for part, size in found.parts.items()})
+            peak, plan = measured(name, backend, folder), planned(name, backend, folder)
+        print(
+            f"| {name} | {backend} | {plan.peak / 2**20:.0f} MiB "
+            f"| {peak / 2**20:.0f} MiB | {plan.peak / peak:.2f} |",
+            flush=True,
+        )
+        if given.parts:
+            print({part: f"{size / 2**20:.0f}" for part, size in plan.parts.items()})
 
 
 if __name__ == "__main__":

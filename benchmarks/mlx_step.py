@@ -10,8 +10,6 @@ are CPU seconds of the process; what counts is the ratio. It also times the part
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -20,21 +18,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from backends import get
 from backends.interface import (
     DivergenceBatch,
     DivergenceItem,
+    LossBatch,
     PolicyGradientBatch,
     PolicyGradientItem,
 )
+from benchmarks.measuring import parser
+from benchmarks.random_models import build_qwen3
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.divergence import DivergenceSpec
-from tests.support.tiny_models import build_tokenizer
 
 ROWS, PROMPT, COMPLETION = 4, 32, 96
 MODEL: dict[str, Any] = {
@@ -43,26 +42,15 @@ MODEL: dict[str, Any] = {
     "tie_word_embeddings": True,
 }  # fmt: skip
 LORA = {"rank": 16, "alpha": 32}
+THEIRS = "mlx_lm.lora, cross-entropy"
+
+Tokens = tuple[int, ...]
+Steps = Callable[[int], None]
+"""Makes so many training steps."""
 
 
-def build(folder: Path) -> None:
-    """A random Qwen3 and a tokenizer with as many tokens."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    build_tokenizer(folder, pad_is_end=True)
-    path = folder / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    vocabulary = tokenizer["model"]["vocab"]
-    for index in range(len(vocabulary), MODEL["vocab_size"]):
-        vocabulary[f"t{index}"] = index
-    path.write_text(json.dumps(tokenizer))
-    Qwen3ForCausalLM(Qwen3Config(eos_token_id=0, **MODEL)).save_pretrained(folder)
-
-
-def theirs(
-    folder: Path, pairs: list[tuple[tuple[int, ...], tuple[int, ...]]], checkpointing: bool
-) -> Callable[[int], None]:
-    """mlx-lm's trainer: a call makes so many steps."""
+def theirs(folder: Path, pairs: list[tuple[Tokens, Tokens]], checkpointing: bool) -> Steps:
+    """mlx-lm's trainer."""
     import contextlib
     import io
 
@@ -94,69 +82,88 @@ def theirs(
     return steps
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4, help="a round")
-    parser.add_argument("--checkpointing", action="store_true")
-    given = parser.parse_args()
+def batches(
+    pairs: list[tuple[Tokens, Tokens]], teacher_prompts: list[Tokens]
+) -> tuple[PolicyGradientBatch, DivergenceBatch]:
+    """Cross-entropy, which is a policy gradient of advantage 1, and OPSD, on the same tokens."""
+    weight = 1 / (ROWS * COMPLETION)
+    supervised = PolicyGradientBatch(
+        tuple(PolicyGradientItem(p, c, (1.0,) * len(c), weight) for p, c in pairs)
+    )
+    items = (
+        DivergenceItem(prompt, teacher_prompt, completion, weight)
+        for (prompt, completion), teacher_prompt in zip(pairs, teacher_prompts, strict=True)
+    )
+    return supervised, DivergenceBatch(tuple(items), DivergenceSpec("reverse_kl"))
+
+
+def forms(folder: Path, checkpointing: bool) -> dict[str, Steps]:
+    """What is measured: mlx-lm's step, ours, and parts of ours."""
     random = np.random.default_rng(0)
 
-    def text(length: int) -> tuple[int, ...]:
+    def text(length: int) -> Tokens:
         return tuple(random.integers(1, MODEL["vocab_size"], length).tolist())
 
     pairs = [(text(PROMPT), text(COMPLETION)) for _ in range(ROWS)]
-    weight = 1 / (ROWS * COMPLETION)
-    items = tuple(PolicyGradientItem(p, c, (1.0,) * len(c), weight) for p, c in pairs)
-    supervised = PolicyGradientBatch(items)
-    divergence = DivergenceBatch(
-        tuple(DivergenceItem(p, text(2 * PROMPT), c, weight) for p, c in pairs),
-        DivergenceSpec("reverse_kl"),
-    )
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        build(folder)
-        train = {"gradient_checkpointing": given.checkpointing, "dtype": "float32"}
-        policy = get("mlx").load(Config(model=name, lora=LORA, train=train), True)
+    supervised, divergence = batches(pairs, [text(2 * PROMPT) for _ in pairs])
+    build_qwen3(folder, {"eos_token_id": 0, **MODEL}, pad_is_end=True)
+    train = {"gradient_checkpointing": checkpointing, "dtype": "float32"}
+    policy = get("mlx").load(Config(model=str(folder), lora=LORA, train=train), True)
 
-        def ours(batch: Any) -> Callable[[int], None]:
-            def steps(count: int) -> None:
-                for _ in range(count):
-                    policy.accumulate(batch)
-                    policy.apply(1e-4)
+    def ours(batch: LossBatch) -> Steps:
+        def step() -> None:
+            policy.accumulate(batch)
+            policy.apply(1e-4)
 
-            return steps
+        return repeated(step)
 
-        def reading(count: int) -> None:
-            for _ in range(count):
-                policy.score(pairs)
+    return {
+        THEIRS: theirs(folder, pairs, checkpointing),
+        "cross-entropy": ours(supervised),
+        "OPSD, reverse KL": ours(divergence),
+        "  of it measuring alone": repeated(lambda: policy.measure(divergence)),
+        "  of it one forward pass": repeated(lambda: policy.score(pairs)),
+    }
 
-        kinds = {
-            "mlx_lm.lora, cross-entropy": theirs(folder, pairs, given.checkpointing),
-            "cross-entropy": ours(supervised),
-            "OPSD, reverse KL": ours(divergence),
-            "  of it measuring alone": lambda n: [policy.measure(divergence) for _ in range(n)],
-            "  of it one forward pass": reading,
-        }
-        spent: dict[str, list[float]] = {kind: [] for kind in kinds}
-        peaks: dict[str, float] = {}
+
+def repeated(step: Callable[[], object]) -> Steps:
+    """A call makes so many steps."""
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            step()
+
+    return steps
+
+
+def main() -> None:
+    options = parser(__doc__, rounds=3)
+    options.add_argument("--steps", type=int, default=4, help="of a form in each round")
+    options.add_argument("--checkpointing", action="store_true")
+    given = options.parse_args()
+    import mlx.core as mx
+
+    spent: dict[str, list[float]] = {}
+    peaks: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        measured = forms(Path(folder), given.checkpointing)
         for number in range(given.rounds + 1):  # the first warms up
-            for kind, steps in kinds.items():
+            for form, steps in measured.items():
                 mx.clear_cache()
                 mx.reset_peak_memory()
                 start = time.process_time()
                 steps(given.steps)
                 if number:
-                    spent[kind].append((time.process_time() - start) / given.steps)
-                    peaks[kind] = mx.get_peak_memory() / 2**20
-    base = spent["mlx_lm.lora, cross-entropy"]
+                    seconds = (time.process_time() - start) / given.steps
+                    spent.setdefault(form, []).append(seconds)
+                    peaks[form] = mx.get_peak_memory() / 2**20
     print("| step | CPU-seconds, median | ÷ mlx_lm.lora (least–most) | peak of the allocator |")
     print("|---|---|---|---|")
-    for kind, seconds in spent.items():
-        ratios = [a / b for a, b in zip(seconds, base, strict=True)]
+    for form, found in spent.items():
+        ratios = [ours / theirs for ours, theirs in zip(found, spent[THEIRS], strict=True)]
         print(
-            f"| {kind} | {statistics.median(seconds):.2f} | {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f}–{max(ratios):.2f}) | {peaks[kind]:.0f} MiB |"
+            f"| {form} | {statistics.median(found):.2f} | {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f}–{max(ratios):.2f}) | {peaks[form]:.0f} MiB |"
         )
 
 

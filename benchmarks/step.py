@@ -17,9 +17,7 @@ step, medians with the least in brackets, and the peak of resident memory above 
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -32,7 +30,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.tables import Table, take_turns
+from benchmarks.measuring import forget_peak, new_peak_mb, parser, resident_mb, take_turns
+from benchmarks.random_models import build_qwen3
+from benchmarks.tables import Table
 
 SHAPES: dict[str, dict[str, int]] = {
     "A": {"hidden": 256, "layers": 4, "vocabulary": 32_768, "rows": 8, "completion": 128},
@@ -52,28 +52,15 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def build(folder: Path, shape: dict[str, int]) -> None:
-    """A random Qwen3 and a tokenizer of characters that knows as many tokens."""
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    from tests.support.tiny_models import build_tokenizer
-
-    torch.manual_seed(0)
-    build_tokenizer(folder, pad_is_end=False)
-    path = folder / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    vocabulary = tokenizer["model"]["vocab"]
-    for index in range(len(vocabulary), shape["vocabulary"]):
-        vocabulary[f"<t{index}>"] = index
-    path.write_text(json.dumps(tokenizer))
+    """A random Qwen3 of a shape, with a token for every row of its head."""
     hidden = shape["hidden"]
-    config = Qwen3Config(
-        vocab_size=shape["vocabulary"], hidden_size=hidden, intermediate_size=3 * hidden,
-        num_hidden_layers=shape["layers"], num_attention_heads=hidden // 32,
-        num_key_value_heads=hidden // 32, head_dim=32, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=0, pad_token_id=2,
-    )  # fmt: skip
-    Qwen3ForCausalLM(config).save_pretrained(folder)
+    settings = {
+        "vocab_size": shape["vocabulary"], "hidden_size": hidden, "intermediate_size": 3 * hidden,
+        "num_hidden_layers": shape["layers"], "num_attention_heads": hidden // 32,
+        "num_key_value_heads": hidden // 32, "head_dim": 32, "tie_word_embeddings": True,
+        "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 2,
+    }  # fmt: skip
+    build_qwen3(folder, settings)
 
 
 def completions(shape: dict[str, int]) -> np.ndarray:
@@ -202,7 +189,7 @@ def measure(form: str, name: str, folder: Path, micro_batch: int) -> dict[str, f
     shape = SHAPES[name]
     if form == "ours":
         step = ours(folder, shape, micro_batch)
-        base = resident()
+        base = resident_mb()
         losses = [step()]
         forget_peak()
         times = []
@@ -213,7 +200,7 @@ def measure(form: str, name: str, folder: Path, micro_batch: int) -> dict[str, f
         loss = statistics.mean(losses)
     else:
         run = trl(form, folder, shape)
-        base = resident()
+        base = resident_mb()
         try:
             run()
         except Timed as timed:
@@ -221,36 +208,17 @@ def measure(form: str, name: str, folder: Path, micro_batch: int) -> dict[str, f
     return {
         "cpu": min(row["cpu"] for row in times),
         "wall": min(row["wall"] for row in times),
-        "peak_mb": peak() - base,
+        "peak_mb": new_peak_mb() - base,
         "base_mb": base,
         "loss": loss,
     }
 
 
-def resident() -> float:
-    """MB that are resident now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def peak() -> float:
-    """MB, the most that were resident since `forget_peak`."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise SystemExit("this system does not say what was resident at most")
-
-
-def forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
-
-
 def main() -> None:
-    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--rounds", type=int, default=3)
+    options = parser(__doc__, rounds=3, saves=True)
     options.add_argument("--shape", choices=SHAPES, action="append")
     options.add_argument("--form", choices=FORMS, action="append")
     options.add_argument("--micro-batch", type=int, default=16_384, help="ours: tokens at once")
-    options.add_argument("--save", action="store_true", help="into the results and README")
     options.add_argument("--measure", nargs=3, metavar=("FORM", "SHAPE", "FOLDER"))
     given = options.parse_args()
     if given.measure:

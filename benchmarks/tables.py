@@ -1,25 +1,23 @@
-"""Holding this package against others: who measures, taking turns, tables, and README's.
+"""Tables that compare this package with others, and the summary of them in README.
 
-    python -m benchmarks.tables     # README's table again, from benchmarks/results
+    python benchmarks/tables.py     # README's table again, from benchmarks/results
 
-A figure comes from a process of its own, since a process's highest memory never goes down. The
-forms of one case take turns, so that a busy machine slows all of them, and what is printed is the
-median with the least in brackets. The first form of a case is ours; ratios are to its medians.
+Printed are medians over rounds with the minimum in brackets. The first form of a case is ours;
+ratios are to its medians.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
 import statistics
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measuring import ROOT, Found, parser
+
 RESULTS = Path(__file__).parent / "results"
 README = ROOT / "README.md"
 #: Results whose tables README sums up, with what a case of theirs is called there.
@@ -29,47 +27,14 @@ START, END = "<!-- peers: python -m benchmarks.tables -->", "<!-- /peers -->"
 UNKNOWN = "n/a"
 COLUMNS = ("case", "form", "CPU", "wall", "peak memory", "CPU and memory against ours")
 
-Found = dict[str, list[dict[str, float]]]
-
-
-def elsewhere(command: Sequence[str | Path], **environment: str) -> dict[str, float]:
-    """What a measuring process prints last, as JSON; its two threads do not spin as they wait."""
-    done = subprocess.run(
-        [str(part) for part in command],
-        env={
-            **os.environ,
-            "OMP_WAIT_POLICY": "PASSIVE",
-            "OMP_NUM_THREADS": "2",
-            "PYTHONPATH": str(ROOT),
-            "HF_HUB_OFFLINE": "1",
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(done.stderr)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def take_turns(forms: Mapping[str, Sequence[str | Path]], rounds: int, **environment: str) -> Found:
-    """Measure every form as often as there are rounds, one after another in each."""
-    found: Found = {form: [] for form in forms}
-    for _ in range(rounds):
-        for form, command in forms.items():
-            found[form].append(elsewhere(command, **environment))
-    return found
-
 
 class Table:
-    """A table of cases and forms, printed as it grows.
+    """A table of cases and forms, printed row by row.
 
     Args:
         name: of its file among the results.
-        unit: of `cpu` and `wall` in what is measured; `peak_mb` is in MB, or not a number where
-            it cannot be compared.
+        unit: of `cpu` and `wall` in the measurements, "s" or "ms"; `peak_mb` is in MB, or NaN
+            where it cannot be compared.
     """
 
     def __init__(self, name: str, unit: str) -> None:
@@ -100,7 +65,11 @@ class Table:
             )
 
     def save(self) -> None:
-        """Put the table in its file's place for it, and README's in order."""
+        """Replace the table in the results file, and bring README's summary up to date.
+
+        Raises:
+            SystemExit: the results file has no table.
+        """
         path = RESULTS / f"{self.name}.md"
         text = path.read_text()
         old = re.search(r"(?m)(^\|.*\n)+", text)
@@ -127,14 +96,15 @@ def summed_up(readme: str) -> str:
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             ratios = cells[-1].split(", ")
             if line.startswith("|") and len(cells) == len(COLUMNS) and len(ratios) == 2:
-                cases.setdefault(cells[0], []).append((cells[1], *(_short(r) for r in ratios)))
+                cpu, memory = (_short(ratio) for ratio in ratios)
+                cases.setdefault(cells[0], []).append((cells[1], cpu, memory))
         link = path.relative_to(ROOT).as_posix()
         for case, peers in cases.items():
-            cpu, memory = (
+            cells_of_peers = (
                 ", ".join(f"{peer[0]} {peer[place]}" for peer in peers if peer[place] != UNKNOWN)
                 for place in (1, 2)
             )
-            lines.append(f"| [{called}]({link}), {case} | {cpu} | {memory} |")
+            lines.append(f"| [{called}]({link}), {case} | {' | '.join(cells_of_peers)} |")
     before, rest = readme.split(START)
     after = rest.split(END)[1]
     return f"{before}{START}\n" + "\n".join(lines) + f"\n{END}{after}"
@@ -145,7 +115,7 @@ def _figure(value: float, form: str, unit: str = "") -> str:
 
 
 def _short(ratio: str) -> str:
-    """Two figures are as many as such ratios are good for."""
+    """A ratio to two significant figures, which is as precise as it is."""
     if ratio == UNKNOWN:
         return ratio
     value = float(ratio)
@@ -153,4 +123,5 @@ def _short(ratio: str) -> str:
 
 
 if __name__ == "__main__":
+    parser(__doc__).parse_args()
     README.write_text(summed_up(README.read_text()))

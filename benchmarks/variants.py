@@ -11,7 +11,6 @@ A run that has finished is not run again: an interrupted table goes on with the 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import dataclass
@@ -20,9 +19,13 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measuring import parser
 from opsd_cli.comparison.running import Job, Progress
 from opsd_cli.comparison.supervisor import run_jobs
 from opsd_cli.config.resolve import resolve
+from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.training import run_directory
 
 #: Name -> (method, what differs from the preset).
@@ -96,10 +99,10 @@ def job(name: str, factor: float, seed: int, extra: list[str]) -> Job:
 
 def read(run: Path) -> Found:
     """What a finished run measured."""
-    rows = list(run_directory.read_rows(run / run_directory.EVALUATIONS))
+    rows = list(read_rows(run / run_directory.EVALUATIONS))
     result = json.loads((run / run_directory.RESULT).read_text(encoding="utf-8"))
     test = {r["step"]: np.array(r["correct"]) for r in rows if r["split"] == "test"}
-    metrics = list(run_directory.read_rows(run / run_directory.METRICS))
+    metrics = list(read_rows(run / run_directory.METRICS))
 
     def ends(key: str) -> tuple[float, float]:
         values = [float(row.get(key, np.nan)) for row in metrics]
@@ -173,14 +176,16 @@ def _pair(values: Any, form: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only", default=";".join(VARIANTS), help="separated by semicolons")
-    parser.add_argument("--set", action="append", default=[], help="further config, for all")
-    parser.add_argument("--rates", default="1", help="factors of the preset's learning rate")
-    parser.add_argument("--jobs", type=int, default=2)
-    given = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    options.add_argument("--seeds", type=int, default=2)
+    options.add_argument("--only", default=";".join(VARIANTS), help="separated by semicolons")
+    options.add_argument("--set", action="append", default=[], help="further config, for all")
+    options.add_argument(
+        "--rates", default="1", help="factors of the preset's learning rate, separated by commas"
+    )
+    options.add_argument("--jobs", type=int, default=2, help="runs at once")
+    given = options.parse_args()
     names = given.only.split(";")
     jobs = {
         name: [job(name, float(factor), seed, given.set) for factor in given.rates.split(",")

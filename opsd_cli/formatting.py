@@ -1,8 +1,10 @@
-"""How numbers are written, the same in the terminal, on a page and in a picture."""
+"""How numbers are written: one format for the terminal, the pages, the pictures and JSON."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from opsd_cli.statistics import Estimate
@@ -36,3 +38,12 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def json_safe(value: Any) -> Any:
+    """The value with NaN and infinities, which JSON does not have, as None; tuples as lists."""
+    if isinstance(value, Mapping):
+        return {key: json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

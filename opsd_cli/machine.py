@@ -1,9 +1,8 @@
-"""Memory and cores that this process may use, which in a container are often few of many.
+"""Memory in bytes and CPU cores that this process may use, limits of containers included.
 
-psutil tells what the machine has, on Linux, macOS and Windows alike. On Linux a container or a
-batch system may allow less of it: the limits of the process's own control group, and of every
-group above it, are read from the kernel's files (cgroup v1 and v2, `man 7 cgroups`). What cannot be
-read limits nothing.
+psutil gives the resources of the machine, on Linux, macOS and Windows. On Linux a container or a
+batch system may allow less: the limits of the process's control group and of its parents are read
+from the kernel's files (cgroup v1 and v2, `man 7 cgroups`). A file that cannot be read is ignored.
 """
 
 from __future__ import annotations
@@ -15,24 +14,24 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-#: Where /proc and the control groups are looked for; tests put another tree here.
+#: Root of the paths below; tests replace it.
 ROOT = Path("/")
 
 
 def physical_memory() -> int:
-    """Bytes of the machine's own memory."""
+    """Bytes of main memory of the machine."""
     import psutil
 
     return int(psutil.virtual_memory().total)
 
 
 def memory_limit() -> int:
-    """Bytes that this process may fill: the machine's memory, or what a container allows of it."""
+    """Bytes of main memory that this process may use: the machine's, or a container's limit."""
     return min([physical_memory(), *(limit for limit, _ in _memory_groups())])
 
 
 def available_memory() -> int:
-    """Bytes that can be had now without swapping, within the container's limit."""
+    """Bytes that can be allocated now without swapping, within the container's limit."""
     import psutil
 
     free = [int(psutil.virtual_memory().available)]
@@ -41,7 +40,7 @@ def available_memory() -> int:
 
 
 def peak_resident() -> int:
-    """The most bytes that this process ever had in memory."""
+    """Peak resident set of this process, in bytes."""
     try:
         import resource
     except ImportError:  # Windows
@@ -53,18 +52,18 @@ def peak_resident() -> int:
 
 
 def available_cores() -> int:
-    """The cores this process may use: its affinity, and a container's share of time, rounded up."""
+    """CPU cores that this process may use: its affinity, or a container's CPU quota rounded up."""
     import psutil
 
     cores = os.cpu_count() or 1
-    # macOS has no affinity, and a sandbox may hide it.
+    # macOS has no affinity, and a sandbox may forbid to read it.
     with contextlib.suppress(AttributeError, OSError, psutil.Error):
         cores = len(psutil.Process().cpu_affinity()) or cores
     return max(1, min([cores, *(math.ceil(share) for share in _cpu_shares())]))
 
 
 def _memory_groups() -> Iterator[tuple[int, int]]:
-    """(limit, bytes in use that cannot simply be dropped) of each group that sets a limit."""
+    """(limit, bytes in use without reclaimable file cache) of each group with a limit."""
     total = physical_memory()
     for version, group in _groups("memory"):
         if version == 2:
@@ -80,7 +79,7 @@ def _memory_groups() -> Iterator[tuple[int, int]]:
 
 
 def _cpu_shares() -> Iterator[float]:
-    """Cores' worth of time that each group with a quota may use."""
+    """CPU quota of each group that has one, in cores."""
     for version, group in _groups("cpu"):
         if version == 2:
             quota, _, period = _text(group / "cpu.max").strip().partition(" ")
@@ -93,10 +92,10 @@ def _cpu_shares() -> Iterator[float]:
 
 
 def _groups(controller: str) -> Iterator[tuple[int, Path]]:
-    """(cgroup version, folder) of this process's group and of those above it.
+    """(cgroup version, folder) of this process's group and of its parents.
 
-    A container sees the hierarchy from somewhere below its root, so the group's path counts from
-    the root that its mount names.
+    A container sees the hierarchy from below its root, so the path of the group is relative to the
+    root that the mount names.
     """
     for line in _text(ROOT / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
@@ -119,7 +118,7 @@ def _groups(controller: str) -> Iterator[tuple[int, Path]]:
 
 
 def _mounted(wanted: Callable[[str, list[str]], bool]) -> list[tuple[str, Path]]:
-    """(root within the hierarchy, mount point) of the mounts of a kind."""
+    """(root within the hierarchy, mount point) of the matching mounts."""
     found = []
     for line in _text(ROOT / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
@@ -131,7 +130,7 @@ def _mounted(wanted: Callable[[str, list[str]], bool]) -> list[tuple[str, Path]]
 
 
 def _below(path: str, root: str) -> str:
-    """A group's path as seen from a mount of the hierarchy at `root`; "" where it is not below."""
+    """A group's path relative to a mount of the hierarchy at `root`; "" if it is not below it."""
     root = root.rstrip("/")
     if path == root or not path.startswith(root + "/") or ".." in path.split("/"):
         return ""
@@ -139,7 +138,7 @@ def _below(path: str, root: str) -> str:
 
 
 def _unescaped(field: str) -> str:
-    """mountinfo writes spaces and the like as \\040."""
+    """A field of mountinfo, in which spaces are written as \\040."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 

@@ -1,4 +1,7 @@
-"""What holds for every test: no network, no leftover process, no clock of Hypothesis.
+"""What holds for every test: markers, no network, no leftover process, no clock of Hypothesis.
+
+Markers other than `long` are not written in test files: `markers_of` gives them by path, fixture
+and parameter, so that a new test of a backend is marked like those beside it.
 
 No test starts the network: before any library is imported, the hub is switched off. Tests of the
 hub run commands in processes of their own, against a stand-in on loopback.
@@ -12,7 +15,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import hypothesis
 import psutil
@@ -20,6 +24,26 @@ import pytest
 
 #: Of the whole suite, on two cores that do nothing else; the long forms come on top.
 MINUTES, LONG_MINUTES = 10, 30
+#: Seconds that a test marked `long` may take, fixtures included.
+LONG_SECONDS = 3600
+#: Paths below tests/ whose tests `nox -s test-fast` leaves out: whole commands in processes of
+#: their own, models on disk, and the long tables of the grader. A test that takes more than a few
+#: seconds belongs here.
+SLOW = (
+    "backends",
+    "fuzz",
+    "parity",
+    "unit/comparison/test_running.py",
+    "unit/comparison/test_supervisor.py",
+    "unit/embedded/test_model.py",
+    "unit/evaluation/test_killed_evaluation.py",
+    "unit/grading/test_causes.py",
+    "unit/grading/test_generated.py",
+    "unit/test_hub.py",
+)
+#: Values of a backend's parameter, and the marker that they bring.
+BACKEND_MARKERS = {"mlx": "mlx", "cuda": "gpu"}
+ROOT = Path(__file__).parent
 #: In the environment of every process that a test starts, and of those that they start.
 SESSION = "OPSD_TEST_SESSION"
 
@@ -42,12 +66,32 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"opsd: the whole suite takes about {minutes} minutes on two cores{more}"
 
 
+def markers_of(path: str, parameters: Iterable[object], long: bool) -> set[str]:
+    """The markers of a test, by its file's path below tests/ and its parameters' values."""
+    names = [value for value in parameters if isinstance(value, str)]
+    found = {BACKEND_MARKERS[name] for name in names if name in BACKEND_MARKERS}
+    if path.startswith("backends/mlx/"):
+        found.add("mlx")
+    if path == "backends/vllm/test_real.py":
+        found.add("real")
+    if long or "real" in found or any(path == slow or path.startswith(f"{slow}/") for slow in SLOW):
+        found.add("slow")
+    return found
+
+
+# First of all hooks, since pytest's own selects by `-m` here too.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--long"):
-        return
     skip = pytest.mark.skip(reason="a long form: run with --long")
     for item in items:
-        if "long" in item.keywords:
+        long = "long" in item.keywords
+        path = item.path.relative_to(ROOT).as_posix()
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        for name in markers_of(path, parameters, long):
+            item.add_marker(name)
+        if long:
+            item.add_marker(pytest.mark.timeout(LONG_SECONDS))
+        if long and not config.getoption("--long"):
             item.add_marker(skip)
 
 

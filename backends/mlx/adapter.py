@@ -22,7 +22,7 @@ from backends.mlx.split_model import SplitModel
 from backends.shared import adapter_files, adapter_targets
 from backends.shared.adapter_base import AdapterBase, misfit, require_targets, trains_the_head
 from backends.shared.adapter_files import Arrays
-from opsd_cli.config.schema import Lora
+from opsd_cli.config.sections import Lora
 from opsd_cli.errors import ModelError
 
 _UNSUPPORTED = ("rank_pattern", "alpha_pattern", "fan_in_fan_out")

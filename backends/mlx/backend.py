@@ -12,8 +12,10 @@ import platform
 import sys
 from typing import TYPE_CHECKING
 
-from backends.interface import Capability, machine_memory
+from backends.interface import Capability
+from backends.mlx.traits import MLX
 from opsd_cli.errors import BackendMissing
+from opsd_cli.machine import memory_limit
 
 if TYPE_CHECKING:
     from backends.mlx.policy import MlxPolicy
@@ -26,19 +28,19 @@ class MlxBackend:
     """MLX on the default device: the GPU of Apple silicon, or a CPU."""
 
     name = "mlx"
+    traits = MLX
 
     def capability(self) -> Capability:
         versions, problem = _packages()
         if problem:
-            extra = "mlx" if sys.platform == "darwin" else "mlx]' 'mlx[cpu"
-            return Capability(False, problem, f"pip install 'opsd-cli[{extra}]'", versions)
+            library = "" if sys.platform == "darwin" else " 'mlx[cpu]'"
+            return Capability(False, problem, self.traits.install_command + library, versions)
         import mlx.core as mx
 
         device = mx.device_info()
         if mx.default_device() == mx.cpu:
             detail = f"MLX {versions['mlx']} on the CPU, for trying and testing"
-            memory = machine_memory()
-            return Capability(True, detail, versions=versions, memory=memory)
+            return Capability(True, detail, versions=versions, memory=memory_limit())
         name = device.get("device_name", platform.machine())
         whole = int(device.get("memory_size", 0))
         detail = f"{name}, {whole / 2**30:.0f} GiB, MLX {versions['mlx']}"

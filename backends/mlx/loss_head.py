@@ -18,12 +18,13 @@ import numpy as np
 from backends.interface import Sampling
 from backends.mlx import device_memory, sampler
 from backends.mlx.split_model import Head
+from backends.mlx.traits import MLX
 from backends.shared.chunk_size import chunk_size
 from opsd_cli.losses.array_ops import array_ops
 from opsd_cli.losses.divergence import DivergenceSpec, evaluate
 from opsd_cli.losses.softmax import log_softmax
 
-_CHUNK_BYTES = 40 * 2**20
+_CHUNK_BYTES = MLX.memory.chunk_bytes
 """Bytes of one role's float32 logits in a chunk; seven such arrays are alive at once."""
 
 

@@ -12,7 +12,7 @@ import mlx.optimizers
 
 from backends.mlx.adapter import Adapter, Weights
 from backends.shared.optimizer_base import MOMENTS, OptimizerBase
-from opsd_cli.config.schema import Optimizer
+from opsd_cli.config.sections import Optimizer
 
 _OWN = dict(zip(MOMENTS, ("m", "v"), strict=True))
 """mlx's name of each moment."""

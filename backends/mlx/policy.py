@@ -23,6 +23,7 @@ from backends.mlx.generation import MlxBatch
 from backends.mlx.loading import Loaded, load, save_merged
 from backends.mlx.optimizer import AdapterOptimizer
 from backends.mlx.split_model import SplitModel
+from backends.mlx.traits import MLX
 from backends.shared.adapter_files import Arrays
 from backends.shared.loss_batches import EMPTY, has_old, surrogate_of
 from backends.shared.micro_batches import Pair, pad_right
@@ -30,7 +31,7 @@ from backends.shared.policy_base import PolicyBase, abbreviated
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.divergence import DivergenceSpec
 
-_LENGTH_MULTIPLE = 32
+_LENGTH_MULTIPLE = MLX.memory.length_multiple
 """Sequences are padded to multiples of this many tokens."""
 
 

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from backends.shared import adapter_files, adapter_targets
 from backends.shared.adapter_base import AdapterBase, misfit, require_targets, trains_the_head
 from backends.shared.adapter_files import Arrays
-from opsd_cli.config.schema import Lora
+from opsd_cli.config.sections import Lora
 from opsd_cli.hub import first_line
 
 

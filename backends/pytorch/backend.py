@@ -11,9 +11,10 @@ import importlib.metadata
 import os
 from typing import TYPE_CHECKING
 
-from backends.interface import Capability, machine_memory
+from backends.interface import Capability
+from backends.pytorch.traits import CPU, CUDA
 from opsd_cli.errors import BackendMissing
-from opsd_cli.machine import available_cores
+from opsd_cli.machine import available_cores, memory_limit
 
 if TYPE_CHECKING:
     from backends.pytorch.policy import TorchPolicy
@@ -23,23 +24,22 @@ _PACKAGES = ("torch", "transformers", "peft", "safetensors")
 #: Parameters below which a model gains nothing from a second thread.
 _TINY_PARAMETERS = 5_000_000
 _usual_threads: int | None = None
-_INSTALL = "pip install 'opsd-cli[cuda]'"
 
 
 class CpuBackend:
     """PyTorch on the CPU: for trials, tests and the embedded model."""
 
     name = "cpu"
+    traits = CPU
 
     def capability(self) -> Capability:
         versions, problem = _packages()
         if problem:
-            return Capability(False, problem, _INSTALL, versions)
+            return Capability(False, problem, self.traits.install_command, versions)
         import torch
 
         detail = f"PyTorch {versions['torch']} on {torch.get_num_threads()} CPU threads"
-        memory = machine_memory()
-        return Capability(True, detail, versions=versions, memory=memory)
+        return Capability(True, detail, versions=versions, memory=memory_limit())
 
     def load(self, config: Config, trainable: bool) -> TorchPolicy:
         return _load(self, config, trainable, "cpu")
@@ -49,11 +49,12 @@ class CudaBackend:
     """PyTorch on one CUDA GPU, the first that is visible."""
 
     name = "cuda"
+    traits = CUDA
 
     def capability(self) -> Capability:
         versions, problem = _packages()
         if problem:
-            return Capability(False, problem, _INSTALL, versions)
+            return Capability(False, problem, self.traits.install_command, versions)
         import torch
 
         if torch.version.cuda is None and torch.version.hip is None:

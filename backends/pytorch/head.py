@@ -12,10 +12,11 @@ from __future__ import annotations
 from torch import Tensor, mm
 
 from backends.pytorch import device_memory
+from backends.pytorch.traits import CPU, CUDA
 from backends.shared.chunk_size import chunk_size
 
-_CHUNK_BYTES_CPU = 64 * 2**20
-_CHUNK_BYTES_GPU = 128 * 2**20
+_CHUNK_BYTES_CPU = CPU.memory.chunk_bytes
+_CHUNK_BYTES_GPU = CUDA.memory.chunk_bytes
 """Bytes of one role's float32 logits in a chunk; about seven times this is alive at the peak on a
 GPU, and a little over twice on a CPU, where blocks bound the rest."""
 

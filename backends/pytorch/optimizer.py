@@ -9,7 +9,7 @@ from torch import Tensor
 
 from backends.pytorch.adapter import Adapter
 from backends.shared.optimizer_base import MOMENTS, OptimizerBase
-from opsd_cli.config.schema import Optimizer
+from opsd_cli.config.sections import Optimizer
 
 
 class AdapterOptimizer(OptimizerBase[Tensor]):

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForC
 
 from backends.shared.tokenizer import HuggingFaceTokenizer
 from opsd_cli.embedded.corpus import END_OF_TURN, Document, Shares, document, documents
-from opsd_cli.embedded.vocabulary import END_OF_TEXT, build_tokenizer
+from opsd_cli.embedded.tokenizer import END_OF_TEXT, build_tokenizer
 from opsd_cli.problems.arithmetic import chains
 
 IGNORED = -100
@@ -207,11 +207,16 @@ class Pretraining:
             self.report(step, loss, self.measure(loss) if due else None)
 
 
-def pretrain(recipe: Recipe, folder: Path, report: Report) -> list[Measured]:
+def pretrain(
+    recipe: Recipe, folder: Path, report: Report, threads: int | None = None
+) -> list[Measured]:
     """Build tokenizer and model into `folder`, in safetensors; returns every evaluation made.
 
     `report` is called after each step with the step, its loss, and an evaluation when one was made.
+    `threads` is the number that torch computes with, on which rounding depends; None leaves it.
     """
+    if threads is not None:
+        torch.set_num_threads(threads)
     run = Pretraining(recipe, folder, report)
     run.run()
     run.model.save_pretrained(folder)

@@ -17,7 +17,7 @@ import numpy as np
 from backends.shared.adapter_base import AdapterBase, ArrayT
 from backends.shared.adapter_files import Arrays
 from backends.shared.state_files import entry, prefixed, section
-from opsd_cli.config.schema import Optimizer
+from opsd_cli.config.sections import Optimizer
 from opsd_cli.errors import TrainingError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -1,4 +1,4 @@
-"""Adapters on their way to a server: a folder for each version of the weights, loaded by name."""
+"""Adapters for a vLLM server: one folder for each version of the weights, loaded by name."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from backends.interface import Policy
-from backends.vllm.answers import Unusable
 from backends.vllm.client import PARTING_SECONDS, Client
-from backends.vllm.trouble import Refused, ServerGone
+from backends.vllm.responses import InvalidResponse
+from backends.vllm.server_errors import RequestRefused, ServerUnavailable
 from opsd_cli.errors import TrainingError
 
-#: How often in a row a server may have lost the adapter it was given, with no rollout between.
-_LOSSES = 3
+#: How often in a row a server may lose the adapter it was given, with no rollout in between.
+_MOST_LOSSES = 3
 
 
 class AdapterLost(Exception):
-    """The server no longer knows the adapter: it was restarted behind our back."""
+    """The server no longer has the adapter: somebody else restarted it."""
 
 
 class Adapters:
     """The versions of one run's adapter.
 
     Args:
+        client: of the server.
         policy: learns, and writes its adapter.
         folder: where it is written; the server must see it by this path.
     """
@@ -35,19 +36,20 @@ class Adapters:
         self._client = client
         self._policy = policy
         self._folder = folder
-        # No other run's, nor this one's before it was killed: a server or a folder may hold both.
+        # Unique to this process: server and folder may hold adapters of other runs, or of this
+        # run before it was killed.
         self._prefix = f"opsd-{uuid.uuid4().hex[:8]}"
         self._version = 0
         self._loaded: str | None = None
-        #: How often in a row the server had lost it.
+        #: How often in a row the server has lost the adapter.
         self.losses = 0
 
     def changed(self) -> None:
-        """The weights are others from now on."""
+        """Note that the weights have changed: `newest` then writes another version."""
         self._version += 1
 
     def newest(self) -> str:
-        """The name of the weights as they are, which are in the folder of that name.
+        """Write the current weights if that was not done, and give the name of their folder.
 
         Raises:
             TrainingError: the folder cannot be written.
@@ -60,7 +62,7 @@ class Adapters:
             folder.mkdir(parents=True)
             self._policy.save_adapter(folder)
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(folder, ignore_errors=True)  # half of it must not be handed over
+            shutil.rmtree(folder, ignore_errors=True)  # an incomplete adapter must not be loaded
             reason = getattr(error, "strerror", None) or error
             raise TrainingError(
                 f"the adapter cannot be written to {folder} for the vLLM server: {reason}",
@@ -68,19 +70,24 @@ class Adapters:
             ) from error
         return name
 
+    def includes(self, name: str) -> bool:
+        """True if a model of that name is one of these adapters, and not the base model."""
+        return name.startswith(f"{self._prefix}-v")
+
     def offer(self, name: str) -> None:
-        """Load an adapter into the server if it is not there, and drop the one before it.
+        """Load an adapter into the server if it is not loaded, and unload the one before it.
 
         Raises:
-            ServerGone: the server does not answer.
-            UsageError: it does not take the adapter.
+            ServerUnavailable: the server does not answer.
+            UsageError: it refuses the adapter.
         """
         if self._loaded == name:
             return
         try:
             self._client.load_adapter(name, str(self._folder / name))
-        except Refused as error:
-            # After a lost answer it may be there: the name is of these weights and no others.
+        except RequestRefused as error:
+            # An earlier request whose answer was lost may have loaded it: that name has no other
+            # weights.
             if "already" not in str(error):
                 refused = self._client.explained(error, "take the adapter")
                 if error.status in (400, 404, 422):
@@ -96,18 +103,18 @@ class Adapters:
             shutil.rmtree(self._folder / before, ignore_errors=True)
 
     def forgotten(self) -> None:
-        """The server has none of them: it is gone, or was restarted."""
+        """Note that the server has no adapter: it has ended or was restarted."""
         self._loaded = None
 
     def lost(self, error: AdapterLost) -> None:
-        """Have it loaded again.
+        """Have the adapter loaded again at the next `offer`.
 
         Raises:
-            TrainingError: it was lost too often.
+            TrainingError: the server has lost it too often in a row.
         """
         self.forgotten()
         self.losses += 1
-        if self.losses > _LOSSES:
+        if self.losses > _MOST_LOSSES:
             raise TrainingError(
                 f"the vLLM server at {self._client.url} has lost the adapter {self.losses} times "
                 f"in a row: {error}",
@@ -115,12 +122,13 @@ class Adapters:
             ) from error
 
     def close(self, served: bool) -> None:
-        """Drop them all; from the server too, where it goes on."""
+        """Delete every version, and unload the last one if the server goes on running."""
         if served and self._loaded is not None:
-            self._unload(self._client.afresh(), self._loaded, PARTING_SECONDS)
+            self._unload(self._client.copy(), self._loaded, PARTING_SECONDS)
         for folder in self._folder.glob(f"{self._prefix}-v*"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _unload(self, client: Client, name: str, seconds: float | None = None) -> None:
-        with contextlib.suppress(Refused, ServerGone, Unusable):  # it is gone, which was the wish
+        # A server that has ended, or has no such adapter, is as good as one that unloaded it.
+        with contextlib.suppress(RequestRefused, ServerUnavailable, InvalidResponse):
             client.unload_adapter(name, seconds)

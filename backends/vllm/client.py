@@ -1,11 +1,11 @@
-"""What is asked of a vLLM server, over HTTP, with nothing but the standard library.
+"""The requests to a vLLM server, over HTTP, with the standard library alone.
 
-Prompts go as token ids and completions come back as token ids: text is never tokenised again. Each
-completion is a request of its own, with its own seed, so a rollout's numbers do not depend on which
-others are under way; the server batches them as it likes.
+Prompts are sent as token ids and completions come back as token ids: text is never tokenised again.
+Each completion is a request with its own seed, so a rollout's random numbers do not depend on which
+other requests are under way; the server batches them as it likes.
 
-A server in trouble is asked again after waits that double, a bounded number of times; what it
-answers is checked (`backends.vllm.answers`). Every error names the server and what it said.
+A failing server is asked again a bounded number of times, with waits that double. Its responses are
+validated (`backends.vllm.responses`). Every error names the server and what it said.
 """
 
 from __future__ import annotations
@@ -18,39 +18,41 @@ from typing import Any, TypeVar
 from packaging.version import InvalidVersion, Version
 
 from backends.interface import Rollout, Sampling
-from backends.vllm import answers
-from backends.vllm.answers import OLDEST, Asked, Lacking, Unusable
-from backends.vllm.transport import Answer, Clock, NoAnswer, Oversized, Transport
-from backends.vllm.trouble import Refused, ServerGone, explained
+from backends.vllm import responses
+from backends.vllm.responses import OLDEST, CompletionRequest, InvalidResponse, UnsupportedServer
+from backends.vllm.server_errors import RequestRefused, ServerUnavailable, explained
+from backends.vllm.transport import Clock, NoResponse, Response, ResponseTooLarge, Transport
 from opsd_cli.errors import TrainingError, UsageError
 
-#: Seconds for what a server answers from memory, for what a run can do without, for what the server
-#: must load, and for a parting word.
+#: Deadlines in seconds: of answers from memory, of optional requests, of loading an adapter or
+#: moving the weights, and of the last request when a run ends.
 _QUICK_SECONDS = 10.0
 _ASIDE_SECONDS = 10.0
 _ADAPTER_SECONDS = 300.0
 PARTING_SECONDS = 2.0
 _SHORT_BYTES = 2**22
-#: How often a server in trouble is asked in all, and the first and the longest wait in between.
+#: How often a failing server is asked in all; the first and the longest wait in seconds.
 TRIES = 7
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
-#: Trouble that may pass: too many requests, a server or a proxy before it that has broken down.
-_PASSING = frozenset({429, 500, 502, 503, 504})
-#: Seeds are signed numbers of 64 bits there.
+#: HTTP statuses of temporary failures: too many requests, a failing server or proxy.
+_TEMPORARY = frozenset({429, 500, 502, 503, 504})
+#: vLLM takes seeds as signed 64-bit numbers.
 _SEED_MASK = 2**63 - 1
 
 T = TypeVar("T")
 
 
 class Client:
-    """A server at an address. Safe to use from several threads.
+    """A server at an address. Thread-safe.
 
     Args:
-        request_seconds: how long one completion may take.
-        key: its API key, where it has one; no error and no log shows it.
-        own: whether we started it. A connection that fails then means that it died, which is not
-            waited for.
-        tell: is told that a server in trouble is asked again.
+        url: http://host:port.
+        request_seconds: deadline of one completion.
+        key: API key, if the server has one; no error and no log shows it.
+        own: True if this run started the server. A failed connection then means that it has ended,
+            and it is not asked again.
+        clock: time and waiting.
+        tell: gets a one-line warning when a failing server is asked again.
     """
 
     def __init__(
@@ -71,38 +73,38 @@ class Client:
         self._transport = Transport(url, key, self._clock)
         self._told: set[int | None] = set()
 
-    def afresh(self) -> Client:
-        """The same server; `hang_up` of one does not end the other's requests."""
+    def copy(self) -> Client:
+        """A client of the same server; `cancel_requests` of one does not affect the other."""
         other = Client(
             self.url, self.request_seconds, self._key, self._own, self._clock, self._tell
         )
         other._told = self._told
         return other
 
-    def hang_up(self) -> None:
-        """End every request that is under way, and let no other begin; the server then stops
-        working on them."""
-        self._transport.hang_up()
+    def cancel_requests(self) -> None:
+        """Abort every request that is under way, on which the server then stops working, and refuse
+        new ones."""
+        self._transport.cancel_requests()
 
-    # -- what it is ----------------------------------------------------------------------------
+    # -- the server ----------------------------------------------------------------------------
 
     def alive(self) -> bool:
-        """Whether it says that it is well."""
+        """True if /health answers with success."""
         try:
-            self._once("GET", "/health")
-        except (ServerGone, Refused, Unusable):
+            self._request("GET", "/health")
+        except (ServerUnavailable, RequestRefused, InvalidResponse):
             return False
         return True
 
     def require_alive(self) -> None:
-        """Wait for a server that says it will soon be well.
+        """Wait until /health answers with success, while it answers with temporary failures.
 
         Raises:
-            UsageError: there is none, or none that gets well.
+            UsageError: no server answers, or it keeps failing.
         """
         try:
-            self._patiently(lambda: self._once("GET", "/health"), connections=False)
-        except (ServerGone, Refused, Unusable) as error:
+            self._with_retries(lambda: self._request("GET", "/health"), connections=False)
+        except (ServerUnavailable, RequestRefused, InvalidResponse) as error:
             raise UsageError(
                 f"no vLLM server answers at {self.url}: {error}",
                 "start one with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, or "
@@ -110,11 +112,16 @@ class Client:
             ) from error
 
     def require_new_enough(self) -> str:
-        """Its version; raises `UsageError` for one that is too old."""
-        version = self._known("GET", "/version", answers.version)
+        """The server's version.
+
+        Raises:
+            UsageError: it is too old, or unknown.
+            TrainingError: the server does not answer.
+        """
+        version = self._known("GET", "/version", responses.version)
         try:
             release = Version(version).release
-        except InvalidVersion:  # of a build of somebody's own; what it lacks will show
+        except InvalidVersion:  # a custom build; missing features show at their first use
             return version
         if release < OLDEST:
             raise UsageError(
@@ -124,180 +131,202 @@ class Client:
         return version
 
     def models(self) -> list[Mapping[str, Any]]:
-        """The models, not adapters, that it serves: `id` is the name, `root` where it is from."""
-        return self._known("GET", "/v1/models", answers.served_models)
+        """The base models that it serves, without adapters: `id` is the name, `root` the source.
+
+        Raises:
+            UsageError, TrainingError: as `require_new_enough`.
+        """
+        return self._known("GET", "/v1/models", responses.served_models)
 
     def replicas(self) -> int:
-        """How many data-parallel replicas answer at the address, as far as it tells."""
+        """Number of data-parallel replicas at the address; 1 if the server does not say."""
         known = [1]
         try:
-            body = self._once("GET", "/metrics", seconds=_ASIDE_SECONDS).body
-            known.append(answers.replicas_in_metrics(body.decode(errors="replace")))
-        except (ServerGone, Refused, Unusable):
-            pass  # it need not tell
+            body = self._request("GET", "/metrics", seconds=_ASIDE_SECONDS).body
+            known.append(responses.replicas_in_metrics(body.decode(errors="replace")))
+        except (ServerUnavailable, RequestRefused, InvalidResponse):
+            pass  # both sources are optional
         try:
-            info = self._once("GET", "/server_info?config_format=json", seconds=_ASIDE_SECONDS)
-            known.append(answers.replicas_in_config(answers.parsed(info.body)) or 1)
-        except (ServerGone, Refused, Unusable):
+            info = self._request("GET", "/server_info?config_format=json", seconds=_ASIDE_SECONDS)
+            known.append(responses.replicas_in_config(responses.parsed_json(info.body)) or 1)
+        except (ServerUnavailable, RequestRefused, InvalidResponse):
             pass
         return max(known)
 
-    # -- its adapters and memory ---------------------------------------------------------------
+    # -- adapters and memory -------------------------------------------------------------------
 
     def load_adapter(self, name: str, folder: str) -> None:
-        """Make an adapter's folder, which the server must see under the same path, a model."""
+        """Load an adapter's folder, which the server must see under the same path.
+
+        Raises:
+            ServerUnavailable, RequestRefused, TrainingError: it is not loaded.
+        """
         body = {"lora_name": name, "lora_path": folder}
         self._work("/v1/load_lora_adapter", body)
 
     def unload_adapter(self, name: str, seconds: float | None = None) -> None:
-        """Forget it; asked once."""
+        """Unload it; sent once, without retries."""
         body = {"lora_name": name}
-        self._once("POST", "/v1/unload_lora_adapter", body, seconds or _ASIDE_SECONDS)
+        self._request("POST", "/v1/unload_lora_adapter", body, seconds or _ASIDE_SECONDS)
 
     def sleep(self) -> None:
-        """Give up the GPU's memory; weights wait in the machine's own."""
+        """Free the GPU's memory; the weights move to main memory."""
         self._work("/sleep?level=1", {})
 
     def wake(self) -> None:
-        """Take it back."""
+        """Undo `sleep`."""
         self._work("/wake_up", {})
 
     # -- completions ---------------------------------------------------------------------------
 
-    def complete(self, asked: Asked, sampling: Sampling) -> Rollout:
-        """One completion, with the log-probabilities it was drawn with.
+    def complete(self, wanted: CompletionRequest, sampling: Sampling) -> Rollout:
+        """One completion with the sampler's log-probability of each token, in nats.
 
         Raises:
-            ServerGone: the server does not answer.
-            Refused: it does not take the request.
-            TrainingError: its answer is not usable.
-            UsageError: it never will be.
+            ServerUnavailable: the server does not answer.
+            RequestRefused: it refuses the request.
+            TrainingError: its response is not usable.
+            UsageError: it lacks a feature that is needed.
         """
-        request = asked.request
+        request = wanted.request
         body = {
-            "model": asked.model,
+            "model": wanted.model,
             "prompt": list(request.prompt_ids),
-            "max_tokens": asked.limit,
+            "max_tokens": wanted.limit,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
             "min_p": sampling.min_p,
-            # What is left out would be the model's generation_config.json's.
+            # A value that is left out would come from the model's generation_config.json.
             "repetition_penalty": 1.0,
             "seed": request.seed & _SEED_MASK,
             "ignore_eos": True,  # the stop tokens are those of this run
-            "stop_token_ids": sorted(asked.stop_ids),
+            "stop_token_ids": sorted(wanted.stop_ids),
             "logprobs": 0,
             "return_token_ids": True,
             "skip_special_tokens": False,
         }
 
         def once() -> Rollout:
-            answer = self._once(
-                "POST", "/v1/completions", body, self.request_seconds, asked.most_bytes
+            answer = self._request(
+                "POST", "/v1/completions", body, self.request_seconds, wanted.most_bytes
             )
-            return answers.completion(answers.parsed(answer.body), asked)
+            return responses.completion(responses.parsed_json(answer.body), wanted)
 
         try:
-            return self._patiently(once)
-        except Lacking as error:
+            return self._with_retries(once)
+        except UnsupportedServer as error:
             raise UsageError(f"the vLLM at {self.url} {error}", error.hint) from error
-        except Unusable as error:
+        except InvalidResponse as error:
             raise TrainingError(
                 f"the vLLM server at {self.url} gave an answer for problem "
                 f"{request.problem_id!r} that cannot be used: {error}",
                 error.hint,
             ) from error
 
-    # -- asking --------------------------------------------------------------------------------
+    # -- sending -------------------------------------------------------------------------------
 
-    def explained(self, error: ServerGone | Refused, what: str) -> UsageError | TrainingError:
-        """An error for the user that says what the server was to do and what it said."""
+    def explained(
+        self, error: ServerUnavailable | RequestRefused, what: str
+    ) -> UsageError | TrainingError:
+        """The error for the user: what the server was asked to do and what it said."""
         return explained(error, self.url, self._key is not None, what)
 
     def _known(self, method: str, path: str, read: Callable[[Any], T]) -> T:
-        """What a quick question is answered with, read by `read`."""
+        """The response of a short request, parsed by `read`."""
 
         def once() -> T:
-            return read(answers.parsed(self._once(method, path).body))
+            return read(responses.parsed_json(self._request(method, path).body))
 
         try:
-            return self._patiently(once)
-        except Unusable as error:
+            return self._with_retries(once)
+        except InvalidResponse as error:
             raise UsageError(
                 f"the vLLM server at {self.url} answers {path} in a way that cannot be used: "
                 f"{error}",
                 error.hint,
             ) from error
-        except (ServerGone, Refused) as error:
+        except (ServerUnavailable, RequestRefused) as error:
             raise self.explained(error, f"answer {path}") from error
 
     def _work(self, path: str, body: Mapping[str, Any]) -> None:
-        """Ask for something that takes a while and answers in words."""
+        """Send a request that takes a while and whose response holds no data."""
         try:
-            self._patiently(lambda: self._once("POST", path, body, _ADAPTER_SECONDS))
-        except Unusable as error:
+            self._with_retries(lambda: self._request("POST", path, body, _ADAPTER_SECONDS))
+        except InvalidResponse as error:
             raise TrainingError(
                 f"the vLLM server at {self.url} answers {path} in a way that cannot be used: "
                 f"{error}",
                 error.hint,
             ) from error
 
-    def _patiently(self, once: Callable[[], T], connections: bool = True) -> T:
-        """Ask until there is an answer, a bounded number of times.
+    def _with_retries(self, once: Callable[[], T], connections: bool = True) -> T:
+        """Call `once` until it succeeds, a bounded number of times.
 
         Args:
-            connections: whether a connection that fails is worth another try.
+            once: sends one request.
+            connections: True if a failed connection is worth another try.
         """
-        # Of no effect on what is drawn: several programs that wait should not wait in step.
+        # Several waiting programs should not ask at the same moments. Rollouts have own seeds.
         jitter = random.Random()
         for tried in range(1, TRIES + 1):
             try:
                 return once()
-            except ServerGone as error:
+            except ServerUnavailable as error:
                 failed = error.status is None
                 if error.late or (failed and (self._own or not connections)):
                     raise
                 if self._transport.ended.is_set():
                     raise
                 if tried == TRIES:
-                    raise ServerGone(f"{error} (asked {TRIES} times)", error.status) from error
+                    raise ServerUnavailable(
+                        f"{error} (asked {TRIES} times)", error.status
+                    ) from error
                 self._tell_once(error)
                 wait = _FIRST_WAIT * 2 ** (tried - 1) * (1 + jitter.random() / 4)
                 wait = min(max(wait, error.retry_after), _LONGEST_WAIT)
                 self._clock.wait(wait, self._transport.ended)
         raise AssertionError("unreachable")
 
-    def _tell_once(self, error: ServerGone) -> None:
+    def _tell_once(self, error: ServerUnavailable) -> None:
         if error.status not in self._told:
             self._told.add(error.status)
             self._tell(f"the vLLM server at {self.url} is in trouble ({error}); asking again")
 
-    def _once(
+    def _request(
         self,
         method: str,
         path: str,
         body: Mapping[str, Any] | None = None,
         seconds: float | None = None,
         most_bytes: int = _SHORT_BYTES,
-    ) -> Answer:
-        """Ask once; gives the answer where it is HTTP's 200."""
+    ) -> Response:
+        """Send one request.
+
+        Returns:
+            The response, whose HTTP status is 200.
+
+        Raises:
+            ServerUnavailable: there is no response, or a temporary failure.
+            RequestRefused: any other status.
+            InvalidResponse: the response is too long.
+        """
         sent = None if body is None else json.dumps(body).encode()
         try:
             answer = self._transport.call(method, path, sent, seconds or _QUICK_SECONDS, most_bytes)
-        except NoAnswer as error:
-            raise ServerGone(str(error), late=error.late) from error
-        except Oversized as error:
-            raise Unusable(f"it is longer than {most_bytes} bytes") from error
-        if self._key is not None:  # should the server repeat it, no error may
+        except NoResponse as error:
+            raise ServerUnavailable(str(error), late=error.late) from error
+        except ResponseTooLarge as error:
+            raise InvalidResponse(f"it is longer than {most_bytes} bytes") from error
+        if self._key is not None:  # no error may show it, even if the server echoes it
             answer = answer.without(self._key)
         if answer.status == 200:
             return answer
         if 300 <= answer.status < 400:
-            where = answers.shown(answer.location) or "nowhere"
-            raise Refused(answer.status, f"redirects to {where} (HTTP {answer.status})")
-        said = answers.message(answer.body)
-        if answer.status in _PASSING:
+            where = responses.shown(answer.location) or "nowhere"
+            raise RequestRefused(answer.status, f"redirects to {where} (HTTP {answer.status})")
+        said = responses.message(answer.body)
+        if answer.status in _TEMPORARY:
             text = f"HTTP {answer.status}: {said}"
-            raise ServerGone(text, answer.status, retry_after=answer.retry_after)
-        raise Refused(answer.status, said or f"HTTP {answer.status}")
+            raise ServerUnavailable(text, answer.status, retry_after=answer.retry_after)
+        raise RequestRefused(answer.status, said or f"HTTP {answer.status}")

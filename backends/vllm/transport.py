@@ -1,9 +1,9 @@
-"""One HTTP request to a server that may do anything: every wait and every body has a bound.
+"""One HTTP request with a deadline and a size limit, to a server that may misbehave.
 
-`http.client` gives each read of a socket its own timeout, so that a server which sends a byte now
-and then is never late. Here a request has one deadline, from the first packet to the last byte,
-and a greatest size, whatever the answer's headers say. Redirects are not followed, and no proxy is
-asked: the address is the server's own.
+`http.client` applies its timeout to each read of a socket, so a server that sends a byte now and
+then never times out. Here a request has one deadline, from the first packet to the last byte, and
+a maximum size, whatever the response's headers say. Redirects are not followed and no proxy is
+used: the address is the server's own.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-#: How long a server may take to accept a connection.
+#: Seconds in which a server must accept a connection.
 CONNECT_SECONDS = 10.0
-#: Room for status line and headers beside the body.
+#: Bytes allowed for status line and headers, beside the body.
 _HEADER_BYTES = 2**17
-_PIECE = 2**16
+_READ_BYTES = 2**16
 
 
 class Clock:
-    """The time, and waiting. Tests have one of their own."""
+    """Time and waiting; tests replace it."""
 
     def now(self) -> float:
-        """Seconds, from any start."""
+        """Seconds since an arbitrary moment."""
         return time.monotonic()
 
     def wait(self, seconds: float, ended: threading.Event) -> None:
-        """Let so many seconds pass, or fewer where `ended` is set meanwhile."""
+        """Wait so many seconds, or until `ended` is set."""
         ended.wait(seconds)
 
 
-class NoAnswer(Exception):
-    """There was no whole answer; the text says why.
+class NoResponse(Exception):
+    """There was no complete response; the text says why.
 
     Attributes:
-        late: whether the deadline passed, rather than the connection failed.
+        late: True if the deadline passed; False if the connection failed.
     """
 
     def __init__(self, message: str, late: bool = False) -> None:
@@ -50,32 +50,33 @@ class NoAnswer(Exception):
         self.late = late
 
 
-class Oversized(Exception):
-    """The answer is longer than it can rightly be."""
+class ResponseTooLarge(Exception):
+    """The response exceeds its size limit."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A whole answer. `retry_after` is the header's seconds, where it gives some."""
+class Response:
+    """A complete response. `retry_after` is that header in seconds, 0 without one."""
 
     status: int
     body: bytes
     location: str
     retry_after: float
 
-    def without(self, secret: str) -> Answer:
-        """The same, with asterisks for a text that must not be shown."""
+    def without(self, secret: str) -> Response:
+        """The same response with a secret text replaced by asterisks."""
         body = self.body.replace(secret.encode(), b"***")
         return replace(self, body=body, location=self.location.replace(secret, "***"))
 
 
 @dataclass(frozen=True)
 class Transport:
-    """Requests to one address. Safe to use from several threads: each has its own connection.
+    """Requests to one address. Thread-safe: each request has its own connection.
 
     Args:
-        address: http://host:port, with a path where the server stands under one.
-        key: sent as a bearer token where there is one. It is not part of the text form.
+        address: http://host:port, with the path prefix of the server if it has one.
+        key: API key, sent as a bearer token; it is left out of `repr`.
+        clock: time for deadlines.
     """
 
     address: str
@@ -84,25 +85,28 @@ class Transport:
     _open: set[socket.socket] = field(default_factory=set, repr=False, compare=False)
     ended: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
-    def hang_up(self) -> None:
-        """End every request that is under way, and let no other begin."""
+    def cancel_requests(self) -> None:
+        """Abort every request that is under way, and refuse new ones."""
         self.ended.set()
         for connected in tuple(self._open):
-            with suppress(OSError):  # it has just ended by itself
+            with suppress(OSError):  # it has just been closed
                 connected.shutdown(socket.SHUT_RDWR)
 
     def call(
         self, method: str, path: str, body: bytes | None, seconds: float, most_bytes: int
-    ) -> Answer:
-        """Ask once.
+    ) -> Response:
+        """Send one request.
 
         Args:
-            seconds: from the start of the request to the last byte of its answer.
-            most_bytes: of the answer's body.
+            method: of HTTP.
+            path: below the address.
+            body: of the request; None for none.
+            seconds: deadline from the start of the request to the last byte of the response.
+            most_bytes: size limit of the response's body.
 
         Raises:
-            NoAnswer: the server cannot be reached, is late, hangs up or does not speak HTTP.
-            Oversized: the body is longer than `most_bytes`.
+            NoResponse: the server cannot be reached, is late, hangs up or does not speak HTTP.
+            ResponseTooLarge: the body is longer than `most_bytes`.
         """
         deadline = self.clock.now() + seconds
         parts = urlsplit(self.address)
@@ -119,17 +123,17 @@ class Transport:
                 connection.request(method, parts.path.rstrip("/") + path, body, headers)
                 answer = connection.getresponse()
                 text = _read(answer, most_bytes)
-        except NoAnswer:
+        except NoResponse:
             raise
         except TimeoutError as error:
-            raise NoAnswer(f"no whole answer within {seconds:g} s", late=True) from error
+            raise NoResponse(f"no whole answer within {seconds:g} s", late=True) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             if self.ended.is_set():
-                raise NoAnswer("it was told to end") from error
-            raise NoAnswer(_reason(error)) from error
+                raise NoResponse("it was told to end") from error
+            raise NoResponse(_reason(error)) from error
         finally:
             connection.close()
-        return Answer(
+        return Response(
             answer.status,
             text,
             answer.getheader("Location") or "",
@@ -138,40 +142,40 @@ class Transport:
 
     @contextmanager
     def _connected(self, connection: http.client.HTTPConnection) -> Iterator[socket.socket]:
-        """Connect, within reach of `hang_up` for as long as the block lasts."""
+        """Connect; within the block `cancel_requests` can abort the connection."""
         if self.ended.is_set():
-            raise NoAnswer("it was told to end")
+            raise NoResponse("it was told to end")
         try:
             connection.connect()
         except TimeoutError as error:
-            raise NoAnswer(f"no connection within {connection.timeout:g} s") from error
-        # Kept apart, since the connection lets go of its socket once the headers are in.
+            raise NoResponse(f"no connection within {connection.timeout:g} s") from error
+        # The connection drops its own reference once it has read the headers.
         connected: socket.socket = connection.sock
         self._open.add(connected)
         try:
             if self.ended.is_set():
-                raise NoAnswer("it was told to end")
+                raise NoResponse("it was told to end")
             yield connected
         finally:
             self._open.discard(connected)
 
 
 def _read(answer: http.client.HTTPResponse, most_bytes: int) -> bytes:
-    """The body, in pieces: a length that the headers claim is no reason to set memory aside."""
+    """The body, read in pieces: memory is not allocated for a length that headers only claim."""
     if answer.length is not None and answer.length > most_bytes:
-        raise Oversized
+        raise ResponseTooLarge
     text = bytearray()
-    while piece := answer.read(_PIECE):
+    while piece := answer.read(_READ_BYTES):
         text += piece
         if len(text) > most_bytes:
-            raise Oversized
+            raise ResponseTooLarge
     if answer.length:
-        raise NoAnswer(f"its answer was cut off, {answer.length} bytes before its end")
+        raise NoResponse(f"its answer was cut off, {answer.length} bytes before its end")
     return bytes(text)
 
 
 def _within(clock: Clock, deadline: float, most_bytes: int) -> Any:
-    """A class of answers, as `http.client` calls it, that read their socket within bounds."""
+    """A `response_class` for `http.client` that reads its socket within the limits."""
 
     def answer(connected: socket.socket, *given: Any, **named: Any) -> http.client.HTTPResponse:
         source = _Bounded(connected, clock, deadline, most_bytes)
@@ -181,20 +185,20 @@ def _within(clock: Clock, deadline: float, most_bytes: int) -> Any:
 
 
 class _Bounded(io.RawIOBase):
-    """What a socket receives, until a deadline and up to a number of bytes."""
+    """The bytes that a socket receives until a deadline, up to a number of bytes."""
 
     def __init__(
         self, connected: socket.socket, clock: Clock, deadline: float, most_bytes: int
     ) -> None:
         self._socket = connected
-        # Keeps the socket open after the connection has let go of it.
+        # Keeps the socket open after the connection has dropped its reference.
         self._source = connected.makefile("rb", buffering=0)
         self._clock = clock
         self._deadline = deadline
         self._left = most_bytes
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Itself, buffered, as `http.client` asks a socket for."""
+        """This reader with a buffer; `http.client` calls it as a socket's method."""
         return io.BufferedReader(self)
 
     def readable(self) -> bool:
@@ -208,7 +212,7 @@ class _Bounded(io.RawIOBase):
         count: int | None = self._source.readinto(buffer)
         self._left -= count or 0
         if self._left < 0:
-            raise Oversized
+            raise ResponseTooLarge
         return count
 
     def close(self) -> None:
@@ -217,7 +221,7 @@ class _Bounded(io.RawIOBase):
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong with a connection, in words."""
+    """The failure of a connection, in words for people."""
     if isinstance(error, http.client.IncompleteRead):
         return "its answer was cut off"
     if isinstance(error, http.client.RemoteDisconnected):
@@ -230,5 +234,5 @@ def _reason(error: Exception) -> str:
 
 
 def _seconds(header: str | None) -> float:
-    """A Retry-After header that counts seconds; 0 where it is missing or gives a date."""
+    """A Retry-After header in seconds; 0 if it is missing or holds a date."""
     return float(header) if header is not None and header.isdecimal() and len(header) < 9 else 0.0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.files.os_errors import naming
+from opsd_cli.formatting import json_safe
 from opsd_cli.printable import visible, visible_json
 
 if TYPE_CHECKING:
@@ -85,11 +85,11 @@ class Output:
     def object(self, value: Mapping[str, Any]) -> None:
         """The one JSON object of `--json`."""
         if self.json:
-            text = visible_json(json.dumps(_finite(value), ensure_ascii=False))
+            text = visible_json(json.dumps(json_safe(value), ensure_ascii=False))
             try:
                 text.encode(sys.stdout.encoding or "utf-8")
             except UnicodeEncodeError:  # a terminal of another encoding
-                text = json.dumps(_finite(value))
+                text = json.dumps(json_safe(value))
             with naming(Path("standard output")):
                 print(text, flush=True)
 
@@ -108,12 +108,3 @@ class Output:
 def _stream(console: Console) -> Path:
     """What an error in writing to a console is about."""
     return Path("standard error" if console.stderr else "standard output")
-
-
-def _finite(value: Any) -> Any:
-    """The value with NaN and infinities, which JSON does not have, as null."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,7 +8,7 @@ from typing import Any
 from opsd_cli.cli.console import Output
 from opsd_cli.errors import DataError
 from opsd_cli.problems.catalog import BENCHMARKS, TRAINING
-from opsd_cli.problems.described import SetDescription
+from opsd_cli.problems.set_description import SetDescription
 
 
 def show_all(as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`opsd doctor`: what is here and what each backend can do, ready to paste into an issue."""
+"""`opsd doctor`: platform, versions and what each backend can do here, to paste into an issue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import backends
 from opsd_cli.cli.console import Output
-from opsd_cli.config.resolve import preset_names
+from opsd_cli.config.presets import preset_names
 from opsd_cli.errors import OpsdError
 from opsd_cli.machine import available_memory, physical_memory
 from opsd_cli.provenance import provenance
@@ -16,7 +16,7 @@ from opsd_cli.provenance import provenance
 def report() -> dict[str, Any]:
     """Platform, versions, and each backend's capability."""
     found: dict[str, dict[str, Any]] = {}
-    for name in ("mlx", "cuda", "cpu"):
+    for name in backends.BACKENDS:
         try:
             capability = backends.get(name).capability()
         except OpsdError as error:
@@ -29,7 +29,7 @@ def report() -> dict[str, Any]:
         }
     choice: dict[str, str | None]
     try:
-        chosen = backends.choose("auto")
+        chosen = backends.choose(backends.AUTO)
         choice = {"name": chosen.name, "reason": chosen.reason}
     except OpsdError as error:
         choice = {"name": None, "reason": error.message}
@@ -57,7 +57,7 @@ def machine_line(facts: dict[str, Any]) -> str:
 
 
 def run(as_json: bool) -> None:
-    """Print the report; it never fails."""
+    """Print the report. A backend that cannot run is part of it, never an error."""
     facts = report()
     out = Output(as_json)
     if not as_json:
@@ -65,9 +65,10 @@ def run(as_json: bool) -> None:
         out.exact(machine_line(facts))
         out.exact("packages: " + ", ".join(f"{k} {v}" for k, v in facts["packages"].items()))
         out.exact(f"auto chooses: {facts['auto']['name']} ({facts['auto']['reason']})")
+        width = 1 + max(map(len, facts["backends"]))
         for name, entry in facts["backends"].items():
             mark = "yes" if entry["available"] else "no "
-            out.exact(f"  {name:<5} {mark}  {entry['detail']}")
+            out.exact(f"  {name:<{width}} {mark}  {entry['detail']}")
             if entry["hint"] and not entry["available"]:
                 out.exact(f"             hint: {entry['hint']}")
         out.exact(f"hub: {'offline (HF_HUB_OFFLINE)' if facts['hub_offline'] else 'on demand'}")

@@ -6,17 +6,20 @@ are explained once, where the command ends; what is left over is a mistake in `o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from opsd_cli.errors import OpsdError, UsageError
+from opsd_cli.errors import Interrupted, OpsdError, UsageError
 from opsd_cli.files.os_errors import os_error
-from opsd_cli.printable import shortened
+from opsd_cli.printable import shortened, visible_line
 
+#: Characters of an error's line; what is quoted in it may be of any length.
+LONGEST_LINE = 1000
 _ELSEWHERE = "write elsewhere (another --out), or copy it to where you may write"
 _PATH = "check the path"
 #: errno -> whether the request was wrong, the line with {path} in it, and the hint.
@@ -148,3 +151,59 @@ def write_what_can_be() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+# -- leaving -----------------------------------------------------------------------------------
+
+
+def interrupted() -> NoReturn:
+    """Leave after Ctrl-C or SIGTERM where no command had more to say."""
+    fail("interrupted", "what was finished and written is kept", Interrupted.exit_code)
+
+
+def end_of_pipe(error: BrokenPipeError, debug: bool) -> NoReturn:
+    """Leave: a reader of what is printed has seen enough, or some other pipe broke."""
+    if not reader_left():
+        end(error, debug)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def end(error: Exception, debug: bool) -> NoReturn:
+    """Leave with what an exception means."""
+    usage = getattr(error, "format_message", None)
+    if usage is not None:  # Typer's own complaint about the command line
+        line = " ".join(usage().split())
+        fail(line[:1].lower() + line[1:].rstrip("."), _where_help_is(error), 2)
+    if isinstance(error.__cause__, KeyboardInterrupt):  # as some versions of Typer tell it
+        interrupted()
+    if debug:
+        raise error
+    known = explained(error)
+    if known is not None:
+        fail(known.message, known.hint, known.exit_code)
+    kind = type(error).__name__
+    fail(f"unexpected {kind}: {error}", "run again with --debug", 1)
+
+
+def _where_help_is(error: Exception) -> str:
+    """The command whose help is needed, and how settings are given that have no flag."""
+    context, words = getattr(error, "ctx", None), list[str]()
+    while context is not None and context.parent is not None:
+        words.insert(0, context.info_name)
+        context = context.parent
+    hint = f"see `{' '.join(['opsd', *words, '--help'])}`"
+    if words and type(error).__name__ == "NoSuchOption":
+        hint += "; settings are given as --set KEY=VALUE (`opsd presets keys` lists them)"
+    return hint
+
+
+def fail(message: str, hint: str, code: int) -> NoReturn:
+    """Print an error as people see it, and leave."""
+    print(f"error: {shortened(visible_line(message), LONGEST_LINE)}", file=sys.stderr)
+    if hint:
+        print(f"hint: {shortened(visible_line(hint), LONGEST_LINE)}", file=sys.stderr)
+    # What standard output could not take is not tried again when Python ends.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    sys.exit(code)

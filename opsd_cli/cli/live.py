@@ -190,12 +190,12 @@ class LiveListener(PlainListener):
             "generated", count(ledger.generated),
         )  # fmt: skip
         facts.add_row(
-            "divergence", _number(row.monitors.get("divergence"), 4),
+            "divergence", _number(row.metrics.get("divergence"), 4),
             "validation", latest,
             "teacher", count(ledger.teacher_scored),
         )  # fmt: skip
         facts.add_row(
-            "entropy", _number(row.monitors.get("entropy"), 3),
+            "entropy", _number(row.metrics.get("entropy"), 3),
             "best", best,
             "trained", count(ledger.trained),
         )  # fmt: skip

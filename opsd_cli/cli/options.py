@@ -1,4 +1,4 @@
-"""Flags that several commands share, written once."""
+"""The flags of every command, each with its help text: those of several commands, then the rest."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ import typer
 
 
 def _backends() -> list[str]:
-    return ["auto", "mlx", "cuda", "cpu"]
+    """What `--backend` takes; nothing where the registry is not ours, which `main` refuses."""
+    from opsd_cli.errors import UsageError
+    from opsd_cli.processes import import_check
+
+    try:
+        import_check.require_own_backends()
+    except UsageError:
+        return []
+    import backends
+
+    return list(backends.choices())
 
 
 def _presets() -> list[str]:
-    from opsd_cli.config.resolve import preset_names
+    from opsd_cli.config.presets import preset_names
 
     return preset_names()
 
@@ -31,7 +41,7 @@ def _sets() -> list[str]:
 
 
 def _keys(incomplete: str) -> list[str]:
-    from opsd_cli.config.resolve import key_paths
+    from opsd_cli.config.schema import key_paths
 
     return [f"{path}=" for path, _ in key_paths() if path.startswith(incomplete)]
 
@@ -53,7 +63,10 @@ Set = Annotated[
 Backend = Annotated[
     str | None,
     typer.Option(
-        "--backend", metavar="auto|mlx|cuda|cpu", autocompletion=_backends, help="Where to run."
+        "--backend",
+        metavar="|".join(_backends()),
+        autocompletion=_backends,
+        help="Where to run.",
     ),
 ]
 Model = Annotated[
@@ -90,3 +103,113 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Use only the first so many problems.")
 ]
+
+# -- sample ------------------------------------------------------------------------------------
+
+Question = Annotated[
+    str | None, typer.Argument(help="A question; by default problems of the validation split.")
+]
+QuestionFile = Annotated[
+    Path | None, typer.Option("--file", "-f", help="Take the questions from a file.")
+]
+Split = Annotated[
+    str, typer.Option("--from", metavar="train|validation|test", help="Which split otherwise.")
+]
+Completions = Annotated[int, typer.Option("--n", "-n", min=1, help="Completions a question.")]
+Solution = Annotated[
+    str | None, typer.Option("--solution", help="The reference solution of a typed question.")
+]
+Privileged = Annotated[
+    bool, typer.Option("--privileged", help="Let the teacher answer, who sees the reference.")
+]
+Divergence = Annotated[
+    bool,
+    typer.Option("--divergence", help="Colour each token by how far teacher and student differ."),
+]
+ShowPrompts = Annotated[
+    bool, typer.Option("--show-prompts", help="Print both roles' prompts, exactly.")
+]
+
+# -- train -------------------------------------------------------------------------------------
+
+Method = Annotated[
+    str | None, typer.Option("--method", metavar="opsd|grpo|sft|hybrid", help="How to learn.")
+]
+ResumeRun = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out, as if never stopped.")
+]
+ResumeFrom = Annotated[
+    int | None,
+    typer.Option(
+        "--resume-from", metavar="STEP", min=0,
+        help="Go back to this step's checkpoint of the run in --out, and on from there.",
+    ),
+]  # fmt: skip
+
+# -- eval --------------------------------------------------------------------------------------
+
+Benchmark = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--benchmark", "-b", metavar="NAME|FILE", autocompletion=_benchmarks,
+        help="What to measure on (see `opsd data`); repeatable, or separated by commas.",
+    ),
+]  # fmt: skip
+Samples = Annotated[
+    int | None, typer.Option("--samples", "-k", min=1, help="Completions a problem.")
+]
+ResumeEvaluation = Annotated[
+    bool, typer.Option("--resume", help="Go on with the evaluation in --out.")
+]
+Regrade = Annotated[
+    bool, typer.Option("--regrade", help="Grade the samples in --out again; draw none.")
+]
+Against = Annotated[
+    Path | None,
+    typer.Option("--against", metavar="DIR", help="Pair with another evaluation, by problem."),
+]
+
+# -- compare -----------------------------------------------------------------------------------
+
+Runs = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[RUN]...", help="Finished runs to compare; none trains anew."),
+]
+Methods = Annotated[
+    str, typer.Option("--methods", metavar="A,B,...", help="Of opsd, grpo, sft and hybrid.")
+]
+Seeds = Annotated[
+    int, typer.Option("--seeds", min=1, help="Runs of each method, counted from --seed.")
+]
+Tune = Annotated[
+    bool, typer.Option("--tune", help="First choose each learning rate on validation.")
+]
+Target = Annotated[
+    float | None,
+    typer.Option(
+        "--target", min=0, max=1,
+        help="Accuracy to reach; by default the best that the weakest method reaches.",
+    ),
+]  # fmt: skip
+RequireRatio = Annotated[
+    float | None,
+    typer.Option("--require-ratio", min=0, help="Exit with 4 where the ratio is below this."),
+]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs side by side.")]
+ResumeComparison = Annotated[
+    bool, typer.Option("--resume", help="Go on with the comparison in --out.")
+]
+
+# -- export, data, presets ---------------------------------------------------------------------
+
+Exported = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run (its best checkpoint), or an adapter.")
+]
+Format = Annotated[
+    str, typer.Option("--format", "-f", metavar="peft|mlx|merged", help="What to write.")
+]
+SetName = Annotated[str, typer.Argument(autocompletion=_sets)]
+TrainingSet = Annotated[
+    bool, typer.Option("--train", help="Where both exist, the set to train on.")
+]
+PresetName = Annotated[str, typer.Argument(autocompletion=_presets)]

@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from backends.interface import Capability, machine_memory
 from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
-from opsd_cli.errors import DataNotAtHand
+from opsd_cli.errors import DataNotAtHand, OpsdError
+from opsd_cli.planning import memory_plan
+from opsd_cli.planning.model_shape import configured_shape
+from opsd_cli.planning.planned_device import planned_device
 from opsd_cli.planning.token_plan import TokenPlan, token_plan
 from opsd_cli.problems.sources import Splits, load_splits
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def splits_at_hand(config: Config, out: Output) -> Splits | None:
-    """The problems; None where they are on a hub that cannot be asked."""
+    """The problems; None where they are on a hub that cannot be reached."""
     try:
         splits = load_splits(config)
     except DataNotAtHand as error:
@@ -31,7 +33,7 @@ def splits_at_hand(config: Config, out: Output) -> Splits | None:
 
 
 def show_plan(config: Config, splits: Splits | None, out: Output) -> None:
-    """A run's plan."""
+    """Show a run's config, its token plan and its memory plan."""
     plan = token_plan(config, splits)
     most = plan.most
     out.show(to_yaml(config).rstrip())
@@ -57,13 +59,13 @@ def show_plan(config: Config, splits: Splits | None, out: Output) -> None:
 
 
 def prompts_of(plan: TokenPlan) -> str:
-    """The prompts that a plan's reading is counted for."""
+    """The prompt lengths that a plan's scored and trained tokens are counted with."""
     lengths = plan.lengths
     return f"with prompts of about {lengths.student:,} and {lengths.teacher:,} tokens at most"
 
 
 def plan_table(plans: Mapping[str, TokenPlan]) -> Table:
-    """Methods side by side; every number of tokens is the most that it may be."""
+    """Methods side by side; every number of tokens is an upper bound."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1, 0, 0))
@@ -80,72 +82,55 @@ def plan_table(plans: Mapping[str, TokenPlan]) -> Table:
 
 
 def _memory(config: Config, splits: Splits | None, out: Output) -> dict[str, Any] | None:
-    """Show what the run will need in memory, part by part, and what to change if that is too much.
+    """Show the memory that the run needs, part by part, and settings that fit if it is too much.
 
-    None where it cannot be known: a model that is not there, or of a kind that the plan knows not.
+    None where it cannot be computed: a model that is not at hand, or an unknown architecture.
     """
-    import backends
-    from backends.shared.model_files import read_settings
-    from opsd_cli.errors import BackendMissing, ModelNotAtHand, OpsdError
-    from opsd_cli.planning import memory_plan
-
     try:
-        try:
-            name = backends.choose(config.backend).name
-            device = backends.get(name).capability()
-        except BackendMissing as error:
-            if config.backend == "auto":  # nothing is installed yet: what would be tried first
-                name = backends.usual()
-                device = Capability(True, "", memory=machine_memory(), on_cpu=name == "cpu")
-                out.note(f"{error.message}: planned for {name}")
-            else:  # a preset for another machine: its needs can be told, not whether they are met
-                name, device = config.backend, Capability(True, "", on_cpu=False)
-                out.note(f"{error.message}: planned for one that has it")
-        try:
-            shape = memory_plan.shape_of(read_settings(config.model_path, config.revision))
-        except ModelNotAtHand:
-            shape = memory_plan.known_shape(config.model)
-            if shape is None:
-                raise
+        device = planned_device(config)
+        if device.note:
+            out.note(device.note)
+        shape = configured_shape(config)
     except OpsdError as error:
         out.show(f"memory: not known: {error.message}")
         return None
     if shape is None:
         out.show("memory: not known for this architecture")
         return None
-    known = shape
     prompts = memory_plan.estimated(config, splits.train.problems if splits else [])
 
     def planned(changed: Config) -> memory_plan.MemoryPlan:
-        return memory_plan.plan(changed, known, prompts, name, device.on_cpu)
+        return memory_plan.plan(changed, shape, prompts, device.memory, device.on_cpu)
 
-    found = planned(config)
+    found, limit = planned(config), device.limit
     out.show(
-        f"\nmemory on {name}, prompts of about {prompts.student} and {prompts.teacher} tokens "
-        "at most"
+        f"\nmemory on {device.backend}, prompts of about {prompts.student} and {prompts.teacher} "
+        "tokens at most"
     )
     for part, size in found.parts.items():
         out.show(f"  {part:<24}{_size(size):>10}")
-    answer: dict[str, Any] = {"parts": found.parts, "peak": found.peak, "limit": device.memory}
-    if device.memory is None:
+    answer: dict[str, Any] = {"parts": found.parts, "peak": found.peak, "limit": limit}
+    if limit is None:
         out.show(f"  {'peak':<24}{_size(found.peak):>10}")
         return answer
-    fits = found.peak <= device.memory
+    fits = found.peak <= limit
     out.show(
         f"  {'peak':<24}{_size(found.peak):>10}  {'fits in' if fits else 'does not fit in'} "
-        f"{_size(device.memory)}"
+        f"{_size(limit)}"
     )
     if not fits:
-        changes = memory_plan.nearest_that_fits(
-            config, device.memory, lambda changed: planned(changed).peak
-        )
+        changes = memory_plan.nearest_that_fits(config, limit, lambda c: planned(c).peak)
         answer["nearest"] = changes
-        if changes is None:
-            out.show("  no batch, rank or length makes it fit: choose a smaller or quantised model")
-        else:
-            settings = " ".join(f"--set {key}={json.dumps(v)}" for key, v in changes.items())
-            out.show(f"  nearest that fits: {settings}")
+        _show_changes(changes, out)
     return answer
+
+
+def _show_changes(changes: dict[str, Any] | None, out: Output) -> None:
+    if changes is None:
+        out.show("  no batch, rank or length makes it fit: choose a smaller or quantised model")
+        return
+    settings = " ".join(f"--set {key}={json.dumps(v)}" for key, v in changes.items())
+    out.show(f"  nearest that fits: {settings}")
 
 
 def _size(number: int) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from opsd_cli.cli.console import Output
-from opsd_cli.config.resolve import key_paths, preset_names, preset_path
+from opsd_cli.config.presets import preset_names, preset_path
+from opsd_cli.config.schema import key_paths
 from opsd_cli.errors import UsageError
 
 

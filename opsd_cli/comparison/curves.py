@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from opsd_cli.config.resolve import read_tree, validate
+from opsd_cli.config.resolve import validate
 from opsd_cli.config.schema import Config
+from opsd_cli.config.yaml_files import read_tree
 from opsd_cli.errors import DataError, RunError
 from opsd_cli.evaluation.evaluate import evaluation_view
+from opsd_cli.files.json_files import read_object
+from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.training import run_directory
 
 #: What a run is charged for, in the order in which reports show it.
@@ -73,7 +76,7 @@ class Curve:
     @property
     def accuracy_E(self) -> np.ndarray:
         """Mean accuracy at each evaluation."""
-        return self.correct_EP.mean(axis=1)
+        return np.asarray(self.correct_EP.mean(axis=1))
 
 
 def read_curve(directory: Path, label: str | None = None) -> Curve:
@@ -98,8 +101,8 @@ def read_curve(directory: Path, label: str | None = None) -> Curve:
             f"opsd train --resume --out {directory}",
         )
     config = validate(read_tree(directory / run_directory.CONFIG))
-    environment = run_directory.read_object(directory / run_directory.ENVIRONMENT) or {}
-    rows = {r["step"]: r for r in run_directory.read_rows(directory / run_directory.EVALUATIONS)
+    environment = read_object(directory / run_directory.ENVIRONMENT) or {}
+    rows = {r["step"]: r for r in read_rows(directory / run_directory.EVALUATIONS)
             if r["split"] == "test"}  # fmt: skip
     ordered = [rows[step] for step in sorted(rows)]
     if not ordered or any("correct" not in row or "ledger" not in row for row in ordered):

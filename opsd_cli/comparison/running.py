@@ -19,6 +19,9 @@ from typing import Any
 from opsd_cli.config.resolve import validate
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
+from opsd_cli.files.atomic_write import write_atomic
+from opsd_cli.files.json_files import read_object
+from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.training import run_directory
 
 PLAN = "plan.json"
@@ -132,7 +135,7 @@ def tuned(directory: Path, jobs: Sequence[Job]) -> dict[str, Tuned]:
         mine = [job for job in jobs if job.method == method]
         best, generated, seconds = [], 0, 0.0
         for job in mine:
-            rows = run_directory.read_rows(directory / job.name / run_directory.EVALUATIONS)
+            rows = read_rows(directory / job.name / run_directory.EVALUATIONS)
             best.append(max(r["accuracy"]["value"] for r in rows if r["split"] == "validation"))
             result = run_directory.result_of(directory / job.name)
             if result is None:
@@ -151,7 +154,7 @@ def tuned(directory: Path, jobs: Sequence[Job]) -> dict[str, Tuned]:
 def write_plan(directory: Path, plan: dict[str, Any]) -> None:
     """Record what a comparison is, for a later `--resume`."""
     directory.mkdir(parents=True, exist_ok=True)
-    run_directory.write_whole(directory / PLAN, json.dumps(plan, indent=1) + "\n")
+    write_atomic(directory / PLAN, json.dumps(plan, indent=1) + "\n")
 
 
 def read_plan(directory: Path) -> dict[str, Any]:
@@ -162,7 +165,7 @@ def read_plan(directory: Path) -> dict[str, Any]:
             f"{directory} is not a comparison: it has no {PLAN}",
             "give --out the directory of the comparison to go on with",
         )
-    plan = run_directory.read_object(path)
+    plan = read_object(path)
     if plan is None or not plan.keys() >= {"seeds", "tune", "target", "configs"}:
         raise RunError(
             f"{path} is damaged", "bring it back from a copy, or compare the finished runs by name"
@@ -191,9 +194,7 @@ def progress_of(directory: Path, job: Job, running: bool) -> Progress:
     finished = run_directory.result_of(run) is not None
     state = "done" if finished else "running" if running else "waiting"
     metrics = last_row(run / run_directory.METRICS)
-    tests = [
-        r for r in run_directory.read_rows(run / run_directory.EVALUATIONS) if r["split"] == "test"
-    ]
+    tests = [r for r in read_rows(run / run_directory.EVALUATIONS) if r["split"] == "test"]
     return Progress(
         job=job,
         state=state,

@@ -10,19 +10,30 @@ from typing import Any
 
 import numpy as np
 
+from opsd_cli import methods
 from opsd_cli.comparison.curves import COSTS, Curve
 from opsd_cli.comparison.efficiency import Efficiency
 from opsd_cli.comparison.running import Tuned
+from opsd_cli.formatting import json_safe
 
 COMPARISON = "comparison.json"
 GENERATED, WITH_TEACHER = "generated", "generated_and_scored"
 
 
 def pair_of(names: Sequence[str]) -> tuple[str, str]:
-    """Which two methods the headline is about: OPSD, or the first named, against GRPO if there."""
-    one = next((name for name in names if name.partition(" ")[0] == "opsd"), names[0])
-    others = [name for name in names if name != one]
-    return one, next((name for name in others if name.partition(" ")[0] == "grpo"), others[0])
+    """The two groups that the headline compares: the first of a method under test, or the first
+    named, against the first of a baseline method, or the next named."""
+
+    def first(headline: str, among: Sequence[str]) -> str:
+        """A group is called by its method, and by what else tells it from the others."""
+        for name in among:
+            method = name.partition(" ")[0]
+            if method in methods.METHODS and methods.method_class(method).headline == headline:
+                return name
+        return among[0]
+
+    tested = first("tested", names)
+    return tested, first("baseline", [name for name in names if name != tested])
 
 
 def summarise(
@@ -50,8 +61,8 @@ def summarise(
             "base_accuracy": float(np.mean([curve.accuracy_E[0] for curve in curves])),
             "best": efficiency.best(name),
             "tokens_generated": float(np.mean([c.cost_E[GENERATED][-1] for c in curves])),
-            "tokens_to_target": _finite(to_target[GENERATED][name]),
-            "cost_to_target": {cost: _finite(found[name]) for cost, found in to_target.items()},
+            "tokens_to_target": json_safe(to_target[GENERATED][name]),
+            "cost_to_target": {cost: json_safe(found[name]) for cost, found in to_target.items()},
             "spent": {cost: float(np.mean([c.cost_E[cost][-1] for c in curves])) for cost in COSTS},
             "learning_rate": curves[0].config.optimizer.learning_rate,
             "per_question": curves[0].config.rollouts.per_question,
@@ -131,10 +142,6 @@ def times(ratio: float | None) -> str:
     if ratio is None or math.isnan(ratio):
         return "unknown"
     return "∞" if math.isinf(ratio) else f"{ratio:.3g}×"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _difference(efficiency: Efficiency, one: str, other: str) -> dict[str, float]:

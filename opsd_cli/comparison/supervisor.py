@@ -19,6 +19,8 @@ from typing import Any
 from opsd_cli.comparison.running import Job, Progress, progress_of
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.errors import Interrupted, RunError, TrainingError
+from opsd_cli.files.atomic_write import write_atomic
+from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.machine import available_cores
 from opsd_cli.processes.child_processes import GRACE_SECONDS, OPSD, package_environment, tied
 from opsd_cli.training import run_directory
@@ -138,7 +140,7 @@ def _refuse_busy(directory: Path, jobs: Sequence[Job]) -> None:
         run = directory / job.name
         if (run / run_directory.LOCK).is_file():
             try:
-                run_directory.hold(run).close()
+                lock_directory(run).close()
             except RunError as error:
                 raise RunError(
                     f"the run {job.name} is still at work: {error.message}",
@@ -156,7 +158,7 @@ def start(directory: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
         command.append("--resume")
     else:
         config = run.with_name(f"{run.name}.yaml")
-        run_directory.write_whole(config, to_yaml(job.config))
+        write_atomic(config, to_yaml(job.config))
         command += ["--config", str(config)]
     environment = package_environment()
     if at_once > 1:

@@ -1,1 +1,2 @@
-"""Settings: schema, bounds, presets, and how preset, file, `--set` and flags combine."""
+"""Configuration: the schema, its sections and bounds, the presets, and how preset, file, `--set`
+and flags are resolved to one `Config`."""

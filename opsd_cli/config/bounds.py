@@ -1,7 +1,7 @@
-"""What a config's numbers may be, and the base of its sections.
+"""Bounds on a config's numbers, and the base class of its sections.
 
-Every number has bounds within which no library that gets it fails. Many are wider than sense: they
-are there so that a typing mistake is one clear line and not an overflow an hour later.
+Every number is bounded so that no library that receives it fails. Many bounds are wider than any
+sensible value: they turn a typing mistake into one clear line instead of an overflow an hour later.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-#: Seeds are hashed together with names (`opsd_cli.seeds`), but a fresh adapter's goes to the
+#: Most seeds are hashed together with names (`opsd_cli.seeds`), but a new adapter's goes to the
 #: backend's own generator, and the smallest of those takes 63 bits.
 LARGEST_SEED = 2**63 - 1
-#: A temperature below this is no distribution in float32; 0 says greedy.
+#: A lower temperature overflows in float32; 0 stands for greedy decoding.
 LEAST_TEMPERATURE = 1e-3
-#: Arguments of the chat template that are not the user's to give.
+#: Arguments of a tokenizer's chat template that opsd sets itself.
 OWN_CHAT_ARGUMENTS = (
     "add_generation_prompt", "chat_template", "continue_final_message", "conversation",
     "generation_prompt", "max_length", "messages", "padding", "return_assistant_tokens_mask",
@@ -23,13 +23,13 @@ OWN_CHAT_ARGUMENTS = (
 )  # fmt: skip
 
 
-def _zero_or_warm(value: float) -> float:
+def _zero_or_least(value: float) -> float:
     if 0 < value < LEAST_TEMPERATURE:
         raise ValueError(f"should be 0, which is greedy, or at least {LEAST_TEMPERATURE:g}")
     return value
 
 
-def _templates_own(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _without_own_arguments(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     for name in OWN_CHAT_ARGUMENTS:
         if name in value:
             raise ValueError(f"{name!r} is set by opsd itself")
@@ -44,11 +44,13 @@ NotNegative = Annotated[float, Field(ge=0, le=1e30)]
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
 Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
-Temperature = Annotated[float, Field(ge=0, le=1e3), AfterValidator(_zero_or_warm)]
-ChatArguments = Annotated[dict[str, JsonValue], AfterValidator(_templates_own)]
+Temperature = Annotated[float, Field(ge=0, le=1e3), AfterValidator(_zero_or_least)]
+ChatArguments = Annotated[dict[str, JsonValue], AfterValidator(_without_own_arguments)]
 
 
 class Section(BaseModel):
+    """A frozen group of config keys; a field's docstring is its help text."""
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )

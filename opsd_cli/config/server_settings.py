@@ -1,4 +1,4 @@
-"""What a config may say of a vLLM server: an address without a password, arguments that work."""
+"""Validation of a vLLM server's settings: its address and its command-line arguments."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 
 
 def wrong_address(url: str | None) -> str | None:
-    """What is wrong with a server's address, and a line of what to write; None: nothing.
+    """What is wrong with a server's address, and on a second line a hint; None if nothing is.
 
-    It never shows a password, which an address may hold and a config must not.
+    An address with a user or password is refused without being shown: a run's config.yaml would
+    keep it.
     """
     if url is None:
         return None
@@ -17,7 +18,7 @@ def wrong_address(url: str | None) -> str | None:
     try:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, brackets that do not close
+    except ValueError:  # a port that is not a number, unbalanced brackets
         known = False
     if "@" in url:
         return (
@@ -34,7 +35,11 @@ def wrong_address(url: str | None) -> str | None:
 
 
 def wrong_arguments(arguments: Sequence[str]) -> str | None:
-    """What is wrong with the arguments of a vLLM server that is started; None: nothing."""
+    """What is wrong with the arguments of a server that opsd starts, and a hint; None if nothing.
+
+    Data parallelism is refused because a LoRA adapter is loaded into the replica that answers the
+    request, and the other replicas would generate without it.
+    """
     for place, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         name = name.replace("_", "-")

@@ -1,4 +1,4 @@
-"""Reading YAML that anybody may have written, within bounds."""
+"""Reading YAML from untrusted files, with limits on length, nesting and alias expansion."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from opsd_cli.errors import ConfigError
 
-#: Bounds of what is taken for a config at all: characters, levels, and values once every alias is
-#: written out.
+#: Limits of a config file: characters, nesting levels, and values after alias expansion.
 LONGEST_TEXT = 2**20
 DEEPEST = 32
 LARGEST_TREE = 100_000
@@ -20,8 +20,8 @@ LARGEST_TREE = 100_000
 def read_yaml(text: str, where: str) -> Any:
     """Parse YAML 1.2 (in which 1e-4 is a number); raises `ConfigError` with the line.
 
-    What is longer, nested deeper or larger once its aliases are written out than any config is
-    refused before it is built: a few lines of aliases can stand for billions of values.
+    Text beyond the limits is refused before it is built: a few lines of aliases can expand to
+    billions of values.
     """
     if len(text) > LONGEST_TEXT:
         raise ConfigError(
@@ -50,7 +50,7 @@ def read_yaml(text: str, where: str) -> Any:
 
 def _reader() -> YAML:
     yaml = YAML(typ="safe", pure=True)
-    # An anchor may be given again, the YAML standard says; a warning of a library's helps nobody.
+    # The YAML standard allows an anchor to be redefined, so ruamel's warning is noise.
     yaml.composer.warn_double_anchors = False
     return yaml
 
@@ -60,6 +60,7 @@ def _too_deep(where: str) -> ConfigError:
 
 
 def _shallow(value: Any, depth: int) -> bool:
+    """True if a value is nested at most `depth` levels deep."""
     if isinstance(value, Mapping):
         value = value.values()
     elif not isinstance(value, list | tuple | set):
@@ -68,9 +69,9 @@ def _shallow(value: Any, depth: int) -> bool:
 
 
 def _refuse_expansion(root: Any, where: str) -> None:
-    """Raise `ConfigError` where aliases stand for too much, or for what they are part of.
+    """Raise `ConfigError` if alias expansion exceeds `LARGEST_TREE` or is cyclic.
 
-    Nodes are visited once each, children first, without recursion.
+    An iterative post-order walk of the node graph, each node visited once.
     """
     sizes: dict[int, int] = {}
     entered: set[int] = set()
@@ -95,16 +96,16 @@ def _refuse_expansion(root: Any, where: str) -> None:
 
 
 def _children(node: Any) -> list[Any]:
-    """The nodes directly below one of ruamel's: pairs of a mapping, items of a sequence."""
+    """The child nodes of a ruamel node: keys and values of a mapping, items of a sequence."""
     if not isinstance(node.value, list):
         return []
     return [each for item in node.value for each in (item if isinstance(item, tuple) else (item,))]
 
 
 def read_tree(path: Path) -> dict[str, Any]:
-    """The mapping in a config file; raises `ConfigError`."""
+    """The mapping in a config file; empty if the file is; raises `ConfigError`."""
     try:
-        with path.open(encoding="utf-8") as file:  # a device or a pipe may never end
+        with path.open(encoding="utf-8") as file:  # a device or a pipe can be endless
             text = file.read(LONGEST_TEXT + 1)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"

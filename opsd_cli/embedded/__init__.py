@@ -1,13 +1,13 @@
-"""The embedded model: where its files are, and the texts it was built from.
+"""The embedded model: the path of its files, its pretraining corpus and its tokenizer.
 
-`model/` holds a Qwen3-architecture network of under a million parameters with its tokenizer, chat
-template and card. `python -m opsd_cli.embedded --out DIR` builds it again from a seed.
+`model/` holds a Qwen3-architecture model of under a million parameters with its tokenizer, chat
+template and model card. `python -m opsd_cli.embedded --out DIR` rebuilds it from a seed.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-#: What `model: embedded` in a config stands for.
+#: The value of the config key `model` that selects it.
 NAME = "embedded"
 MODEL_DIR = Path(__file__).parent / "model"

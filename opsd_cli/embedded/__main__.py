@@ -1,4 +1,4 @@
-"""Build the embedded model again: `python -m opsd_cli.embedded --out DIR`."""
+"""Rebuild the embedded model: `python -m opsd_cli.embedded --out DIR`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,8 @@ def main() -> None:
     if arguments.out.exists() and any(arguments.out.iterdir()):
         parser.error(f"{arguments.out} is not empty")
 
-    import torch
-
     from backends.pytorch.pretrain import Recipe, pretrain
 
-    torch.set_num_threads(arguments.threads)
     recipe = Recipe(seed=arguments.seed)
     console = Console(stderr=True)
     columns = (
@@ -46,7 +43,7 @@ def main() -> None:
                     f"with it {measured.with_reference:.1%}"
                 )
 
-        pretrain(recipe, arguments.out, report)
+        pretrain(recipe, arguments.out, report, arguments.threads)
     console.print(f"written to {arguments.out}")
 
 

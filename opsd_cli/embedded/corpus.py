@@ -1,17 +1,17 @@
-"""The texts the embedded model is pretrained on.
+"""The pretraining corpus of the embedded model.
 
-Four formats, the prompts rendered by the very code that training and evaluation use:
+Four formats, whose prompts are rendered by the code that training and evaluation use:
 
-- *drill*: no question, only right workings one after another, to learn to calculate;
-- *with the reference*: the teacher's prompt, then the working in sentences, always right;
-- *without*: the student's prompt, then working as people do it, slips included;
-- *thinking*: either prompt with thinking on, then the working inside think tags and a boxed answer.
+- *drill*: no question, only correct calculations one after another, to learn arithmetic;
+- *with the reference*: the teacher's prompt, then a completion that is always correct;
+- *without*: the student's prompt, then a completion in which steps may have errors;
+- *thinking*: either prompt with thinking enabled, then the steps in think tags and a boxed answer.
 
-The slips are the classic ones of written arithmetic: a carry forgotten in a sum or a product, and
-the smaller digit taken from the larger whichever stands above (Brown and Burton, *Diagnostic models
-for procedural bugs in basic mathematical skills*, 1978). So the model comes to know how to
-calculate, and to have bad habits; with a reference in view it has none. That gap, as in a large
-model that has read more careless text than careful, is what there is to distil.
+The errors are systematic errors of written arithmetic: a forgotten carry in a sum or a product, and
+the smaller digit subtracted from the larger in either order (Brown and Burton, *Diagnostic models
+for procedural bugs in basic mathematical skills*, 1978). The model therefore learns to calculate
+both correctly and incorrectly without a reference, and correctly with one. The difference in
+accuracy is what self-distillation can learn.
 """
 
 from __future__ import annotations
@@ -21,22 +21,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from opsd_cli.embedded.wording import STUDENT_TEMPLATE, TEACHER_TEMPLATE
+from opsd_cli.embedded.prompt_templates import STUDENT_TEMPLATE, TEACHER_TEMPLATE
 from opsd_cli.problems.arithmetic import LARGEST, Chain, Split, chains
 from opsd_cli.prompts.rendering import Template, Tokenizer, student_prompt
 from opsd_cli.prompts.teacher import teacher_prompt
 
 END_OF_TURN = "<|im_end|>"
-#: Problems worked in one drill, about as long as a teacher's prompt.
-DRILL = 6
-#: How often each operation is done by its faulty procedure; often that makes no difference.
-SLIPS = {"+": 0.45, "-": 0.6, "*": 0.45}
+#: Chains in one drill document, which is then about as long as a teacher's prompt.
+DRILL_CHAINS = 6
+#: Probability that a step uses the faulty procedure of its operation, whose result may be correct.
+ERROR_RATES = {"+": 0.45, "-": 0.6, "*": 0.45}
 
 
 @dataclass(frozen=True)
 class Shares:
-    """How often each format occurs: drills, then of the rest those with the reference; what is left
-    is the student's format, with slips or without. Thinking is a variant of either prompt."""
+    """Shares of the formats in the corpus.
+
+    Attributes:
+        drill: share of drills among all documents.
+        reference: share of the others that have the teacher's prompt; the rest have the student's.
+        thinking: share of the prompts of either kind that have thinking enabled.
+        slips: whether completions under the student's prompt have errors.
+    """
 
     reference: float = 0.4
     drill: float = 0.0
@@ -46,14 +52,14 @@ class Shares:
 
 @dataclass(frozen=True)
 class Document:
-    """Prompt and completion token ids; only the completion is learnt."""
+    """Token ids of a prompt and a completion; the loss is on the completion only."""
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
 
 
 def templates(thinking: bool) -> tuple[Template, Template]:
-    """The student's and the teacher's template with the thinking flag given to both."""
+    """The student's and the teacher's template, both with the given `enable_thinking`."""
     arguments = {"enable_thinking": thinking}
     return (
         Template(STUDENT_TEMPLATE, arguments=arguments),
@@ -69,7 +75,7 @@ def completion_text(chain: Chain, thinking: bool) -> str:
 
 
 def faulty(op: str, value: int, operand: int) -> int:
-    """The result without carrying or borrowing; both numbers below 100."""
+    """The result without carries or borrows; both numbers are below 100."""
     (tens, ones), (more_tens, more_ones) = divmod(value, 10), divmod(operand, 10)
     if op == "+":
         return (tens + more_tens) % 10 * 10 + (ones + more_ones) % 10
@@ -79,12 +85,12 @@ def faulty(op: str, value: int, operand: int) -> int:
 
 
 def attempt(chain: Chain, rng: random.Random) -> Chain:
-    """The chain as somebody with bad habits works it; later steps build on earlier slips."""
+    """The chain with random errors; later steps go on from the wrong results of earlier ones."""
     while True:
         values = [chain.values[0]]
         for op, operand in chain.operations:
             value = values[-1]
-            if rng.random() < SLIPS[op]:
+            if rng.random() < ERROR_RATES[op]:
                 values.append(faulty(op, value, operand))
             else:
                 sign = -1 if op == "-" else 1
@@ -94,12 +100,12 @@ def attempt(chain: Chain, rng: random.Random) -> Chain:
 
 
 def document(chain: Chain, tokenizer: Tokenizer, reference: bool, thinking: bool) -> Document:
-    """A problem's right completion, under either prompt."""
+    """A problem with its correct completion, under the teacher's or the student's prompt."""
     return _document(chain, chain, tokenizer, reference, thinking)
 
 
 def _document(
-    chain: Chain, worked: Chain, tokenizer: Tokenizer, reference: bool, thinking: bool
+    chain: Chain, attempted: Chain, tokenizer: Tokenizer, reference: bool, thinking: bool
 ) -> Document:
     student, teacher = templates(thinking)
     problem = chain.problem()
@@ -108,26 +114,26 @@ def _document(
         prompt = teacher_prompt(problem.question, problem.solution, teacher, tokenizer)
     else:
         prompt = student_prompt(problem.question, student, tokenizer)
-    return Document(prompt.ids, tuple(tokenizer.encode(completion_text(worked, thinking))))
+    return Document(prompt.ids, tuple(tokenizer.encode(completion_text(attempted, thinking))))
 
 
-def drill(worked: list[Chain], tokenizer: Tokenizer) -> Document:
-    """Workings without their questions and final lines."""
-    text = " ".join(chain.sentences().rpartition(" So the result")[0] for chain in worked)
+def drill(examples: list[Chain], tokenizer: Tokenizer) -> Document:
+    """The steps of several chains, without questions and final sentences."""
+    text = " ".join(chain.sentences().rpartition(" So the result")[0] for chain in examples)
     start = tokenizer.encode("<|im_start|>assistant\n")
     return Document(tuple(start), tuple(tokenizer.encode(text + END_OF_TURN)))
 
 
 def documents(tokenizer: Tokenizer, seed: int, shares: Shares, split: Split) -> Iterator[Document]:
-    """An endless stream of documents over distinct problems of one split."""
+    """An infinite stream of documents over distinct problems of one split."""
     rng = random.Random(f"formats/{seed}")
     source = chains(split, seed)
     for chain in source:
         if rng.random() < shares.drill:
-            yield drill([chain, *islice(source, DRILL - 1)], tokenizer)
+            yield drill([chain, *islice(source, DRILL_CHAINS - 1)], tokenizer)
             continue
         reference = rng.random() < shares.reference
         thinking = rng.random() < shares.thinking
-        careless = shares.slips and not reference
-        worked = attempt(chain, rng) if careless else chain
-        yield _document(chain, worked, tokenizer, reference, thinking)
+        with_errors = shares.slips and not reference
+        attempted = attempt(chain, rng) if with_errors else chain
+        yield _document(chain, attempted, tokenizer, reference, thinking)

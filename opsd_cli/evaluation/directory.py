@@ -15,6 +15,7 @@ import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,8 +23,10 @@ from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation.evaluate import Sample
+from opsd_cli.files.atomic_write import commit_staged, stage, write_atomic
+from opsd_cli.files.directory_lock import lock_directory
+from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import Log, damaged, read_rows
-from opsd_cli.files.whole_files import hold, prepare, put_in_place, read_object, write_whole
 from opsd_cli.grading import Grader
 from opsd_cli.problems import Problem
 from opsd_cli.training.run_directory import CONFIG, refuse_used
@@ -32,9 +35,17 @@ DESCRIPTION = "evaluation.json"
 PROBLEMS = "problems.json"
 SAMPLES = "samples.jsonl"
 RESULTS = "results.json"
+REPORT = "report.html"
 #: What of `evaluation.json` may grow from one call to the next.
 EXTENT = ("benchmarks", "limit", "samples")
+#: Settings that an older `evaluation.json` does not have, with the value they then had.
+DEFAULTS = {"grader": "math"}
 _FIELDS = {field.name for field in fields(Sample)}
+
+
+def default_directory() -> Path:
+    """A fresh name such as runs/eval-20261123-094500."""
+    return Path("runs") / f"eval-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 class EvaluationDirectory:
@@ -49,7 +60,7 @@ class EvaluationDirectory:
         self._log: Log | None = None
 
     def __enter__(self) -> EvaluationDirectory:
-        self._lock = hold(self.directory)
+        self._lock = lock_directory(self.directory)
         self._log = Log(self.directory / SAMPLES)
         self._log.keep(self._log.rows())  # a line that a kill cut short goes
         return self
@@ -71,10 +82,10 @@ class EvaluationDirectory:
                 f"cannot write to {directory}: {error.strerror}", "give another --out DIR"
             ) from error
         if config is not None:
-            prepare(directory / CONFIG, to_yaml(config))
+            stage(directory / CONFIG, to_yaml(config))
         # From the moment its description is there, the directory holds an evaluation.
-        write_whole(directory / DESCRIPTION, json.dumps(description, indent=1) + "\n")
-        put_in_place(directory / CONFIG)
+        write_atomic(directory / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+        commit_staged(directory / CONFIG)
         return cls(directory)
 
     @classmethod
@@ -86,12 +97,23 @@ class EvaluationDirectory:
                 "give the directory of an evaluation",
             )
         with contextlib.suppress(OSError):  # one that may only be read is read all the same
-            put_in_place(directory / CONFIG)
+            commit_staged(directory / CONFIG)
         return cls(directory)
 
-    def require_same(self, description: Mapping[str, Any]) -> None:
-        """Raise `RunError`, naming what differs, unless this was described alike."""
-        then, now = self.description, json.loads(json.dumps(description))
+    @property
+    def config_file(self) -> Path | None:
+        """The config that the evaluation was made with; None if it has none."""
+        path = self.directory / CONFIG
+        return path if path.is_file() else None
+
+    def require_same(self, description: Mapping[str, Any], regrading: bool = False) -> None:
+        """Raise `RunError`, naming what differs, unless this was described alike.
+
+        Only regrading may change the grader: otherwise one set of samples would have two.
+        """
+        then, now = self.description, DEFAULTS | json.loads(json.dumps(description))
+        if regrading:
+            then["grader"] = now["grader"]
         changed = sorted(
             key for key in (then.keys() | now.keys()) - set(EXTENT) if then.get(key) != now.get(key)
         )
@@ -112,7 +134,7 @@ class EvaluationDirectory:
         found = read_object(self.directory / DESCRIPTION)
         if found is None:
             raise _damaged(self.directory / DESCRIPTION)
-        return found
+        return DEFAULTS | found
 
     def require_extent(self) -> None:
         """Raise `RunError` unless `evaluation.json` says how far the evaluation went."""
@@ -121,7 +143,7 @@ class EvaluationDirectory:
 
     def describe(self, description: Mapping[str, Any]) -> None:
         """Replace `evaluation.json`."""
-        write_whole(self.directory / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+        write_atomic(self.directory / DESCRIPTION, json.dumps(description, indent=1) + "\n")
 
     def problems(self) -> dict[str, dict[str, dict[str, str]]]:
         """Benchmark -> problem id -> its question and answer, as they were when sampled."""
@@ -165,7 +187,7 @@ class EvaluationDirectory:
                         f"grade them again first: --regrade --out {self.directory}",
                     )
                 mine[problem.id] = now
-        write_whole(
+        write_atomic(
             self.directory / PROBLEMS, json.dumps(known, ensure_ascii=False, indent=1) + "\n"
         )
 
@@ -218,13 +240,13 @@ class EvaluationDirectory:
                 )
                 changed += now != sample
                 lines.append((benchmark, now))
-        write_whole(self.directory / SAMPLES, "".join(_line(*line) for line in lines))
+        write_atomic(self.directory / SAMPLES, "".join(_line(*line) for line in lines))
         self._log = None  # what it knew of the file is no longer true
         return changed, len(lines)
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Replace `results.json`."""
-        write_whole(self.directory / RESULTS, json.dumps(results, indent=1) + "\n")
+        write_atomic(self.directory / RESULTS, json.dumps(results, indent=1) + "\n")
 
 
 def _damaged(path: Path) -> RunError:

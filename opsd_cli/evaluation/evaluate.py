@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,10 +18,9 @@ import numpy as np
 from backends.interface import Policy, Rollout, RolloutRequest, Sampling
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
-from opsd_cli.grading import Grader
+from opsd_cli.grading import Grade, Grader
 from opsd_cli.problems import Problem
-from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.prompts.rendering import completion_text
+from opsd_cli.prompts.rendering import Prompt, completion_text
 from opsd_cli.seeds import derive_seed
 from opsd_cli.statistics import Estimate, average_at_k, majority_at_k, pass_at_k
 from opsd_cli.stopping import Stop, never, until_stopped
@@ -111,6 +110,11 @@ class Evaluation:
     def accuracy(self) -> Estimate:
         """avg@k with its interval clustered by problem."""
         return average_at_k(self.correct_PK, problem_ids=self.problem_ids)
+
+    @property
+    def all_tokens(self) -> int:
+        """Tokens of all samples, whichever process drew them."""
+        return sum(sample.tokens for sample in self.samples)
 
     @property
     def pass_at(self) -> dict[int, Estimate]:
@@ -231,89 +235,113 @@ def assemble(
     return Evaluation(name, tuple(problem_ids), k, ordered, generated, prompt_tokens)
 
 
+class _GradingQueue:
+    """Finished rollouts on their way to being samples: graded several at a time.
+
+    Args:
+        problems: whose answers are compared.
+        samples: (problem id, sample index) -> sample; graded ones are added.
+        on_sample: called with each newly graded sample.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        problems: Mapping[str, Problem],
+        grader: Grader,
+        samples: dict[tuple[str, int], Sample],
+        on_sample: Callable[[Sample], None] | None,
+    ) -> None:
+        self._policy, self._problems = policy, problems
+        self._grader, self._samples, self._on_sample = grader, samples, on_sample
+        self._waiting: list[Rollout] = []
+        self._graded_at = time.monotonic()
+
+    def add(self, rollout: Rollout) -> None:
+        """Take one more."""
+        self._waiting.append(rollout)
+
+    def grade_if_due(self) -> None:
+        """Grade all that wait once enough have come together, or enough time has passed."""
+        late = time.monotonic() - self._graded_at >= GRADE_AFTER_SECONDS
+        if late or len(self._waiting) >= GRADE_TOGETHER:
+            self.grade()
+            self._graded_at = time.monotonic()
+
+    def grade(self) -> None:
+        """Grade all that wait."""
+        stop_ids, tokenizer = self._policy.stop_ids, self._policy.tokenizer
+        texts = [completion_text(r.completion_ids, tokenizer, stop_ids) for r in self._waiting]
+        golds = [self._problems[r.request.problem_id].answer or "" for r in self._waiting]
+        grades = self._grader.grade_many(list(zip(golds, texts, strict=True)))
+        for text, grade in zip(texts, grades, strict=True):
+            # It leaves before it is handed on: Ctrl-C in between loses it, and never doubles it.
+            sample = _sample(self._waiting.pop(0), text, grade)
+            self._samples[sample.problem_id, sample.sample_index] = sample
+            if self._on_sample:
+                self._on_sample(sample)
+
+
+def _sample(rollout: Rollout, text: str, grade: Grade) -> Sample:
+    return Sample(
+        problem_id=rollout.request.problem_id,
+        sample_index=rollout.request.sample_index,
+        completion=text,
+        tokens=len(rollout.completion_ids),
+        finish_reason=rollout.finish_reason,
+        answer=grade.answer,
+        status=grade.status,
+        correct=grade.correct,
+    )
+
+
 def evaluate(
     policy: Policy,
     name: str,
     problems: Sequence[Problem],
-    contexts: PromptBuilder,
+    prompt_of: Callable[[Problem], Prompt],
     sampling: Sampling,
     *,
     samples: int,
     seed: int,
     grader: Grader,
     listener: Listener | None = None,
-    privileged: bool = False,
     on_sample: Callable[[Sample], None] | None = None,
     done: Collection[Sample] = (),
     stop: Stop = never,
 ) -> Evaluation:
-    """Draw and grade what is missing of `samples` completions for each problem.
+    """Draw and grade what is missing of `samples` completions (K) for each problem (P).
 
     Args:
         name: what to call the set.
-        privileged: sample from the teacher's prompt instead of the student's.
-        on_sample: called with each newly graded sample, in the order they were graded.
+        prompt_of: the prompt that a problem is sampled from, as `PromptBuilder.student`.
+        on_sample: called with each newly graded sample, in the order of grading.
         done: samples already at hand; they are kept as they are.
         stop: polled after each finished rollout.
 
     Raises:
-        DataError: `privileged`, and a problem has no reference solution.
-        Interrupted: `stop` said so; what was drawn until then is graded and went to `on_sample`.
+        Interrupted: `stop` said so; what was drawn by then is graded and went to `on_sample`.
     """
     listener = listener or Listener()
     by_id = {problem.id: problem for problem in problems}
     have = {(sample.problem_id, sample.sample_index): sample for sample in done}
-    prompt = contexts.teacher if privileged else contexts.student
     requests = [
-        RolloutRequest(p.id, index, prompt(p).ids, derive_seed(seed, "evaluation", *p.key, index))
+        RolloutRequest(
+            p.id, index, prompt_of(p).ids, derive_seed(seed, "evaluation", *p.key, index)
+        )
         for p in problems
         for index in range(samples)
         if (p.id, index) not in have
     ]
     generated = 0
-    waiting: list[Rollout] = []
-
-    def grade_waiting() -> None:
-        texts = [
-            completion_text(rollout.completion_ids, contexts.tokenizer, policy.stop_ids)
-            for rollout in waiting
-        ]
-        golds = [by_id[rollout.request.problem_id].answer or "" for rollout in waiting]
-        grades = grader.grade_many(list(zip(golds, texts, strict=True)))
-        for text, grade in zip(texts, grades, strict=True):
-            # It leaves before it is handed on: Ctrl-C in between loses it, and never doubles it.
-            rollout = waiting.pop(0)
-            sample = Sample(
-                problem_id=rollout.request.problem_id,
-                sample_index=rollout.request.sample_index,
-                completion=text,
-                tokens=len(rollout.completion_ids),
-                finish_reason=rollout.finish_reason,
-                answer=grade.answer,
-                status=grade.status,
-                correct=grade.correct,
-            )
-            have[sample.problem_id, sample.sample_index] = sample
-            if on_sample:
-                on_sample(sample)
-
-    graded_at = time.monotonic()
+    queue = _GradingQueue(policy, by_id, grader, have, on_sample)
     try:
         for rollout in until_stopped(policy.generate(requests, sampling), len(requests), stop):
             generated += len(rollout.completion_ids)
-            waiting.append(rollout)
+            queue.add(rollout)
             listener.advance()
-            late = time.monotonic() - graded_at >= GRADE_AFTER_SECONDS
-            if late or len(waiting) >= GRADE_TOGETHER:
-                grade_waiting()
-                graded_at = time.monotonic()
+            queue.grade_if_due()
     finally:
-        grade_waiting()
-    return assemble(
-        name,
-        tuple(by_id),
-        have.values(),
-        samples,
-        generated,
-        sum(len(request.prompt_ids) for request in requests),
-    )
+        queue.grade()
+    read = sum(len(request.prompt_ids) for request in requests)
+    return assemble(name, tuple(by_id), have.values(), samples, generated, read)

@@ -1,8 +1,8 @@
-"""How each family's authors say to sample, and where they say it.
+"""The sampling settings that the authors of each model family recommend, with their sources.
 
-`evaluation.sampling: recommended` uses these instead of the config's numbers. A family is told by
-its `model_type` and, where that is shared, by the model's name. What is not listed falls back to
-the numbers in the model's own generation_config.json.
+`evaluation.sampling: recommended` uses them instead of the config's numbers. A family is identified
+by `model_type` and, where several share one, by the model's name. Any other model uses the numbers
+in its own generation_config.json.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError
+from opsd_cli.tracking.listener import Messages
 
 
 @dataclass(frozen=True)
@@ -111,3 +113,30 @@ def recommended(
         "generation_config.json names no temperature",
         "state the numbers: evaluation.sampling=stated with evaluation.temperature, top_p, top_k",
     )
+
+
+def with_recommended(config: Config, messages: Messages) -> tuple[Config, str]:
+    """The config with `evaluation.sampling: recommended` made numbers, and where those come from.
+
+    Raises:
+        ConfigError: the model's authors recommend nothing.
+        ModelError: its config.json cannot be read.
+    """
+    if config.evaluation.sampling != "recommended":
+        return config, "as configured"
+    from backends.shared.model_files import read_generation_settings, read_settings
+
+    where = config.model_path
+    found = recommended(
+        config.model,
+        read_settings(where, config.revision),
+        read_generation_settings(where, config.revision),
+        config.thinks,
+    )
+    numbers = {name: getattr(found, name) for name in ("temperature", "top_p", "top_k", "min_p")}
+    messages.note(
+        f"sampling at temperature {found.temperature:g}, top-p {found.top_p:g}, "
+        f"top-k {found.top_k}: {found.source}"
+    )
+    changed = config.evaluation.model_copy(update=numbers)
+    return config.model_copy(update={"evaluation": changed}), found.source

@@ -1,8 +1,8 @@
-"""Append-only JSONL files that know how long they are and what they hold.
+"""Append-only JSONL logs that know their length and digest.
 
-A run's logs are appended to between checkpoints, and a checkpoint counts on them: it records the
-length and the digest of each (`Log.mark`), and resuming compares (`Log.lost_since`). Reading works
-on bytes, so that a line cut inside a UTF-8 character is a line cut short like any other.
+A run appends to its logs between checkpoints. Each checkpoint records every log's length in bytes
+and SHA-256 (`Log.mark`), and resuming checks that this prefix is unchanged (`Log.lost_since`).
+Lines are read as bytes, so a line cut inside a UTF-8 character counts as incomplete like any other.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ from typing import Any, BinaryIO
 
 from opsd_cli.errors import NotWritten, RunError
 
+#: Bytes read at a time for a digest.
 CHUNK = 1 << 20
+#: Bytes at the end of a log in which `last_row` looks for a line.
+TAIL = 1 << 16
 
 
 class Log:
-    """One JSONL file. Its length and digest are kept up to date by every append."""
+    """One JSONL file; every append updates its length and digest in memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._size, self._digest = _read_to(path, None)
+        self._size, self._digest = _digest_prefix(path, None)
 
     def append(self, *rows: Mapping[str, Any]) -> None:
-        """Add lines and hand them to the operating system, all in one write.
+        """Append rows in one write, without waiting for the disk.
 
         Raises:
-            NotWritten: the system would not; the file is then as long as before.
+            NotWritten: the operating system refused; the file keeps its previous length.
         """
         data = b"".join(_line(row) for row in rows)
         try:
@@ -38,8 +41,8 @@ class Log:
                 written = 0
                 while written < len(data):
                     written += out.write(data[written:]) or 0
-        except BaseException as error:  # Ctrl-C too: nothing may follow half a line
-            self._cut_quietly()
+        except BaseException as error:  # Ctrl-C too: the next append must not follow half a line
+            self._undo_append()
             if isinstance(error, OSError):
                 raise NotWritten(
                     f"cannot write to {self.path}: {error.strerror}",
@@ -50,17 +53,17 @@ class Log:
         self._digest.update(data)
 
     def sync(self) -> None:
-        """Wait until all of it is on the disk."""
+        """Block until everything that was appended is on the disk."""
         if self.path.exists():
             with self.path.open("rb") as log:
                 os.fsync(log.fileno())
 
     def mark(self) -> dict[str, Any]:
-        """Length in bytes and SHA-256 of all that was appended so far."""
+        """Length in bytes and SHA-256 of the file so far."""
         return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
     def lost_since(self, mark: Mapping[str, Any]) -> str | None:
-        """What is missing of the file as it was marked, in words; None where all of it is there."""
+        """What of the marked prefix is missing or changed, in words; None if it is unchanged."""
         wanted = int(mark["bytes"])
         if not wanted:
             return None
@@ -68,20 +71,20 @@ class Log:
             return f"{self.path.name} is missing"
         if self._size < wanted:
             return f"{self.path.name} lacks its last {wanted - self._size:,} bytes"
-        if _read_to(self.path, wanted)[1].hexdigest() != mark["sha256"]:
+        if _digest_prefix(self.path, wanted)[1].hexdigest() != mark["sha256"]:
             return f"{self.path.name} was changed"
         return None
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The whole lines; a last line cut short by a kill is left out."""
+        """The complete rows; see `read_rows`."""
         return read_rows(self.path)
 
     def rows_with_ends(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """The whole lines, each with the position in bytes at which it ends."""
+        """The complete rows, each with the position in bytes at which its line ends."""
         return _rows_with_ends(self.path)
 
     def keep(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the contents, whole or not at all; nothing is written where they are the same."""
+        """Atomically replace the contents by these rows; writes nothing if they are the same."""
         data = b"".join(_line(row) for row in rows)
         if not self.path.exists() or self.path.read_bytes() == data:
             return
@@ -92,22 +95,34 @@ class Log:
         partial.replace(self.path)
         self._size, self._digest = len(data), hashlib.sha256(data)
 
-    def _cut_quietly(self) -> None:
-        """Take back a write that failed half-way, where the system lets us."""
+    def _undo_append(self) -> None:
+        """Truncate the file to its length before a failed append, if the system allows it."""
         try:
             if self.path.exists() and self.path.stat().st_size > self._size:
                 os.truncate(self.path, self._size)
         except OSError:
-            pass  # the line stays torn, which reading allows for
+            pass  # the incomplete line stays, and reading skips it
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a JSONL log; a last line cut short by a kill is left out.
+    """The complete rows of a JSONL log; an incomplete last line, left by a kill, is skipped.
 
     Raises:
-        RunError: a whole line is not a JSON object.
+        RunError: a complete line is not a JSON object.
     """
     return (row for row, _ in _rows_with_ends(path))
+
+
+def last_row(path: Path) -> dict[str, Any] | None:
+    """The last complete row, read from the file's end; None if there is none."""
+    if not path.exists():
+        return None
+    with path.open("rb") as log:
+        size = log.seek(0, os.SEEK_END)
+        log.seek(max(0, size - TAIL))
+        lines = log.read().split(b"\n")
+    complete = [line for line in lines[:-1] if line.startswith(b"{") and line.endswith(b"}")]
+    return json.loads(complete[-1]) if complete else None
 
 
 def _rows_with_ends(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
@@ -129,7 +144,7 @@ def _rows_with_ends(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def damaged(path: Path, number: int) -> RunError:
-    """Line `number` of a log is not what was written."""
+    """The error for line `number` of a log, counted from 1, that is not what was written."""
     return RunError(
         f"line {number:,} of {path} is damaged",
         "bring the file back from a copy, or start again with another --out",
@@ -152,8 +167,8 @@ def _open(path: Path) -> BinaryIO:
         ) from error
 
 
-def _read_to(path: Path, end: int | None) -> tuple[int, Any]:
-    """Length and SHA-256 of the first `end` bytes, of the whole file where `end` is None."""
+def _digest_prefix(path: Path, end: int | None) -> tuple[int, Any]:
+    """Length in bytes and SHA-256 of the first `end` bytes; of the whole file if `end` is None."""
     digest, size = hashlib.sha256(), 0
     if path.exists():
         with _open(path) as log:

@@ -1,7 +1,7 @@
-"""Errors of the operating system that know which file they are about.
+"""Operating system errors that name the file they are about.
 
-An `OSError` from opening a file names it; one from writing to it, when the disk fills up, does not,
-and libraries that write files themselves wrap the error in a class of their own.
+An `OSError` from opening a file names it; one from writing, on a full disk for example, does not,
+and libraries that write files themselves wrap the error in an exception class of their own.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_IN_WORDS = re.compile(r"\(os error (\d+)\)")
+_RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def os_error(error: BaseException) -> OSError | None:
-    """The operating system's error that an exception is, or tells of; None where it is none.
+    """The operating system error that an exception is or reports; None if it is neither.
 
-    safetensors, written in Rust, tells of it as "No space left on device (os error 28)".
+    safetensors, written in Rust, reports one as "No space left on device (os error 28)".
     """
     if isinstance(error, OSError):
         return error if error.errno is not None else None
-    told = _IN_WORDS.search(str(error)) if isinstance(error, Exception) else None
-    return OSError(int(told[1]), os.strerror(int(told[1]))) if told else None
+    found = _RUST_OS_ERROR.search(str(error)) if isinstance(error, Exception) else None
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Put the path into an operating system's error that names none; others pass as they are."""
+    """Add `path` to an operating system error that names no file; other errors pass unchanged."""
     try:
         yield
     except Exception as error:

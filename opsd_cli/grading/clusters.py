@@ -1,8 +1,8 @@
-r"""Answers that mean the same: what a majority vote counts as one.
+r"""Clusters of equivalent answers, for majority votes.
 
-`\frac12`, 0.5 and 1/2 are one answer, so voting by spelling splits a majority. The grader that
-decides what is right decides here as well: an answer joins the first cluster whose first member it
-equals.
+`\frac12`, 0.5 and 1/2 are one answer, so a vote by text would split the majority. The grader that
+decides correctness also decides equivalence: an answer joins the first cluster whose first member
+it matches.
 """
 
 from __future__ import annotations
@@ -13,10 +13,16 @@ from opsd_cli.grading import Grader
 
 
 def clusters(groups: Sequence[Sequence[str | None]], grader: Grader) -> list[list[int | None]]:
-    """For each group of answers, the number of each one's cluster; None stays None.
+    """Cluster the answers of each group.
 
-    All groups advance together, one comparison an answer a round, so that the grader's workers are
-    busy: a group of m distinct meanings takes m rounds.
+    All groups are processed together, with one comparison an answer and round, so that the grader's
+    workers stay busy; a group with m clusters takes m rounds.
+
+    Args:
+        groups: the answers to one problem each; None for a sample without an answer.
+
+    Returns:
+        For each group the cluster number of each answer; None for None.
     """
     numbers: list[dict[str, int]] = [{} for _ in groups]
     waiting = [list(dict.fromkeys(a for a in group if a is not None)) for group in groups]

@@ -1,8 +1,9 @@
-r"""Whether an answer is the gold's. Runs within a worker only: it loads sympy, and may hang.
+r"""Equivalence of an answer and the gold. Only workers run this: it loads sympy and may hang.
 
-The order: the same text; the same shape with the same members; for single things words as words
-(math-verify multiplies letters: `\text{tea}` would equal `eat`), times, numerals with a base (it
-drops the base), ratios, then a number with a unit, and only what is left as mathematics.
+The comparison goes from the cheapest to the most expensive: the same text; the same structure with
+equivalent members; then, for single values, words as words (math-verify multiplies letters:
+`\text{tea}` would equal `eat`), times of day, numerals with a base (it drops the base),
+congruences, ratios, quantities with a unit, and only the rest as mathematics.
 """
 
 from __future__ import annotations
@@ -10,20 +11,20 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from opsd_cli.grading.atoms import key
-from opsd_cli.grading.equality import equal, read
-from opsd_cli.grading.normalise import normalise, split_top
+from opsd_cli.grading.annotations import split_choice_label, strip_annotations
+from opsd_cli.grading.equality import equal, parse_latex
+from opsd_cli.grading.identifiers import identifier_key
+from opsd_cli.grading.normalise import normalise, split_top_level
 from opsd_cli.grading.quantities import same_quantity, scaled, split_unit
-from opsd_cli.grading.remarks import choice, without_remarks
-from opsd_cli.grading.shapes import (
+from opsd_cli.grading.structure import (
     NAME,
-    Shape,
-    bare,
-    compact,
-    shape_of,
-    unname,
-    vector_of,
-    without_domains,
+    Structure,
+    split_name,
+    strip_domains,
+    strip_grouping,
+    structure_of,
+    vector_entries,
+    without_spaces,
 )
 
 _BASE = re.compile(r"^\(?([0-9][0-9A-Fa-f]*)\)?_\{?(?:\\text\{)?\s*(\d+|[a-z]+)\s*\}*$")
@@ -38,36 +39,36 @@ Verdict = Literal["correct", "wrong", "no_answer", "unparsable_gold"]
 
 
 def compare(gold: str, answer: str) -> Verdict:
-    """Compares an answer with the gold, both as extracted, not yet normalised.
+    """The verdict on an answer, given the gold; both as extracted, not yet normalised.
 
-    An answer that is the gold's very text is correct even if nobody can parse it; a gold that
-    cannot be read is reported only where it failed to match.
+    An answer with the same text as the gold is correct even if it cannot be parsed. A gold that
+    cannot be parsed gives `unparsable_gold` only if the answer did not match it.
     """
-    if compact(gold) == compact(answer):
+    if without_spaces(gold) == without_spaces(answer):
         return "correct"
     try:
-        gold = without_remarks(without_domains(normalise(gold)))
+        gold = strip_annotations(strip_domains(normalise(gold)))
         if not gold:
             return "unparsable_gold"
-        answer = without_remarks(without_domains(normalise(answer)))
+        answer = strip_annotations(strip_domains(normalise(answer)))
         if not answer:
             return "no_answer"
         if _same_choice(gold, answer):
             return "correct"
     except MemoryError:
         raise
-    except Exception:  # too deep, too long, or mathematics that sympy trips over
+    except Exception:  # nested too deeply, too long, or an error within sympy
         pass
     return "wrong" if _readable(gold) else "unparsable_gold"
 
 
 def _same_choice(gold: str, answer: str) -> bool:
-    """Whether two answers are the same where one is a choice such as `(B) 27`.
+    """Equivalence of two answers, either of which may be a multiple choice such as `(B) 27`.
 
-    Against a gold without a letter it is 27, and a gold `(B) 27` takes B and 27. A gold that is
-    nothing but a letter takes the letter alone: whether 27 is what B stood for nobody can tell.
+    Compared with a gold without a letter, `(B) 27` is 27. A gold `(B) 27` accepts B and 27. A gold
+    that is only a letter accepts only the letter: which value it stands for is not known.
     """
-    (gold_label, gold_rest), (label, rest) = choice(gold), choice(answer)
+    (gold_label, gold_rest), (label, rest) = split_choice_label(gold), split_choice_label(answer)
     if not (gold_label and gold_rest) and not (label and rest):
         return _same(gold, answer)
     if gold_label and label:
@@ -76,37 +77,43 @@ def _same_choice(gold: str, answer: str) -> bool:
 
 
 def _same(gold: str, answer: str) -> bool:
-    gold, answer = bare(gold), bare(answer)
-    if compact(gold) == compact(answer):
+    gold, answer = strip_grouping(gold), strip_grouping(answer)
+    if without_spaces(gold) == without_spaces(answer):
         return True
-    (gold_name, gold), (name, answer) = unname(gold, answer), unname(answer, gold)
-    if gold_name and name and key(gold_name) != key(name):
+    (gold_name, gold), (name, answer) = split_name(gold, answer), split_name(answer, gold)
+    if gold_name and name and identifier_key(gold_name) != identifier_key(name):
         return False
-    shapes = shape_of(gold), shape_of(answer)
-    vectors = vector_of(gold), vector_of(answer)
-    for vector, shape in (vectors[0], shapes[1]), (vectors[1], shapes[0]):
-        if vector and shape:
-            # [1, 2] may be an interval if the gold, but what else if the gold is a vector?
-            point = shape.opening in ("(", "") or shape is shapes[1] or len(vector) > 2
-            items = vector if shape is shapes[1] else shape.items
-            others = shape.items if shape is shapes[1] else vector
-            alike = point and shape.opening != "\\{" and len(items) == len(others)
+    structures = structure_of(gold), structure_of(answer)
+    vectors = vector_entries(gold), vector_entries(answer)
+    for vector, structure in (vectors[0], structures[1]), (vectors[1], structures[0]):
+        if vector and structure:
+            # An answer [1, 2] to a gold vector is a vector; a gold [1, 2] may be an interval.
+            is_point = (
+                structure.opening in ("(", "") or structure is structures[1] or len(vector) > 2
+            )
+            items = vector if structure is structures[1] else structure.items
+            others = structure.items if structure is structures[1] else vector
+            alike = is_point and structure.opening != "\\{" and len(items) == len(others)
             return alike and all(map(_same, items, others))
-    if shapes[0] and shapes[1]:
-        return _same_shapes(shapes[0], shapes[1])
-    for shape, other in ((shapes[0], answer), (shapes[1], gold)):
-        if shape is None:
+    if structures[0] and structures[1]:
+        return _same_structures(structures[0], structures[1])
+    for structure, other in ((structures[0], answer), (structures[1], gold)):
+        if structure is None:
             continue
-        if shape.opening == "\\{" and len(shape.items) == 1:
-            return _same(*((shape.items[0], other) if other is answer else (other, shape.items[0])))
-        if not shape.opening and "\\cup" in other:  # x < 1 or x > 2, written as a union
-            return _same_unordered(shape.items, tuple(re.split(r"\s*\\cup(?![A-Za-z])\s*", other)))
-        # An interval may be written as a relation; a list never equals a single thing.
-        return bool(shape.opening) and len(shape.items) == 2 and equal(gold, answer)
-    return _same_single(gold, answer)
+        if structure.opening == "\\{" and len(structure.items) == 1:
+            return _same(
+                *((structure.items[0], other) if other is answer else (other, structure.items[0]))
+            )
+        if not structure.opening and "\\cup" in other:  # x < 1 or x > 2 as a union of intervals
+            return _same_unordered(
+                structure.items, tuple(re.split(r"\s*\\cup(?![A-Za-z])\s*", other))
+            )
+        # An interval may be written as a relation; a list never equals a single value.
+        return bool(structure.opening) and len(structure.items) == 2 and equal(gold, answer)
+    return _same_single_value(gold, answer)
 
 
-def _same_shapes(gold: Shape, answer: Shape) -> bool:
+def _same_structures(gold: Structure, answer: Structure) -> bool:
     if len(gold.items) != len(answer.items):
         return False
     kinds = {gold.opening, answer.opening}
@@ -116,7 +123,7 @@ def _same_shapes(gold: Shape, answer: Shape) -> bool:
         return False
     same_brackets = (gold.opening, gold.closing) == (answer.opening, answer.closing)
     if "" not in kinds and len(gold.items) == 2 and not same_brackets:
-        return False  # of two things the brackets tell points from intervals; of more, only style
+        return False  # with two items the brackets tell a point from an interval
     return all(map(_same, gold.items, answer.items))
 
 
@@ -130,7 +137,7 @@ def _same_unordered(gold: tuple[str, ...], answer: tuple[str, ...]) -> bool:
     return not left
 
 
-def _same_single(gold: str, answer: str) -> bool:
+def _same_single_value(gold: str, answer: str) -> bool:
     gold, answer = _before_approximation(gold), _before_approximation(answer)
     words = _words(gold), _words(answer)
     if words[0] or words[1]:
@@ -147,7 +154,7 @@ def _same_single(gold: str, answer: str) -> bool:
     residues = _residue(gold), _residue(answer)
     if residues[0] or residues[1]:
         return bool(residues[0] and residues[1]) and _same_residues(*residues)  # type: ignore[arg-type]
-    terms = split_top(gold, ":"), split_top(answer, ":")
+    terms = split_top_level(gold, ":"), split_top_level(answer, ":")
     if max(map(len, terms)) > 2:
         return len(terms[0]) == len(terms[1]) and all(
             equal(_over(term, terms[0][0]), _over(other, terms[1][0]))
@@ -157,9 +164,13 @@ def _same_single(gold: str, answer: str) -> bool:
 
 
 def _residue(text: str) -> tuple[str, str, str] | None:
-    r"""The name, the residue and the modulus of `x \equiv 3 \pmod{7}`."""
+    r"""Name, residue and modulus of a congruence `x \equiv 3 \pmod{7}`, or None."""
     match = _CONGRUENCE.match(text)
-    return (key(match["name"] or ""), match["residue"].strip(), match["modulus"]) if match else None
+    return (
+        (identifier_key(match["name"] or ""), match["residue"].strip(), match["modulus"])
+        if match
+        else None
+    )
 
 
 def _same_residues(gold: tuple[str, str, str], answer: tuple[str, str, str]) -> bool:
@@ -177,7 +188,7 @@ def _over(top: str, bottom: str) -> str:
 
 
 def _before_approximation(text: str) -> str:
-    r"""`1/3 \approx 0.333` gives the exact 1/3; `x \approx 3` means x = 3."""
+    r"""The exact side of an approximation: 1/3 of `1/3 \approx 0.333`; `x \approx 3` is x = 3."""
     first, *rest = re.split(r"\\approx(?![A-Za-z])", text)
     if not rest:
         return text
@@ -188,7 +199,7 @@ def _before_approximation(text: str) -> str:
 
 
 def _words(text: str) -> str:
-    """The words that a text consists of, folded for comparison; empty if it is mathematics."""
+    """The words of a text that is only words, case-folded; empty if it is mathematics."""
     plain = _TEXT.sub(r" \1 ", text).strip()
     letters = re.fullmatch(r"\(?[A-Za-z][A-Za-z .'\-]*\)?", plain)
     dated = not _TEXT.sub("", text).strip() and re.match(r"[A-Za-z]{3}", plain)  # "June 20"
@@ -198,25 +209,25 @@ def _words(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Words, or the letter of a multiple-choice answer such as `(C)`, without case and plural."""
+    """Words, or a choice letter such as `(C)`, without case, articles and plural endings."""
     words = re.sub(r"[.,()']", "", _ARTICLES.sub("", text)).replace("-", " ").casefold().split()
     return " ".join(word.removesuffix("s") for word in words)
 
 
 def _time(text: str) -> tuple[tuple[int, int], str] | None:
-    """An hour and a minute, and "a", "p" or nothing for the half of the day."""
+    """((hour, minute), half): the half of the day is "a", "p" or "". None if not a time."""
     match = _TIME.match(_TEXT.sub(r"\1", text).replace(" ", ""))
     return ((int(match[1]), int(match[2])), (match[3] or "").lower()) if match else None
 
 
 def _base(text: str) -> tuple[str, str] | None:
-    """The digits and the base of a numeral such as `1010_2`."""
+    """Digits and base of a numeral such as `1010_2`, or None."""
     match = _BASE.match(text.replace(" ", ""))
     return (match[1].upper(), _BASENAMES.get(match[2], match[2])) if match else None
 
 
 def _readable(gold: str) -> bool:
-    """Whether every part of a gold can be compared with something."""
+    """True if every part of a gold can be parsed or is compared without parsing."""
     try:
         return _parts_readable(gold)
     except MemoryError:
@@ -226,11 +237,11 @@ def _readable(gold: str) -> bool:
 
 
 def _parts_readable(gold: str) -> bool:
-    gold = unname(bare(choice(gold)[1] or gold), "")[1]
-    shape = shape_of(gold)
-    if shape:
-        return all(map(_parts_readable, shape.items))
+    gold = split_name(strip_grouping(split_choice_label(gold)[1] or gold), "")[1]
+    structure = structure_of(gold)
+    if structure:
+        return all(map(_parts_readable, structure.items))
     gold = _before_approximation(gold)
     if _words(gold) or _time(gold) or _base(gold) or _residue(gold):
         return True
-    return read(scaled(*split_unit(gold))[0]) is not None
+    return parse_latex(scaled(*split_unit(gold))[0]) is not None

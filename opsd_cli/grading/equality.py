@@ -1,16 +1,16 @@
-r"""Whether two normalised texts are equal as mathematics.
+r"""Mathematical equality of two normalised texts.
 
-latex2sympy2_extended, the parser of math-verify, reads them; `values` compares what it read. The
-parser is called for the whole text and for nothing else: math-verify's own `parse` goes on, where
-it fails, to any simple fraction within, so that `10^{1.7} L` would be 1.7. What else it reads wrong
-is rewritten first:
+latex2sympy2_extended, the parser of math-verify, parses them; `symbolic` compares the results. The
+parser is only given the whole text: where math-verify's own `parse` fails, it goes on to any simple
+fraction within, so that `10^{1.7} L` would be 1.7. Notations that the parser misreads are rewritten
+first:
 
-* names: see `atoms`;
-* decimals become fractions, since it makes floats of them; a rounded one counts only by the rule
-  in `_rounded`.
+* identifiers: see `identifiers`;
+* decimals become fractions, since the parser makes floats of them; a rounded decimal equals a
+  fraction or root only by the rule in `_rounded`.
 
-No text of a model is ever evaluated but by this LaTeX parser. Nothing here limits its time: the
-supervisor kills.
+A model's text is evaluated by this LaTeX parser and by nothing else. There is no time limit here:
+the supervisor kills the process.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from latex2sympy2_extended import latex2sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 from sympy import Basic, Expr, Rational
 
-from opsd_cli.grading.atoms import indexed, variables
-from opsd_cli.grading.values import same
+from opsd_cli.grading.identifiers import mark_identifiers, uses_index_i
+from opsd_cli.grading.symbolic import equivalent
 
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
-#: A decimal with fewer places than this is not taken for the rounded form of a fraction or root.
-_PLACES_OF_A_ROUNDED_GOLD = 6
-_PLACES_OF_A_ROUNDED_ANSWER = 10
+#: Decimal places that a decimal needs to be accepted as the rounded form of a fraction or root.
+_MIN_PLACES_GOLD = 6
+_MIN_PLACES_ANSWER = 10
 
 _DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
@@ -42,7 +42,7 @@ def _decimals_exact(text: str) -> str:
 
 
 def _degrees_to_radians(text: str) -> str:
-    """Degrees within trigonometric functions in radians; elsewhere they are a unit, and dropped."""
+    """Convert degrees to radians if a trigonometric function occurs, else drop the degree sign."""
     if "^\\circ" not in text:
         return text
     if not TRIGONOMETRIC.search(text):
@@ -51,19 +51,23 @@ def _degrees_to_radians(text: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def read(text: str, imaginary: bool = True) -> Any:
-    """What a normalised text means to the parser, or None."""
+def parse_latex(text: str, imaginary: bool = True) -> Any:
+    """The sympy object that a normalised text is parsed to; None if it cannot be parsed.
+
+    Args:
+        imaginary: whether a letter i that stands alone is the imaginary unit.
+    """
     if re.search(r"(?<![_^])\d\s+\d", text):  # would be read as a sum
         return None
     try:
-        latex = variables(_degrees_to_radians(_decimals_exact(text)), imaginary)
+        latex = mark_identifiers(_degrees_to_radians(_decimals_exact(text)), imaginary)
     except ValueError:
         return None
     try:
         return _parsed(latex)
     except Exception:
         pass
-    # `area = \text{half of } 12 = 6`: what stands last is what is meant.
+    # `area = \text{half of } 12 = 6`: the last term of a chain of equations is the answer.
     *before, last = re.split(r"(?<![\\<>!])=", latex)
     if len(before) < 2 or "," in latex or ";" in latex:
         return None
@@ -80,7 +84,8 @@ def _parsed(latex: str) -> Any:
 
 
 def value_of(text: str) -> Any:
-    parsed = read(text)
+    """A normalised text parsed and evaluated; None if it cannot be parsed."""
+    parsed = parse_latex(text)
     try:
         return parsed.doit() if isinstance(parsed, Basic) else parsed
     except Exception:
@@ -88,25 +93,30 @@ def value_of(text: str) -> Any:
 
 
 def equal(gold: str, answer: str) -> bool:
-    imaginary = not (indexed(gold) or indexed(answer))
-    gold_parsed, parsed = read(gold, imaginary), read(answer, imaginary)
+    """True if both texts can be parsed and are mathematically equal."""
+    imaginary = not (uses_index_i(gold) or uses_index_i(answer))
+    gold_parsed, parsed = parse_latex(gold, imaginary), parse_latex(answer, imaginary)
     if gold_parsed is None or parsed is None:
         return False
-    return same(gold_parsed, parsed) or _rounded(gold, answer)
+    return equivalent(gold_parsed, parsed) or _rounded(gold, answer)
 
 
 def _rounded(gold: str, answer: str) -> bool:
-    """Whether one is a decimal and the other, which no decimal equals, rounds to it.
+    """True if one is a decimal and the other, which has no finite decimal form, rounds to it.
 
-    `0.333333` is 1/3 to somebody. The places asked for make an accident unlikely; a value that has
-    a finite decimal is never rounded, since whoever wrote the decimal would have written it out.
+    `0.333333` may stand for 1/3. The required number of places makes a coincidence unlikely. A
+    value with a finite decimal form is not accepted, since it could have been written exactly.
     """
-    for text, other, least in (
-        (gold, answer, _PLACES_OF_A_ROUNDED_GOLD),
-        (answer, gold, _PLACES_OF_A_ROUNDED_ANSWER),
+    for text, other, min_places in (
+        (gold, answer, _MIN_PLACES_GOLD),
+        (answer, gold, _MIN_PLACES_ANSWER),
     ):
         match = re.fullmatch(r"-?(\d*)\.(\d+)", text.replace(" ", ""))
-        if not match or len((match[1] + match[2]).lstrip("0")) < least or len(match[2]) < least:
+        if (
+            not match
+            or len((match[1] + match[2]).lstrip("0")) < min_places
+            or len(match[2]) < min_places
+        ):
             continue
         value, exact = value_of(other), value_of(text)
         if not (isinstance(value, Expr) and isinstance(exact, Rational)) or value.free_symbols:

@@ -1,19 +1,20 @@
-r"""Which part of a text is the answer.
+r"""Extraction of the answer from a completion, and of the gold answer from a reference.
 
-The last `\boxed{...}` counts, found here and not by math-verify, which merges boxes less than 70
-characters apart into one set. The rules, each because its opposite grades something wrong:
+The last `\boxed{...}` is the answer. math-verify is not used here, because it merges boxes less
+than 70 characters apart into one set. Without each of these rules some completions are misgraded:
 
-* Only what follows the last `</think>` is read, and a `<think>` that is never closed hides all that
-  follows it: boxes met while thinking are guesses, not answers.
-* Braces must balance, escaped ones (`\{`, `\}`) aside. If the *last* box is cut off by the token
-  limit there is no answer, even where an earlier box is whole: the model was replacing it.
+* Only the text after the last `</think>` is searched, and an unclosed `<think>` hides everything
+  after it: a box within the thinking is an intermediate guess.
+* Braces must balance, not counting escaped ones (`\{`, `\}`). If the *last* box is cut off by the
+  token limit there is no answer, even if an earlier box is complete: the model was replacing it.
 * A box within a box is part of the outer one.
-* Where the gold is a list, boxes that belong together are one answer: see `boxed_together`.
-* Without any box an answer counts only where it cannot be mistaken: GSM8K's `#### 18`, a last line
+* If the gold is a list, adjacent boxes form one answer: see `boxed_together`.
+* Without a box, an answer is only accepted in an unambiguous form: GSM8K's `#### 18`, a last line
   such as "**Final Answer:** 4", Minerva's "The final answer is $4$. I hope it is correct.", or a
-  text that is one short line and no sentence.
+  text of one short line that is not a sentence.
 
-Everything here is linear in the length of the text, since it runs where nothing can kill it.
+All functions are linear in the length of the text, since they run in the process of the caller and
+without a deadline.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from __future__ import annotations
 import re
 
 _TOKEN = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])(?P<open>\s*\{)?|\\.|[{}]", re.DOTALL)
-#: `\boxed 32`: not what TeX would box, but what its writer meant.
+#: `\boxed 32`, where TeX would box only the 3.
 _BARE_BOX = re.compile(r"\s+([-+]?[0-9][0-9,./]*(?<![,.]))")
 
-#: What may stand between boxes that give one answer together, and what is only typesetting.
-_LONGEST_JOINT = 80
+#: Adjacent boxes: maximum number of characters between them, ignored typesetting, allowed text.
+_MAX_JOINT_LENGTH = 80
 _TYPESETTING = re.compile(
     r"\\(?:[()\[\],;: ]|quad|qquad|text\s*\{|left|right|\\)|[$*&{}\s]", re.IGNORECASE
 )
@@ -36,17 +37,17 @@ _JOINT = re.compile(
 
 _HASHES = re.compile(r"^\s*####[ \t]*(\S.*)$")
 _MARKER = re.compile(r"(?i)^.*\banswers?[\s*_]*(?:\bis\b|\bare\b|:|=)[\s*_:]*(?P<rest>.*)$")
-#: How Minerva's few-shot examples end, wherever in the text.
-_HOPED = re.compile(
+#: The final sentence of Minerva's few-shot examples, anywhere in a line.
+_MINERVA = re.compile(
     r"(?i)final answer is:?[ \t]*(?P<rest>\S(?:[^\n]*\S)?)[ \t]*\.?[ \t]*I hope it is correct"
 )
 _HEADING = re.compile(r"(?i)^[\s#*_]*(?:the\s+)?(?:final\s+)?answer(?:\s+is)?[\s*_]*:?[\s*_]*$")
-#: A line longer than this is no heading, and only its end can announce an answer. The patterns
-#: above would take time quadratic in its spaces.
-_LONGEST_LINE = 400
-#: A bare answer longer than this, or of more words, is a sentence.
-_LONGEST_BARE = 120
-_MOST_WORDS = 3
+#: In characters. A longer line is not a heading, and only its end is searched for an answer,
+#: because the patterns above take time quadratic in the spaces of a line.
+_MAX_LINE_LENGTH = 400
+#: An unmarked answer of more characters or words is taken for a sentence.
+_MAX_BARE_LENGTH = 120
+_MAX_WORDS = 3
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 
 
@@ -54,20 +55,20 @@ def last_boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{...}` or `\fbox{...}`.
 
     Returns:
-        The content, stripped, possibly empty; None where there is no box or the last is cut off.
+        The stripped content, possibly empty; None if there is no box or the last is cut off.
     """
     boxes = _boxes(text)
     return boxes[-1][2] if boxes else None
 
 
 def boxed_together(completion: str) -> str | None:
-    r"""The contents of the boxes that end a completion, with commas between them.
+    r"""The contents of the last adjacent boxes of a completion, joined with commas.
 
-    Boxes belong together where nothing but "and", commas, names and the marks of lists stands
-    between them, as in `$x = \boxed{3}$ or $x = \boxed{5}$`.
+    Boxes are adjacent if there is only "and", "or", commas, names and list markers between them, as
+    in `$x = \boxed{3}$ or $x = \boxed{5}$`.
 
     Returns:
-        None where fewer than two boxes belong together.
+        None if fewer than two boxes are adjacent.
     """
     text = _after_thinking(completion)
     contents: list[str] = []
@@ -82,7 +83,7 @@ def boxed_together(completion: str) -> str | None:
 
 
 def _joins(between: str) -> bool:
-    if len(between) > _LONGEST_JOINT:
+    if len(between) > _MAX_JOINT_LENGTH:
         return False
     return bool(_JOINT.fullmatch(_TYPESETTING.sub(" ", between)))
 
@@ -126,37 +127,37 @@ def _after_thinking(text: str) -> str:
 
 
 def _marked(text: str) -> str | None:
-    """The answer that the last line announces, or that stands below a heading announcing it."""
+    """The answer in the last line, marked as such there or by a heading in the line before."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return None
-    if hoped := _hoped(lines):
-        return hoped
+    if minerva := _minerva_answer(lines):
+        return minerva
     hashes = _HASHES.match(lines[-1])
     if hashes and _clean(hashes[1]):
         return _clean(hashes[1])
-    marker = _MARKER.search(lines[-1][-_LONGEST_LINE:])
+    marker = _MARKER.search(lines[-1][-_MAX_LINE_LENGTH:])
     if marker and _clean(marker["rest"]):
         return _clean(marker["rest"])
-    if len(lines) > 1 and len(lines[-2]) <= _LONGEST_LINE and _HEADING.match(lines[-2]):
+    if len(lines) > 1 and len(lines[-2]) <= _MAX_LINE_LENGTH and _HEADING.match(lines[-2]):
         return _clean(lines[-1]) or None
     return None
 
 
-def _hoped(lines: list[str]) -> str | None:
+def _minerva_answer(lines: list[str]) -> str | None:
     for line in reversed(lines):
-        if "I hope it is correct" in line and (hoped := _HOPED.search(line[-_LONGEST_LINE:])):
-            return _clean(hoped["rest"]) or None
+        if "I hope it is correct" in line and (found := _MINERVA.search(line[-_MAX_LINE_LENGTH:])):
+            return _clean(found["rest"]) or None
     return None
 
 
 def _clean(line: str) -> str:
-    """A line without Markdown emphasis and its full stop."""
+    """A line without Markdown emphasis and the final full stop."""
     return line.strip().strip("*_`").rstrip(".").strip().strip("*_`").strip()
 
 
 def completion_answer(completion: str) -> str | None:
-    """The answer a completion gives, as the model wrote it, or None."""
+    """The answer of a completion as the model wrote it, or None."""
     text = _after_thinking(completion)
     boxed = last_boxed(text)
     if boxed is not None:
@@ -167,16 +168,16 @@ def completion_answer(completion: str) -> str | None:
     if marked is not None:
         return marked
     line = text.strip()
-    if len(line) > _LONGEST_BARE or "\n" in line or len(_WORD.findall(line)) > _MOST_WORDS:
+    if len(line) > _MAX_BARE_LENGTH or "\n" in line or len(_WORD.findall(line)) > _MAX_WORDS:
         return None
     return _clean(line) or None
 
 
 def gold_answer(gold: str) -> str | None:
-    """The reference answer within a gold, which may be bare or the end of a worked solution.
+    """The gold answer in a reference: a bare answer, or a worked solution that marks its answer.
 
     Returns:
-        None where there is none: an empty gold, or one whose last box is empty or cut off.
+        None for an empty reference, or one whose last box is empty or cut off.
     """
     text = _after_thinking(gold)
     if "\\boxed" in text or "\\fbox" in text:

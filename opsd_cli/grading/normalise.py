@@ -1,9 +1,9 @@
-r"""One spelling for each piece of mathematics, before anything is parsed.
+r"""Normalisation: one notation for equal mathematics, before anything is parsed.
 
-math-verify reads many notations as something else without a word: `1\,000` as 1*0, `½` and
-`\langle` not at all, `\frac123` as 1/23, `1 2` as 3, `10\frac{3}{2}` as 23/2. So both sides are
-rewritten here into the LaTeX it reads right. Every rule holds for whatever it matches; none knows
-an answer. The rules run only within the worker, which can be killed, and nothing is evaluated.
+math-verify misreads many notations silently: `1\,000` as 1*0, `½` and `\langle` not at all,
+`\frac123` as 1/23, `1 2` as 3, `10\frac{3}{2}` as 23/2. Both sides are therefore rewritten to LaTeX
+that it reads correctly. Every rule is valid for all texts that it matches; none depends on a
+particular answer. The rules run only within a worker, which can be killed, and evaluate nothing.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ _FUNCTIONS = frozenset(
         "lcm",
     ]
 )
-_CONTENTS = r"\\(?:boxed|fbox|mathbf|mathit|boldsymbol|bm|pmb|underline|ensuremath|mathord)"
+_WRAPPERS = r"\\(?:boxed|fbox|mathbf|mathit|boldsymbol|bm|pmb|underline|ensuremath|mathord)"
 _SPACED_GROUPS = re.compile(
     r"(?<![\d.,])([1-9]\d{0,2})((?:(?:(?<!\\)\\[,;: ]|[ ])\s*\d{3})+)(?!\d|\s*/)"
 )
@@ -131,7 +131,7 @@ _MATHS_IN_TEXT = re.compile(r"[-+\d.,/:=()\s]*\d[-+\d.,/:=()\s]*")
 
 
 def normalise(text: str) -> str:
-    r"""An answer in the one spelling that the comparison expects.
+    r"""An answer in the notation that the comparison expects.
 
     The result has no `$`, no spacing commands and no size commands; every kind of text is `\text`;
     arguments of `\frac`, `\binom` and `\sqrt` are in braces; numbers have no thousands separators;
@@ -146,7 +146,7 @@ def normalise(text: str) -> str:
     for pattern, new in _RULES:
         text = pattern.sub(new, text)
     text = re.sub(r"\{\s*\\rm\s+([^{}]*)\}", r"\\mathrm{\1}", text)
-    text = _rewrite(text, _CONTENTS, " {} ".format)
+    text = _rewrite(text, _WRAPPERS, " {} ".format)
     text = re.sub(r"\\(?:textcolor|color)\{[^{}]*\}", "", text)
     text = _rewrite(text, _TEXT, _text)
     text = re.sub(r",(?:\s*,)+", ",", _CONJUNCTION.sub(", ", text))
@@ -161,11 +161,11 @@ def normalise(text: str) -> str:
     text = re.sub(r"\s+", " ", text).strip().rstrip(".,;\\ ")
     if "\\pmod" not in text:
         text = re.sub(r"\\equiv(?![A-Za-z])", "=", text)
-    return ", ".join(_plus_minus(item) for item in split_top(text))
+    return ", ".join(_plus_minus(item) for item in split_top_level(text))
 
 
-def split_top(text: str, separators: str = ",;") -> list[str]:
-    """The parts of a text between separators that stand within no bracket of any kind."""
+def split_top_level(text: str, separators: str = ",;") -> list[str]:
+    """Split a text at the separators that are outside all brackets and environments."""
     parts, depth, start = [], 0, 0
     for match in re.finditer(r"\\begin(?![A-Za-z])|\\end(?![A-Za-z])|\\[{}]|\\.|.", text):
         token = match.group()
@@ -180,8 +180,8 @@ def split_top(text: str, separators: str = ",;") -> list[str]:
     return parts
 
 
-def group_end(text: str, start: int, opening: str = "{", closing: str = "}") -> int | None:
-    """Where the bracket opened at `start` closes, escapes skipped; None if it never does."""
+def closing_index(text: str, start: int, opening: str = "{", closing: str = "}") -> int | None:
+    """Index of the bracket that closes the one at `start`, ignoring escapes, or None."""
     depth, i = 0, start
     while i < len(text):
         if text[i] == "\\":
@@ -208,7 +208,7 @@ def _roots(text: str) -> str:
     for match in re.finditer(r"\\sqrt\s*\(", text):
         if match.start() < i:
             continue
-        end = group_end(text, match.end() - 1, "(", ")")
+        end = closing_index(text, match.end() - 1, "(", ")")
         if end is not None:
             out += text[i : match.start()] + rf"\sqrt{{{_roots(text[match.end() : end])}}}"
             i = end + 1
@@ -216,21 +216,21 @@ def _roots(text: str) -> str:
 
 
 def _delimiters(text: str) -> str:
-    """Without the marks that surround mathematics: dollars, brackets, Markdown emphasis."""
+    """The text without math delimiters and Markdown emphasis."""
     text = re.sub(r"(?<!\\)\\[()\[\]]|`|\*\*(?=\S[^*]*\*\*)|(?<=\S)\*\*(?=\s*$)", " ", text.strip())
     text = text.strip()
     if text.startswith("$") and text.count("$") == 1:
-        text = "\\" + text  # an amount of money, not the start of mathematics
+        text = "\\" + text  # an amount of money, not a math delimiter
     return re.sub(r"(?<!\\)\$", " ", text).strip()
 
 
 def _rewrite(text: str, command: str, change: Callable[[str], str]) -> str:
-    """The text with `command{inner}` replaced by change(inner), inner ones first."""
+    """The text with every `command{inner}` replaced by change(inner), innermost first."""
     out, i = "", 0
     for match in re.finditer(rf"{command}\s*(?=\{{)", text):
         if match.start() < i:
             continue
-        end = group_end(text, match.end())
+        end = closing_index(text, match.end())
         if end is None:
             break
         out += text[i : match.start()] + change(
@@ -241,7 +241,7 @@ def _rewrite(text: str, command: str, change: Callable[[str], str]) -> str:
 
 
 def _text(inner: str) -> str:
-    r"""What `\text{inner}` stands for: mathematics in disguise, a list of words, or words."""
+    r"""Replace `\text{inner}` by plain mathematics, a list, or `\text` with words or a unit."""
     inner = re.sub(r"(?<!\\)\\[,;: ]", " ", inner)
     inner = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", inner)
     plain = inner.strip()
@@ -271,7 +271,7 @@ def _text(inner: str) -> str:
 
 
 def _join_thousands(text: str) -> str:
-    """Numbers such as 1,234 in one piece, except within brackets, where commas separate."""
+    """Join numbers such as 1,234, except within brackets, where a comma separates items."""
     depth = 0
 
     def join(match: re.Match[str]) -> str:
@@ -298,7 +298,7 @@ def _mixed(match: re.Match[str]) -> str:
 
 
 def _arguments(text: str) -> str:
-    r"""`\frac12`, `\frac 1{2}`, `\sqrt2` with every argument in braces, by the rules of TeX."""
+    r"""Put the arguments of `\frac12`, `\frac 1{2}`, `\sqrt2` in braces, by the rules of TeX."""
     out, i = "", 0
     for match in re.finditer(r"\\(?P<name>frac|binom|sqrt)(?![A-Za-z])", text):
         if match.start() < i:
@@ -312,7 +312,7 @@ def _arguments(text: str) -> str:
             if token is None:
                 break
             if token.group().endswith("{"):
-                close = group_end(text, end + token.end() - 1)
+                close = closing_index(text, end + token.end() - 1)
                 if close is None:
                     break
                 pieces.append(f"{{{_arguments(text[end + token.end() : close])}}}")
@@ -326,9 +326,9 @@ def _arguments(text: str) -> str:
 
 
 def _plus_minus(item: str) -> str:
-    r"""Every choice of signs in an item, as a list; signs are tied where `\mp` occurs."""
+    r"""All sign combinations of an item, as a list; with `\mp` the signs depend on each other."""
     if braced := _BRACED.match(item):
-        members = ", ".join(_plus_minus(member) for member in split_top(braced["members"]))
+        members = ", ".join(_plus_minus(member) for member in split_top_level(braced["members"]))
         return rf"{braced['before']}\{{{members}\}}"
     marks = re.findall(r"\\(?:pm|mp)(?![A-Za-z])", item)
     if not marks or len(marks) > 3:

@@ -1,4 +1,4 @@
-r"""Numbers with a unit, a percent sign or a word such as "million"."""
+r"""Quantities: numbers with a unit, a currency or percent sign, or a word such as "million"."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _JOINT = r"(?:\s|\\cdot(?![A-Za-z])|\\times(?![A-Za-z])|[/*.])*"
 _FRACTION = re.compile(
     r"(?P<unit>\\frac\{(?P<top>(?:[^{}]|\{[^{}]*\})+)\}\{(?P<bottom>(?:[^{}]|\{[^{}]*\})+)\})$"
 )
-#: Units set in roman type, or that only a unit can be: `\text{m}\,\text{s}^{-1}`, `\mu m`.
+#: Units in roman type, or unmistakable ones: `\text{m}\,\text{s}^{-1}`, `\mu m`.
 _MARKED = re.compile(rf"(?P<unit>(?:\s*\^\\circ)?\s*{_FACTOR}(?:{_JOINT}{_FACTOR})*)$")
 _WORD = r"(?:(?:square|cubic|sq|cu)\.?\s+)?[A-Za-zµÅ]+" + _POWER
-#: Units in plain letters. What they are must be known.
+#: Units in plain letters, accepted only if they are in the table of units.
 _BARE = re.compile(
     rf"(?<=[\d}})\s])\s*(?P<unit>{_WORD}(?:\s*(?:/|\\cdot(?![A-Za-z])|\bper\b|\s)\s*{_WORD})*)$"
 )
@@ -29,12 +29,12 @@ _NOUN = r"(?=[a-z]*[aeiou])[a-z]{3,}"
 _BARE_NOUN = re.compile(rf"(?<=\d)(?P<unit>\s+(?=[a-z]{{4,}}){_NOUN}(?:\s+{_NOUN}){{0,3}})$")
 _CURRENCY = re.compile(r"^(?P<sign>-?)\s*(?P<unit>\\\$|[$€£¥₹])\s*")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
-#: Single letters that are units where a space parts them from a number.
+#: Single letters that are units if a space separates them from a number.
 _LETTERS = frozenset("msgNJWVK")
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    """A quantity as (number, unit); the unit is empty where there is none."""
+    """Split a quantity into (number, unit); the unit may be empty."""
     currency = _CURRENCY.match(text)
     if currency:
         return currency["sign"] + text[currency.end() :], currency["unit"].lstrip("\\")
@@ -61,7 +61,7 @@ def split_unit(text: str) -> tuple[str, str]:
 
 
 def _enclosed(text: str) -> tuple[str, str] | None:
-    r"""`5\ [\text{m/s}]` and `5 (cm)`, where what the brackets hold is a unit."""
+    r"""(number, unit) of a quantity with its unit in brackets, as `5\ [\text{m/s}]`; else None."""
     opening = {")": "(", "]": "["}.get(text[-1:])
     start = text.rfind(opening) if opening else -1
     if start <= 0:
@@ -72,9 +72,9 @@ def _enclosed(text: str) -> tuple[str, str] | None:
 
 
 def _counted(number: str, unit: str) -> bool:
-    """Whether what stands before a unit can be its number, and the unit keeps the sense."""
+    """True if `number` can be the number of `unit`, and the unit does not change the meaning."""
     words = re.findall(r"[a-z]+", _TEXT.sub(r" \1 ", unit).lower())
-    known = units.parse(units.plain(unit))  # one letter that is none is a variable
+    known = units.parse(units.plain(unit))  # a single letter that is not a unit is a variable
     return bool(
         number
         and number.count("{") == number.count("}")
@@ -85,7 +85,7 @@ def _counted(number: str, unit: str) -> bool:
 
 
 def _bare_unit(text: str, number: str, unit: str) -> bool:
-    """Whether plain letters are a unit and not variables: `12 cm` and `5 m/s`, not `12m`."""
+    """True if plain letters are a unit and not variables: `12 cm` and `5 m/s`, not `12m`."""
     if units.parse(units.plain(unit)) is None:
         return False
     names = re.findall(r"[A-Za-zµÅ]+", unit)
@@ -99,19 +99,19 @@ def _bare_unit(text: str, number: str, unit: str) -> bool:
 
 
 def scaled(number: str, unit: str) -> tuple[str, str]:
-    r"""`5`, `\text{million dollars}` as `(5)\times 10^{6}`, `dollars`."""
+    r"""Apply a scale word: `5`, `\text{million dollars}` gives `(5)\times 10^{6}`, `dollars`."""
     first, _, rest = _TEXT.sub(r"\1", unit).strip().partition(" ")
     factor = units.SCALES.get(first.lower().rstrip("s"))
     return (rf"({number})\times {factor}", rest) if factor else (number, unit)
 
 
 def same_quantity(gold: str, answer: str) -> bool:
-    """Whether two numbers, either with a unit or without, are the same."""
+    """True if two numbers, each with or without a unit, are the same quantity."""
     (gold_number, gold_unit), (number, unit) = (scaled(*split_unit(t)) for t in (gold, answer))
     if (gold_unit == "%") != (unit == "%"):
         return _same_percentage(gold_number, gold_unit, number, unit)
     if (gold_unit or unit) and "\\text" not in gold_unit + unit and equal(gold, answer):
-        return True  # the letters were variables after all, as in `2mL` and `2Lm`
+        return True  # the letters are variables, as in `2mL` and `2Lm`
     if units.contradict(gold_unit, unit):
         return False
     if equal(gold_number, number):
@@ -127,7 +127,7 @@ def _over(top: str, bottom: str) -> str:
 
 
 def _same_percentage(gold_number: str, gold_unit: str, number: str, unit: str) -> bool:
-    """50% is 0.5; and it is 50 where the sign was left to the question, but never 1 or less."""
+    """50% equals 0.5, and also 50 if the other side has no unit; up to 1 only the former."""
     name, equals, value = (gold_number if gold_unit == "%" else number).rpartition("=")
     percent = name + equals + _over(value, "100")
     if equal(percent, number) if gold_unit == "%" else equal(gold_number, percent):

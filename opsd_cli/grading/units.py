@@ -1,11 +1,11 @@
 r"""Units and other words that follow a number.
 
-A unit left out is forgiven, since the question names it; a unit that contradicts the gold's is not:
-5 cm is no answer to 5 m, and 100 cm none to 1 m, since a question asks for its unit. Only words in
-this table can contradict. Others ("students", "people") say the same thing in too many ways to be
-compared, so they are ignored, unless they turn the sense.
+A missing unit is accepted, since the question names it. A unit that contradicts the gold's is not:
+5 cm does not match 5 m, and 100 cm does not match 1 m, since the question asks for a unit. Only
+units in this table can contradict. Other words ("students", "people") have too many synonyms to be
+compared and are ignored, unless they change the meaning of the number.
 
-A unit is read as a factor and the powers of base units, so that J/s, W and kg m^2 s^-3 are one.
+A unit is parsed to a factor and the powers of base units, so that J/s, W and kg m^2 s^-3 are equal.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import re
 from fractions import Fraction
 from functools import cache
 
-#: What a unit is: a factor, and the exponent of each base unit.
+#: A factor, and the exponent of each base unit.
 Unit = tuple[Fraction, tuple[tuple[str, int], ...]]
 
-#: Symbols that take a prefix, written as in SI: symbol -> factor and base units.
+#: Symbols that take an SI prefix: symbol -> factor and base units.
 _SYMBOLS = {
     "m": "1 m", "g": "1/1000 kg", "s": "1 s", "A": "1 A", "K": "1 K", "mol": "1 mol", "cd": "1 cd",
     "Hz": "1 s-1", "N": "1 kg m s-2", "Pa": "1 kg m-1 s-2", "J": "1 kg m2 s-2",
@@ -27,7 +27,7 @@ _SYMBOLS = {
     "bar": "100000 kg m-1 s-2", "cal": "1 cal", "G": "1/10000 kg s-2 A-1", "Bq": "1 s-1",
     "Gy": "1 m2 s-2", "lm": "1 cd", "yr": "12 month", "B": "1 byte", "rad": "1 rad",
 }  # fmt: skip
-#: Names that take a prefix written out.
+#: Names that take a prefix in words.
 _NAMES = {
     "metre": "m", "meter": "m", "gram": "g", "gramme": "g", "gm": "g", "second": "s", "sec": "s",
     "ampere": "A", "amp": "A", "kelvin": "K", "mole": "mol", "candela": "cd", "hertz": "Hz",
@@ -36,7 +36,7 @@ _NAMES = {
     "electronvolt": "eV", "parsec": "pc", "calorie": "cal", "byte": "B", "gauss": "G",
     "radian": "rad", "ohm": "ohm", "becquerel": "Bq", "siemen": "S",
 }  # fmt: skip
-#: Units without a prefix, in lower case, singular.
+#: Units that take no prefix; names in lower case, singular.
 _OTHERS = {
     "minute min": "60 s", "hour hr h": "3600 s", "day": "86400 s", "week wk": "604800 s",
     "month": "1 month", "year yr": "12 month",
@@ -69,16 +69,16 @@ _LONG_PREFIXES = {
     "mega": 6, "giga": 9, "tera": 12,
 }  # fmt: skip
 
-#: Units that are one sign and stand behind the number; money may stand before it as well.
+#: Units of one character after the number; a currency sign may also stand before it.
 SIGNS = frozenset("%$€£¥₹¢")
 
-#: Words that multiply. A dozen aside they are powers of ten.
+#: Scale words and their factors.
 SCALES = {
     "dozen": "12", "hundred": "100", "thousand": "1000", "million": "10^{6}",
     "billion": "10^{9}", "trillion": "10^{12}",
 }  # fmt: skip
 
-#: With one of these the words are part of the answer, not its unit, and no mere remark.
+#: Words that make the text after a number part of the answer, and not a unit or a comment.
 SENSE_WORDS = frozenset(
     """
     no not never or and if when unless for except excluding without false wrong incorrect invalid
@@ -115,7 +115,7 @@ _WHOLE = {word: _base(unit) for words, unit in _OTHERS.items() for word in words
 
 @cache
 def _word(word: str) -> Unit | None:
-    """One word or symbol, with its prefix."""
+    """The unit of one word or symbol, which may have a prefix; None if it is unknown."""
     if found := _symbol(word):
         return found
     lower = word.lower()
@@ -147,11 +147,11 @@ def _times(unit: Unit | None, power: int) -> Unit | None:
 
 @cache
 def parse(unit: str) -> Unit | None:
-    """A unit such as `kg m/s^2` or `square miles per hour`; None if a word is not known."""
+    """Parse a unit such as `kg m/s^2` or `square miles per hour`; None if a word is unknown."""
     for pattern, new in _WORDY:
         unit = re.sub(pattern, new, unit)
     factor, powers = Fraction(1), dict[str, int]()
-    sign, held, last, known = 1, False, None, False
+    sign, in_denominator, last, known = 1, False, None, False
     place = 0
     for match in _TOKEN.finditer(unit):
         if match.start() != place:
@@ -168,9 +168,9 @@ def parse(unit: str) -> Unit | None:
         elif token == "/":
             sign = -1
         elif token == "(":
-            held = sign < 0
+            in_denominator = sign < 0
         elif token == ")":
-            held, sign, last = False, 1, None
+            in_denominator, sign, last = False, 1, None
         elif not token.strip(".*·, \t\n") and not token[:1].isalpha():
             continue
         else:
@@ -182,7 +182,7 @@ def parse(unit: str) -> Unit | None:
             for name, power in word[1]:
                 powers[name] = powers.get(name, 0) + power * sign
             last = (*word, sign)
-            sign = sign if held else 1
+            sign = sign if in_denominator else 1
     if place != len(unit) or not known:
         return None
     return factor, tuple(sorted((name, power) for name, power in powers.items() if power))
@@ -204,6 +204,6 @@ def plain(latex: str) -> str:
 
 
 def contradict(gold: str, answer: str) -> bool:
-    """Whether two units cannot mean the same; an empty or unknown unit contradicts nothing."""
+    """True if two units are known and different; an empty or unknown unit contradicts nothing."""
     units = parse(plain(gold)), parse(plain(answer))
     return None not in units and units[0] != units[1]

@@ -1,24 +1,24 @@
-"""The process in which answers are compared, and which its supervisor may kill at any moment.
+"""The worker process in which answers are compared; the supervisor may kill it at any time.
 
-`python -m opsd_cli.grading.worker` reads one JSON object a line from standard input and answers
-each with one on standard output: {"gold", "answer", "seconds"} in, {"status"} out. Nothing but
-these plain values crosses, since even printing a parsed expression can take minutes.
+`python -m opsd_cli.grading.worker` reads one JSON object a line from standard input and writes one
+line for each to standard output: {"gold", "answer", "seconds"} in, {"status"} out. Only these plain
+values are exchanged, since even printing a parsed expression can take minutes.
 
-What the process does for its own safety:
+Safety measures of the process:
 
-* standard output is moved out of reach first, so that no stray print can be taken for a grade;
-* a few pairs are graded before the first line, "ready", is written. What sympy imports late is then
-  imported, and counted against no pair; and a worker that grades them wrong does not start, since
-  the comparison survives every exception and would otherwise give plausible nonsense to the end;
-* on Linux the address space is limited, so that a huge number ends in this process's death and not
-  the machine's (macOS does not enforce the limit; there the deadline alone holds);
+* standard output is redirected first, so that no stray print is taken for a status;
+* a few pairs are graded before the first line, "ready", is written. Modules that sympy imports
+  lazily are then loaded outside any deadline; and a worker that grades these pairs wrong does not
+  start, since the comparison catches all exceptions and would silently give wrong statuses;
+* on Linux the address space is limited, so that a huge number ends this process and does not
+  exhaust the machine's memory (macOS does not enforce the limit; there only the deadline applies);
 * it watches for the end of the process that started it;
-* the kernel is asked for SIGALRM some seconds after the deadline, with its default action. The
-  supervisor has killed the process by then, unless it is dead itself. One long operation on
-  integers lets no other thread run, so the watch alone would leave an orphan that computes on.
+* the kernel is asked for SIGALRM, with its default action, some seconds after the deadline. By then
+  the supervisor has killed the process, unless the supervisor itself has died. One long operation
+  on integers blocks all other threads, so the watch alone would leave an orphan running.
 
-math-verify's own timeouts are switched off. They raise from a signal handler, which does not run
-while one long operation on integers does, and they would take SIGALRM away.
+math-verify's own timeouts are disabled. They raise from a signal handler, which does not run during
+one long operation on integers, and they would replace SIGALRM.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from typing import BinaryIO
 
 from opsd_cli.processes.child_processes import watch_parent
 
-#: Bytes of address space on Linux, some 150 MB of which the libraries take.
+#: Limit of the address space in bytes, on Linux; the libraries take about 150 MB of it.
 MEMORY_LIMIT = 2 * 1024**3
-#: What the kernel waits beyond the deadline before it ends a process that nobody supervises.
+#: Seconds after the deadline at which the kernel ends a process without a supervisor.
 ORPHAN_SECONDS = 5
-#: Pairs that reach the parser, simplify, solve and the sets, which import for half a second.
+#: Pairs whose comparison imports the parser, simplify, solve and the sets, in half a second.
 WARM_UP = (
     ("x^2+2x+3", "(x+1)^2+2", "correct"),
     ("1<x<2", "[1,2]", "wrong"),
@@ -46,7 +46,7 @@ WARM_UP = (
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """The two pipes as private files; descriptors 0 and 1 lead nowhere afterwards."""
+    """The two pipes as private files; descriptors 0 and 1 are /dev/null afterwards."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
@@ -55,7 +55,7 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return requests, replies
 
 
-def _bound_memory() -> None:
+def _limit_memory() -> None:
     if sys.platform == "linux":
         import resource
 
@@ -65,7 +65,7 @@ def _bound_memory() -> None:
 
 
 def _set_alarm(seconds: float) -> None:
-    """Have the kernel end this process after so many seconds; 0 takes the order back."""
+    """Have the kernel end this process after `seconds`; 0 cancels the alarm."""
     if hasattr(signal, "alarm"):
         signal.alarm(math.ceil(seconds))
 
@@ -78,18 +78,18 @@ def main() -> None:
         replies.write(json.dumps(message).encode() + b"\n")
         replies.flush()
 
-    # There is nothing to save: the end of the parent is the end at once.
+    # There is nothing to save, so the process ends at once with its parent.
     watch_parent(lambda: os._exit(1))
     logging.disable()  # math-verify warns that its timeouts are off
-    # Imported here since an import can print, too.
+    # Imported after the redirection, since an import can print.
     from opsd_cli.grading.compare import compare
 
-    _bound_memory()
+    _limit_memory()
     for gold, answer, expected in WARM_UP:
         if (found := compare(gold, answer)) != expected:
             raise RuntimeError(f"{answer!r} for {gold!r} is graded {found}, not {expected}")
     send({"status": "ready"})
-    # Up to here standard error tells why a start failed; from here it is only noise.
+    # Standard error gives the reason of a failed start; from here on it is discarded.
     os.dup2(1, 2)
     for line in requests:
         request = json.loads(line)
@@ -97,10 +97,10 @@ def main() -> None:
         try:
             status: str = compare(request["gold"], request["answer"])
         except MemoryError:
-            # What is left of the heap is not to be trusted with the next pair.
+            # The state of the process is unknown after a failed allocation.
             os._exit(1)
         except Exception:
-            # Such as a RecursionError: nobody's fault that has a status, and nothing is broken.
+            # Such as a RecursionError; the process can go on.
             status = "crashed"
         _set_alarm(0)
         send({"status": status})

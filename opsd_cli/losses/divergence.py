@@ -44,7 +44,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from opsd_cli.errors import ConfigError
 from opsd_cli.losses.array_ops import Array, ArrayOps, array_ops
@@ -128,11 +128,6 @@ KINDS: dict[str, KindEntry] = {
 """The kinds by name. A new kind is one entry: config, checks and both backends read this table
 (the Triton kernel leaves kinds that it does not know to the shared body)."""
 
-if TYPE_CHECKING:
-    Kind = str
-else:
-    Kind = Literal[tuple(KINDS)]
-
 
 @dataclass(frozen=True)
 class DivergenceSpec:
@@ -151,7 +146,7 @@ class DivergenceSpec:
         ConfigError: a value outside these bounds.
     """
 
-    kind: Kind = "forward_kl"
+    kind: str = "forward_kl"
     beta: float = 0.5
     temperature: float = 1.0
     clip: Clip = "none"

@@ -1,31 +1,25 @@
-"""A verifiable reward and the teacher's signal together (RLSD, METHOD's *relatives*).
+"""A verifiable reward combined with the teacher's signal (RLSD, arXiv 2604.03128).
 
 The verifier decides the sign of a completion's advantage, as in GRPO; how far teacher and student
 disagree about a token decides how much of it that token gets:
 
     A_n = A * ((1 - mix) + mix * w_n),   w_n = clip((p_T / p_S) ^ sign(A), 1 - spread, 1 + spread)
 
-A token of a right completion that the teacher finds likelier than the student is reinforced more;
-one of a wrong completion that the teacher finds less likely is discouraged more. No direction is
-ever reversed, so a mistaken teacher can only blur the reward, and `mix` 0 is GRPO. With
-`hybrid.decay_updates` the mix falls linearly to 0 over so many optimiser updates, as published;
-from there on no teacher is asked.
+In a right completion, a token to which the teacher gives more probability than the student gets a
+larger advantage; in a wrong one, a token to which the teacher gives less gets a more negative one.
+No sign is ever reversed, so that a wrong teacher can only redistribute the reward; `mix` 0 is GRPO.
+With `hybrid.decay_updates` the mix falls linearly to 0 over so many optimiser updates, as
+published; from there on no teacher is asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from backends.interface import DivergenceItem, Policy
-from opsd_cli.config.schema import Config
-from opsd_cli.methods import GradedRollout, LossPlan, groups_of
+from opsd_cli.methods.base import LossPlan, Needs, RunSizes, StepInputs
 from opsd_cli.methods.grpo import Grpo, group_advantages, policy_gradient_plan
 from opsd_cli.methods.opsd import teacher_and_student_scores
-from opsd_cli.problems import Problem
-from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.rollouts.teacher_analysis import analyse
 from opsd_cli.token_ledger import TokenLedger
 
 
@@ -46,42 +40,41 @@ def redistributed(
     return tuple((advantage * ((1 - mix) + mix * weight_N)).tolist())
 
 
-def mix_at(step: int, config: Config) -> float:
-    """The teacher's share at a step, counted from 1."""
-    section = config.hybrid
-    if section.decay_updates is None:
-        return section.mix
-    done = (step - 1) * config.train.passes * config.grpo.minibatches
-    return section.mix * max(0.0, 1 - done / section.decay_updates)
-
-
 class Hybrid(Grpo):
-    """GRPO whose advantages are spread over tokens by the teacher."""
+    """GRPO whose advantages the teacher redistributes over a completion's tokens."""
 
     name = "hybrid"
-    needs_teacher = True
+    needs = Needs(teacher=True, solutions=True, rewards=True)
+    headline = None
 
-    def build_loss(
-        self,
-        problems: Sequence[Problem],
-        rollouts: Sequence[GradedRollout],
-        contexts: PromptBuilder,
-        policy: Policy,
-        step: int = 1,
-    ) -> LossPlan:
-        config = self._config
+    def mix(self, step: int) -> float:
+        """The teacher's share of the weighting at a step, counted from 1."""
+        section = self._config.hybrid
+        if section.decay_updates is None:
+            return section.mix
+        done = (step - 1) * self.updates_per_step()
+        return section.mix * max(0.0, 1 - done / section.decay_updates)
+
+    def steps_with_teacher(self) -> int:
+        section, steps = self._config.hybrid, self._config.train.steps
+        if section.mix == 0:
+            return 0
+        if section.decay_updates is None:
+            return steps
+        return min(steps, -(-section.decay_updates // self.updates_per_step()))
+
+    def build_loss(self, inputs: StepInputs, policy: Policy) -> LossPlan:
+        config, rollouts = self._config, inputs.rollouts
         each = group_advantages(rollouts, config.grpo.scale)
-        mix = mix_at(step, config)
-        # Where the verifier gives no sign there is nothing for the teacher to size.
+        mix = self.mix(inputs.step)
+        # Without a verified sign there is nothing for the teacher to redistribute.
         signed = [row for row, advantage in enumerate(each) if advantage != 0 and mix > 0]
-        asked = {rollouts[row].problem.key: rollouts[row].rollout.request.seed for row in signed}
-        studied = analyse(
-            [rollouts[row].problem for row in signed], contexts, policy, config, asked
-        )
+        seeds = {rollouts[row].problem.key: rollouts[row].rollout.request.seed for row in signed}
+        prompts = inputs.analyst.prompts([rollouts[row].problem for row in signed], seeds)
         items = [
             DivergenceItem(
                 rollouts[row].rollout.request.prompt_ids,
-                contexts.teacher(rollouts[row].problem).ids,
+                prompts.of(rollouts[row].problem).ids,
                 rollouts[row].rollout.completion_ids,
             )
             for row in signed
@@ -99,6 +92,11 @@ class Hybrid(Grpo):
         for row, t, s in zip(signed, teacher, student, strict=True):
             tokens[row] = redistributed(each[row], t - s, mix, config.hybrid.spread)
         batches, spent = policy_gradient_plan(rollouts, tokens, config, policy)
-        flat = [not self.has_signal(group) for group in groups_of(rollouts)]
-        metrics = {"zero_variance_groups": float(np.mean(flat)), "teacher_mix": mix}
-        return LossPlan(batches, studied + scored + spent, metrics)
+        metrics = {**self.zero_variance(rollouts), "teacher_mix": mix}
+        return LossPlan(batches, prompts.spent + scored + spent, metrics)
+
+    def tokens_read(self, sizes: RunSizes) -> TokenLedger:
+        taught = sizes.rollouts // self._config.train.steps * self.steps_with_teacher()
+        return super().tokens_read(sizes) + TokenLedger(
+            teacher_scored=taught * sizes.teacher_sequence, scored=taught * sizes.student_sequence
+        )

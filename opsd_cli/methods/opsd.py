@@ -2,13 +2,13 @@
 
     L = E_x E_{y ~ p_S(.|x)} [ 1/|y| sum_n D(p_T(.|x, y*, y_<n) || p_S(.|x, y_<n)) ]
 
-The student's own completion is scored under both prompts; right and wrong completions teach alike,
-so no grade enters the loss. Reduction `sequences` is the formula above; `tokens`, the paper's code,
-divides by the step's token count instead, which weighs long completions more.
+The student's own completion is scored under both prompts, whether it is right or wrong: no grade
+enters the loss. Reduction `sequences` is the formula above; `tokens`, as in the paper's code,
+divides by the step's token count instead, which gives long completions more weight.
 
-With `train.passes` above 1 the same completions are learnt from again after each update. They are
-then no longer quite the current student's, but the divergence on them is exact all the same, and an
-initial teacher need not read them again.
+With `train.passes` above 1 a step takes several updates on the same completions. They are then
+slightly off-policy, but the divergence on them is still exact, and a teacher of initial weights
+reads them once.
 
 With `divergence.vocabulary` "sampled", only the sampled token is compared: its log-ratio of teacher
 to student is an advantage, held constant, in a policy gradient. Its expectation is the gradient of
@@ -30,82 +30,89 @@ from backends.interface import (
     Sampling,
 )
 from opsd_cli.config.schema import Config
-from opsd_cli.methods import GradedRollout, LossPlan, token_weights
-from opsd_cli.problems import Problem
-from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.rollouts.teacher_analysis import analyse
+from opsd_cli.losses.reduction import token_weights
+from opsd_cli.methods.base import LossPlan, Method, Needs, RunSizes, StepInputs
+from opsd_cli.rollouts.types import GradedRollout
 from opsd_cli.token_ledger import TokenLedger
 
 
-class Opsd:
+class Opsd(Method):
     """Divergence between the teacher and the student over the student's rollouts."""
 
     name = "opsd"
-    needs_teacher = True
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._spec = config.divergence.spec()
+    needs = Needs(teacher=True, solutions=True)
+    headline = "tested"
 
     def rollouts_per_question(self) -> int:
         return self._config.rollouts.per_question or 1
 
-    def resampling_rounds(self) -> int:
-        return 0
+    def updates_per_step(self) -> int:
+        return 1 if self._sampled else self._config.train.passes
 
-    def has_signal(self, group: Sequence[GradedRollout]) -> bool:
-        return True
-
-    def build_loss(
-        self,
-        problems: Sequence[Problem],
-        rollouts: Sequence[GradedRollout],
-        contexts: PromptBuilder,
-        policy: Policy,
-        step: int = 1,
-    ) -> LossPlan:
-        asked = {graded.problem.key: graded.rollout.request.seed for graded in rollouts}
-        studied = analyse([g.problem for g in rollouts], contexts, policy, self._config, asked)
+    def build_loss(self, inputs: StepInputs, policy: Policy) -> LossPlan:
+        rollouts = inputs.rollouts
+        seeds = {graded.problem.key: graded.rollout.request.seed for graded in rollouts}
+        teacher = inputs.analyst.prompts([graded.problem for graded in rollouts], seeds)
         lengths = [len(graded.rollout.completion_ids) for graded in rollouts]
         weights = token_weights(lengths, self._config.train.reduction)
         items = tuple(
             DivergenceItem(
                 student_prompt=graded.rollout.request.prompt_ids,
-                teacher_prompt=contexts.teacher(graded.problem).ids,
+                teacher_prompt=teacher.of(graded.problem).ids,
                 completion=graded.rollout.completion_ids,
                 weight=weight,
                 token_weights=graded.importance,
             )
             for graded, weight in zip(rollouts, weights, strict=True)
         )
-        if self._config.divergence.vocabulary == "sampled":
-            return self._sampled(items, rollouts, policy, studied)
+        if self._sampled:
+            return self._policy_gradient(items, rollouts, policy, teacher.spent)
         passes = self._config.train.passes
-        batch = DivergenceBatch(items, self._spec, self._config.teacher.weights, again=passes > 1)
-        return LossPlan((batch,) * passes, studied)
+        batch = DivergenceBatch(
+            items, self._config.divergence.spec(), self._config.teacher.weights, again=passes > 1
+        )
+        return LossPlan((batch,) * passes, teacher.spent)
 
-    def _sampled(
+    def tokens_read(self, sizes: RunSizes) -> TokenLedger:
+        student = sizes.rollouts * sizes.student_sequence
+        teacher = sizes.rollouts * sizes.teacher_sequence
+        if self._sampled:
+            return TokenLedger(teacher_scored=teacher, scored=student, trained=student)
+        passes = self._config.train.passes
+        # An initial teacher reads a batch once, however often it is learnt from.
+        readings = 1 if self._config.teacher.weights == "initial" else passes
+        return TokenLedger(teacher_scored=teacher * readings, trained=student * passes)
+
+    @property
+    def _sampled(self) -> bool:
+        """True if only the sampled token is compared, not the full vocabulary."""
+        return self._config.divergence.vocabulary == "sampled"
+
+    def _policy_gradient(
         self,
         items: Sequence[DivergenceItem],
         rollouts: Sequence[GradedRollout],
         policy: Policy,
-        studied: TokenLedger,
+        analyses: TokenLedger,
     ) -> LossPlan:
-        temperature = self._spec.temperature
+        temperature = self._config.divergence.temperature
         teacher, student, spent = teacher_and_student_scores(
             items, policy, self._config, temperature
         )
         gaps = [t - s for t, s in zip(teacher, student, strict=True)]
         learnt = tuple(
             PolicyGradientItem(
-                item.student_prompt, item.completion, graded.weighed(gap_N.tolist()), item.weight
+                item.student_prompt,
+                item.completion,
+                graded.with_importance(gap_N.tolist()),
+                item.weight,
             )
             for item, graded, gap_N in zip(items, rollouts, gaps, strict=True)
         )
         gap = sum(i.weight * float(gap_N.sum()) for i, gap_N in zip(items, gaps, strict=True))
         return LossPlan(
             (PolicyGradientBatch(learnt, temperature),),
-            spent + studied,
+            spent + analyses,
             {"sampled_reverse_kl": -gap},
         )
 

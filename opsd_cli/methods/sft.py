@@ -7,19 +7,17 @@ sampled, so a run generates no tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from backends.interface import Policy, PolicyGradientBatch, PolicyGradientItem
-from opsd_cli.config.schema import Config
 from opsd_cli.errors import DataError
-from opsd_cli.methods import GradedRollout, LossPlan, token_weights
+from opsd_cli.losses.reduction import token_weights
+from opsd_cli.methods.base import LossPlan, Method, Needs, RunSizes, StepInputs
 from opsd_cli.problems import Problem
-from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import escape_control_tokens
+from opsd_cli.token_ledger import TokenLedger
 
 
 def target_text(problem: Problem) -> str:
-    """What the model is taught to write.
+    """The target text of a problem: its reference solution, with the answer in a box.
 
     Raises:
         DataError: the problem has no reference solution.
@@ -34,37 +32,21 @@ def target_text(problem: Problem) -> str:
     return f"{problem.solution}\n\\boxed{{{problem.answer}}}"
 
 
-class Sft:
+class Sft(Method):
     """Cross-entropy on the reference solutions."""
 
     name = "sft"
-    needs_teacher = False
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    needs = Needs(solutions=True)
 
     def rollouts_per_question(self) -> int:
         return 0
 
-    def resampling_rounds(self) -> int:
-        return 0
-
-    def has_signal(self, group: Sequence[GradedRollout]) -> bool:
-        return True
-
-    def build_loss(
-        self,
-        problems: Sequence[Problem],
-        rollouts: Sequence[GradedRollout],
-        contexts: PromptBuilder,
-        policy: Policy,
-        step: int = 1,
-    ) -> LossPlan:
-        tokenizer = contexts.tokenizer
-        prompts = [contexts.student(problem).ids for problem in problems]
+    def build_loss(self, inputs: StepInputs, policy: Policy) -> LossPlan:
+        tokenizer = inputs.builder.tokenizer
+        prompts = [inputs.builder.student(problem).ids for problem in inputs.questions]
         end = tokenizer.end_of_turn
         targets = []
-        for problem, prompt in zip(problems, prompts, strict=True):
+        for problem, prompt in zip(inputs.questions, prompts, strict=True):
             text = escape_control_tokens(target_text(problem), tokenizer)
             ids = (*tokenizer.encode(text), *(() if end is None else (end,)))
             limits = (policy.context_limit, self._config.sft.max_tokens)
@@ -78,3 +60,9 @@ class Sft:
         )
         batches = (PolicyGradientBatch(items),) if items else ()
         return LossPlan(batches * self._config.train.passes)
+
+    def tokens_read(self, sizes: RunSizes) -> TokenLedger:
+        train = self._config.train
+        sequence = sizes.student_prompt + sizes.reference
+        sequence = min(sequence, max(sizes.student_prompt, self._config.sft.max_tokens or sequence))
+        return TokenLedger(trained=train.steps * train.questions_per_step * train.passes * sequence)

@@ -1,12 +1,12 @@
-"""How many tokens a run may spend, by kind, from its config alone: what `--dry-run` shows.
+"""Upper bounds of a run's tokens, by kind, from its config alone: what `--dry-run` shows.
 
 The kinds are the ledger's (`opsd_cli.token_ledger`), and each number is a bound that no run exceeds
-that is not interrupted: every completion at its longest, every replacement of a question drawn,
-every validation made. A run that was stopped may spend more, on what it had not saved.
+that is not interrupted: every completion of maximum length, every zero-variance group resampled,
+every validation made. A run that was stopped may spend more, on steps that it had not saved.
 
-What is drawn and evaluated follows from the config. What is read (`prompt`, `teacher_scored`,
-`trained`, `scored`) depends on the prompts too, whose longest are therefore an argument: exact
-where they are known, and in a dry run estimated, since a tokenizer is not worth a download.
+Tokens generated and evaluated follow from the config. Tokens read (`prompt`, `teacher_scored`,
+`trained`, `scored`) depend on the prompts too, whose greatest lengths are an argument: exact where
+they are known, and estimated in a dry run, which downloads no tokenizer.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backends.engines import get_engine
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
+from opsd_cli.methods.base import RunSizes
 from opsd_cli.planning import memory_plan
 from opsd_cli.problems import Problem
 from opsd_cli.problems.sources import Splits
-from opsd_cli.rollouts.collector import GAP_ROLLOUTS
+from opsd_cli.rollouts.importance import COMPARED_ROLLOUTS
 from opsd_cli.token_ledger import TokenLedger
 
 
@@ -35,13 +37,13 @@ class Lengths:
 
 @dataclass(frozen=True)
 class TokenPlan:
-    """The most that a run spends.
+    """Upper bounds of what a run spends.
 
     Attributes:
-        problems: problems by split; None for training problems that are not at hand.
-        lengths: the prompts that `most` counts with.
+        problems: problems of each split; None for training problems that are not at hand.
+        lengths: prompt lengths, in tokens, that the bounds are computed with.
         updates: optimiser updates.
-        most: of each kind.
+        most: the bound of each kind of token.
         evaluation_rollouts: completions of preflight, validation and test.
     """
 
@@ -74,7 +76,7 @@ class TokenPlan:
 
 
 def estimated_lengths(config: Config, problems: Sequence[Problem]) -> Lengths:
-    """Prompt lengths from the texts' lengths; without problems, long ones."""
+    """Prompt lengths estimated from the texts; without problems, the lengths of long prompts."""
     prompts = memory_plan.estimated(config, problems)
     return Lengths(
         prompts.student, prompts.teacher, memory_plan.estimated_reference(config, problems)
@@ -82,7 +84,7 @@ def estimated_lengths(config: Config, problems: Sequence[Problem]) -> Lengths:
 
 
 def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = None) -> TokenPlan:
-    """The most tokens that a run of this config spends.
+    """Upper bounds of the tokens that a run of this config spends.
 
     Args:
         splits: its problems; without them, as many for validation and test as the config allows.
@@ -107,29 +109,20 @@ def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = 
     return TokenPlan(
         problems=sizes,
         lengths=lengths,
-        updates=config.train.steps * _updates(config),
+        updates=config.train.steps * methods.get(config).updates_per_step(),
         most=most + TokenLedger(evaluation=evaluations * longest),
         evaluation_rollouts=evaluations,
     )
 
 
-def _updates(config: Config) -> int:
-    """Optimiser updates a step."""
-    if config.method in ("grpo", "hybrid"):
-        return config.train.passes * config.grpo.minibatches
-    if config.method == "opsd" and config.divergence.vocabulary == "sampled":
-        return 1
-    return config.train.passes
-
-
 def _evaluation_rollouts(config: Config, sizes: dict[str, int | None]) -> int:
-    """Completions of preflight, validation and test, if patience ends nothing."""
+    """Completions of preflight, validation and test, without early stopping."""
     train = config.train
     due = -(-train.steps // train.evaluate_every)
     # Base, and with a curve every validation's step, the last among them; else the last and best.
     tests = 1 + (due if train.curve else min(2, due))
     preflight = 0
-    if config.preflight.enabled and methods.get(config).needs_teacher:
+    if config.preflight.enabled and methods.get(config).needs.teacher:
         measured = config.preflight.problems
         preflight = 2 * (measured if sizes["train"] is None else min(measured, sizes["train"]))
     problems = (1 + due) * (sizes["validation"] or 0) + tests * (sizes["test"] or 0) + preflight
@@ -137,7 +130,7 @@ def _evaluation_rollouts(config: Config, sizes: dict[str, int | None]) -> int:
 
 
 def _learning(config: Config, available: int | None, lengths: Lengths) -> TokenLedger:
-    """What the steps spend, and a teacher that reasons first."""
+    """Tokens of the steps, and of the analyses of a teacher that reasons first."""
     train, method = config.train, methods.get(config)
     analyses = _analyses(config, available)
     teacher = lengths.teacher
@@ -146,64 +139,40 @@ def _learning(config: Config, available: int | None, lengths: Lengths) -> TokenL
         teacher = min(teacher, config.prompts.teacher.max_tokens or teacher)
     kept = train.steps * train.questions_per_step * method.rollouts_per_question()
     replacements = method.resampling_rounds() * train.questions_per_step
-    if available is not None:  # a step meets no question twice
+    if available is not None:  # a step uses no question twice
         replacements = min(replacements, available)
     drawn = kept + train.steps * replacements * method.rollouts_per_question()
     longest = config.sampling.max_new_tokens
-    own, others = lengths.student + longest, teacher + longest
     spent = TokenLedger(
         rollouts=drawn,
         generated=drawn * longest + analyses * config.teacher.analysis_tokens,
         prompt=drawn * lengths.student + analyses * teacher,
     )
-    if config.rollouts.engine == "vllm":
-        compared = kept if config.rollouts.importance_cap else min(kept, train.steps * GAP_ROLLOUTS)
-        spent += TokenLedger(scored=compared * own)
-    if config.method == "sft":
-        sequence = lengths.student + lengths.reference
-        sequence = min(sequence, max(lengths.student, config.sft.max_tokens or sequence))
-        return spent + TokenLedger(
-            trained=train.steps * train.questions_per_step * train.passes * sequence
+    if get_engine(config.rollouts.engine).separate_from_trainer:
+        compared = kept
+        if config.rollouts.importance_cap is None:
+            compared = min(kept, train.steps * COMPARED_ROLLOUTS)
+        spent += TokenLedger(scored=compared * (lengths.student + longest))
+    return spent + method.tokens_read(
+        RunSizes(
+            rollouts=kept,
+            student_sequence=lengths.student + longest,
+            teacher_sequence=teacher + longest,
+            student_prompt=lengths.student,
+            reference=lengths.reference,
         )
-    if config.method == "opsd":
-        if config.divergence.vocabulary == "sampled":
-            return spent + TokenLedger(
-                teacher_scored=kept * others, scored=kept * own, trained=kept * own
-            )
-        # An initial teacher reads a batch once however often it is learnt from.
-        readings = 1 if config.teacher.weights == "initial" else train.passes
-        return spent + TokenLedger(
-            teacher_scored=kept * others * readings, trained=kept * own * train.passes
-        )
-    passes_read = (_updates(config) > 1) + (config.grpo.kl > 0)
-    spent += TokenLedger(scored=kept * own * passes_read, trained=kept * own * train.passes)
-    if config.method == "hybrid":
-        sized = kept // train.steps * _steps_with_a_teacher(config)
-        spent += TokenLedger(teacher_scored=sized * others, scored=sized * own)
-    return spent
-
-
-def _steps_with_a_teacher(config: Config) -> int:
-    """Steps of the hybrid in which the teacher sizes anything."""
-    section = config.hybrid
-    if section.mix == 0:
-        return 0
-    if section.decay_updates is None:
-        return config.train.steps
-    return min(config.train.steps, -(-section.decay_updates // _updates(config)))
+    )
 
 
 def _analyses(config: Config, available: int | None) -> int:
-    """How often a teacher that reasons first writes."""
-    if not (config.teacher.reason_first and methods.get(config).needs_teacher):
+    """The number of analyses that a teacher writes if it reasons first."""
+    method = methods.get(config)
+    if not (config.teacher.reason_first and method.needs.teacher):
         return 0
-    steps = config.train.steps
-    if config.method == "hybrid":
-        steps = _steps_with_a_teacher(config)
     preflight = config.preflight.problems if config.preflight.enabled else 0
     if available is not None:
         preflight = min(preflight, available)
-    written = preflight + steps * config.train.questions_per_step
+    written = preflight + method.steps_with_teacher() * config.train.questions_per_step
     if config.teacher.weights == "initial" and available is not None:
         written = min(written, available)
     return written

@@ -1,21 +1,23 @@
-"""Where questions come from: what a problem is, and what loading a set of them left out."""
+"""Problems and problem sets, and the report on what loading a set left out."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 
-from opsd_cli.problems.oddities import NONE, Oddity
+from opsd_cli.problems.anomalies import NONE, Anomaly
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A question with what is known of its solution and answer.
+    """A question with its reference solution and gold answer, where these are known.
 
-    `solution` is a worked text (the teacher's privileged context); `answer` is the bare final
-    answer that completions are graded against. `id` is unique within a set and stable between
-    runs; `source` names the file or set it came from. Several sets may number their problems 1, 2,
-    3: what identifies a problem, for prompts, seeds and rollouts, is `key`, never the id alone.
+    Attributes:
+        id: unique within a set and stable between runs. Several sets may number their problems
+            1, 2, 3, so prompts, seeds and rollouts are identified by `key`, never by the id alone.
+        solution: worked text, the teacher's privileged context.
+        answer: the bare final answer that completions are graded against.
+        source: name of the file or set that the problem is from.
     """
 
     id: str
@@ -26,24 +28,28 @@ class Problem:
 
     @property
     def key(self) -> tuple[str, str]:
-        """(set, id): unique within everything that one command reads."""
+        """(source, id): unique among all problems that one command reads."""
         return self.source, self.id
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the rows that were read.
+    """Counts of the rows that were read, by what was done with them.
 
-    Each row lands in exactly one of `used`, `not_selected` (by the set's description), `damaged`
-    (with a NUL, or with what is no valid Unicode, in a value that would be used), `no_question`,
-    `no_solution`, `no_answer` and `duplicates`, which add up to `rows`. `derived_answers` counts
-    the used problems whose answer was read off a longer text, mostly the solution. `limited` tells
-    that reading stopped at a limit, before the end of the set.
+    Each row is counted in exactly one of `used`, `not_selected`, `damaged`, `no_question`,
+    `no_solution`, `no_answer` and `duplicates`; these add up to `rows`. The last four anomalies
+    are only reported: they change neither which rows are used nor how they are graded.
 
-    Of the rows that are used: `unmatchable` have an answer that no completion can be graded right
-    against, `contradicting` another than their solution's box, `control` hold control characters
-    as of a backslash that was lost; `conflicting` are duplicates left out whose answer is another
-    than that of the question kept. They are reported and nothing more.
+    Attributes:
+        not_selected: rows that the set's description leaves out.
+        damaged: rows with a NUL or invalid Unicode in a value that would be used.
+        derived_answers: used rows whose answer was extracted from a longer text, mostly the
+            solution.
+        limited: reading stopped at a limit before the end of the set.
+        unmatchable: used rows with a gold answer that no completion can match.
+        contradicting: used rows whose answer differs from the answer in their solution.
+        control: used rows with control characters, as a lost backslash leaves them.
+        conflicting: duplicates whose answer differs from that of the first occurrence.
     """
 
     rows: int
@@ -55,32 +61,32 @@ class LoadReport:
     derived_answers: int = 0
     duplicates: int = 0
     limited: bool = False
-    damaged: Oddity = NONE
-    unmatchable: Oddity = NONE
-    contradicting: Oddity = NONE
-    control: Oddity = NONE
-    conflicting: Oddity = NONE
+    damaged: Anomaly = NONE
+    unmatchable: Anomaly = NONE
+    contradicting: Anomaly = NONE
+    control: Anomaly = NONE
+    conflicting: Anomaly = NONE
 
     @property
     def remarkable(self) -> bool:
-        """Whether there is more to say than how many rows there are."""
+        """True if the report says more than the number of rows."""
         return bool(self.skipped() or self.derived_answers or self.unmatchable.count)
 
     def warnings(self) -> tuple[str, ...]:
-        """Sentences about what is probably wrong in the data, each with its first example."""
-        told = (
+        """One sentence for each kind of probable fault in the data, with its first example."""
+        kinds = (
             (self.contradicting, "answer{s} of another value than the solution's own box"),
             (self.conflicting, "question{s} seen before, now with another answer, left out"),
             (self.control, "row{s} with control characters, as of a backslash that was lost"),
         )
         return tuple(
-            f"{odd.count:,} {what.format(s='' if odd.count == 1 else 's')} (first: {odd.first})"
-            for odd, what in told
-            if odd.count
+            f"{row.count:,} {what.format(s='' if row.count == 1 else 's')} (first: {row.first})"
+            for row, what in kinds
+            if row.count
         )
 
     def skipped(self) -> str:
-        """Why rows were left out, as "3 without a solution, 2 without an answer"; may be empty."""
+        """Why rows were left out: "3 without a solution, 2 without an answer"; may be empty."""
         reasons = (
             (self.not_selected, "not selected"),
             (self.damaged.count, f"with damaged text (first: {self.damaged.first})"),
@@ -92,7 +98,7 @@ class LoadReport:
         return ", ".join(f"{count:,} {reason}" for count, reason in reasons if count)
 
     def sentence(self) -> str:
-        """One line for a person: "used 95 of 100 rows: 3 without a solution, 2 ..."."""
+        """The report as one line: "used 95 of 100 rows: 3 without a solution, 2 ..."."""
         skipped = self.skipped()
         if skipped:
             first = "the first " if self.limited else ""
@@ -111,10 +117,13 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class ProblemSet:
-    """Problems in file order, unique by id and by question, with the account of their loading.
+    """Problems in file order, deduplicated by question and unique by id, with their load report.
 
-    `revision` is the commit of a hub set; `prompt` a student's user turn that the set asks for;
-    `caution` what is known to be odd about it; `notes` warn of what was odd about reading it.
+    Attributes:
+        revision: commit of a hub data set.
+        prompt: the student's user turn that the set asks for, in place of the config's.
+        caution: known problems of the set and its licence.
+        notes: warnings found while loading.
     """
 
     name: str
@@ -126,7 +135,7 @@ class ProblemSet:
     notes: tuple[str, ...] = ()
 
     def digest(self) -> str:
-        """Names the set: the same for the same questions and answers in the same order."""
+        """Hash of ids, questions and answers in order: equal for equal sets."""
         text = "\x1f".join(f"{p.id}\x1e{p.question}\x1e{p.answer}" for p in self.problems)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

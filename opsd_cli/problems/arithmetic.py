@@ -1,16 +1,14 @@
-"""The embedded problems: short chains of whole-number arithmetic, made on demand from a seed.
+"""The embedded problems: short chains of integer arithmetic, generated from a seed.
 
-A question tells a chain of two or three operations in words. The reference solution writes the
-chain as equations; the answer that a model is taught to write is made of sentences. The two forms
-differ on purpose: a teacher that sees the reference must carry each value across into its own
-sentence instead of reproducing the text in front of it.
+A question states a chain of two or three operations in words. The reference solution writes the
+chain as equations; the embedded model answers in sentences. The two forms differ on purpose: a
+teacher that sees the reference must put each value into its own sentence and cannot copy the text.
 
-Splits are disjoint *by operands*: the sorted operands of a problem are hashed, and the hash alone
-decides which split the problem belongs to. The same numbers in another order or under other
-operations therefore never sit on both sides of a split. `pretrain` is the split from which the
-embedded model itself was built, so `test` was never seen by it either.
+Splits are disjoint *by operands*: the split of a problem is determined by a hash of its sorted
+operands. The same operands in another order or with other operations are therefore always in the
+same split. The embedded model was pretrained on `pretrain`, so it has not seen `test`.
 
-Only `random.Random.random()` is drawn on, the one method whose sequence Python promises to keep.
+Only `random.Random.random()` is used, the one method whose sequence Python guarantees to keep.
 """
 
 from __future__ import annotations
@@ -31,18 +29,21 @@ SPLITS: dict[Split, range] = {
     "validation": range(12, 14),
     "test": range(14, 16),
 }
-#: How many problems each split offers to the commands.
+#: Number of problems of each split that commands use.
 SIZES: dict[Split, int] = {"train": 2000, "validation": 200, "test": 400}
+#: Largest operand and largest intermediate result.
 LARGEST = 99
 SOURCE = "embedded"
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A start value and the operations applied to it, in order.
+    """A start value and the operations applied to it.
 
-    `values[i]` is the result after `i` operations, so `values[0]` is the start and `values[-1]`
-    the answer.
+    Attributes:
+        operations: (operator, operand) in order; operators are "+", "-" and "*".
+        values: `values[i]` is the result after `i` operations: `values[0]` is the start and
+            `values[-1]` the answer.
     """
 
     operations: tuple[tuple[str, int], ...]
@@ -59,11 +60,11 @@ class Chain:
 
     def question(self) -> str:
         verbs = {"+": "Add", "-": "Subtract", "*": "Multiply by"}
-        told = " ".join(f"{verbs[op]} {operand}." for op, operand in self.operations)
-        return f"Start with {self.values[0]}. {told} What is the result?"
+        steps = " ".join(f"{verbs[op]} {operand}." for op, operand in self.operations)
+        return f"Start with {self.values[0]}. {steps} What is the result?"
 
     def reference(self) -> str:
-        """The worked solution, as equations."""
+        """The reference solution, as equations."""
         lines = [
             f"{before} {op} {operand} = {after}"
             for (op, operand), before, after in zip(
@@ -73,20 +74,20 @@ class Chain:
         return "\n".join(lines)
 
     def sentences(self) -> str:
-        """The same working in the form the embedded model answers in."""
-        told = []
+        """The same steps as sentences and a boxed answer, as the embedded model writes them."""
+        sentences = []
         for (op, operand), before, after in zip(
             self.operations, self.values, self.values[1:], strict=False
         ):
-            told.append(
+            sentences.append(
                 {
                     "+": f"Adding {operand} to {before} gives {after}.",
                     "-": f"Taking {operand} from {before} leaves {after}.",
                     "*": f"Multiplying {before} by {operand} makes {after}.",
                 }[op]
             )
-        told.append(f"So the result is \\boxed{{{self.values[-1]}}}.")
-        return " ".join(told)
+        sentences.append(f"So the result is \\boxed{{{self.values[-1]}}}.")
+        return " ".join(sentences)
 
     def problem(self) -> Problem:
         code = "".join(f"{op}{operand}" for op, operand in self.operations)
@@ -100,17 +101,17 @@ class Chain:
 
 
 def draw_chain(rng: random.Random) -> Chain:
-    """One chain with every value between 1 and 99, uniform over the generator's own choices."""
+    """Draw a chain with every value between 1 and 99, by rejection sampling."""
 
-    def whole(low: int, high: int) -> int:
+    def integer(low: int, high: int) -> int:
         return low + int(rng.random() * (high - low + 1))
 
     while True:
-        values = [whole(10, 99)]
+        values = [integer(10, 99)]
         operations: list[tuple[str, int]] = []
-        for _ in range(whole(2, 3)):
-            op = "+-*"[whole(0, 2)]
-            operand = whole(2, 9) if op == "*" else whole(10, 99)
+        for _ in range(integer(2, 3)):
+            op = "+-*"[integer(0, 2)]
+            operand = integer(2, 9) if op == "*" else integer(10, 99)
             value = values[-1]
             result = (
                 value + operand if op == "+" else value - operand if op == "-" else value * operand
@@ -122,7 +123,7 @@ def draw_chain(rng: random.Random) -> Chain:
 
 
 def chains(split: Split, seed: int = 0) -> Iterator[Chain]:
-    """An endless stream of distinct chains of one split."""
+    """An infinite stream of distinct chains of one split."""
     rng = random.Random(f"{SOURCE}/{split}/{seed}")
     seen: set[str] = set()
     while True:

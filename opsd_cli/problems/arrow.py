@@ -1,8 +1,9 @@
-"""Rows of Arrow tables, which Parquet files and hub data sets both are, as Python values.
+"""Rows of Arrow tables as Python values, for Parquet files and hub data sets.
 
-Arrow stores text as bytes that it does not check, and converting a batch fails as a whole where one
-cell of it is no UTF-8. Then the batch's text is handed over as bytes, so that only rows whose own
-cells are broken are lost. pyarrow is imported when it is used: a run on JSONL never pays for it.
+Arrow does not check the bytes of its text columns, and one cell of invalid UTF-8 makes the
+conversion of its whole batch fail. The text of that batch is then returned as bytes, so that only
+the rows with invalid cells are lost. pyarrow is imported when it is used: reading JSONL does not
+load it.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-#: Fields within fields whose dotted names can be asked for.
-DEEPEST_NAME = 16
+#: Maximum depth of nested fields that get a dotted name.
+MAX_NESTING = 16
 
 
 def rows_of(batch: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a record batch or table; texts are bytes in a column that holds a broken one.
+    """The rows of a record batch or table; a column with invalid UTF-8 gives bytes, not text.
 
     Raises:
-        UnicodeDecodeError: a broken text in a type that cannot be had as bytes.
+        UnicodeDecodeError: invalid UTF-8 in a type that cannot be cast to bytes.
     """
     try:
         yield from batch.to_pylist()
@@ -32,13 +33,14 @@ def rows_of(batch: Any) -> Iterator[dict[str, Any]]:
 
 def _values(column: Any) -> list[Any]:
     try:
-        return column.to_pylist()
+        values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
-        return column.cast(_as_bytes(column.type)).to_pylist()
+        values = column.cast(_as_bytes(column.type)).to_pylist()
+    return values
 
 
 def _as_bytes(kind: Any) -> Any:
-    """The type with binary in place of text, down to the leaves."""
+    """The Arrow type with binary in place of text, at every level of nesting."""
     import pyarrow as pa
 
     types = pa.types
@@ -57,12 +59,12 @@ def _as_bytes(kind: Any) -> Any:
     return kind
 
 
-def schema_names(fields: Iterable[Any], deepest: int = DEEPEST_NAME) -> Iterator[str]:
-    """The names of a schema's columns, and of the fields inside them with dots."""
+def schema_names(fields: Iterable[Any], depth: int = MAX_NESTING) -> Iterator[str]:
+    """The names of a schema's columns, and the dotted names of the fields nested in them."""
     import pyarrow as pa
 
     for field in fields:
         yield field.name
-        if pa.types.is_struct(field.type) and deepest:
-            inside = schema_names(field.type, deepest - 1)
+        if pa.types.is_struct(field.type) and depth:
+            inside = schema_names(field.type, depth - 1)
             yield from (f"{field.name}.{inner}" for inner in inside)

@@ -1,23 +1,27 @@
-r"""Data sets by name: those to train on, and the benchmarks.
+r"""Named problem sets: training sets and benchmarks.
 
-Nothing is vendored: an entry says where a set is, which of its rows are problems, what its columns
-mean, and what its publisher's licence is. What `solution` means differs from set to set (a trace,
-a proof, a bare answer), so every column is mapped by hand here. A benchmark is read at a pinned
-commit: publishers correct answers and statements after the fact, and two commits are two benchmarks
-under one name.
+To add one, add an entry to `TRAINING` or `BENCHMARKS`: the commands, their help, shell completion
+and `opsd data` read these tables. tests/unit/problems/test_catalog.py asks for one made-up row of
+each set's columns.
 
-Where a commit could not be learnt from two independent public uses of it, `revision` is null and
-the newest is read; whichever was read is written into a run's environment.json and an evaluation's
-evaluation.json.
+No data is in the package: an entry gives the location of a set, the row filter, the column mapping
+and the publisher's licence. What `solution` means differs from set to set (a trace, a proof, a bare
+answer), so every column is mapped explicitly. A benchmark is read at a pinned commit, because
+publishers correct questions and answers later, and results on two commits do not compare.
+
+Where a commit could not be confirmed by two independent public uses of it, `revision` is null and
+the newest commit is read. The commit that was read is recorded in a run's environment.json and an
+evaluation's evaluation.json.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from opsd_cli.config.schema import EMBEDDED, Columns
+from opsd_cli.config.schema import EMBEDDED
+from opsd_cli.config.sections import Columns
 from opsd_cli.errors import DataError
-from opsd_cli.problems.described import (
+from opsd_cli.problems.set_description import (
     YAML_SUFFIXES,
     SetDescription,
     parse_hub_id,
@@ -29,7 +33,7 @@ _LONG_TRACES = (
     "copy of this for the whole trace, which is thousands of tokens long "
     "(prompts.teacher.max_tokens shortens it from its middle)."
 )
-#: What the paper and Qwen3's authors give a competition problem.
+#: Completion tokens a competition problem in the paper's and in Qwen3's evaluations.
 COMPETITION_TOKENS = 38912
 
 TRAINING: dict[str, SetDescription] = {
@@ -130,7 +134,7 @@ TRAINING: dict[str, SetDescription] = {
 def _from_matharena(
     title: str, name: str, revision: str, problems: int, caution: str = ""
 ) -> SetDescription:
-    """A competition as MathArena publishes them: all in one shape, under one licence."""
+    """A competition published by MathArena: all have the same columns and licence."""
     return SetDescription(
         title=f"{title}, from MathArena",
         data=f"MathArena/{name}",
@@ -266,15 +270,16 @@ BENCHMARKS: dict[str, SetDescription] = {
 
 
 def describe(source: str, role: str) -> SetDescription | None:
-    """The description that a source names; None for a plain file.
+    """The description that a source names; None for a file of problems.
 
     Args:
-        source: a catalogued name, a YAML file, a hub id, or a file.
-        role: "train", "validation" or "test". A name in both lists goes by it.
+        source: a catalogued name, a YAML description, a hub id, or a file of problems.
+        role: "train", "validation" or "test"; decides between a training set and a benchmark of
+            the same name.
 
     Raises:
-        DataError: a benchmark as training data, or a name that is nothing.
-        ConfigError: a YAML file that is no description.
+        DataError: a benchmark as training data, or an unknown name.
+        ConfigError: a YAML file that is not a valid description.
     """
     name = source.casefold()
     first, second = (TRAINING, BENCHMARKS) if role == "train" else (BENCHMARKS, TRAINING)
@@ -299,7 +304,7 @@ def describe(source: str, role: str) -> SetDescription | None:
 
 
 def catalogued(description: SetDescription) -> str | None:
-    """The name under which a description is in the catalog."""
+    """The name of a description in the catalog; None if it is not from there."""
     for entries in (TRAINING, BENCHMARKS):
         for name, entry in entries.items():
             if entry is description:

@@ -1,22 +1,23 @@
-"""From rows with columns of any name to problems, counting what is left out.
+"""From rows with columns of any name to problems, with a count of what is left out.
 
-Rows come from files and from hub data sets alike; here a column is found for each of the four
-roles (question, solution, answer, id) and its values become text. Nothing is used silently:
+Rows come from files and from hub data sets. Each of the four roles (question, solution, answer, id)
+is assigned a column, and the column's values become text. Nothing is changed silently:
 
-* a row in whose values a NUL, or what is no valid Unicode, stands is left out as damaged: mended
-  text would be other text than the file's;
+* a row with a NUL or invalid Unicode in a value that would be used is left out as damaged, since
+  repaired text would differ from the file's;
 * a value that is null, blank, an object or a list of several items is no text, and its row is
   counted as lacking it (a list of one item counts as the item: some sets wrap each answer so);
-* without an answer, the one that the solution marks (a box, or GSM8K's "####") is taken, and an
-  answer that is itself such a text is reduced to what it marks; both are counted as derived;
-* a question seen before is dropped, since a problem in a set twice weighs twice;
+* a missing answer is extracted from the solution (a box, or GSM8K's "####"), and an answer that is
+  itself a worked text is reduced to the answer in it; both are counted as derived;
+* a repeated question is dropped, since a duplicate would have twice the weight;
 * an answer that no completion could match, one that contradicts its solution's box, and control
-  characters of lost backslashes are counted and told, and the rows used: a benchmark keeps its
-  size (see `opsd_cli.problems.oddities`);
-* an id shared by two questions is an error: seeds and resumed evaluations hang on ids.
+  characters are reported, and the rows used: a benchmark keeps its size (see
+  `opsd_cli.problems.anomalies`);
+* an id shared by two questions is an error, because seeds and resumed evaluations depend on ids.
 
-Column names are known by default only where their meaning is settled. `solution` means a trace,
-a proof or a bare answer depending on the set, so any other name must be mapped by the reader.
+Column names are recognised without a mapping only where their meaning is the same in all common
+sets. `solution` means a trace, a proof or a bare answer depending on the set, so any other name
+must be mapped explicitly.
 """
 
 from __future__ import annotations
@@ -26,25 +27,26 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from opsd_cli.errors import DataError, UsageError
 from opsd_cli.grading import gold_is_matchable
 from opsd_cli.grading.extract import last_boxed
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
-from opsd_cli.problems.oddities import NONE, Oddity, differ, has_control, quoted
+from opsd_cli.problems.anomalies import NONE, Anomaly, differ, has_control, quoted
+from opsd_cli.problems.cells import DamagedText, text_of
 from opsd_cli.problems.selection import Selection
-from opsd_cli.problems.values import DamagedText, text_of
 
-#: The roles, each with the column names taken for it unasked, compared without case.
+#: Role -> column names that are recognised without a mapping, compared without case.
 RECOGNISED: dict[str, tuple[str, ...]] = {
     "question": ("question", "problem"),
     "solution": ("solution",),
     "answer": ("answer",),
     "id": (),
 }
-MOST_COLUMNS_SHOWN = 20
-#: The last line of a solution in GSM8K: "#### 18".
+MAX_COLUMNS_SHOWN = 20
+#: The answer line of a GSM8K solution: "#### 18".
 HASHES = re.compile(r"^####[ \t]*(\S.*)$", re.MULTILINE)
 
 
@@ -57,19 +59,24 @@ def choose(
     need_answer: bool,
     selection: Selection | None = None,
 ) -> dict[str, str]:
-    """The column of each role: the mapped one, or one whose name is recognised.
+    """Assign a column to each role: the mapped one, or one whose name is recognised.
 
     Args:
-        names: the columns there are, fields of nested ones written with dots ("reward.answer").
-        columns: role -> column, as in `data.columns`; roles left out or None go by recognised
-            names. A column mapped to one role is not recognised for another.
+        names: the columns of the set, nested fields as dotted names ("reward.answer").
+        columns: the column mapping, role -> column, as in `data.columns`. For roles left out or
+            None the recognised names are tried. A column mapped to one role is not recognised for
+            another.
         name: of the set, for messages.
-        need_solution, need_answer: whether the set is of no use without one. A mapped solution
-            that does not exist is passed over where none is needed.
+        need_solution, need_answer: whether the set cannot be used without one. A mapped solution
+            column that does not exist is ignored where no solution is needed.
         selection: its columns must exist too.
 
+    Returns:
+        role -> column, for the roles that have one.
+
     Raises:
-        DataError: an unknown role, a mapped column that does not exist, or none for a needed role.
+        DataError: an unknown role, a mapped column that does not exist, or no column for a role
+            that is needed.
     """
     for needed in sorted(selection.columns if selection else ()):
         if needed not in names:
@@ -77,28 +84,12 @@ def choose(
                 f"{name} has no column {needed!r} to select by; it has {_listed(names)}",
                 _suggestion(needed, names) + "check keep, drop and verified_by",
             )
-    chosen: dict[str, str] = {}
-    for role, column in (columns or {}).items():
-        if role not in RECOGNISED:
-            raise DataError(
-                f"{role!r} is not a column that problems have",
-                _suggestion(role, RECOGNISED) + f"the keys are {', '.join(RECOGNISED)}",
-            )
-        # One config names the columns of all its files, and those that only test models may lack
-        # solutions.
-        if column is None or (role == "solution" and not need_solution and column not in names):
-            continue
-        if column not in names:
-            raise DataError(
-                f"{name} has no column {column!r} for the {role}; it has {_listed(names)}",
-                _suggestion(column, names) + f"set data.columns.{role} to one of these columns",
-            )
-        chosen[role] = column
+    chosen = _mapped(names, columns or {}, name, need_solution)
     free = [column for column in names if column not in chosen.values()]
     for role, known in RECOGNISED.items():
         for column in (c for key in known for c in free if c.casefold() == key):
             chosen.setdefault(role, column)
-    # An answer can be read off a solution, so either column will do for it.
+    # An answer can be extracted from a solution, so either column provides it.
     for role, found in (
         ("question", "question" in chosen),
         ("solution", "solution" in chosen or not need_solution),
@@ -112,6 +103,29 @@ def choose(
     return chosen
 
 
+def _mapped(
+    names: Sequence[str], columns: Mapping[str, str | None], name: str, need_solution: bool
+) -> dict[str, str]:
+    """The columns that the mapping assigns; raises `DataError` for a wrong role or column."""
+    chosen: dict[str, str] = {}
+    for role, column in columns.items():
+        if role not in RECOGNISED:
+            raise DataError(
+                f"{role!r} is not a column that problems have",
+                _suggestion(role, RECOGNISED) + f"the keys are {', '.join(RECOGNISED)}",
+            )
+        # One mapping serves all files of a config, and test files may lack solutions.
+        if column is None or (role == "solution" and not need_solution and column not in names):
+            continue
+        if column not in names:
+            raise DataError(
+                f"{name} has no column {column!r} for the {role}; it has {_listed(names)}",
+                _suggestion(column, names) + f"set data.columns.{role} to one of these columns",
+            )
+        chosen[role] = column
+    return chosen
+
+
 def build(
     rows: Iterable[Mapping[str, Any]],
     chosen: Mapping[str, str],
@@ -122,15 +136,15 @@ def build(
     limit: int | None = None,
     selection: Selection | None = None,
 ) -> ProblemSet:
-    """The problems in `rows`, read through the columns that `choose` found.
+    """The problems in `rows`, read through the columns that `choose` assigned.
 
     Args:
         rows: mappings from column names to values; read no further than `limit` needs.
         chosen: role -> column.
         name: of the set, for problems and messages.
         need_solution, need_answer: leave out rows that lack one.
-        limit: stop after so many problems.
-        selection: which rows, and which items of lists; by default everything.
+        limit: maximum number of problems.
+        selection: which rows and list items are used; by default all.
 
     Raises:
         DataError: no row is usable, or two questions share an id.
@@ -138,94 +152,124 @@ def build(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} leaves no problems", "give a limit of at least 1")
-    problems: list[Problem] = []
-    ids: set[str] = set()
-    seen: dict[str, str] = {}
-    counts: Counter[str] = Counter()
-    odd: defaultdict[str, Oddity] = defaultdict(lambda: NONE)
+    loading = _Loading(name, chosen, selection or Selection(), need_solution, need_answer)
     limited = False
-    selection = selection or Selection()
     for row in rows:
-        if len(problems) == limit:
+        if len(loading.problems) == limit:
             limited = True
             break
-        counts["rows"] += 1
-        number = f"row {counts['rows']:,}"
+        loading.add_row(row)
+    report = loading.report(limited)
+    if not loading.problems:
+        raise _nothing_usable(report, chosen, name)
+    notes = tuple(f"{name}: {warning}" for warning in report.warnings())
+    return ProblemSet(name, tuple(loading.problems), report, notes=notes)
+
+
+@dataclass
+class _Loading:
+    """The state of one `build`: the problems so far, and the counts for the load report."""
+
+    name: str
+    chosen: Mapping[str, str]
+    selection: Selection
+    need_solution: bool
+    need_answer: bool
+    problems: list[Problem] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    #: Digest of a question -> the answer of its first occurrence, for deduplication.
+    answers: dict[str, str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    anomalies: defaultdict[str, Anomaly] = field(default_factory=lambda: defaultdict(lambda: NONE))
+
+    def add_row(self, row: Mapping[str, Any]) -> None:
+        """Read one row: a problem, or one more row left out."""
+        self.counts["rows"] += 1
         try:
-            if not selection.admits(row):
-                counts["not_selected"] += 1
-                continue
+            if not self.selection.admits(row):
+                self.counts["not_selected"] += 1
+                return
             question, solution, answer, given_id = (
-                text_of(selection.value(row, chosen[role], role)) if role in chosen else None
+                text_of(self.selection.value(row, self.chosen[role], role))
+                if role in self.chosen
+                else None
                 for role in RECOGNISED
             )
         except DamagedText as damage:
-            odd["damaged"] = odd["damaged"].more(f"{number} has {damage}")
-            continue
-        given = answer
+            self._note("damaged", f" has {damage}")
+            return
         derived = _marked_answer(answer or solution or "")
-        answer = derived or answer
+        gold = derived or answer
         if question is None:
-            counts["no_question"] += 1
-        elif need_solution and solution is None:
-            counts["no_solution"] += 1
-        elif need_answer and answer is None:
-            counts["no_answer"] += 1
-        elif (digest := _digest(question)) in seen:
-            counts["duplicates"] += 1
-            if answer is not None and differ(answer, seen[digest]):
-                told = f"{number} says {quoted(answer)}, and before it was {quoted(seen[digest])}"
-                odd["conflicting"] = odd["conflicting"].more(told)
+            self.counts["no_question"] += 1
+        elif self.need_solution and solution is None:
+            self.counts["no_solution"] += 1
+        elif self.need_answer and gold is None:
+            self.counts["no_answer"] += 1
+        elif (digest := _digest(question)) in self.answers:
+            self.counts["duplicates"] += 1
+            first = self.answers[digest]
+            if gold is not None and differ(gold, first):
+                conflict = f" says {quoted(gold)}, and before it was {quoted(first)}"
+                self._note("conflicting", conflict)
         else:
-            problem_id = given_id or digest
-            if problem_id in ids:
-                raise DataError(
-                    f"{name} gives the id {problem_id!r} to two questions, "
-                    f"the second in row {counts['rows']}",
-                    "give each problem an id of its own, or leave data.columns.id unset",
-                )
-            seen[digest] = answer or ""
-            ids.add(problem_id)
-            counts["derived"] += derived is not None
-            for kind, told in _oddities(question, solution, answer, given):
-                odd[kind] = odd[kind].more(f"{number}{told}")
-            problems.append(Problem(problem_id, question, solution, answer, source=name))
-    report = LoadReport(
-        rows=counts["rows"],
-        used=len(problems),
-        not_selected=counts["not_selected"],
-        no_question=counts["no_question"],
-        no_solution=counts["no_solution"],
-        no_answer=counts["no_answer"],
-        derived_answers=counts["derived"],
-        duplicates=counts["duplicates"],
-        limited=limited,
-        **odd,
-    )
-    if not problems:
-        raise _nothing_usable(report, chosen, name)
-    notes = tuple(f"{name}: {warning}" for warning in report.warnings())
-    return ProblemSet(name, tuple(problems), report, notes=notes)
+            self.counts["derived"] += derived is not None
+            self._add(Problem(given_id or digest, question, solution, gold, self.name), digest)
+            for kind, example in _anomalies(question, solution, gold, answer):
+                self._note(kind, example)
+
+    def _add(self, problem: Problem, digest: str) -> None:
+        if problem.id in self.ids:
+            raise DataError(
+                f"{self.name} gives the id {problem.id!r} to two questions, "
+                f"the second in row {self.counts['rows']}",
+                "give each problem an id of its own, or leave data.columns.id unset",
+            )
+        self.answers[digest] = problem.answer or ""
+        self.ids.add(problem.id)
+        self.problems.append(problem)
+
+    def _note(self, kind: str, example: str) -> None:
+        """Count the current row under an anomaly of the load report."""
+        text = f"row {self.counts['rows']:,}{example}"
+        self.anomalies[kind] = self.anomalies[kind].with_row(text)
+
+    def report(self, limited: bool) -> LoadReport:
+        return LoadReport(
+            rows=self.counts["rows"],
+            used=len(self.problems),
+            not_selected=self.counts["not_selected"],
+            no_question=self.counts["no_question"],
+            no_solution=self.counts["no_solution"],
+            no_answer=self.counts["no_answer"],
+            derived_answers=self.counts["derived"],
+            duplicates=self.counts["duplicates"],
+            limited=limited,
+            **self.anomalies,
+        )
 
 
-def _oddities(
-    question: str, solution: str | None, answer: str | None, given: str | None
+def _anomalies(
+    question: str, solution: str | None, gold: str | None, answer: str | None
 ) -> Iterator[tuple[str, str]]:
-    """What is odd about a row that is used: the report's field, and the words of the example."""
-    if answer is not None and not gold_is_matchable(answer):
-        yield "unmatchable", f": {quoted(answer)}"
-    if given is not None and answer is not None and solution is not None:
+    """The anomalies of a used row, as (field of the load report, text of the example).
+
+    Args:
+        gold: the answer that completions are graded against.
+        answer: the answer column's own value, None if the gold is from the solution.
+    """
+    if gold is not None and not gold_is_matchable(gold):
+        yield "unmatchable", f": {quoted(gold)}"
+    if answer is not None and gold is not None and solution is not None:
         boxed = _last_marked(solution)
-        if boxed is not None and differ(answer, boxed):
-            yield "contradicting", f" has {quoted(answer)}, its solution {quoted(boxed)}"
-    for text in filter(None, (question, solution, answer)):
-        if has_control(text):
-            yield "control", ""
-            break
+        if boxed is not None and differ(gold, boxed):
+            yield "contradicting", f" has {quoted(gold)}, its solution {quoted(boxed)}"
+    if any(has_control(text) for text in (question, solution, gold) if text):
+        yield "control", ""
 
 
 def _last_marked(solution: str) -> str | None:
-    """What a solution marks last, found from its end: it is long, and every row has one."""
+    """The last marked answer, searched from the end: solutions are long, and every row has one."""
     start = max(solution.rfind("\\boxed"), solution.rfind("\\fbox"))
     if start < 0:
         start = solution.rfind("\n####")
@@ -233,14 +277,14 @@ def _last_marked(solution: str) -> str | None:
 
 
 def _marked_answer(text: str) -> str | None:
-    r"""The last `\boxed{...}` of a text, or else what follows its last "####"."""
+    r"""The last `\boxed{...}` of a text, else what follows its last "####"."""
     boxed = last_boxed(text)
     hashes = HASHES.findall(text)
     return boxed or (hashes[-1].strip() if hashes else None)
 
 
 def _digest(question: str) -> str:
-    """A name for a question that survives changes of line breaks and spacing."""
+    """Hash of a question, independent of its line breaks and spacing."""
     return hashlib.sha256(" ".join(question.split()).encode()).hexdigest()[:16]
 
 
@@ -256,8 +300,8 @@ def _nothing_usable(report: LoadReport, chosen: Mapping[str, str], name: str) ->
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:MOST_COLUMNS_SHOWN]) or "no columns"
-    more = len(names) - MOST_COLUMNS_SHOWN
+    shown = ", ".join(repr(name) for name in names[:MAX_COLUMNS_SHOWN]) or "no columns"
+    more = len(names) - MAX_COLUMNS_SHOWN
     return shown + (f" and {more} more" if more > 0 else "")
 
 

@@ -1,15 +1,15 @@
 """Problems from JSONL, JSON, CSV and Parquet files, with every value exactly as written.
 
-An answer is compared as text, so a reader that guesses types corrupts data without a word. The
-file builders of `datasets` 5.2 guess: an answer column of 73, "073" and 0.50 came back as 73, 73
+Answers are compared as text, so a reader that infers types corrupts data silently. The file
+builders of `datasets` 5.2 infer types: an answer column of 73, "073" and 0.50 was read as 73, 73
 and 0.5; 0.50 alone as 0.5, a 23-digit integer as 1e+23, "2024-01-01" as a timestamp; a CSV line
-one field short was padded, and lines one field long shifted every column by one. They also take a
-path with brackets for a pattern, leave lock files in the user's cache, and import torch to stream.
-So text is read by the standard library with numbers kept as their literals, and Parquet, whose
-types are in the file, by pyarrow, on which `datasets` itself rests. Nothing is cached, written or
-fetched.
+with a missing field was padded, and lines with an extra field shifted every column by one. They
+also treat a path with brackets as a pattern, leave lock files in the user's cache, and import torch
+to stream. Text files are therefore read with the standard library, which keeps numbers as their
+literals, and Parquet files, whose types are in the file, with pyarrow. Nothing is cached, written
+or downloaded.
 
-Text files are decoded as UTF-8, with or without a byte-order mark, and any error names its line.
+Text files are decoded as UTF-8, with or without a byte-order mark; errors name the line.
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ from typing import Any
 from opsd_cli.errors import DataError
 from opsd_cli.hub import first_line
 from opsd_cli.problems import ProblemSet
-from opsd_cli.problems.arrow import DEEPEST_NAME, rows_of, schema_names
+from opsd_cli.problems.arrow import MAX_NESTING, rows_of, schema_names
+from opsd_cli.problems.cells import plain_number
 from opsd_cli.problems.columns import build, choose
 from opsd_cli.problems.selection import Selection
-from opsd_cli.problems.values import plain_number
 
-PARQUET_ROWS_AT_ONCE = 1024
+PARQUET_BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file's columns, nested fields included as dotted names, and a way to read its rows.
+    """A table whose rows are read on demand.
 
-    `rows` is given the columns wanted, so that a reader which can skip the others does.
+    Attributes:
+        names: its columns, nested fields included as dotted names.
+        rows: reads the rows, given the columns that are needed; other columns may be skipped.
     """
 
     names: Sequence[str]
@@ -54,23 +56,23 @@ def load_file(
     limit: int | None = None,
     selection: Selection | None = None,
 ) -> ProblemSet:
-    """Read problems from a file; its suffix says the format.
+    """Read problems from a file; its suffix determines the format.
 
     Args:
         path: a .jsonl, .json (a list of objects, or an object that holds just one such list),
             .csv (comma-separated, first line the header) or .parquet file.
-        columns: role (question, solution, answer, id) -> column name, or a dotted path to a field
-            inside one. Roles left out go by the recognised names.
-        need_solution, need_answer: skip, and count, rows without one; None needs solutions of a
-            file that has a column of them.
-        limit: stop after so many problems.
-        selection: which rows are used.
+        columns: the column mapping, role (question, solution, answer, id) -> column name or dotted
+            path to a nested field. For roles left out the recognised names are tried.
+        need_solution, need_answer: leave out, and count, rows without one. `need_solution=None`
+            requires solutions only if the file has a column for them.
+        limit: maximum number of problems.
+        selection: which rows are used; by default all.
 
     Returns:
-        The set, named after the file, with the report of what was skipped.
+        The set, named after the file, with its load report.
 
     Raises:
-        DataError: the file cannot be read as its suffix promises, lacks a column, or has no
+        DataError: the file cannot be read in the format of its suffix, lacks a column, or has no
             usable row.
         UsageError: limit below 1.
     """
@@ -96,7 +98,7 @@ def problems_of(
     limit: int | None,
     selection: Selection | None,
 ) -> ProblemSet:
-    """The problems in a table; arguments and errors as `load_file`."""
+    """The problems in a table; arguments and errors as for `load_file`."""
     chosen = choose(
         table.names,
         columns,
@@ -118,7 +120,11 @@ def problems_of(
 
 
 def open_file(path: Path) -> Table:
-    """A file as a table; raises `DataError` where it is none."""
+    """Open a file as a table.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read in the format of its suffix.
+    """
     if not path.exists():
         folder = path.parent
         siblings = [p.name for p in folder.iterdir()] if folder.is_dir() else []
@@ -147,7 +153,7 @@ def _read_json(path: Path) -> Table:
     except RecursionError as error:
         raise DataError(f"{path.name} is nested too deeply", "give flat objects") from error
     except json.JSONDecodeError as error:
-        # A file of one object a line is often named .json as well.
+        # JSON Lines files are often named .json as well.
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
             return _objects(path, _parsed_lines(path, text), "line")
         raise _broken(path, error.lineno, error) from error
@@ -164,13 +170,13 @@ def _read_json(path: Path) -> Table:
 
 def _read_csv(path: Path) -> Table:
     text = _text(path)
-    # The module's limit of 131,072 characters a field is a global: worked solutions exceed it.
+    # Worked solutions exceed the default limit of 131,072 characters a field, a global of csv.
     limit = csv.field_size_limit(len(text) + 1)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[dict[str, str]] = []
     try:
         header = [cell.strip() for cell in next(reader)]
-        # A column of no name is the index that pandas writes; nothing can ask for it.
+        # A column without a name is the index that pandas writes; no mapping can name it.
         names = [name for name in header if name]
         for name in names:
             if names.count(name) > 1:
@@ -217,7 +223,7 @@ def _read_parquet(path: Path) -> Table:
         wanted = {c if c in schema.names else c.partition(".")[0] for c in columns}
         try:
             with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(PARQUET_ROWS_AT_ONCE, columns=sorted(wanted)):
+                for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=sorted(wanted)):
                     yield from rows_of(batch)
         except (pa.ArrowException, OSError, UnicodeDecodeError, RecursionError) as error:
             raise unreadable(error) from error
@@ -225,7 +231,7 @@ def _read_parquet(path: Path) -> Table:
     return Table(list(schema_names(schema)), rows)
 
 
-#: Suffix -> reader; each raises DataError for what it cannot read.
+#: Suffix -> reader; each raises DataError for a file that it cannot read.
 READERS: dict[str, Callable[[Path], Table]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
@@ -255,7 +261,7 @@ def _text(path: Path) -> str:
 
 
 def _parse(text: str) -> Any:
-    """JSON with its numbers as the text they were written in, and NaN as null."""
+    """Parse JSON, keeping numbers as the text they are written in, and NaN as null."""
     return json.loads(
         text,
         parse_int=str,
@@ -265,7 +271,7 @@ def _parse(text: str) -> Any:
 
 
 def _parsed_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    # Not splitlines(), which also breaks at characters that JSON strings may hold.
+    # splitlines() would also break at characters that JSON strings may contain.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
@@ -286,7 +292,7 @@ def _broken(path: Path, line: int, error: json.JSONDecodeError) -> DataError:
 
 
 def _objects(path: Path, items: Iterable[tuple[int, Any]], unit: str) -> Table:
-    """Parsed items as a table; its columns are those of any of them, in order of appearance."""
+    """Parsed objects as a table; its columns are all their keys, in order of appearance."""
     rows: list[dict[str, Any]] = []
     names: dict[str, None] = {}
     for number, item in items:
@@ -299,8 +305,8 @@ def _objects(path: Path, items: Iterable[tuple[int, Any]], unit: str) -> Table:
     return Table(list(names), lambda _: rows)
 
 
-def _field_names(item: Mapping[str, Any], deepest: int = DEEPEST_NAME) -> Iterator[str]:
+def _field_names(item: Mapping[str, Any], depth: int = MAX_NESTING) -> Iterator[str]:
     for name, value in item.items():
         yield name
-        if isinstance(value, dict) and deepest:
-            yield from (f"{name}.{inner}" for inner in _field_names(value, deepest - 1))
+        if isinstance(value, dict) and depth:
+            yield from (f"{name}.{inner}" for inner in _field_names(value, depth - 1))

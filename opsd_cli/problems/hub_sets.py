@@ -1,8 +1,7 @@
-"""Rows of a hub data set, by `datasets`, from the cache where that has them.
+"""Rows of a hub data set, read with `datasets`, from its cache where possible.
 
-What was asked for is what is read: a subset or split that is not there is an error which lists
-those that are, and offline, where `datasets` takes whichever revision it finds in its cache, a
-pinned one that is not the cached one is refused.
+Nothing is substituted: a missing subset or split is an error that lists those that exist. Offline,
+`datasets` takes any revision in its cache; a pinned revision other than the cached one is refused.
 """
 
 from __future__ import annotations
@@ -17,41 +16,44 @@ from typing import Any
 from opsd_cli import hub
 from opsd_cli.errors import DataError
 from opsd_cli.problems.arrow import rows_of, schema_names
-from opsd_cli.problems.described import SetDescription
 from opsd_cli.problems.files import Table
+from opsd_cli.problems.set_description import SetDescription
 
-ROWS_AT_ONCE = 256
+BATCH_ROWS = 256
 
 
-def open_hub_set(described: SetDescription, usual_split: str) -> tuple[Table, str]:
-    """A hub data set as a table, and the commit it is of.
+def open_hub_set(description: SetDescription, usual_split: str) -> tuple[Table, str]:
+    """Open a hub data set as a table.
 
     Args:
-        described: its id, subset, split and revision.
-        usual_split: taken where no split is named and there is one of this name.
+        description: its id, subset, split and revision.
+        usual_split: used if the description names no split and this one exists.
+
+    Returns:
+        The table, and the commit that was read.
 
     Raises:
-        DataError: it cannot be had, or has no such subset or split.
+        DataError: the set cannot be downloaded or read, or has no such subset or split.
     """
     hub.reach()
-    name = described.data
+    name = description.data
     with _quiet():
         import datasets
 
         try:
             builder = datasets.load_dataset_builder(
-                name, described.subset, revision=described.revision
+                name, description.subset, revision=description.revision
             )
             commit = str(builder.hash or "")
-            _require_revision(described, commit)
+            _require_revision(description, commit)
             builder.download_and_prepare()
             splits = list(builder.info.splits or {})
-            split = _split(described, splits, usual_split)
+            split = _split(description, splits, usual_split)
             rows = builder.as_dataset(split)
         except DataError:
             raise
         except Exception as error:
-            raise _explained(error, described) from error
+            raise _explained(error, description) from error
     return Table(list(schema_names(rows.data.schema)), _reader(rows)), commit
 
 
@@ -59,11 +61,11 @@ def _reader(rows: Any) -> Any:
     def read(columns: Iterable[str]) -> Iterator[dict[str, Any]]:
         wanted = {c if c in rows.column_names else c.partition(".")[0] for c in columns}
         chosen = rows.select_columns(sorted(wanted))
-        for start in range(0, len(chosen), ROWS_AT_ONCE):
+        for start in range(0, len(chosen), BATCH_ROWS):
             try:
-                batch = chosen[start : start + ROWS_AT_ONCE]
+                batch = chosen[start : start + BATCH_ROWS]
             except UnicodeDecodeError:
-                yield from rows_of(chosen.with_format("arrow")[start : start + ROWS_AT_ONCE])
+                yield from rows_of(chosen.with_format("arrow")[start : start + BATCH_ROWS])
                 continue
             for values in zip(*batch.values(), strict=True):
                 yield dict(zip(batch, values, strict=True))
@@ -71,45 +73,46 @@ def _reader(rows: Any) -> Any:
     return read
 
 
-def _require_revision(described: SetDescription, commit: str) -> None:
-    wanted = described.revision or ""
+def _require_revision(description: SetDescription, commit: str) -> None:
+    wanted = description.revision or ""
     pinned = len(wanted) == 40 and all(c in "0123456789abcdef" for c in wanted)
     if pinned and commit != wanted:
         raise DataError(
-            f"{described.data} is cached at revision {commit[:12]}, not at {wanted[:12]}, "
+            f"{description.data} is cached at revision {commit[:12]}, not at {wanted[:12]}, "
             "and the hub cannot be asked",
             "fetch it once with the hub in reach, or name the other revision",
         )
 
 
-def _split(described: SetDescription, splits: list[str], usual: str) -> str:
-    if described.split is not None:
-        if described.split not in splits:
+def _split(description: SetDescription, splits: list[str], usual: str) -> str:
+    name = description.data
+    if description.split is not None:
+        if description.split not in splits:
             raise DataError(
-                f"{described.data} has no split {described.split!r}; it has {', '.join(splits)}",
-                f"write {described.data}:{splits[0]}" if splits else "choose another set",
+                f"{name} has no split {description.split!r}; it has {', '.join(splits)}",
+                f"write {name}:{splits[0]}" if splits else "choose another set",
             )
-        return described.split
+        return description.split
     if usual in splits:
         return usual
     if len(splits) == 1:
         return splits[0]
     raise DataError(
-        f"{described.data} has no split {usual!r}; it has {', '.join(splits)}",
-        f"write {described.data}:{splits[0] if splits else 'SPLIT'}",
+        f"{name} has no split {usual!r}; it has {', '.join(splits)}",
+        f"write {name}:{splits[0] if splits else 'SPLIT'}",
     )
 
 
-def _explained(error: Exception, described: SetDescription) -> DataError:
-    name, text = described.data, str(error)
+def _explained(error: Exception, description: SetDescription) -> DataError:
+    name, text = description.data, str(error)
     if "Config name is missing" in text or ("BuilderConfig" in text and "not found" in text):
         found = text.partition("[")[2].partition("]")[0].replace("'", "")
-        wrong = f" {described.subset!r}" if described.subset else ""
+        wrong = f" {description.subset!r}" if description.subset else ""
         return DataError(
             f"{name} has no subset{wrong}; it has {found}"
             if wrong
             else f"{name} has several subsets: {found}",
-            f"write {name}:{found.split(',')[0]}:{described.split or 'train'}",
+            f"write {name}:{found.split(',')[0]}:{description.split or 'train'}",
         )
     of_the_hub = hub.explained(error, name, "data set")
     if of_the_hub is not None:
@@ -131,7 +134,7 @@ def _explained(error: Exception, described: SetDescription) -> DataError:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """`datasets` without its warnings, and without progress bars where nobody watches."""
+    """`datasets` without warnings, and without progress bars unless stderr is a terminal."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import datasets
 

@@ -1,4 +1,4 @@
-"""Which rows of a set are used, and which item of a list a value is."""
+"""Row filters of a problem set, and the choice of one item from a list of solutions."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from opsd_cli.problems.described import SetDescription
-from opsd_cli.problems.values import text_of, value_at
+from opsd_cli.problems.cells import text_of, value_at
+from opsd_cli.problems.set_description import SetDescription
 from opsd_cli.prompts.rendering import after_thinking
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Conditions on rows and lists; the default takes everything as it stands.
+    """Conditions on rows and list items; the default uses every row unchanged.
 
-    Args:
-        keep: column -> values, of which a row must have one.
-        drop: column -> values, none of which a row may have.
-        verified_by: list column -> columns of flags; the first item whose flags are all true.
-        after_thinking: reduce a solution to what follows its think block.
+    Attributes:
+        keep: column -> accepted values.
+        drop: column -> rejected values.
+        verified_by: list column -> columns with a list of flags each; the first item all of whose
+            flags are true is used.
+        after_thinking: use only the part of a solution after its think block.
     """
 
     keep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -28,31 +29,31 @@ class Selection:
     after_thinking: bool = False
 
     @classmethod
-    def of(cls, described: SetDescription) -> Selection:
+    def of(cls, description: SetDescription) -> Selection:
         def values(wanted: Mapping[str, str | tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
             return {k: (v,) if isinstance(v, str) else v for k, v in wanted.items()}
 
         return cls(
-            values(described.keep),
-            values(described.drop),
-            described.verified_by,
-            described.after_thinking,
+            values(description.keep),
+            values(description.drop),
+            description.verified_by,
+            description.after_thinking,
         )
 
     @property
     def columns(self) -> set[str]:
-        """Columns that must be read for it."""
+        """The columns that the conditions read."""
         flags = {flag for flags in self.verified_by.values() for flag in flags}
         return {*self.keep, *self.drop, *flags}
 
     def admits(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row is used."""
+        """True if a row is used."""
         return all(text_of(value_at(row, c)) in wanted for c, wanted in self.keep.items()) and all(
             text_of(value_at(row, c)) not in unwanted for c, unwanted in self.drop.items()
         )
 
     def value(self, row: Mapping[str, Any], column: str, role: str) -> Any:
-        """What a row has for a role: the column's value, or the verified item of its list."""
+        """A row's value for a role: the column's value, or the verified item of its list."""
         value = value_at(row, column)
         if column in self.verified_by and isinstance(value, list):
             flags = [value_at(row, flag) or [] for flag in self.verified_by[column]]

@@ -1,13 +1,13 @@
-"""From a config to the three splits of a run, and from a name to a benchmark.
+"""Loading of the three splits of a run, and of benchmarks.
 
 A source is `embedded`, a name from the catalog, a hub id, a YAML description or a file. Training
-needs an answer (the grader's) and a reference solution (the teacher's context); GRPO alone does
-without solutions, on a set that has none. Validation and test need only the answer.
+problems need a gold answer (for the grader) and a reference solution (for the teacher); GRPO does
+without solutions on a set that has none. Validation and test problems need only the answer.
 
-Where validation or test problems are not named, they are held out of the training set by a digest
-of each problem's id: the same rows every time, whatever the seed, the order of the file, or the
-limit. A training problem that is also in a validation or test set is left out and counted;
-validation and test sets that share one are refused.
+Hold-out: if no validation or test source is named, the problems are taken out of the training set
+by a hash of their ids, so that the same rows are held out whatever the seed, the order of the file
+or the limit. Contamination: a training problem that is also in the validation or test set is left
+out and counted; an overlap between validation and test is refused.
 """
 
 from __future__ import annotations
@@ -18,23 +18,28 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from opsd_cli import methods
 from opsd_cli.config.schema import EMBEDDED, Config
 from opsd_cli.errors import DataError
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
-from opsd_cli.problems.described import SetDescription
 from opsd_cli.problems.files import READERS, load_file, open_file, problems_of
 from opsd_cli.problems.selection import Selection
+from opsd_cli.problems.set_description import SetDescription
 
-#: Share of a training file held out for each of validation and test.
-HELD_OUT = 0.1
+#: Largest share of a training set that is held out for each of validation and test.
+HOLD_OUT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The problems of a run; `notes` are sentences about how they came to be, `warnings` about
-    what is probably wrong with them."""
+    """The problems of a run.
+
+    Attributes:
+        notes: sentences about how the splits were made.
+        warnings: sentences about probable faults in the data.
+    """
 
     train: ProblemSet
     validation: ProblemSet
@@ -43,7 +48,7 @@ class Splits:
     warnings: tuple[str, ...] = ()
 
     def provenance(self) -> dict[str, dict[str, str | int | None]]:
-        """What each split was, for a run's environment.json."""
+        """Name, revision, size and digest of each split, for a run's environment.json."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {
             split: {
@@ -57,17 +62,18 @@ class Splits:
 
 
 def embedded(split: Split, limit: int | None = None) -> ProblemSet:
-    """The embedded problems of a split; the same ones for every seed."""
+    """The embedded problems of a split, the same for every run seed."""
     size = min(SIZES[split], limit or SIZES[split])
     problems = tuple(chain.problem() for chain in islice(chains(split), size))
     return ProblemSet(f"embedded {split}", problems, LoadReport(rows=size, used=size))
 
 
 def load_splits(config: Config) -> Splits:
-    """The train, validation and test problems that a config asks for.
+    """Load the train, validation and test problems of a config.
 
     Raises:
-        DataError: no training data named, nothing usable in a file, or splits that overlap.
+        DataError: no training data is named, a source has no usable row, too few problems to hold
+            out, or validation and test overlap.
     """
     data = config.data
     if data.train is None:
@@ -78,8 +84,8 @@ def load_splits(config: Config) -> Splits:
     notes: list[str] = []
     warnings: list[str] = []
     otherwise = EMBEDDED if data.train == EMBEDDED else None
-    needed = None if config.method == "grpo" else True
-    # What is held out must not depend on the limit, so it is chosen before the limit applies.
+    needed = True if methods.get(config).needs.solutions else None
+    # The hold-out must not depend on the limit, so it is chosen before the limit applies.
     named = all(given or otherwise for given in (data.validation, data.test))
     at_once = data.limit if named else None
     train = _load(data.train, "train", config, need_solution=needed, limit=at_once)
@@ -118,10 +124,10 @@ def load_splits(config: Config) -> Splits:
 
 
 def told_apart(sets: Mapping[str, ProblemSet]) -> dict[str, ProblemSet]:
-    """The same sets, no two with a problem of the same set and id.
+    """The same sets with problem keys that are unique across all of them.
 
-    Files of one name in two folders may number their problems alike; the later set's problems then
-    name what it is here (its key) as well.
+    Files of the same name in two folders may use the same ids. The problems of the later set then
+    get the set's role in `sets` added to their source.
     """
     seen: set[tuple[str, str]] = set()
     apart: dict[str, ProblemSet] = {}
@@ -135,12 +141,13 @@ def told_apart(sets: Mapping[str, ProblemSet]) -> dict[str, ProblemSet]:
 
 
 def load_benchmark(name: str, config: Config, limit: int | None = None) -> ProblemSet:
-    """The problems of a catalogued benchmark, a hub id, a YAML description or a file.
+    """Load the problems of a benchmark: a catalogued name, a hub id, a YAML description or a file.
 
-    Answers are required.
+    Args:
+        limit: maximum number of problems.
 
     Raises:
-        DataError: there is no such benchmark, it cannot be had, or has no usable rows.
+        DataError: there is no such benchmark, it cannot be read, or no row has an answer.
     """
     if name == EMBEDDED:
         return embedded("test", limit)
@@ -153,39 +160,39 @@ def _load(
     if source == EMBEDDED:
         return embedded(split, limit)
     columns = {name: column for name, column in config.data.columns.model_dump().items() if column}
-    described = describe(source, split)
-    if described is None:
+    description = describe(source, split)
+    if description is None:
         return load_file(
             Path(source), columns, need_solution=need_solution, need_answer=True, limit=limit
         )
-    own = {name: column for name, column in described.columns.model_dump().items() if column}
-    return _load_described(source, split, described, own or columns, need_solution, limit)
+    own = {name: column for name, column in description.columns.model_dump().items() if column}
+    return _load_described(source, split, description, own or columns, need_solution, limit)
 
 
 def _load_described(
     source: str,
     split: Split,
-    described: SetDescription,
+    description: SetDescription,
     columns: dict[str, str],
     need_solution: bool | None,
     limit: int | None,
 ) -> ProblemSet:
-    known = catalogued(described)
+    known = catalogued(description)
     name = known or (Path(source).stem if source.endswith((".yaml", ".yml")) else source)
-    if need_solution and known is not None and described.columns.solution is None:
+    if need_solution and known is not None and description.columns.solution is None:
         others = ", ".join(n for n, entry in TRAINING.items() if entry.columns.solution)
         raise DataError(
             f"{name} has answers but no worked solutions: a teacher would have nothing to study",
             f"train on it with --method grpo; sets with solutions: {others}",
         )
     revision = None
-    path = Path(described.data).expanduser()
+    path = Path(description.data).expanduser()
     if path.suffix.lower() in READERS:
         table = open_file(path)
     else:
         from opsd_cli.problems.hub_sets import open_hub_set
 
-        table, revision = open_hub_set(described, split)
+        table, revision = open_hub_set(description, split)
     loaded = problems_of(
         table,
         name,
@@ -193,22 +200,22 @@ def _load_described(
         need_solution=need_solution,
         need_answer=True,
         limit=limit,
-        selection=Selection.of(described),
+        selection=Selection.of(description),
     )
     notes = tuple(f"{name}: {warning}" for warning in loaded.report.warnings())
-    expected = described.problems
+    expected = description.problems
     if expected is not None and not loaded.report.limited and len(loaded.problems) != expected:
         notes += (
             f"{name} gave {len(loaded.problems)} problems where {expected} were expected: "
             "it has changed, and figures on it do not compare",
         )
-    terms = f" Licence: {described.licence}." if described.licence else ""
+    terms = f" Licence: {description.licence}." if description.licence else ""
     return replace(
         loaded,
         name=name,
         revision=revision,
-        prompt=described.prompt,
-        caution=(described.caution + terms).strip(),
+        prompt=description.prompt,
+        caution=(description.caution + terms).strip(),
         notes=notes,
     )
 
@@ -224,18 +231,18 @@ def _load_optional(
 def _hold_out(
     train: ProblemSet, wanted: dict[str, int]
 ) -> tuple[ProblemSet, dict[str, ProblemSet]]:
-    """Split off the wanted sets, each at most `HELD_OUT` of the whole and its own size."""
+    """Hold out sets of the given sizes, each at most `HOLD_OUT_SHARE` of the training set."""
     by_digest = sorted(train.problems, key=lambda p: hashlib.sha256(p.id.encode()).digest())
     taken: dict[str, ProblemSet] = {}
     start = 0
     for name, size in wanted.items():
-        count = min(size, int(len(by_digest) * HELD_OUT))
+        count = min(size, int(len(by_digest) * HOLD_OUT_SHARE))
         if count == 0:
             raise DataError(
                 f"{train.name} has {len(by_digest)} usable problems, "
                 f"too few to hold out a {name} set",
                 f"name one with --set data.{name}=FILE, "
-                f"or bring at least {int(1 / HELD_OUT)} problems",
+                f"or bring at least {int(1 / HOLD_OUT_SHARE)} problems",
             )
         taken[name] = _subset(train, f"{train.name} ({name})", by_digest[start : start + count])
         start += count
@@ -245,7 +252,7 @@ def _hold_out(
 
 
 def _first(train: ProblemSet, limit: int | None) -> ProblemSet:
-    """The first so many training problems."""
+    """The training set reduced to its first `limit` problems."""
     if limit is None or limit >= len(train.problems):
         return train
     return replace(train, problems=train.problems[:limit])
@@ -257,9 +264,9 @@ def _subset(whole: ProblemSet, name: str, problems: Iterable[Problem]) -> Proble
 
 
 def _without(train: ProblemSet, *others: ProblemSet) -> tuple[ProblemSet, tuple[str, ...]]:
-    """The training set without the questions of other sets, and a sentence where there were any."""
-    taken = {_worded(problem) for other in others for problem in other.problems}
-    kept = tuple(problem for problem in train.problems if _worded(problem) not in taken)
+    """The training set without the questions of other sets, and a note if any were removed."""
+    taken = {_normalised(problem) for other in others for problem in other.problems}
+    kept = tuple(problem for problem in train.problems if _normalised(problem) not in taken)
     removed = len(train.problems) - len(kept)
     if not removed:
         return train, ()
@@ -274,14 +281,14 @@ def _without(train: ProblemSet, *others: ProblemSet) -> tuple[ProblemSet, tuple[
     )
 
 
-def _worded(problem: Problem) -> str:
-    """A question whatever its line breaks, spacing and case."""
+def _normalised(problem: Problem) -> str:
+    """A question without differences in line breaks, spacing and case."""
     return " ".join(problem.question.split()).casefold()
 
 
 def _refuse_overlap(one: ProblemSet, other: ProblemSet) -> None:
-    questions = {_worded(problem) for problem in one.problems}
-    shared = [problem for problem in other.problems if _worded(problem) in questions]
+    questions = {_normalised(problem) for problem in one.problems}
+    shared = [problem for problem in other.problems if _normalised(problem) in questions]
     if shared:
         raise DataError(
             f"{one.name} and {other.name} share {len(shared)} questions, "

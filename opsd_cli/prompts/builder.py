@@ -1,4 +1,4 @@
-"""Both roles' prompts for a problem, as a config words them; rendered once and kept."""
+"""Both roles' prompts of one problem set, as a config words them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from opsd_cli.config.schema import Config
 from opsd_cli.errors import DataError
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt, Template, Tokenizer, student_prompt
-from opsd_cli.prompts.teacher import boundary_mismatch, match_boundary, teacher_prompt
+from opsd_cli.prompts.teacher import match_boundary, teacher_prompt
 
 
 class PromptBuilder:
-    """Renders student and teacher prompts, counting the references that had to be shortened.
+    """Renders a problem set's student and teacher prompts; each is rendered once and kept.
 
-    Where `prompts.teacher.max_tokens` is not set and the model's `context_limit` is known, teacher
-    prompts are kept short enough for a full completion to follow.
+    Args:
+        config: the prompt templates, and `sampling.max_new_tokens`.
+        tokenizer: of the model.
+        context_limit: tokens of the model's context. Where it is known and
+            `prompts.teacher.max_tokens` is not set, teacher prompts are kept short enough for a
+            completion of `sampling.max_new_tokens` to follow.
     """
 
     def __init__(
@@ -23,87 +27,73 @@ class PromptBuilder:
         self.tokenizer = tokenizer
         self._student = Template(student.template, student.system, student.chat_arguments)
         self._teacher = Template(teacher.template, teacher.system, teacher.chat_arguments)
+        self._analyst = Template(teacher.analysis_template, teacher.system, student.chat_arguments)
         self._max_tokens = teacher.max_tokens
         if self._max_tokens is None and context_limit is not None:
             self._max_tokens = max(1, context_limit - config.sampling.max_new_tokens)
-        self._analyst = Template(teacher.analysis_template, teacher.system, student.chat_arguments)
-        self._reason_first = config.teacher.reason_first
-        self._analyses: dict[tuple[str, str], str] = {}
-        self._new_analyses: list[tuple[tuple[str, str], str]] = []
-        self._match = config.prompts.boundary == "match"
-        self._cache: dict[tuple[tuple[str, str], bool], Prompt] = {}
+        self._match_boundary = config.prompts.boundary == "match"
+        self._student_prompts: dict[tuple[str, str], Prompt] = {}
+        #: The newest teacher prompt of each problem, and the analysis it was rendered with.
+        self._teacher_prompts: dict[tuple[str, str], tuple[str | None, Prompt]] = {}
         self._shortened: set[tuple[str, str]] = set()
 
     @property
     def shortened(self) -> int:
-        """How many problems' references were shortened so far."""
+        """Number of problems whose reference solution was shortened so far."""
         return len(self._shortened)
 
     def student(self, problem: Problem) -> Prompt:
-        """What the student sees."""
-        key = (problem.key, False)
-        if key not in self._cache:
-            self._cache[key] = student_prompt(problem.question, self._student, self.tokenizer)
-        return self._cache[key]
-
-    def teacher(self, problem: Problem) -> Prompt:
-        """What the teacher sees; raises `DataError` for a problem without a reference.
-
-        Where the teacher is to reason first, `opsd_cli.rollouts.teacher_analysis.analyse` comes
-        before this.
-        """
-        key = (problem.key, True)
-        if key not in self._cache:
-            if self._reason_first and problem.key not in self._analyses:
-                raise RuntimeError(f"the teacher has not analysed {problem.id!r} yet")
-            prompt = teacher_prompt(
-                problem.question,
-                self._reference(problem),
-                self._teacher,
-                self.tokenizer,
-                self._max_tokens,
-                self._analyses.get(problem.key),
+        """The student's prompt: the question alone."""
+        if problem.key not in self._student_prompts:
+            self._student_prompts[problem.key] = student_prompt(
+                problem.question, self._student, self.tokenizer
             )
-            if prompt.shortened:
-                self._shortened.add(problem.key)
-            if self._match:
-                prompt = match_boundary(self.student(problem), prompt, self.tokenizer)
-            self._cache[key] = prompt
-        return self._cache[key]
+        return self._student_prompts[problem.key]
 
-    def has_analysis(self, problem: Problem) -> bool:
-        """Whether the teacher has written its analysis of this problem's solution."""
-        return problem.key in self._analyses
+    def teacher(self, problem: Problem, analysis: str | None = None) -> Prompt:
+        """The teacher's prompt: the question and its reference solution.
 
-    def take_analysis(self, problem: Problem, text: str) -> None:
-        """Put the teacher's analysis into its prompt from now on, in place of any earlier one."""
-        self._analyses[problem.key] = text
-        self._new_analyses.append((problem.key, text))
-        self._cache.pop((problem.key, True), None)
+        Args:
+            analysis: what the teacher wrote about the solution beforehand, where it reasons first
+                (`opsd_cli.rollouts.teacher_analysis`).
 
-    def new_analyses(self) -> list[tuple[tuple[str, str], str]]:
-        """The problems' keys and the analyses that came in since the last call."""
-        found, self._new_analyses = self._new_analyses, []
-        return found
+        Raises:
+            DataError: the problem has no reference solution, or the question and the instructions
+                alone exceed the room for the prompt.
+        """
+        known = self._teacher_prompts.get(problem.key)
+        if known is not None and known[0] == analysis:
+            return known[1]
+        prompt = teacher_prompt(
+            problem.question,
+            _reference(problem),
+            self._teacher,
+            self.tokenizer,
+            self._max_tokens,
+            analysis,
+        )
+        if prompt.shortened:
+            self._shortened.add(problem.key)
+        if self._match_boundary:
+            prompt = match_boundary(self.student(problem), prompt, self.tokenizer)
+        self._teacher_prompts[problem.key] = (analysis, prompt)
+        return prompt
 
     def analysis_request(self, problem: Problem) -> Prompt:
-        """The prompt that asks for an analysis; raises as `teacher` does."""
+        """The prompt that asks the teacher for its analysis; raises `DataError` as `teacher`."""
         return teacher_prompt(
             problem.question,
-            self._reference(problem),
+            _reference(problem),
             self._analyst,
             self.tokenizer,
             self._max_tokens,
         )
 
-    def _reference(self, problem: Problem) -> str:
-        if problem.solution is None:
-            raise DataError(
-                f"problem {problem.id!r} has no reference solution for the teacher",
-                "name its column with --set data.columns.solution=COLUMN, or give --solution",
-            )
-        return problem.solution
 
-    def boundary_warning(self, problem: Problem) -> str | None:
-        """One line where the two roles would open the answer differently, else None."""
-        return boundary_mismatch(self.student(problem), self.teacher(problem))
+def _reference(problem: Problem) -> str:
+    if problem.solution is None:
+        raise DataError(
+            f"problem {problem.id!r} has no reference solution for the teacher",
+            "name its column with --set data.columns.solution=COLUMN, or give --solution",
+        )
+    return problem.solution

@@ -1,9 +1,9 @@
-"""What the student sees: the question, an instruction, and nothing else.
+"""Rendering of prompts, and the student's prompt: the question and an instruction.
 
-Training, evaluation and `opsd sample` all render through this module, so that no command can show
-the model a prompt that another did not (a reproduction of the paper once stripped its chat template
-before sampling, and student and teacher saw different formats). Prompts are rendered to text once
-and tokenised once; a completion is only ever appended as token ids.
+Training, evaluation and `opsd sample` all render through this module, so that every command gives
+the model the same prompt (one reproduction of the paper removed the chat template before sampling,
+so that student and teacher had different formats). A prompt is rendered to text once and tokenised
+once; a completion is only ever appended as token ids.
 
 Templates are filled by replacing the placeholders literally: a question full of braces is safe.
 """
@@ -31,7 +31,7 @@ class Tokenizer(Protocol):
 
     @property
     def control_tokens(self) -> Sequence[str]:
-        """Texts that the tokenizer would turn into control tokens (turn markers, think tags)."""
+        """Texts that the tokenizer encodes as control tokens (turn markers, think tags)."""
 
     def render_chat(
         self, messages: Sequence[Mapping[str, str]], generation_prompt: bool, **arguments: Any
@@ -98,10 +98,10 @@ def require_placeholders(template: str, names: Sequence[str], where: str) -> Non
 
 
 def escape_control_tokens(text: str, tokenizer: Tokenizer) -> str:
-    """Break up every control token spelled out in the text, so that it stays ordinary text.
+    """Escape every control token that the text spells out, so that it is encoded as plain text.
 
-    An invisible joiner goes in after the token's first character: a reader still sees what was
-    meant, and the tokenizer no longer does.
+    An invisible joiner is inserted after the token's first character: a reader sees the same text,
+    and the tokenizer does not find the control token.
     """
     for token in sorted(tokenizer.control_tokens, key=len, reverse=True):
         if len(token) > 1:
@@ -122,14 +122,14 @@ def render(template: Template, user_turn: str, tokenizer: Tokenizer) -> Prompt:
 
 
 def after_thinking(text: str) -> str:
-    """What a thinking model says in the end: the text after its think block, where it has one."""
+    """The text after the think block, or all of it where there is none."""
     return text.rpartition("</think>")[2].strip()
 
 
 def completion_text(ids: Sequence[int], tokenizer: Tokenizer, stop_ids: Collection[int]) -> str:
-    """A completion as it is graded, shown and stored for reading: without its end token.
+    """A completion's text as it is graded, shown and stored: without its end token.
 
-    The end token is learnt from like any other, so the ids keep it; as text it would belong to the
+    The loss includes the end token, so the ids keep it; in the text it would be read as part of the
     answer ("6.<|im_end|>"), and a right answer would be graded wrong.
     """
     end = len(ids)

@@ -1,11 +1,11 @@
-"""What the teacher sees: the question and, between markers, a verified reference solution.
+"""The teacher's prompt: the question and, between markers, a verified reference solution.
 
-Two hazards shape this module. Only the reference may ever be shortened, and only from its middle:
-cutting a teacher prompt from the left, as some trainers do at 512 tokens, silently drops the
-question. And the teacher scores a completion it did not begin, so both prompts have to stop at the
-same point: a thinking teacher that expects `<think>` next finds the first token of a non-thinking
-student strange, and the divergence there teaches nothing. `boundary_mismatch` finds that, and
-`match_boundary` mends it by giving the teacher the student's own opening.
+Two faults are avoided here. Only the reference may be shortened, and only from its middle:
+truncating a teacher prompt from the left, as some trainers do at 512 tokens, drops the question.
+And the teacher scores a completion that the student began, so both prompts must end at the same
+point: a thinking teacher that expects `<think>` next gives the first token of a non-thinking
+student a low probability, and the divergence there is not about the answer. `boundary_mismatch`
+detects that, and `match_boundary` gives the teacher the student's own opening instead.
 """
 
 from __future__ import annotations

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from opsd_cli.comparison.curves import COSTS
 from opsd_cli.comparison.summary import times, verdict
+from opsd_cli.files.atomic_write import write_atomic
+from opsd_cli.files.json_files import read_object
+from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.formatting import count, percent
 from opsd_cli.reports.page import figure, html_page
 from opsd_cli.reports.run_report import REPORT
@@ -59,7 +62,7 @@ def write_comparison_report(
         reproduction_section(summary, groups),
     ]
     path = directory / REPORT
-    run_directory.write_whole(path, html_page(f"opsd compare: {directory.name}", sections))
+    write_atomic(path, html_page(f"opsd compare: {directory.name}", sections))
     return path
 
 
@@ -186,7 +189,7 @@ def tuning_section(summary: Summary) -> str:
 def monitors_section(groups: Groups) -> str:
     """Each method's first run, step by step."""
     metrics = {
-        name: list(run_directory.read_rows(curves[0].directory / run_directory.METRICS))
+        name: list(read_rows(curves[0].directory / run_directory.METRICS))
         for name, curves in groups.items()
     }
     figures = []
@@ -264,7 +267,7 @@ def _shade(share: int) -> str:
 def reproduction_section(summary: Summary, groups: Groups) -> str:
     parts = ["<h2>Exactly what ran</h2>"]
     first = next(iter(groups.values()))[0]
-    environment = run_directory.read_object(first.directory / run_directory.ENVIRONMENT) or {}
+    environment = read_object(first.directory / run_directory.ENVIRONMENT) or {}
     parts.append(
         "<p>Train any of these runs again: <code>opsd train --config RUN/config.yaml --out NEW"
         "</code>; compare them again: <code>opsd compare "

@@ -15,14 +15,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from opsd_cli.evaluation.directory import EvaluationDirectory
+from opsd_cli.evaluation.directory import REPORT, EvaluationDirectory
 from opsd_cli.evaluation.evaluate import Evaluation, Sample
-from opsd_cli.files.whole_files import write_whole
+from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.formatting import count, percent, points
 from opsd_cli.reports.page import html_page
 from opsd_cli.statistics import Estimate
 
-REPORT = "report.html"
 PAGES = "pages"
 QUESTION_SHOWN = 90
 #: A completion of so many characters is shown without a click.
@@ -45,7 +44,7 @@ def write_evaluation_report(
         for place, problem_id in enumerate(result.problem_ids):
             samples = _samples_of(result, place)
             target = folder / f"{place + 1}.html"
-            write_whole(
+            write_atomic(
                 target,
                 _problem_page(name, result, place, known[problem_id], samples),
             )
@@ -57,7 +56,7 @@ def write_evaluation_report(
         f"<details><summary>what was measured</summary><pre>{escape(described)}</pre></details>"
     )
     page = html_page(f"opsd eval: {store.directory.name}", sections)
-    write_whole(store.directory / REPORT, page)
+    write_atomic(store.directory / REPORT, page)
     return store.directory / REPORT
 
 

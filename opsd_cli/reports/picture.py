@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from opsd_cli.errors import RunError
+from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.files.os_errors import naming
 from opsd_cli.training import run_directory
 
@@ -26,11 +27,7 @@ def write_picture(run_dir: Path, out: Path) -> Path:
             f"the run in {run_dir} has not finished, or its {run_directory.RESULT} is damaged",
             f"go on with it: opsd train --resume --out {run_dir}",
         )
-    rows = [
-        r
-        for r in run_directory.read_rows(run_dir / run_directory.EVALUATIONS)
-        if r["split"] == "validation"
-    ]
+    rows = [r for r in read_rows(run_dir / run_directory.EVALUATIONS) if r["split"] == "validation"]
     tokens = [row["generated"] / 1000 for row in rows]
     figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
     low, high = ([100 * row["accuracy"][edge] for row in rows] for edge in ("low", "high"))

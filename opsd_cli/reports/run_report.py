@@ -10,6 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from opsd_cli.files.atomic_write import write_atomic
+from opsd_cli.files.json_files import read_object
+from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.formatting import count, duration, percent
 from opsd_cli.reports.page import figure, html_page
 from opsd_cli.reports.svg import Series, line_chart
@@ -23,20 +26,18 @@ SAMPLES_SHOWN = 4
 def write_run_report(run_dir: Path) -> Path:
     """Write `report.html` for a run, finished or not; returns its path."""
     page = build_page(run_dir)
-    run_directory.write_whole(run_dir / REPORT, page)
+    write_atomic(run_dir / REPORT, page)
     return run_dir / REPORT
 
 
 def build_page(run_dir: Path) -> str:
     """The page's HTML."""
-    metrics = list(run_directory.read_rows(run_dir / run_directory.METRICS))
-    evaluations = list(run_directory.read_rows(run_dir / run_directory.EVALUATIONS))
-    rollouts = list(run_directory.read_rows(run_dir / run_directory.ROLLOUTS))
+    metrics = list(read_rows(run_dir / run_directory.METRICS))
+    evaluations = list(read_rows(run_dir / run_directory.EVALUATIONS))
+    rollouts = list(read_rows(run_dir / run_directory.ROLLOUTS))
     result = run_directory.result_of(run_dir)
     config = (run_dir / run_directory.CONFIG).read_text(encoding="utf-8")
-    environment = run_directory.read_object(run_dir / run_directory.ENVIRONMENT) or {
-        "lost": "not known any more"
-    }
+    environment = read_object(run_dir / run_directory.ENVIRONMENT) or {"lost": "not known any more"}
     sections = [
         f"<h1>{escape(verdict(result, metrics))}</h1>",
         accuracy_section(result, evaluations),

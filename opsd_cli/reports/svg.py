@@ -1,6 +1,6 @@
-"""Line charts as inline SVG: no script, no font, no network; values appear on hovering a point.
+"""Line charts as inline SVG, without scripts, fonts or network access; points have tooltips.
 
-Colours are CSS variables of the page, so one drawing serves the light and the dark scheme.
+Colours are CSS variables of the page, so that one chart serves the light and the dark scheme.
 """
 
 from __future__ import annotations
@@ -14,13 +14,21 @@ from opsd_cli.formatting import count
 
 WIDTH, HEIGHT = 640, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
-#: How many times longer the longest line must be than the shortest for a logarithmic axis.
+#: Least ratio of the longest to the shortest series for which the x axis becomes logarithmic.
 UNEVEN = 4
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its name, colour (a CSS value), points, and an interval for each, if any."""
+    """One line of a chart.
+
+    Attributes:
+        name: label in the legend.
+        colour: a CSS value.
+        points: (x, y) pairs in order of x.
+        band: (low, high) of y at each point; empty for none.
+        marked: index of a point drawn larger.
+    """
 
     name: str
     colour: str
@@ -30,7 +38,7 @@ class Series:
 
 
 def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
-    """Round numbers that span a range."""
+    """About `wanted` round numbers within a range, for an axis."""
     if high <= low:
         return [low]
     raw = (high - low) / wanted
@@ -41,17 +49,20 @@ def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten, within a range."""
+    """1, 2 and 5 times powers of ten within a range, for a logarithmic axis."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = (digit * 10.0**power for power in powers for digit in (1, 2, 5))
     return [tick for tick in ticks if low <= tick <= high]
 
 
 def linear_until(ends: Sequence[Sequence[float]]) -> float | None:
-    """Where an axis that several lines share should turn logarithmic; None: nowhere.
+    """The value above which an x axis shared by several series should be logarithmic; or None.
 
-    Lines of very different length cannot be read side by side otherwise. The start, at 0, stays in
-    the picture: up to the smallest positive value the axis is linear.
+    Series of very different length cannot be read on one linear axis. Below the smallest positive
+    value the axis stays linear, so that 0 is on it.
+
+    Args:
+        ends: the x values of each series.
     """
     positive = [[x for x in xs if x > 0] for xs in ends]
     longest = [max(xs) for xs in positive if xs]
@@ -61,10 +72,36 @@ def linear_until(ends: Sequence[Sequence[float]]) -> float | None:
 
 
 def axis_position(x: float, bend: float | None) -> float:
-    """Where a value stands on an axis that is linear up to `bend` and logarithmic beyond it."""
+    """Position on an axis that is linear up to `bend` and logarithmic above it."""
     if bend is None:
         return x
     return x / bend if x <= bend else 1 + math.log10(x / bend)
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """The mapping from data to SVG coordinates, and how values of y are written."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+    bend: float | None
+    percent: bool
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """A point in SVG units, rounded to a tenth."""
+        start = axis_position(self.x_low, self.bend)
+        width = (axis_position(self.x_high, self.bend) - start) or 1.0
+        across = (axis_position(x, self.bend) - start) / width
+        up = (y - self.y_low) / ((self.y_high - self.y_low) or 1.0)
+        return (
+            round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
+            round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
+        )
+
+    def written(self, y: float) -> str:
+        return f"{100 * y:.0f}%" if self.percent else f"{y:.3g}"
 
 
 def line_chart(
@@ -75,77 +112,22 @@ def line_chart(
     level: float | None = None,
     bend: float | None = None,
 ) -> str:
-    """The chart, with a dashed line at `level`; or a sentence where there is nothing to draw.
+    """A line chart as an SVG element with a legend; a sentence if no series has a point.
 
-    With `bend`, x is linear up to there and logarithmic beyond (`linear_until`).
+    Args:
+        percent: y is a share, labelled in percent and limited to 100%.
+        level: a dashed horizontal line at this y.
+        bend: x is linear up to this value and logarithmic above it (`linear_until`).
     """
-    points = [point for line in series for point in line.points]
-    if not points:
+    if not any(line.points for line in series):
         return "<p class=dim>nothing to draw yet</p>"
-    xs = [x for x, _ in points]
-    ys = [y for _, y in points] + [edge for line in series for band in line.band for edge in band]
-    if level is not None:
-        ys.append(level)
-    x_low, x_high = min(0.0, *xs), max(xs) or 1.0
-    y_low, y_high = _padded(min(ys), max(ys))
-    if min(ys) >= 0:
-        y_low = max(0.0, y_low)
-    if percent:
-        y_high = min(1.0, y_high)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        start = axis_position(x_low, bend)
-        across = (axis_position(x, bend) - start) / ((axis_position(x_high, bend) - start) or 1.0)
-        up = (y - y_low) / ((y_high - y_low) or 1.0)
-        return (
-            round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
-            round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
-        )
-
-    def written(y: float) -> str:
-        return f"{100 * y:.0f}%" if percent else f"{y:.3g}"
-
+    axes = _axes(series, percent, level, bend)
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_label)}">']
-    for tick in nice_ticks(y_low, y_high):
-        _, y = place(x_low, tick)
-        parts.append(f"<line class=grid x1={LEFT} x2={WIDTH - RIGHT} y1={y} y2={y} />")
-        parts.append(
-            f"<text class=tick x={LEFT - 6} y={y + 4} text-anchor=end>{written(tick)}</text>"
-        )
-    x_ticks = nice_ticks(x_low, x_high, 5) if bend is None else [0.0, *log_ticks(bend, x_high)]
-    for tick in x_ticks:
-        x, _ = place(tick, y_low)
-        parts.append(
-            f"<text class=tick x={x} y={HEIGHT - 18} text-anchor=middle>{count(tick)}</text>"
-        )
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(
-        f"<text class=tick x={middle} y={HEIGHT - 3} text-anchor=middle>{escape(x_label)}</text>"
-    )
+    parts += _grid(axes, x_label)
     if level is not None:
-        _, y = place(x_low, level)
-        parts.append(
-            f"<line class=level x1={LEFT} x2={WIDTH - RIGHT} y1={y} y2={y} />"
-            f"<text class=tick x={WIDTH - RIGHT} y={y - 4} text-anchor=end>{written(level)}</text>"
-        )
+        parts.append(_level(axes, level))
     for line in series:
-        placed = [place(*point) for point in line.points]
-        if line.band:
-            lows = [place(x, band[0]) for (x, _), band in zip(line.points, line.band, strict=True)]
-            highs = [place(x, band[1]) for (x, _), band in zip(line.points, line.band, strict=True)]
-            outline = " ".join(f"{x},{y}" for x, y in [*highs, *reversed(lows)])
-            parts.append(f'<polygon points="{outline}" fill="{line.colour}" opacity=0.15 />')
-        path = " ".join(f"{x},{y}" for x, y in placed)
-        parts.append(
-            f'<polyline points="{path}" fill=none stroke="{line.colour}" stroke-width=2 />'
-        )
-        for index, ((x, y), (value_x, value_y)) in enumerate(zip(placed, line.points, strict=True)):
-            radius = 6 if index == line.marked else 3
-            said = f"{line.name}: {written(value_y)} at {count(value_x)} {x_label}"
-            parts.append(
-                f'<circle cx={x} cy={y} r={radius} fill="{line.colour}">'
-                f"<title>{escape(said)}</title></circle>"
-            )
+        parts += _line(axes, line, x_label)
     legend = "".join(
         f'<span><i style="background:{line.colour}"></i>{escape(line.name)}</span>'
         for line in series
@@ -153,6 +135,80 @@ def line_chart(
     return "".join(parts) + f"</svg><p class=legend>{legend}</p>"
 
 
+def _axes(
+    series: Sequence[Series], percent: bool, level: float | None, bend: float | None
+) -> _Axes:
+    """Axes that hold every point, every interval and the level."""
+    points = [point for line in series for point in line.points]
+    xs = [x for x, _ in points]
+    ys = [y for _, y in points] + [edge for line in series for band in line.band for edge in band]
+    if level is not None:
+        ys.append(level)
+    y_low, y_high = _padded(min(ys), max(ys))
+    if min(ys) >= 0:
+        y_low = max(0.0, y_low)
+    if percent:
+        y_high = min(1.0, y_high)
+    return _Axes(min(0.0, *xs), max(xs) or 1.0, y_low, y_high, bend, percent)
+
+
+def _grid(axes: _Axes, x_label: str) -> list[str]:
+    """Horizontal grid lines, the ticks of both axes, and the label of x."""
+    parts = []
+    for tick in nice_ticks(axes.y_low, axes.y_high):
+        _, y = axes.place(axes.x_low, tick)
+        parts.append(f"<line class=grid x1={LEFT} x2={WIDTH - RIGHT} y1={y} y2={y} />")
+        parts.append(
+            f"<text class=tick x={LEFT - 6} y={y + 4} text-anchor=end>{axes.written(tick)}</text>"
+        )
+    if axes.bend is None:
+        x_ticks = nice_ticks(axes.x_low, axes.x_high, 5)
+    else:
+        x_ticks = [0.0, *log_ticks(axes.bend, axes.x_high)]
+    for tick in x_ticks:
+        x, _ = axes.place(tick, axes.y_low)
+        parts.append(
+            f"<text class=tick x={x} y={HEIGHT - 18} text-anchor=middle>{count(tick)}</text>"
+        )
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(
+        f"<text class=tick x={middle} y={HEIGHT - 3} text-anchor=middle>{escape(x_label)}</text>"
+    )
+    return parts
+
+
+def _level(axes: _Axes, level: float) -> str:
+    """A dashed horizontal line with its value."""
+    _, y = axes.place(axes.x_low, level)
+    return (
+        f"<line class=level x1={LEFT} x2={WIDTH - RIGHT} y1={y} y2={y} />"
+        f"<text class=tick x={WIDTH - RIGHT} y={y - 4} text-anchor=end>{axes.written(level)}</text>"
+    )
+
+
+def _line(axes: _Axes, line: Series, x_label: str) -> list[str]:
+    """One series: its interval as a band, the line, and a circle with a tooltip at each point."""
+    parts = []
+    placed = [axes.place(*point) for point in line.points]
+    if line.band:
+        edges = list(zip(line.points, line.band, strict=True))
+        lows = [axes.place(x, band[0]) for (x, _), band in edges]
+        highs = [axes.place(x, band[1]) for (x, _), band in edges]
+        outline = " ".join(f"{x},{y}" for x, y in [*highs, *reversed(lows)])
+        parts.append(f'<polygon points="{outline}" fill="{line.colour}" opacity=0.15 />')
+    path = " ".join(f"{x},{y}" for x, y in placed)
+    parts.append(f'<polyline points="{path}" fill=none stroke="{line.colour}" stroke-width=2 />')
+    for index, ((x, y), (value_x, value_y)) in enumerate(zip(placed, line.points, strict=True)):
+        radius = 6 if index == line.marked else 3
+        tooltip = f"{line.name}: {axes.written(value_y)} at {count(value_x)} {x_label}"
+        parts.append(
+            f'<circle cx={x} cy={y} r={radius} fill="{line.colour}">'
+            f"<title>{escape(tooltip)}</title></circle>"
+        )
+    return parts
+
+
 def _padded(low: float, high: float) -> tuple[float, float]:
+    """A range with a margin of 6% on either side."""
     room = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
     return low - room, high + room

@@ -1,1 +1,1 @@
-"""A step's rollouts: drawn, graded, replaced, drawn ahead, and weighed against the trainer."""
+"""A step's rollouts: requests, collecting, prefetching, importance weights, analyses."""

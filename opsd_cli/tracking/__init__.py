@@ -1,1 +1,1 @@
-"""What a run reports while it goes on, and the trackers that it is reported to."""
+"""Events of a run, the listeners that receive them, and the experiment trackers among these."""

@@ -1,116 +1,90 @@
-"""Metrics for the dashboards people have: `--log trackio`, `wandb` or `tensorboard`.
+"""The registry of experiment trackers (`--log trackio`, `wandb`, `tensorboard`).
 
-A run's own files hold everything; a tracker gets a copy of the numbers as they come. Nothing goes
-over the network unless it is asked to: trackio and TensorBoard write files, and Weights & Biases
-runs offline until `WANDB_MODE` says otherwise (`wandb sync` uploads it later). A tracker that fails
-is dropped with a warning: no run dies of its dashboard.
+A run's own files hold everything; a tracker receives a copy of the metrics as they are measured.
+None uses the network unless asked to: trackio and TensorBoard write files, and Weights & Biases
+runs offline until `WANDB_MODE` says otherwise. A tracker that fails is dropped with a warning, and
+training goes on without it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from opsd_cli.errors import UsageError
+from opsd_cli.lazy import load
 from opsd_cli.tracking.listener import EvaluationRow, Listener, StepRow
 
-PROJECT = "opsd"
-#: Tracker -> the module it needs, and the package that brings it.
-PACKAGES = {
-    "trackio": ("trackio", "trackio"),
-    "wandb": ("wandb", "wandb"),
-    "tensorboard": ("tensorboardX", "tensorboardX"),
+if TYPE_CHECKING:
+    from opsd_cli.tracking.sinks import Sink
+
+#: name -> "module:Class" of a `Sink`, imported when a run asks for it. The config's `log` accepts
+#: these names.
+TRACKERS: dict[str, str] = {
+    "trackio": "opsd_cli.tracking.sinks:TrackioSink",
+    "wandb": "opsd_cli.tracking.sinks:WandbSink",
+    "tensorboard": "opsd_cli.tracking.sinks:TensorBoardSink",
 }
 
 
-class Sink(Protocol):
-    """Where numbers go."""
-
-    def log(self, numbers: Mapping[str, float], step: int) -> None:
-        """Some numbers of a step; steps never fall."""
-
-    def close(self) -> None:
-        """No more will come."""
+def sink_class(name: str) -> type[Sink]:
+    """The class of a tracker in the registry."""
+    kind: type[Sink] = load(TRACKERS[name])
+    return kind
 
 
-def open_sink(name: str, run_dir: Path, config: Mapping[str, Any], step: int) -> Sink:
-    """A tracker for a run that begins, or goes on after `step`."""
-    kinds: dict[str, Callable[[Path, Mapping[str, Any], int], Sink]] = {
-        "trackio": _Trackio,
-        "wandb": _Wandb,
-        "tensorboard": _TensorBoard,
-    }
+def require(names: Sequence[str]) -> None:
+    """Check that the packages of all trackers are installed, before a run directory is made.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for name in names:
+        kind = sink_class(name)
+        if find_spec(kind.module) is None:
+            raise UsageError(
+                f"--log {name} needs the package {kind.package}, which is not installed",
+                f"pip install {kind.package}",
+            )
+
+
+@contextlib.contextmanager
+def tracking(
+    names: Sequence[str],
+    listener: Listener,
+    run_dir: Path,
+    config: Mapping[str, Any],
+    step: int,
+) -> Iterator[Listener]:
+    """A listener that also logs to trackers, which are closed at the end, after errors too.
+
+    Args:
+        names: trackers in the registry, which have passed `require`.
+        listener: receives every event first.
+        config: the resolved config as a mapping.
+        step: the step that the run resumes after; 0 for a new run.
+    """
+    if not names:
+        yield listener
+        return
+    sinks = {}
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
-        return kinds[name](run_dir, config, step)
+        for name in dict.fromkeys(names):
+            sinks[name] = sink_class(name)(run_dir, config, step)
+    tracked = TrackedListener(listener, sinks)
+    try:
+        yield tracked
+    finally:
+        tracked.close()
 
 
-class _Trackio:
-    def __init__(self, run_dir: Path, config: Mapping[str, Any], step: int) -> None:
-        import trackio
-
-        self._run = trackio.init(
-            project=PROJECT,
-            name=run_dir.resolve().name,
-            config=dict(config),
-            resume="allow",
-            embed=False,
-            auto_log_cpu=False,
-            auto_log_gpu=False,
-        )
-
-    def log(self, numbers: Mapping[str, float], step: int) -> None:
-        self._run.log(dict(numbers), step=step)
-
-    def close(self) -> None:
-        self._run.finish()
-
-
-class _Wandb:
-    def __init__(self, run_dir: Path, config: Mapping[str, Any], step: int) -> None:
-        import wandb
-
-        name = run_dir.resolve().name
-        self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=name,
-            id=name,
-            config=dict(config),
-            dir=str(run_dir),
-            mode=os.environ.get("WANDB_MODE", "offline"),
-            resume="allow",
-            settings=wandb.Settings(silent=True, console="off"),
-        )
-
-    def log(self, numbers: Mapping[str, float], step: int) -> None:
-        self._run.log(dict(numbers), step=step)
-
-    def close(self) -> None:
-        self._run.finish()
-
-
-class _TensorBoard:
-    def __init__(self, run_dir: Path, config: Mapping[str, Any], step: int) -> None:
-        from tensorboardX import SummaryWriter
-
-        purge = step + 1 if step else None
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge)
-
-    def log(self, numbers: Mapping[str, float], step: int) -> None:
-        for name, number in numbers.items():
-            self._writer.add_scalar(name, number, step)
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class Tracked(Listener):
-    """Hands every event on to another listener, and the numbers in it to trackers."""
+class TrackedListener(Listener):
+    """Passes every event to another listener, and the numbers in it to trackers."""
 
     def __init__(self, inner: Listener, sinks: Mapping[str, Sink]) -> None:
         self._inner = inner
@@ -140,7 +114,7 @@ class Tracked(Listener):
         self._inner.step(row)
         flat = asdict(row)
         ledger = {f"tokens/{kind}": number for kind, number in flat.pop("ledger").items()}
-        monitors = flat.pop("monitors")
+        monitors = flat.pop("metrics")
         own = {f"train/{name}": value for name, value in flat.items() if name not in _POSITION}
         everything = {**own, **ledger, **dict(_prefixed("monitors", monitors))}
         self._log(_numbers(everything), row.step)
@@ -166,12 +140,13 @@ class Tracked(Listener):
             self._attempt(name, lambda sink: sink.close())
 
     def _log(self, numbers: Mapping[str, float], step: int) -> None:
-        # The best checkpoint is measured last, and its step is past.
+        # Trackers need steps that never decrease, but the best checkpoint is measured at the end.
         self._step = max(self._step, step)
         for name in list(self._sinks):
             self._attempt(name, lambda sink: sink.log(numbers, self._step))
 
     def _attempt(self, name: str, work: Callable[[Sink], None]) -> None:
+        """Call a tracker; if it fails, drop it with a warning."""
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 work(self._sinks[name])
@@ -180,10 +155,12 @@ class Tracked(Listener):
             self._inner.warn(f"--log {name} stops here: {type(error).__name__}: {error}")
 
 
+#: Fields of a `StepRow` that say which step it is, and are no metrics.
 _POSITION = ("step", "steps")
 
 
 def _prefixed(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Nested values under slash-separated names."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _prefixed(f"{prefix}/{name}", value)
@@ -192,45 +169,9 @@ def _prefixed(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The values that are numbers; trackers cannot plot booleans, text or None."""
     return {
         name: float(value)
         for name, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-
-
-@contextlib.contextmanager
-def tracking(
-    names: Sequence[str],
-    listener: Listener,
-    run_dir: Path,
-    config: Mapping[str, Any],
-    step: int,
-) -> Iterator[Listener]:
-    """The listener with trackers beside it, closed at the end however that comes.
-
-    `require` comes before.
-    """
-    if not names:
-        yield listener
-        return
-    tracked = Tracked(
-        listener, {name: open_sink(name, run_dir, config, step) for name in dict.fromkeys(names)}
-    )
-    try:
-        yield tracked
-    finally:
-        tracked.close()
-
-
-def require(names: Sequence[str]) -> None:
-    """Raise `UsageError`, before anything is made, unless every tracker's package is there."""
-    from importlib.util import find_spec
-
-    for name in names:
-        module, package = PACKAGES[name]
-        if find_spec(module) is None:
-            raise UsageError(
-                f"--log {name} needs the package {package}, which is not installed",
-                f"pip install {package}",
-            )

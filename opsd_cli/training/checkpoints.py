@@ -1,31 +1,32 @@
-"""A checkpoint on disk: written whole or not at all, and recognised when it is no longer whole.
+"""Checkpoints on disk: written atomically, and verified against a manifest of digests.
 
     checkpoints/step-000025/  adapter_model.safetensors  adapter_config.json
                               optimizer.safetensors  state.json  manifest.json
 
-`manifest.json` is written last. It holds the SHA-256 of every other file, of the run's config, the
-length and SHA-256 of each log as far as the checkpoint counts on it, and its own digest. The folder
-is filled beside its place and renamed into it; a kill at any moment leaves either the whole of it
-or none, and a folder that was whole but not renamed yet is recovered.
+`manifest.json` is written last. It holds the SHA-256 of every other file and of the run's config,
+the length and SHA-256 of each log at that moment, and its own digest. A checkpoint is written to a
+hidden folder and renamed into place, so that a kill at any moment leaves either a complete
+checkpoint or none. A hidden folder that is complete is recovered (`Checkpoints.recover`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from opsd_cli.errors import NotWritten, OpsdError, RunError
+from opsd_cli.files.atomic_write import fsync_path, sha256_of
+from opsd_cli.files.json_files import read_object
 
 FOLDER = "checkpoints"
 STATE = "state.json"
 MANIFEST = "manifest.json"
-#: A checkpoint that is no longer whole, and a later one that was gone back from, are kept under
-#: these names: nothing reads them again, and nobody loses them.
+#: Prefixes of checkpoints that are kept but never read again: those that failed verification, and
+#: those later than the step that a run was resumed from.
 DAMAGED, LATER = "damaged", "later"
 
 
@@ -36,16 +37,18 @@ class Checkpoints:
         self.folder = run / FOLDER
 
     def path(self, step: int) -> Path:
+        """The folder of the checkpoint of a step, whether or not it exists."""
         return self.folder / f"step-{step:06d}"
 
     def all(self) -> list[Path]:
-        """All that stand in their places, oldest first, whole or not."""
+        """All checkpoints, oldest first, including damaged ones that were not renamed yet."""
         return sorted(
             (path for path in self.folder.glob("step-*") if step_of(path) is not None),
             key=lambda path: step_of(path) or 0,
         )
 
     def newest(self) -> Path | None:
+        """The checkpoint of the highest step."""
         return max(self.all(), key=lambda path: step_of(path) or 0, default=None)
 
     def write(
@@ -53,15 +56,21 @@ class Checkpoints:
         step: int,
         save: Callable[[Path], None],
         state: Mapping[str, Any],
-        counts_on: Mapping[str, Any],
+        depends_on: Mapping[str, Any],
     ) -> Path:
-        """Write a checkpoint; `save` fills the folder it is given.
+        """Write a checkpoint atomically, replacing one of the same step.
 
         Args:
-            counts_on: what of the run must still be there to go on from here; part of the manifest.
+            save: writes adapter and optimiser into the folder that it is given.
+            state: contents of `state.json`.
+            depends_on: marks of the run's other files that resuming from this checkpoint needs
+                unchanged; stored in the manifest.
+
+        Returns:
+            The checkpoint's folder.
 
         Raises:
-            NotWritten: the system would not; what was there before is left as it was.
+            NotWritten: the operating system refused; an older checkpoint of the step is unchanged.
         """
         target = self.path(step)
         partial = target.with_name(f".{target.name}")
@@ -70,16 +79,15 @@ class Checkpoints:
             partial.mkdir(parents=True)
             save(partial)
             (partial / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-            files = {path.name: digest_of(path) for path in sorted(partial.iterdir())}
-            manifest = {"files": files, **counts_on}
+            files = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
+            manifest = {"files": files, **depends_on}
             manifest["sha256"] = _own_digest(manifest)
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
             for path in partial.iterdir():
-                sync(path)
-            _into_place(partial, target)
+                fsync_path(path)
+            _move_into_place(partial, target)
         except Exception as error:
-            # safetensors has an exception of its own for a disk that is full.
-            if isinstance(error, OpsdError) or not _of_the_disk(error):
+            if isinstance(error, OpsdError) or not _is_write_error(error):
                 raise
             shutil.rmtree(partial, ignore_errors=True)
             why = getattr(error, "strerror", None) or error
@@ -90,7 +98,7 @@ class Checkpoints:
         return target
 
     def recover(self) -> None:
-        """Put whole checkpoints whose renaming was cut short in their places; drop the rest."""
+        """Finish the renaming of complete hidden folders, and delete incomplete ones."""
         for partial in sorted(self.folder.glob(".step-*")):
             target = self.folder / partial.name.strip(".").removesuffix(".old")
             if not target.exists() and fault_of(partial) is None:
@@ -98,9 +106,9 @@ class Checkpoints:
             else:
                 shutil.rmtree(partial, ignore_errors=True)
 
-    def set_aside(self, path: Path, why: str) -> Path:
-        """Rename a checkpoint that is not to be used, and give its new place."""
-        name = aside = path.with_name(f"{why}-{path.name}")
+    def set_aside(self, path: Path, prefix: str) -> Path:
+        """Rename a checkpoint to `prefix`-`name`, with a number if that exists; the new path."""
+        name = aside = path.with_name(f"{prefix}-{path.name}")
         number = 1
         while aside.exists():
             number += 1
@@ -109,43 +117,40 @@ class Checkpoints:
         return aside
 
     def prune(self, keep: int, best_step: int) -> None:
-        """Delete all but the newest `keep` and the best."""
+        """Delete all checkpoints but the newest `keep` and the best."""
         for path in self.all()[::-1][keep:]:
             if path != self.path(best_step):
                 shutil.rmtree(path)
 
 
 def step_of(path: Path) -> int | None:
-    """The step that a checkpoint's folder is named after; None for another folder."""
+    """The step in a checkpoint folder's name; None for any other folder."""
     number = path.name.removeprefix("step-")
     return int(number) if number.isdecimal() and path.name.startswith("step-") else None
 
 
 def manifest_of(path: Path) -> dict[str, Any] | None:
-    """A checkpoint's manifest; None where there is none that can be read."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(manifest, dict) or manifest.get("sha256") != _own_digest(manifest):
+    """A checkpoint's manifest; None if it is missing or its own digest does not match."""
+    manifest = read_object(path / MANIFEST)
+    if manifest is None or manifest.get("sha256") != _own_digest(manifest):
         return None
     return manifest
 
 
 def _own_digest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest's contents, this very digest left out."""
+    """SHA-256 of a manifest's contents without its own digest."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def fault_of(path: Path) -> str | None:
-    """What is wrong with a checkpoint, in words; None where every file is as it was written."""
+    """What is wrong with a checkpoint, in words; None if every file matches its digest."""
     manifest = manifest_of(path)
     if manifest is None:
         return f"its {MANIFEST} is missing or damaged"
     for name, digest in manifest["files"].items():
         try:
-            now = digest_of(path / name)
+            now = sha256_of(path / name)
         except FileNotFoundError:
             return f"its {name} is missing"
         except OSError as error:
@@ -156,11 +161,12 @@ def fault_of(path: Path) -> str | None:
 
 
 def whole_checkpoint(path: Path) -> Path:
-    """The path, where the checkpoint there is whole as far as can be known.
+    """The same path, after verifying the checkpoint there against its manifest.
+
+    A checkpoint of an earlier version has no manifest and is not verified.
 
     Raises:
-        RunError: a file is missing or is not what was written. (A checkpoint of an earlier version
-            has no manifest to hold it against.)
+        RunError: a file is missing or does not match its digest.
     """
     fault = fault_of(path) if (path / MANIFEST).exists() else None
     if fault is not None:
@@ -172,7 +178,11 @@ def whole_checkpoint(path: Path) -> Path:
 
 
 def state_of(path: Path) -> dict[str, Any]:
-    """What a checkpoint's state.json holds; raises `RunError` where it cannot be read."""
+    """The contents of a checkpoint's state.json.
+
+    Raises:
+        RunError: the file cannot be read, or has no step.
+    """
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -184,33 +194,17 @@ def state_of(path: Path) -> dict[str, Any]:
     return state
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file's contents."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        if not path.is_dir():  # some file systems refuse to sync directories
-            raise
-    finally:
-        os.close(handle)
-
-
-def _into_place(partial: Path, target: Path) -> None:
+def _move_into_place(partial: Path, target: Path) -> None:
+    """Rename a complete folder to its final name; an older one is kept until that is on disk."""
     old = target.with_name(f".{target.name}.old")
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
     partial.rename(target)
-    sync(target.parent)
+    fsync_path(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _of_the_disk(error: Exception) -> bool:
+def _is_write_error(error: Exception) -> bool:
+    # safetensors raises a class of its own on a full disk.
     return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"

@@ -1,8 +1,8 @@
-"""Numbers that show a self-distillation run going wrong before its accuracy does.
+"""Metrics that show a collapse of self-distillation before accuracy falls.
 
-People who reproduced the method saw it collapse past one or two hundred steps: completions shorten,
-hedging and self-checking words vanish, the model parrots the reference, entropy drains away. All of
-that is measured here from the first step, from rollouts that exist anyway.
+Reproductions of the method saw runs collapse after one or two hundred steps: completions get
+shorter, hedging and self-checking words disappear, the reference is copied, and entropy falls. All
+of these are measured from the first step, on the step's own rollouts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEDGES = (
 )  # fmt: skip
 _HEDGE = re.compile(r"\b(?:" + "|".join(map(re.escape, HEDGES)) + r")\b", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
-#: Runs of this many words shared with the reference count as copied.
+#: Length of the word n-grams that count as copied where the reference has them too.
 COPY_WORDS = 4
 
 
@@ -34,19 +34,19 @@ def hedge_rate(text: str) -> float:
 
 
 def copied_share(completion: str, reference: str) -> float:
-    """Share of the completion's four-word runs that also occur in the reference."""
+    """Share of the completion's word 4-grams that also occur in the reference."""
 
-    def runs(text: str) -> list[tuple[str, ...]]:
+    def grams(text: str) -> list[tuple[str, ...]]:
         words = _WORD.findall(text.lower())
         return [tuple(words[i : i + COPY_WORDS]) for i in range(len(words) - COPY_WORDS + 1)]
 
-    mine = runs(completion)
-    theirs = set(runs(reference))
-    return sum(run in theirs for run in mine) / len(mine) if mine else 0.0
+    own = grams(completion)
+    referenced = set(grams(reference))
+    return sum(gram in referenced for gram in own) / len(own) if own else 0.0
 
 
 def token_class(text: str, is_stop: bool) -> str:
-    """stop, number, word, hedge, space or symbol: by what the token's text is."""
+    """The class of a token by its text: stop, number, word, hedge, space or symbol."""
     bare = text.strip()
     if is_stop:
         return "stop"
@@ -59,10 +59,10 @@ def token_class(text: str, is_stop: bool) -> str:
     return "word" if bare[0].isalpha() else "symbol"
 
 
-def rollout_monitors(
+def rollout_metrics(
     rollouts: Sequence[Rollout], texts: Sequence[str], references: Sequence[str]
 ) -> dict[str, Any]:
-    """Length, stopping, hedging and copying over a step's rollouts."""
+    """Completion length (tokens), truncation, hedging and copying over a step's rollouts."""
     lengths = np.array([len(rollout.completion_ids) for rollout in rollouts])
     return {
         "completion_tokens": float(lengths.mean()),
@@ -76,15 +76,14 @@ def rollout_monitors(
     }
 
 
-def loss_monitors(
+def loss_metrics(
     batches: Sequence[LossBatch],
     reports: Sequence[BatchReport],
     tokenizer: Tokenizer,
     stop_ids: frozenset[int],
 ) -> dict[str, Any]:
-    """Entropies, clipping and, for a divergence, its size by class of token, over a step.
-
-    Empty where the step had no loss batch.
+    """Means over a step's tokens: entropy, clipped share and, of a divergence batch, the divergence
+    as a whole and by class of token, all in nats. Empty where the step had no loss batch.
     """
     found = [tokens for report in reports for tokens in report.tokens]
     if not found:

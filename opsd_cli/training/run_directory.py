@@ -1,84 +1,54 @@
-"""A run directory: made once, locked while in use, never half-written, checked when gone on with.
+"""An open run directory: created once, locked while open, every file of it written atomically.
 
-    config.yaml  environment.json  metrics.jsonl  rollouts.jsonl  evaluations.jsonl
-    preflight.json  checkpoints/step-000025/  best  result.json  report.html
-
-The logs are appended to as the run goes and may run ahead of the newest checkpoint. Resuming
-(`Run.resume`) goes back to the newest checkpoint that is whole, checks that the config and all that
-the logs held at that moment are still there, and cuts the logs back to it; the steps in between are
-run again. What cannot be gone on with is refused, and the refusal says what is lost.
+`Run` is what training writes through: logs, checkpoints, sealed files and the result. The files'
+names and what can be read without opening a run are in `opsd_cli.training.layout`, resuming and all
+its refusals in `opsd_cli.training.resume`, checkpoints in `opsd_cli.training.checkpoints`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from opsd_cli.config.resolve import read_tree, to_yaml, validate
+from opsd_cli.config.resolve import to_yaml, validate
 from opsd_cli.config.schema import Config
+from opsd_cli.config.yaml_files import read_tree
 from opsd_cli.errors import Interrupted, RunError
+from opsd_cli.files.atomic_write import commit_staged, sha256_of, stage, write_atomic
+from opsd_cli.files.directory_lock import LOCK, lock_directory
+from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import Log, read_rows
-from opsd_cli.files.whole_files import (
-    LOCK,
-    hold,
-    partial_of,
-    prepare,
-    put_in_place,
-    read_object,
-    write_whole,
+from opsd_cli.training import resume
+from opsd_cli.training.checkpoints import FOLDER, STATE, Checkpoints, state_of
+from opsd_cli.training.layout import (
+    ANALYSES,
+    BEST,
+    CONFIG,
+    ENVIRONMENT,
+    EVALUATIONS,
+    LOGS,
+    METRICS,
+    PREFLIGHT,
+    RESULT,
+    ROLLOUTS,
+    UNFINISHED,
+    best_checkpoint,
+    default_directory,
+    refuse_used,
+    result_of,
 )
-from opsd_cli.training.checkpoints import (
-    DAMAGED,
-    FOLDER,
-    LATER,
-    MANIFEST,
-    STATE,
-    Checkpoints,
-    digest_of,
-    fault_of,
-    manifest_of,
-    state_of,
-    step_of,
-)
+from opsd_cli.training.seals import SEALS, read_sealed, seal, seals_of
 
-#: Used by many as `runs.NAME`.
+#: Importers say `run_directory.METRICS`: the layout's names are part of this module's.
 __all__ = [
-    "DAMAGED", "LATER", "LOCK", "STATE", "Run", "best_checkpoint", "hold", "read_object",
-    "read_rows", "refuse_used", "write_whole",
+    "ANALYSES", "BEST", "CONFIG", "ENVIRONMENT", "EVALUATIONS", "LOCK", "LOGS", "METRICS",
+    "PREFLIGHT", "RESULT", "ROLLOUTS", "SEALS", "STATE", "UNFINISHED", "Run", "best_checkpoint",
+    "default_directory", "read_object", "read_rows", "refuse_used", "result_of",
 ]  # fmt: skip
-
-CONFIG = "config.yaml"
-ENVIRONMENT = "environment.json"
-METRICS = "metrics.jsonl"
-ROLLOUTS = "rollouts.jsonl"
-EVALUATIONS = "evaluations.jsonl"
-#: The analyses that a reason-first teacher wrote; only such runs have it.
-ANALYSES = "analyses.jsonl"
-PREFLIGHT = "preflight.json"
-RESULT = "result.json"
-BEST = "best"
-#: Digests of what is written once: the config at the start, the result at the end.
-SEALS = ".seals.json"
-#: Samples of the evaluation under way.
-UNFINISHED = ".evaluation.jsonl"
-#: What makes a directory an evaluation's.
-EVALUATION = "evaluation.json"
-LOGS = (METRICS, ROLLOUTS, EVALUATIONS, ANALYSES)
-
-
-def default_directory(config: Config, root: Path = Path("runs")) -> Path:
-    """A fresh name such as runs/20261123-094500-opsd-embedded-s0."""
-    model = Path(config.model).name or "model"
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{config.method}-{model}-s{config.seed}"
-    candidates = (root / (name if not n else f"{name}-{n}") for n in range(10_000))
-    return next(path for path in candidates if not path.exists())
 
 
 class Run:
@@ -86,8 +56,8 @@ class Run:
 
     Attributes:
         notes: what resuming found that its user should know.
-        kept: rows of `evaluations.jsonl` that are newer than the checkpoint and still hold: their
-            cost is not in the checkpoint's state.
+        kept: rows of `evaluations.jsonl` that are newer than the checkpoint and still valid; the
+            checkpoint's ledger does not include their cost.
     """
 
     def __init__(
@@ -104,21 +74,25 @@ class Run:
 
     @classmethod
     def create(cls, directory: Path | None, config: Config, environment: Mapping[str, Any]) -> Run:
-        """A new run.
+        """Create a run directory and open it.
+
+        Args:
+            directory: a missing or empty directory; None chooses one (`default_directory`).
+            environment: contents of environment.json.
 
         Raises:
-            RunError: the directory holds a run or anything else already, or cannot be made.
+            RunError: the directory is not empty, or cannot be made or written to.
         """
         directory = directory or default_directory(config)
         refuse_used(directory)
         new, lock = not directory.exists(), None
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            lock = hold(directory)
-            prepare(directory / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
-            # From the moment its config is there, the directory holds a run.
-            write_whole(directory / CONFIG, to_yaml(config))
-            put_in_place(directory / ENVIRONMENT)
+            lock = lock_directory(directory)
+            stage(directory / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+            # A directory with a config is a run; after a kill here resuming commits the rest.
+            write_atomic(directory / CONFIG, to_yaml(config))
+            commit_staged(directory / ENVIRONMENT)
             seal(directory, CONFIG)
         except BaseException as error:
             if lock is not None:
@@ -134,32 +108,22 @@ class Run:
 
     @classmethod
     def resume(cls, directory: Path, step: int | None = None) -> Run:
-        """Open an existing run and cut its logs back to the newest whole checkpoint.
+        """Open an existing run, rewound to its newest checkpoint that verifies.
 
         Args:
-            step: go back to this checkpoint instead.
+            step: rewind to the checkpoint of this step instead.
 
         Raises:
-            RunError: there is no run there, another process is using it, no checkpoint is whole, or
-                what a checkpoint counts on is lost.
+            RunError: for the reasons listed in `opsd_cli.training.resume`.
         """
-        if not (directory / CONFIG).is_file():
-            raise RunError(
-                f"{directory} is not a run: it has no {CONFIG}",
-                "give --out the directory of the run to go on with",
-            )
-        lock = hold(directory)
+        resume.require_run(directory)
+        lock = lock_directory(directory)
         try:
-            put_in_place(directory / ENVIRONMENT)
-            for torn in directory.glob(".*.partial"):  # of a write that was cut short
-                torn.unlink()
+            resume.finish_interrupted_writes(directory)
             run = cls(directory, validate(read_tree(directory / CONFIG)), lock)
-            run._require_config()
-            run.checkpoints.recover()
-            checkpoint = run._checkpoint_to_go_on_from(step)
-            if checkpoint is None and CONFIG not in _seals(directory):
-                seal(directory, CONFIG)  # killed before it was
-            run._go_back(checkpoint)
+            rewind = resume.Rewind(directory, run._logs)
+            rewind.to(step)
+            run.notes, run.kept = rewind.notes, rewind.kept
         except BaseException:
             lock.close()
             raise
@@ -169,75 +133,72 @@ class Run:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Close; a new run that failed before its first checkpoint leaves nothing behind.
+        """Close; a new run that failed before its first checkpoint is deleted.
 
-        One that its user stopped keeps the measurements it has made.
+        One that its user interrupted after a measurement is kept.
         """
         self.close()
         if error is None or not self._fresh or self.latest() is not None:
             return
-        made = any((self.directory / n).exists() for n in (EVALUATIONS, PREFLIGHT, UNFINISHED))
-        if issubclass(error, Interrupted) or (issubclass(error, KeyboardInterrupt) and made):
+        measured = any((self.directory / n).exists() for n in (EVALUATIONS, PREFLIGHT, UNFINISHED))
+        if issubclass(error, Interrupted) or (issubclass(error, KeyboardInterrupt) and measured):
             return
         ours = (CONFIG, ENVIRONMENT, PREFLIGHT, UNFINISHED, SEALS, *LOGS, LOCK)
         for name in ours:
             (self.directory / name).unlink(missing_ok=True)
         shutil.rmtree(self.directory / FOLDER, ignore_errors=True)
-        with contextlib.suppress(OSError):  # somebody else's file came in meanwhile
+        with contextlib.suppress(OSError):  # another program has put a file there meanwhile
             self.directory.rmdir()
 
     def close(self) -> None:
         """Release the lock."""
         self._lock.close()
 
-    # -- what the run ran on -------------------------------------------------------------------
+    # -- environment and sealed files ----------------------------------------------------------
 
     def environment(self) -> dict[str, Any] | None:
-        """What environment.json holds; None where it is missing or damaged."""
+        """The contents of environment.json; None if it is missing or damaged."""
         return read_object(self.directory / ENVIRONMENT)
 
     def add_environment(self, later: Mapping[str, Any]) -> None:
-        """Note in environment.json that the run went on elsewhere, or that the file was lost."""
+        """Append to environment.json where the run was resumed, or that the file was lost."""
         known = self.environment()
         if known is None:
             known = {"lost": "the environment in which the run began is not known any more"}
         known["later"] = [*known.get("later", []), dict(later)]
-        write_whole(self.directory / ENVIRONMENT, json.dumps(known, indent=2) + "\n")
+        write_atomic(self.directory / ENVIRONMENT, json.dumps(known, indent=2) + "\n")
 
     def sealed(self, name: str) -> dict[str, Any] | None:
-        """The JSON object in a file that was written once; None where it is not as it was."""
-        path = self.directory / name
-        found = read_object(path)
-        if found is None or _seals(self.directory).get(name) != digest_of(path):
-            return None
-        return found
+        """The JSON object in a sealed file; None if the file is missing or was changed."""
+        return read_sealed(self.directory, name)
 
     def write_sealed(self, name: str, value: Mapping[str, Any]) -> None:
-        """Write such a file."""
-        write_whole(self.directory / name, json.dumps(value, indent=1) + "\n")
+        """Write a JSON file that must not change any more, and record its digest."""
+        write_atomic(self.directory / name, json.dumps(value, indent=1) + "\n")
         seal(self.directory, name)
 
     # -- logs ----------------------------------------------------------------------------------
 
     def append(self, log: str, *rows: Mapping[str, Any]) -> None:
-        """Add lines to a log and hand them to the operating system."""
+        """Append rows to a log; raises `NotWritten` if the operating system refuses."""
         self._logs[log].append(*rows)
 
     def rows(self, log: str) -> Iterator[dict[str, Any]]:
-        """The whole lines of a log; a line cut short by a kill is left out."""
+        """The complete rows of a log; an incomplete last line, left by a kill, is skipped."""
         return self._logs[log].rows()
 
     # -- checkpoints ---------------------------------------------------------------------------
 
     def checkpoint_path(self, step: int) -> Path:
+        """The folder of the checkpoint of a step, whether or not it exists."""
         return self.checkpoints.path(step)
 
     def latest(self) -> Path | None:
-        """The newest checkpoint; after `resume`, the one to go on from."""
+        """The newest checkpoint; after `resume`, the one that training continues from."""
         return self.checkpoints.newest()
 
     def state(self) -> dict[str, Any]:
-        """The newest checkpoint's state; raises `RunError` where there is none."""
+        """The newest checkpoint's state; raises `RunError` if there is none."""
         latest = self.latest()
         if latest is None:
             raise RunError(f"{self.directory} has no checkpoint", "start again with another --out")
@@ -246,255 +207,62 @@ class Run:
     def write_checkpoint(
         self, step: int, save: Callable[[Path], None], state: Mapping[str, Any]
     ) -> Path:
-        """Write a checkpoint whole or not at all; `save` fills the folder it is given.
+        """Write a checkpoint atomically, after syncing the logs that it depends on.
 
-        The logs are on the disk before it is, since it counts on them.
+        Args:
+            save: writes adapter and optimiser into the folder that it is given.
+            state: contents of its state.json.
+
+        Returns:
+            The checkpoint's folder.
+
+        Raises:
+            NotWritten: the operating system refused; an older checkpoint of the step is unchanged.
         """
         for log in self._logs.values():
             log.sync()
-        counts_on = {
-            "config": digest_of(self.directory / CONFIG),
+        depends_on = {
+            "config": sha256_of(self.directory / CONFIG),
             "logs": {name: log.mark() for name, log in self._logs.items()},
         }
-        return self.checkpoints.write(step, save, state, counts_on)
+        return self.checkpoints.write(step, save, state, depends_on)
 
     def mark_best(self, step: int) -> None:
-        """Name the best checkpoint."""
+        """Write the name of the best checkpoint to `best`, if it is not there already."""
         path, text = self.directory / BEST, self.checkpoint_path(step).name + "\n"
         if not path.is_file() or path.read_bytes() != text.encode():
-            write_whole(path, text)
+            write_atomic(path, text)
 
     def prune(self, keep: int, best_step: int) -> None:
-        """Delete all but the newest `keep` checkpoints and the best."""
+        """Delete all checkpoints but the newest `keep` and the best."""
         self.checkpoints.prune(keep, best_step)
 
     # -- the result ----------------------------------------------------------------------------
 
     def result(self) -> dict[str, Any] | None:
-        """What result.json holds; None where the run has not finished or the file is damaged."""
+        """The contents of result.json; None if the run has not finished or the file is damaged."""
         found = result_of(self.directory)
         if found is None and (self.directory / RESULT).exists():
             self.notes.append(f"{RESULT} is not what was written; it is made anew from the logs")
         return found
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Write result.json: the run has finished, and its logs do not change any more."""
+        """Write result.json and seal it with the logs: the run has finished."""
         for log in self._logs.values():
             log.sync()
-        write_whole(self.directory / RESULT, json.dumps(result, indent=1) + "\n")
+        write_atomic(self.directory / RESULT, json.dumps(result, indent=1) + "\n")
         self._seal_finished()
 
     def finish_sealing(self) -> None:
-        """Seal a finished run that was killed before it was. One of an earlier version has no
-        seals, and gets none: its checkpoints have no digests either."""
-        seals = _seals(self.directory)
+        """Seal a finished run that was killed before it was sealed.
+
+        A run of an earlier version has no seals, and gets none: its checkpoints have no digests
+        either.
+        """
+        seals = seals_of(self.directory)
         if seals and RESULT not in seals:
             self._seal_finished()
 
     def _seal_finished(self) -> None:
         logs = (name for name in LOGS if (self.directory / name).exists())
         seal(self.directory, RESULT, *logs)
-
-    # -- going on ------------------------------------------------------------------------------
-
-    def _checkpoint_to_go_on_from(self, step: int | None) -> Path | None:
-        """The newest whole checkpoint, or that of `step`; None where the run has none yet."""
-        standing = self.checkpoints.all()[::-1]
-        if not standing:
-            self._require_untrained()
-            if step is not None:
-                raise RunError(
-                    f"{self.directory} has no checkpoint of step {step}: it has none yet",
-                    "leave out --resume-from",
-                )
-            return None
-        if step is not None:
-            standing = [path for path in standing if step_of(path) == step]
-            if not standing:
-                there = ", ".join(str(step_of(path)) for path in self.checkpoints.all())
-                raise RunError(
-                    f"{self.directory} has no checkpoint of step {step}",
-                    f"there are checkpoints of steps {there}",
-                )
-        if self._made_before_manifests():
-            self.notes.append(
-                "its checkpoints were made by an earlier version, without digests: whether they "
-                "and the logs are whole is not known"
-            )
-            return standing[0]
-        faults = {path: fault_of(path) for path in standing}
-        whole = [path for path in standing if faults[path] is None]
-        if not whole:
-            first = standing[0]
-            raise RunError(
-                f"no checkpoint of {self.directory} is whole; {first.name}: {faults[first]}",
-                "bring it back from a copy, or start again with another --out"
-                if step is None
-                else "leave out --resume-from to go on from the newest whole one",
-            )
-        chosen = whole[0]
-        lost = self._lost_since(chosen)
-        if lost is not None:
-            others = [path for path in whole[1:] if self._lost_since(path) is None]
-            raise RunError(
-                f"{self.directory} cannot go on from step {step_of(chosen)}: {lost}",
-                "bring it back from a copy, or "
-                + (
-                    f"go back to a step that does not need it: --resume-from {step_of(others[0])}"
-                    if others
-                    else "start again with another --out (no checkpoint does without it)"
-                ),
-            )
-        for path in standing[: standing.index(chosen)]:
-            aside = self.checkpoints.set_aside(path, DAMAGED)
-            self._put_by_result()
-            self.notes.append(
-                f"the checkpoint of step {step_of(path)} is damaged ({faults[path]}) and was "
-                f"renamed to {aside.name}; going on from step {step_of(chosen)}"
-            )
-        return chosen
-
-    def _lost_since(self, checkpoint: Path) -> str | None:
-        """What a whole checkpoint counts on that is no longer there, in words."""
-        manifest = manifest_of(checkpoint) or {}
-        if manifest.get("config") != digest_of(self.directory / CONFIG):
-            return f"{CONFIG} was changed since"
-        marks = manifest.get("logs", {})
-        lost = [
-            found
-            for name, log in self._logs.items()
-            if name in marks and (found := log.lost_since(marks[name]))
-        ]
-        seals = _seals(self.directory)
-        if not lost and checkpoint == self.checkpoints.newest():
-            # A finished run's logs hold more than its newest checkpoint counts on.
-            lost = [
-                f"{name} was changed since the run finished"
-                for name, log in self._logs.items()
-                if name in seals and log.mark()["sha256"] != seals[name]
-            ]
-        return "; ".join(lost) or None
-
-    def _go_back(self, checkpoint: Path | None) -> None:
-        """Put aside and cut what is newer than a checkpoint, keeping what still holds."""
-        step = step_of(checkpoint) if checkpoint is not None else None
-        for path in self.checkpoints.all():
-            if step is not None and (step_of(path) or 0) > step:
-                self.checkpoints.set_aside(path, LATER)
-                self._put_by_result()
-        marks = (manifest_of(checkpoint) or {}).get("logs") if checkpoint is not None else {}
-        for name, log in self._logs.items():
-            ends = list(log.rows_with_ends())
-            sealed = 0 if marks is not None else math.inf
-            if marks and name in marks:
-                sealed = marks[name]["bytes"]
-            newer = [row for row, end in ends if end > sealed]
-            if name == EVALUATIONS and all(row["step"] <= (step or 0) for row in newer):
-                # Measured since, with these very weights: a kill must not have it done twice.
-                self.kept = newer
-                log.keep(row for row, _ in ends)
-                continue
-            reached = -1 if step is None else step
-            if name == ANALYSES and step is None and (self.directory / PREFLIGHT).exists():
-                reached, sealed = 0, math.inf  # the preflight's, which are paid for in its record
-            log.keep(row for row, end in ends if row["step"] <= reached and end <= sealed)
-
-    def _put_by_result(self) -> None:
-        """A result of steps that are to be run again is none any more."""
-        if (self.directory / RESULT).exists():
-            (self.directory / RESULT).replace(self.directory / f"{LATER}-{RESULT}")
-        if (self.directory / SEALS).exists():
-            write_whole(self.directory / SEALS, "{}\n")
-            seal(self.directory, CONFIG)
-
-    def _made_before_manifests(self) -> bool:
-        every = (self.directory / FOLDER).iterdir()
-        return not _seals(self.directory) and not any((p / MANIFEST).exists() for p in every)
-
-    def _require_config(self) -> None:
-        """Raise `RunError` where the config is not the one that the run began with."""
-        sealed = _seals(self.directory).get(CONFIG)
-        if sealed is not None and sealed != digest_of(self.directory / CONFIG):
-            raise RunError(
-                f"{self.directory / CONFIG} was changed since the run began",
-                "bring it back as it was; for other settings start a new run with another --out",
-            )
-
-    def _require_untrained(self) -> None:
-        """Raise `RunError` where a run without a checkpoint once had some."""
-        steps = [row.get("step", 0) for log in (METRICS, EVALUATIONS) for row in self.rows(log)]
-        if max(steps, default=0) > 0 or (self.directory / BEST).exists():
-            raise RunError(
-                f"{self.directory} has lost its checkpoints",
-                f"bring {FOLDER}/ back from a copy, or start again with another --out",
-            )
-
-
-def result_of(directory: Path) -> dict[str, Any] | None:
-    """What a run's result.json holds; None where it has not finished, or the file is damaged."""
-    path = directory / RESULT
-    found = read_object(path)
-    sealed = _seals(directory).get(RESULT)
-    return None if found is None or (sealed and sealed != digest_of(path)) else found
-
-
-def refuse_used(directory: Path) -> None:
-    """Raise `RunError`, with the ways out, where a directory is not free for a new run."""
-    if directory.is_file():
-        raise RunError(f"{directory} is a file", "give --out a directory")
-    if not directory.exists() or all(path.name in LEFTOVERS for path in directory.iterdir()):
-        return
-    if (directory / CONFIG).exists() and not (directory / EVALUATION).exists():
-        raise RunError(
-            f"{directory} already holds a run",
-            f"go on with it (--resume --out {directory}), write elsewhere (another --out), "
-            "or move it away first",
-        )
-    if (directory / EVALUATION).exists():
-        raise RunError(
-            f"{directory} already holds an evaluation",
-            f"go on with it (opsd eval --resume --out {directory}), write elsewhere (another "
-            "--out), or move it away first",
-        )
-    raise RunError(f"{directory} is not empty", "give --out a new or empty directory")
-
-
-def best_checkpoint(directory: Path) -> Path | None:
-    """The checkpoint that was chosen on validation, if it is there.
-
-    The newest checkpoint's state says which; the `best` file, written after it for people and
-    scripts, may be one behind where the run was killed in between.
-    """
-    checkpoints = Checkpoints(directory)
-    newest = checkpoints.newest()
-    state = read_object(newest / STATE) if newest is not None else None
-    if state is not None and isinstance(state.get("best_step"), int):
-        path = checkpoints.path(state["best_step"])
-        if path.is_dir():
-            return path
-    named = directory / BEST
-    if not named.is_file():
-        return None
-    name = named.read_text(encoding="utf-8", errors="replace").strip()
-    if step_of(Path(name)) is None:
-        return None
-    path = directory / FOLDER / name
-    return path if path.is_dir() else None
-
-
-def seal(directory: Path, *names: str) -> None:
-    """Note the digests of files that are not to change any more."""
-    seals = _seals(directory) | {name: digest_of(directory / name) for name in names}
-    write_whole(directory / SEALS, json.dumps(seals, indent=1) + "\n")
-
-
-def _seals(directory: Path) -> dict[str, Any]:
-    return read_object(directory / SEALS) or {}
-
-
-#: What a creation that was killed leaves behind: a directory with nothing else is free.
-LEFTOVERS = {
-    LOCK,
-    SEALS,
-    *(partial_of(Path(name)).name for name in (CONFIG, ENVIRONMENT, SEALS, EVALUATION)),
-}

@@ -1,6 +1,6 @@
-"""What a step learns from and how fast: its questions and its learning rate, by its number alone.
+"""The questions and the learning rate of a step, from its number alone.
 
-Nothing here has a state that a checkpoint would have to carry.
+Nothing here has state, so a checkpoint does not hold any of it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from opsd_cli.config.schema import Optimizer
+from opsd_cli.config.sections import Optimizer
 from opsd_cli.problems import Problem
 from opsd_cli.seeds import derive_seed
 
 
 def learning_rate(step: int, steps: int, optimizer: Optimizer) -> float:
-    """The rate of a step, counted from 1: linear warm-up, then down to 0 after the last step, or
-    after `optimizer.schedule_steps`."""
+    """The learning rate of a step, counted from 1: linear warm-up, then the schedule.
+
+    A linear or cosine schedule reaches 0 after the last step, or after `optimizer.schedule_steps`.
+    """
     warmup = optimizer.warmup_steps
     if step <= warmup:
         return optimizer.learning_rate * step / (warmup + 1)
@@ -32,10 +34,10 @@ def learning_rate(step: int, steps: int, optimizer: Optimizer) -> float:
 
 
 class QuestionOrder:
-    """Which questions each step has: consecutive pieces of a fresh permutation an epoch.
+    """The questions of every step: consecutive slices of one permutation an epoch.
 
-    A step that begins in one epoch and ends in the next has no question twice: those of the old
-    epoch's end come later in the new one. Every epoch still has every question once.
+    A step that spans two epochs has no question twice: questions that it took from the end of the
+    old epoch come later in the new one. Every epoch has every question once.
 
     Args:
         problems: the training set, P problems.
@@ -53,7 +55,7 @@ class QuestionOrder:
         self._order_P = self._permutation(0)
 
     def of_step(self, step: int) -> list[Problem]:
-        """The questions of a step, counted from 1; all of them different."""
+        """The questions of a step, counted from 1; all are different."""
         size, found = len(self._problems), []
         for index in range((step - 1) * self._count, step * self._count):
             epoch, place = divmod(index, size)
@@ -61,12 +63,12 @@ class QuestionOrder:
         return found
 
     def _order(self, epoch: int) -> np.ndarray:
-        """The places of an epoch's questions, [P]; it depends on the end of the epoch before."""
+        """An epoch's questions as indices [P]; they depend on the end of the epoch before."""
         if epoch < self._epoch:
             self._epoch, self._order_P = 0, self._permutation(0)
         while self._epoch < epoch:
             self._epoch += 1
-            # So many of the step that straddles the two come from the old epoch's end.
+            # The number of questions of the spanning step that come from the old epoch.
             old = self._epoch * len(self._problems) % self._count
             fresh_P = self._permutation(self._epoch)
             if old:

@@ -1,4 +1,4 @@
-"""What a run carries from step to step besides its policy: everything a checkpoint must hold."""
+"""The state of a run besides its policy: what a checkpoint holds in `state.json`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 from opsd_cli.errors import RunError
 from opsd_cli.token_ledger import TokenLedger
 
+#: Keys of `state.json` that are older than the fields' names.
+_KEYS = {"validations_without_improvement": "misses", "prefetched": "ahead"}
+
 
 @dataclass
 class RunState:
@@ -18,10 +21,11 @@ class RunState:
         measured: the newest step whose measurements are complete; less than `step` only where the
             run was stopped between the two.
         validated: the newest step whose validation has been taken into account; -1 before any.
-        misses: validations in a row that were no improvement.
+        validations_without_improvement: validations in a row that were no improvement.
         seconds, cpu_seconds: of all processes that worked on the run.
         training_cpu_seconds: of the steps alone.
-        ahead: rollouts of the next step that were drawn already.
+        prefetched: rollouts of the next step that were drawn already, as
+            `opsd_cli.rollouts.prefetch.Prefetcher.state` gives them.
     """
 
     step: int = 0
@@ -29,15 +33,16 @@ class RunState:
     validated: int = -1
     best_step: int = 0
     best_accuracy: float = -1.0
-    misses: int = 0
+    validations_without_improvement: int = 0
     ledger: TokenLedger = field(default_factory=TokenLedger)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     training_cpu_seconds: float = 0.0
-    ahead: dict[str, Any] | None = None
+    prefetched: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The object of a checkpoint's `state.json`."""
+        return {_KEYS.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> RunState:
@@ -46,14 +51,15 @@ class RunState:
         Raises:
             RunError: it is of another form.
         """
-        known = {each.name for each in fields(cls)}
+        names = {_KEYS.get(each.name, each.name): each.name for each in fields(cls)}
         # Earlier versions wrote a checkpoint only after the step's measurements.
         done = {"measured": state.get("step"), "validated": state.get("step")}
         try:
             ledger = TokenLedger(**state["ledger"])
-            if unknown := state.keys() - known:
+            if unknown := state.keys() - names.keys():
                 raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
-            return cls(**{**done, **state, "ledger": ledger})
+            given = {names[key]: value for key, value in state.items()}
+            return cls(**{**done, **given, "ledger": ledger})
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(
                 f"a checkpoint's state is not one that this version can go on from: {error}",
@@ -63,18 +69,19 @@ class RunState:
     def evaluated(self, accuracy: float) -> bool:
         """Take this step's validation into account; True where it is the best so far.
 
-        A tie is no improvement: it counts as a miss, and the earlier checkpoint stays the best.
+        A tie is no improvement: the earlier checkpoint stays the best.
         """
         best = accuracy > self.best_accuracy
         if best:
             self.best_accuracy, self.best_step = accuracy, self.step
-        self.misses = 0 if best else self.misses + 1
+        without = self.validations_without_improvement
+        self.validations_without_improvement = 0 if best else without + 1
         self.validated = self.step
         return best
 
 
 class Clock:
-    """Moves the time that passes into a state."""
+    """Adds the time that passes to a state."""
 
     def __init__(self, state: RunState) -> None:
         self.state = state

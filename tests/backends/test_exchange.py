@@ -22,7 +22,7 @@ from backends.shared.model_files import write_both_spellings
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
 from opsd_cli.losses.divergence import DivergenceSpec
-from tests.backends.conftest import LORA, Load
+from tests.support.backend_fixtures import LORA, Load
 
 ITEMS = (
     DivergenceItem((5, 6, 7), (8, 9, 10, 11), (12, 13, 14, 0), 0.5),

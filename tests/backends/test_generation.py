@@ -20,8 +20,8 @@ from backends.interface import (
 )
 from opsd_cli.errors import ModelError
 from opsd_cli.losses.divergence import DivergenceSpec
-from tests.backends.conftest import Load
 from tests.support import oracle
+from tests.support.backend_fixtures import Load
 from tests.support.tiny_models import FAMILIES
 
 PROMPTS = ((5, 6, 7, 8, 9, 10, 11), (12, 4), (3,), (20, 21, 22, 23), (12, 4), (7,) * 11)

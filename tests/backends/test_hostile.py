@@ -20,8 +20,8 @@ from backends.shared import adapter_files, adapter_targets, chat_templates, weig
 from backends.shared.tokenizer import HuggingFaceTokenizer
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError, ModelError
-from tests.backends.conftest import LORA
 from tests.support import chat_models, oracle
+from tests.support.backend_fixtures import LORA
 
 TURNS = [{"role": "user", "content": "hello"}]
 Refused = Callable[..., str]

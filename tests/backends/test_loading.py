@@ -13,8 +13,8 @@ import pytest
 from backends.interface import Backend
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
-from tests.backends.conftest import LORA, Load
 from tests.support import oracle
+from tests.support.backend_fixtures import LORA, Load
 
 
 @pytest.fixture

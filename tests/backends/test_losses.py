@@ -17,26 +17,13 @@ from backends.interface import (
     DivergenceItem,
 )
 from opsd_cli.losses.divergence import DivergenceSpec, evaluate
-from tests.backends.conftest import EOS, ITEMS, Load
 from tests.support import oracle
+from tests.support.backend_fixtures import Load
+from tests.support.loss_batches import EOS, ITEMS, dense_loss
 from tests.support.tiny_models import FAMILIES
 
 KINDS = ("forward_kl", "reverse_kl", "jsd")
 CLIPS = ("none", "pointwise", "token")
-
-
-def dense_loss(batch, student, teacher):  # type: ignore[no-untyped-def]
-    """Per-token values of each item, and the weighted sum, by the oracle."""
-    values = [
-        oracle.divergence(
-            student.logits(item.student_prompt, item.completion),
-            teacher.logits(item.teacher_prompt, item.completion),
-            batch.spec,
-        )
-        for item in batch.items
-    ]
-    loss = sum(item.weight * v.sum() for item, v in zip(batch.items, values, strict=True))
-    return values, loss
 
 
 @pytest.mark.parametrize("family", FAMILIES)

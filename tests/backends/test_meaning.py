@@ -22,8 +22,8 @@ from backends.shared import rotary
 from backends.shared.model_files import write_both_spellings
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
-from tests.backends.conftest import require_backend
 from tests.support import tiny_models
+from tests.support.backend_fixtures import require_backend
 
 #: As many as fit into the shortest context, and enough to leave the windows of 8 behind.
 IDS = tuple(int(n) for n in np.random.default_rng(0).integers(3, 24, 40))

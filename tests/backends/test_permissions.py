@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from backends.shared import adapter_files
-from tests.backends.conftest import Load
+from tests.support.backend_fixtures import Load
 
 MODES = {0o022: 0o644, 0o027: 0o640}
 SETTINGS = {"r": 1, "lora_alpha": 2, "use_rslora": False, "use_dora": False}

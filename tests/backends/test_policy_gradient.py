@@ -11,8 +11,9 @@ from backends.interface import (
     PolicyGradientBatch,
     PolicyGradientItem,
 )
-from tests.backends.conftest import ITEMS, Load
 from tests.support import oracle
+from tests.support.backend_fixtures import Load
+from tests.support.loss_batches import ITEMS
 
 
 def test_policy_gradient_equals_the_dense_one(

@@ -21,8 +21,8 @@ from backends.interface import (
 )
 from opsd_cli.errors import ModelError, TrainingError
 from opsd_cli.losses.divergence import DivergenceSpec
-from tests.backends.conftest import LORA, Load
 from tests.support import oracle
+from tests.support.backend_fixtures import LORA, Load
 
 ITEMS = (
     DivergenceItem((5, 6, 7), (8, 9, 10, 11), (12, 13, 14, 0), 0.5),

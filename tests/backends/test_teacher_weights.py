@@ -14,8 +14,9 @@ from backends.interface import (
 )
 from opsd_cli.errors import ModelError, TrainingError
 from opsd_cli.losses.divergence import DivergenceSpec
-from tests.backends.conftest import ITEMS, Load
 from tests.support import oracle
+from tests.support.backend_fixtures import Load
+from tests.support.loss_batches import ITEMS
 from tests.support.tiny_models import FAMILIES
 
 

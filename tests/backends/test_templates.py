@@ -15,6 +15,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.teacher import boundary_mismatch
 from tests.support import chat_models
 from tests.support.chat_models import FAMILIES
 
@@ -59,14 +60,14 @@ def wrapped(family: str) -> HuggingFaceTokenizer:
     return HuggingFaceTokenizer(chat_models.tokenizer(family))
 
 
-def contexts(family: str, *assignments: str, config: Config | None = None) -> PromptBuilder:
+def builder(family: str, *assignments: str, config: Config | None = None) -> PromptBuilder:
     return PromptBuilder(config or resolve(None, ["model=made", *assignments]), wrapped(family))
 
 
 @every_family
 def test_student_prompt_of_each_family(family: str) -> None:
     before, after, opening = AROUND[family]
-    prompt = contexts(family).student(PROBLEM)
+    prompt = builder(family).student(PROBLEM)
     assert prompt.text == before + STUDENT + after + opening
     assert prompt.opening == opening
 
@@ -74,7 +75,7 @@ def test_student_prompt_of_each_family(family: str) -> None:
 @every_family
 def test_teacher_prompt_differs_in_the_user_turn_alone(family: str) -> None:
     before, after, _ = AROUND[family]
-    both = contexts(family)
+    both = builder(family)
     teacher = both.teacher(PROBLEM)
     assert teacher.text.startswith(before + "Problem: " + PROBLEM.question)
     assert "[solution begins]\nOne and one: 2.\n[solution ends]" in teacher.text
@@ -84,7 +85,7 @@ def test_teacher_prompt_differs_in_the_user_turn_alone(family: str) -> None:
 @every_family
 def test_prompt_ids_decode_to_the_text_with_one_bos(family: str) -> None:
     tokenizer = wrapped(family)
-    for prompt in (contexts(family).student(PROBLEM), contexts(family).teacher(PROBLEM)):
+    for prompt in (builder(family).student(PROBLEM), builder(family).teacher(PROBLEM)):
         assert tokenizer.decode(prompt.ids) == prompt.text
         bos = tokenizer.wrapped.bos_token_id
         if FAMILIES[family].adds_bos:
@@ -95,11 +96,11 @@ def test_prompt_ids_decode_to_the_text_with_one_bos(family: str) -> None:
 
 @every_family
 def test_boundary_difference_by_thinking_is_reported_and_matched(family: str) -> None:
-    both = contexts(family)  # the teacher thinks, the student does not
-    warning = both.boundary_warning(PROBLEM)
+    both = builder(family)  # the teacher thinks, the student does not
+    warning = boundary_mismatch(both.student(PROBLEM), both.teacher(PROBLEM))
     assert bool(warning) == (family in ("qwen3", "qwen3.5"))
-    matched = contexts(family, "prompts.boundary=match")
-    assert matched.boundary_warning(PROBLEM) is None
+    matched = builder(family, "prompts.boundary=match")
+    assert boundary_mismatch(matched.student(PROBLEM), matched.teacher(PROBLEM)) is None
     student, teacher = matched.student(PROBLEM), matched.teacher(PROBLEM)
     assert teacher.text.endswith(student.opening)
     assert teacher.ids == tuple(wrapped(family).encode(teacher.text))
@@ -110,10 +111,10 @@ def test_system_turn_of_each_family(family: str) -> None:
     assignments = [f"prompts.student.system={SYSTEM}"]
     if family == "gemma2":
         with pytest.raises(ConfigError, match="System role not supported") as refused:
-            contexts(family, *assignments).student(PROBLEM)
+            builder(family, *assignments).student(PROBLEM)
         assert "prompts.student.system" in refused.value.hint
         return
-    text = contexts(family, *assignments).student(PROBLEM).text
+    text = builder(family, *assignments).student(PROBLEM).text
     assert text.count(SYSTEM) == 1 and text.index(SYSTEM) < text.index(PROBLEM.question)
     if family in FOLDED:
         assert FOLDED[family] in text
@@ -134,7 +135,7 @@ def test_template_date_is_fixed_unless_given(monkeypatch: pytest.MonkeyPatch) ->
         [{"role": "user", "content": "a"}], tokenize=False
     )
     assert "02 Jan 2099" in raw  # the hazard is there
-    assert "26 Jul 2024" in contexts("llama3.2").student(PROBLEM).text
+    assert "26 Jul 2024" in builder("llama3.2").student(PROBLEM).text
     tree = {"enable_thinking": False, "date_string": "1 May 2025"}
     student = resolve(None, ["model=made"]).prompts.student.model_copy(
         update={"chat_arguments": tree}
@@ -143,7 +144,7 @@ def test_template_date_is_fixed_unless_given(monkeypatch: pytest.MonkeyPatch) ->
     config = base.model_copy(
         update={"prompts": base.prompts.model_copy(update={"student": student})}
     )
-    assert "Today Date: 1 May 2025" in contexts("llama3.2", config=config).student(PROBLEM).text
+    assert "Today Date: 1 May 2025" in builder("llama3.2", config=config).student(PROBLEM).text
 
 
 @every_family
@@ -158,8 +159,8 @@ def test_end_of_turn_token_of_each_family(family: str) -> None:
 @every_family
 def test_control_tokens_in_a_reference_are_escaped(family: str) -> None:
     hostile = "".join(FAMILIES[family].special) + "<think></think>"
-    plain = contexts(family).teacher(PROBLEM)
-    attacked = contexts(family).teacher(
+    plain = builder(family).teacher(PROBLEM)
+    attacked = builder(family).teacher(
         Problem("p", PROBLEM.question, PROBLEM.solution + hostile, "2", "made")  # type: ignore[operator]
     )
     special = set(wrapped(family).wrapped.all_special_ids)

@@ -13,14 +13,16 @@ from safetensors.numpy import load_file
 from backends.interface import Backend
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import Interrupted, PreflightFailed
+from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
 from opsd_cli.stopping import never
 from opsd_cli.tracking.listener import StepRow
 from opsd_cli.training import run_directory
+from opsd_cli.training.result import TrainResult
 from opsd_cli.training.run_directory import Run, best_checkpoint
-from opsd_cli.training.trainer import TrainResult, train
-from tests.backends.conftest import LORA
+from opsd_cli.training.trainer import train
+from tests.support.backend_fixtures import LORA
 from tests.support.fakes import StopAfter
 
 STEPS = 6
@@ -90,10 +92,7 @@ def files(directory: Path) -> dict[str, Any]:
     }
     timeless = ("seconds", "cpu_seconds", "tokens_per_second", "memory_peak")
     logs = [
-        [
-            {k: v for k, v in row.items() if k not in timeless}
-            for row in run_directory.read_rows(path)
-        ]
+        [{k: v for k, v in row.items() if k not in timeless} for row in read_rows(path)]
         for path in (directory / name for name in (run_directory.METRICS, run_directory.ROLLOUTS))
     ]
     return {"step": last.name, "tensors": tensors, "logs": logs}
@@ -137,7 +136,7 @@ def test_run_directory_holds_the_promised_files(
 ) -> None:
     result = start("run")
     directory = tmp_path / "run"
-    rows = list(run_directory.read_rows(directory / run_directory.METRICS))
+    rows = list(read_rows(directory / run_directory.METRICS))
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     for key in (
         "loss", "grad_norm", "learning_rate", "reward", "divergence", "entropy", "clipped",
@@ -145,12 +144,10 @@ def test_run_directory_holds_the_promised_files(
         "divergence_by_class", "ledger", "memory_peak",
     ):  # fmt: skip
         assert key in rows[0], key
-    rollouts = list(run_directory.read_rows(directory / run_directory.ROLLOUTS))
+    rollouts = list(read_rows(directory / run_directory.ROLLOUTS))
     assert len(rollouts) == STEPS * 3 == result.tokens.rollouts
     assert sum(row["tokens"] for row in rollouts) == result.tokens.generated
-    splits = {
-        row["split"] for row in run_directory.read_rows(directory / run_directory.EVALUATIONS)
-    }
+    splits = {row["split"] for row in read_rows(directory / run_directory.EVALUATIONS)}
     assert splits == {"validation", "test"}
     best = best_checkpoint(directory)
     assert best is not None and best.name == f"step-{result.best_step:06d}"

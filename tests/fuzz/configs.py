@@ -19,21 +19,25 @@ from pathlib import Path
 from typing import Any
 
 from backends.interface import uniforms
+from backends.pytorch.traits import CPU
 from opsd_cli import methods
-from opsd_cli.config.resolve import key_paths, preset_names, read_tree, resolve, to_yaml, validate
-from opsd_cli.config.schema import Config
+from opsd_cli.config.presets import preset_names
+from opsd_cli.config.resolve import resolve, to_yaml, validate
+from opsd_cli.config.schema import Config, key_paths
+from opsd_cli.config.yaml_files import read_tree
 from opsd_cli.errors import OpsdError, UsageError
 from opsd_cli.evaluation.evaluate import evaluation_sampling, evaluation_view
-from opsd_cli.methods.hybrid import mix_at
+from opsd_cli.methods.hybrid import Hybrid
 from opsd_cli.planning import memory_plan
+from opsd_cli.planning.model_shape import known_shape
 from opsd_cli.planning.token_plan import token_plan
 from opsd_cli.printable import visible_line
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.rollouts.collector import training_sampling
+from opsd_cli.rollouts.types import training_sampling
 from opsd_cli.seeds import derive_seed
 from opsd_cli.training.trainer import learning_rate
-from tests.support.tokenizers_made import CharacterTokenizer
+from tests.support.small_tokenizers import CharacterTokenizer
 
 KEYS = [path for path, _ in key_paths()]
 #: As typed after `key=`, or written in a file.
@@ -81,7 +85,7 @@ FILES = [
 ]  # fmt: skip
 
 PROBLEM = Problem("p", "1 + 1", "1 + 1 = 2", "2", "made")
-QWEN = memory_plan.known_shape("Qwen/Qwen3-0.6B")
+QWEN = known_shape("Qwen/Qwen3-0.6B")
 
 
 def random_value(rng: random.Random) -> str:
@@ -150,19 +154,18 @@ def exercise(config: Config, folder: Path) -> None:
     steps = config.train.steps
     for step in {1, 2, max(1, steps // 2), steps}:
         assert learning_rate(step, steps, config.optimizer) >= 0
-        assert 0 <= mix_at(step, config) <= 1
+        assert 0 <= Hybrid(config).mix(step) <= 1
     seed = derive_seed(config.seed, "rollout", 1, "p", 0, 0)
     assert len(uniforms(seed, 3)) == 3
     json.dumps(token_plan(config, None).as_dict())
     assert QWEN is not None
     prompts = memory_plan.estimated(config, [PROBLEM])
-    assert memory_plan.plan(config, QWEN, prompts, "cpu", True).peak > 0
+    assert memory_plan.plan(config, QWEN, prompts, CPU.memory, True).peak > 0
     for view in (config, evaluation_view(config)):
-        contexts = PromptBuilder(view, CharacterTokenizer(), 4096)
-        contexts.student(PROBLEM)
-        if not config.teacher.reason_first:
-            contexts.teacher(PROBLEM)
-        contexts.analysis_request(PROBLEM)
+        builder = PromptBuilder(view, CharacterTokenizer(), 4096)
+        builder.student(PROBLEM)
+        builder.teacher(PROBLEM)
+        builder.analysis_request(PROBLEM)
 
 
 def trial(rng: random.Random, folder: Path) -> tuple[str, str]:

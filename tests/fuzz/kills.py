@@ -3,7 +3,7 @@
     python -m tests.fuzz.kills --kills 100 --seed 0
 
 Each trial kills a command up to three times, with SIGKILL, SIGTERM or SIGINT, at events drawn from
-the seed (see `tests.support.killed`; never at a time), resumes it each time, lets it end, and
+the seed (see `tests.support.killable_run`; never at a time), resumes it each time, lets it end, and
 compares every file with those of a command that nobody killed, byte for byte. A comparison's
 training runs are killed too, alone or with the comparison, and whichever is killed must not leave
 the other at work. Every fourth trial resumes once more what has ended. What may differ is in
@@ -17,8 +17,6 @@ otherwise. It exits with 1 unless all are equal.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import random
 import signal
 import subprocess
@@ -29,59 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tests
-from opsd_cli.processes.child_processes import tied
-from tests.support.killed import EVENTS, KILL, REAL
+from tests.support.killable_commands import COMMANDS, Kill, KillableCommand, contents
 from tests.support.processes import left_in
 
-ROOT = Path(tests.__file__).resolve().parents[1]
-#: Files that are not compared: a lock names the process that held it, and logs beside the runs of
-#: a comparison hold what the newest process said.
-MASKED = ("*.lock", "*.log")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-
-_RUN = (
-    "--backend cpu --set data.train=sums.jsonl --set train.steps=7 --set train.evaluate_every=2 "
-    "--set train.questions_per_step=4 --set train.checkpoint_every=3 "
-    "--set train.keep_checkpoints=1 --set train.patience=null --set data.validation_problems=5 "
-    "--set data.test_problems=6 --set preflight.problems=4"
-)
-COMMANDS = {
-    "train": f"train --quiet {_RUN}",
-    "eval": "eval --quiet --backend cpu --benchmark sums.jsonl --samples 3",
-    "compare": f"compare --quiet --methods opsd,grpo --seeds 1 {_RUN} "
-    "--set rollouts.per_question=2",
-}
-#: What is there once a command has something to go on with.
-BEGUN = {"train": "config.yaml", "eval": "evaluation.json", "compare": "plan.json"}
-
-
-def problems() -> str:
-    """Sums, under names that take several bytes a character."""
-    rows = [
-        {"id": f"é{n}→", "question": f"{n} + 3", "solution": f"{n} + 3 = {n + 3}", "answer": n + 3}
-        for n in range(24)
-    ]
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-@dataclass(frozen=True)
-class Kill:
-    """Who is killed, when in the life of whom, and how."""
-
-    role: str
-    at: int
-    signal: int
-    victim: str = "self"
-    torn: float | None = None
-
-    def as_json(self) -> str:
-        return json.dumps({key: value for key, value in vars(self).items() if value is not None})
-
-    def __str__(self) -> str:
-        whom = f"the parent of {self.role}" if self.victim == "parent" else self.role
-        torn = "" if self.torn is None else f", a write torn at {self.torn:.0%}"
-        return f"{signal.Signals(self.signal).name} to {whom} at event {self.at}{torn}"
 
 
 @dataclass
@@ -94,47 +43,8 @@ class Outcome:
     said: str = ""
 
 
-class Fuzzer:
+class Fuzzer(KillableCommand):
     """One folder with the command never killed, and one for each trial."""
-
-    def __init__(self, folder: Path, command: str, real: bool = False, more: str = "") -> None:
-        self.folder, self.command, self.real = folder, command, real
-        # The embedded model does not know these sums, so its preflight would find nothing to learn.
-        regardless = " --set preflight.enabled=false" if real and command != "eval" else ""
-        self.words = f"{COMMANDS[command]}{regardless} {more}"
-        whole = self.prepared("whole")
-        counts = self.folder / "events"
-        counts.mkdir()
-        done = self.run(whole, self.words, counts=counts)
-        assert done.returncode == 0, done.stderr
-        self.expected = contents(whole / "out")
-        self.events = {path.name: int(path.read_text()) for path in counts.iterdir()}
-
-    def prepared(self, name: str) -> Path:
-        folder = self.folder / name
-        folder.mkdir()
-        (folder / "sums.jsonl").write_text(problems(), encoding="utf-8")
-        return folder
-
-    def run(
-        self, folder: Path, words: str, kill: Kill | None = None, counts: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), REAL: "1" if self.real else ""}
-        if kill is not None:
-            environment[KILL] = kill.as_json()
-        if counts is not None:
-            environment[EVENTS] = str(counts)
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "tests.support.killed", *words.split(), "--out", "out"],
-            cwd=folder,
-            **tied(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            # As from a terminal, where SIGINT is not ignored.
-            restore_signals=True,
-        )
-        return done
 
     def draw(self, random: random.Random) -> Kill:
         role = random.choice(sorted(self.events))
@@ -185,10 +95,6 @@ class Fuzzer:
                 outcome.said += " (resumed once more at the end)"
         return outcome
 
-    def next_words(self, folder: Path) -> str:
-        begun = (folder / "out" / BEGUN[self.command]).is_file()
-        return f"{self.command} --quiet --resume" if begun else self.words
-
 
 def was_killed(done: subprocess.CompletedProcess[str], kill: Kill) -> bool:
     """Whether a process ended as it should when killed so: at once, or with a line and a hint."""
@@ -209,23 +115,6 @@ def failed(outcome: Outcome, done: subprocess.CompletedProcess[str]) -> Outcome:
     outcome.ended = "refused" if plain and done.returncode in (1, 2) else "failed"
     outcome.said = " / ".join(lines) or f"exit code {done.returncode}: {done.stderr[-500:]}"
     return outcome
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, but those of `MASKED`.
-
-    Samples of an evaluation come in the order in which they were drawn, which a kill changes: their
-    lines are sorted.
-    """
-    found: dict[str, bytes] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir() or any(path.match(pattern) for pattern in MASKED):
-            continue
-        data = path.read_bytes()
-        if path.name == "samples.jsonl":
-            data = b"".join(sorted(data.splitlines(keepends=True)))
-        found[str(path.relative_to(folder))] = data
-    return found
 
 
 def fuzz(

@@ -70,7 +70,7 @@ def undamaged(root: Path) -> tuple[Path, Path]:
     tensors = load_file(model / "model.safetensors")
     names = sorted(tensors)
     half = len(names) // 2
-    where = {}
+    where: dict[str, str] = {}
     for file, part in (("model-1", names[:half]), ("model-2", names[half:])):
         chosen = {name: tensors[name] for name in part}
         save_file(chosen, model / f"{file}.safetensors", metadata={"format": "pt"})
@@ -266,7 +266,7 @@ def use(backend: str, model: Path, adapter: Path) -> np.ndarray:
 
     config = Config(model=str(model), adapter=str(adapter), train={"dtype": "float32"})
     policy = backends.get(backend).load(config, trainable=False)
-    tokenizer = policy.tokenizer
+    tokenizer: Any = policy.tokenizer  # with more than prompts need
     text = tokenizer.render_chat([{"role": "user", "content": "1+2"}], True)
     prompt = tuple(tokenizer.encode(text))
     request = RolloutRequest("p", 0, prompt, 0)
@@ -320,7 +320,7 @@ def fuzz(backend: str, cases: int, seed: int) -> list[Outcome]:
 def table(outcomes: list[Outcome]) -> str:
     """Counts by file."""
     kinds = ("the same", "different", "refused", "unexpected")
-    rows = [("file", "tried", *kinds)]
+    rows: list[tuple[str, ...]] = [("file", "tried", *kinds)]
     for file in (*SMALL_FILES, *WEIGHTS, "all"):
         counts = Counter(o.kind for o in outcomes if file in (o.file, "all"))
         rows.append((file, str(sum(counts.values())), *(str(counts[kind]) for kind in kinds)))

@@ -20,9 +20,9 @@ from pathlib import Path
 from opsd_cli.errors import Interrupted, OpsdError
 from opsd_cli.reports import write_run_report
 from opsd_cli.training import run_directory
-from opsd_cli.training.checkpoints import fault_of, step_of
+from opsd_cli.training.checkpoints import LATER, fault_of, step_of
 from tests.support.fakes import StopAfter
-from tests.unit.training.test_resuming import begin, contents, go_on
+from tests.support.training_runs import StopWithin, begin, resume, run_contents
 
 OUTCOMES = ("the same", "refused", "different", "unexpected")
 
@@ -106,8 +106,6 @@ class Case:
 
 def make(folder: Path) -> dict[str, Path]:
     """A run of each kind, and "whole", which was never stopped."""
-    from tests.unit.training.test_resuming import StopWithin
-
     for kind, stop in (
         ("whole", None),
         ("finished", None),
@@ -146,7 +144,7 @@ def cases(made: dict[str, Path], folder: Path, count: int, seed: int) -> list[Ca
 def gone_on(run: Path, expected: dict[str, object]) -> tuple[str, str]:
     """How it ends."""
     try:
-        go_on(run)
+        resume(run)
         write_run_report(run)
     except OpsdError as error:
         clear = "\n" not in error.message and error.hint
@@ -162,12 +160,12 @@ def gone_on(run: Path, expected: dict[str, object]) -> tuple[str, str]:
 
 def numbers(run: Path) -> dict[str, object]:
     """What a run ended with, without what was set aside on the way."""
-    for path in [*run.glob(f"{run_directory.LATER}-*"), *(run / "checkpoints").iterdir()]:
+    for path in [*run.glob(f"{LATER}-*"), *(run / "checkpoints").iterdir()]:
         if path.is_file():
             path.unlink()
         elif step_of(path) is None or fault_of(path) is not None:
             shutil.rmtree(path)  # set aside, or found out by whoever would use it
-    return contents(run, without=NO_NUMBERS)
+    return run_contents(run, without=NO_NUMBERS)
 
 
 def table(found: list[Case]) -> str:

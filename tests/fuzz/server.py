@@ -1,14 +1,15 @@
-"""A vLLM server that does what it should not, and what becomes of a run against it.
+"""Misbehaving vLLM servers, and how a run against each of them ends.
 
     python -m tests.fuzz.server [--seed 0] [--rounds 300]
 
-Every behaviour of `tests.support.hostile_server` is met by a run's first steps: rollouts, scores,
-gradient, weights handed over, rollouts again, half of the time drawn ahead in a thread. It must end
-in one clear line that names the server, or go on with the very same tokens and log-probabilities;
-and ask no more often than it may. Then, `--rounds` times, a behaviour drawn at random begins
-somewhere in the middle, or an answer has one of its values replaced at random.
+Every behaviour of `tests.support.hostile_behaviours` is met by the first steps of a run: rollouts,
+scores, gradient, adapter upload, rollouts again; half of the time with prefetched rollouts. The run
+must end in one clear line that names the server, or continue with the same tokens and
+log-probabilities to the last bit; and it must not send more requests than its retries allow. Then,
+`--rounds` times, a random behaviour begins at a random request, or an answer has one of its values
+replaced at random.
 
-No wait between two requests passes in real time, and no outcome depends on the machine's speed.
+Waits between two requests take no real time, and no outcome depends on the speed of the machine.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from unittest import mock
 from backends.interface import PolicyGradientBatch, Rollout, RolloutRequest, Sampling
 from backends.vllm import adapters, client
 from backends.vllm.policy import VllmPolicy
-from backends.vllm.transport import Clock
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import OpsdError
+from tests.support.fake_clock import VirtualClock
 from tests.support.fake_vllm import FakeVllm, completion
 from tests.support.fakes import FakePolicy
-from tests.support.hostile_server import BEHAVIOURS, COMPLETIONS, LOAD, Behaviour, good, send
+from tests.support.hostile_behaviours import BEHAVIOURS
+from tests.support.hostile_server import COMPLETIONS, LOAD, Behaviour, good, send
 
 SAMPLING = Sampling(temperature=1.1, top_p=0.95, top_k=20, max_new_tokens=6)
 REQUESTS = [RolloutRequest(f"p{n}", n % 2, (5, 6, 7 + n), 10_000 + n) for n in range(9)]
@@ -46,16 +48,6 @@ MOST_REQUESTS = 60 + BATCH * client.TRIES + 4 * (len(REQUESTS) + 2)
 JUNK: list[Any] = [
     None, True, "x", "", [], {}, [[]], float("nan"), float("inf"), 1e9, -1e9, 10**30, -(10**30),
 ]  # fmt: skip
-
-
-class Virtual(Clock):
-    """Between two requests no time passes."""
-
-    def __init__(self) -> None:
-        self.waits: list[float] = []
-
-    def wait(self, seconds: float, ended: threading.Event) -> None:
-        self.waits.append(seconds)
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,8 @@ def met(behaviour: Behaviour, ahead: bool = False, after: int = 0, batch: int = 
 
     server.hostile = hostile
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    clock, told = Virtual(), []
+    clock = VirtualClock()
+    told: list[str] = []
     hangs = behaviour.hangs and behaviour.at == COMPLETIONS
     config = resolve(
         None,

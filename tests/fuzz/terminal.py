@@ -77,24 +77,30 @@ class Hostile(FakeBackend):
         return policy
 
 
+@contextlib.contextmanager
+def captured() -> Iterator[Callable[[], tuple[str, str]]]:
+    """Capture standard output and error; the call given has their texts, at the end."""
+    buffers = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(buffer, encoding="utf-8", newline="") for buffer in buffers)
+
+    def texts() -> tuple[str, str]:
+        out.flush()
+        err.flush()
+        return buffers[0].getvalue().decode(), buffers[1].getvalue().decode()
+
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield texts
+
+
 def typed(*arguments: str) -> tuple[int, str, str]:
     """Run a command in this process; gives its code, standard output and standard error."""
-    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2)]
     code = 0
-    with (
-        mock.patch.object(sys, "argv", ["opsd", *arguments]),
-        contextlib.redirect_stdout(streams[0]),
-        contextlib.redirect_stderr(streams[1]),
-    ):
+    with mock.patch.object(sys, "argv", ["opsd", *arguments]), captured() as texts:
         try:
             command()
         except SystemExit as left:
             code = int(left.code or 0)
-    texts = []
-    for stream in streams:
-        stream.flush()
-        texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
-    return code, texts[0], texts[1]
+    return code, *texts()
 
 
 def _file_name(text: str) -> str:
@@ -139,7 +145,7 @@ def evaluate(folder: Path, text: str) -> list[tuple[int, str, str]]:
 def train_and_compare(folder: Path, text: str) -> list[tuple[int, str, str]]:
     name = _write(folder, f"{_file_name(text)}.jsonl", text)
     runs = [f"{_file_name(text)} {seed}" for seed in (0, 0.5)]
-    with mock.patch("opsd_cli.cli.compare._samples", lambda *_: {}):
+    with mock.patch("opsd_cli.reports.comparison_pages.page_samples", lambda *_: {}):
         return [
             *(typed("train", "--out", r, "--set", f"data.train={name}", *QUICK) for r in runs),
             typed("train", "--out", runs[0], "--set", f"data.train={name}"),
@@ -194,17 +200,14 @@ def listeners(folder: Path, text: str) -> list[tuple[int, str, str]]:
         listener.note(text)
         listener.warn(text)
 
-    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2)]
-    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+    with captured() as texts:
         out = Output()
         watched(out, work)
         out.show(text, text)
         out.exact(text)
         with out.working(text):
             pass
-    for stream in streams:
-        stream.flush()
-    return [(0, *(s.buffer.getvalue().decode() for s in streams))]  # type: ignore[attr-defined]
+    return [(0, *texts())]
 
 
 PATHS: dict[str, Callable[[Path, str], list[tuple[int, str, str]]]] = {

@@ -28,25 +28,25 @@ ONCE = [
 
 
 @pytest.mark.parametrize("assignment", ONCE, ids=lambda text: text[:50])
-def test_a_value_that_once_ended_otherwise_is_refused_in_a_line(
+def test_config_value_that_once_crashed_is_refused_in_a_line(
     assignment: str, tmp_path: Path
 ) -> None:
     what, case = outcome(None, [assignment], {}, tmp_path)
     assert what == "refused", case
 
 
-def test_a_model_whose_name_no_folder_could_have_is_no_folder(tmp_path: Path) -> None:
+def test_config_model_name_too_long_for_a_folder(tmp_path: Path) -> None:
     assert outcome(None, ["model=" + "a" * 3000], {}, tmp_path)[0] == "resolved"
 
 
 @pytest.mark.parametrize("place", range(len(FILES)))
-def test_a_file_resolves_or_is_refused_in_a_line(place: int, tmp_path: Path) -> None:
+def test_fuzzed_config_file_resolves_or_is_refused_in_a_line(place: int, tmp_path: Path) -> None:
     what, case = outcome(FILES[place], [], {}, tmp_path)
     assert what in FINE, case
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_random_values_resolve_or_are_refused_in_a_line(seed: int, tmp_path: Path) -> None:
+def test_fuzzed_config_values_resolve_or_are_refused_in_a_line(seed: int, tmp_path: Path) -> None:
     rng = random.Random(f"configs {seed}")
     results = [trial(rng, tmp_path) for _ in range(50)]
     assert [result for result in results if result[0] not in FINE] == []
@@ -54,7 +54,7 @@ def test_random_values_resolve_or_are_refused_in_a_line(seed: int, tmp_path: Pat
 
 
 @pytest.mark.long
-def test_every_key_takes_every_value_or_refuses_it_in_a_line(tmp_path: Path) -> None:
+def test_every_config_key_with_every_value_resolves_or_is_refused_in_a_line(tmp_path: Path) -> None:
     results = [outcome(*case, tmp_path) for case in every_key_by_every_value()]
     assert [result for result in results if result[0] not in FINE] == []
     assert len(results) > 100 * len(HOSTILE)
@@ -62,7 +62,9 @@ def test_every_key_takes_every_value_or_refuses_it_in_a_line(tmp_path: Path) -> 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(10))
-def test_many_random_values_resolve_or_are_refused_in_a_line(seed: int, tmp_path: Path) -> None:
+def test_many_fuzzed_config_values_resolve_or_are_refused_in_a_line(
+    seed: int, tmp_path: Path
+) -> None:
     rng = random.Random(f"many configs {seed}")
     results = [trial(rng, tmp_path) for _ in range(1000)]
     assert [result for result in results if result[0] not in FINE] == []

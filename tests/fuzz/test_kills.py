@@ -17,18 +17,18 @@ def all_equal(command: str, kills: int, seed: int, folder: Path, real: bool = Fa
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_kills_change_nothing(command: str, tmp_path: Path) -> None:
+def test_resume_after_random_kills_changes_nothing(command: str, tmp_path: Path) -> None:
     all_equal(command, shares(10)[command], 0, tmp_path)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_hundred_kills_change_nothing(command: str, tmp_path: Path) -> None:
+def test_resume_after_a_hundred_kills_changes_nothing(command: str, tmp_path: Path) -> None:
     all_equal(command, shares(100)[command], 1, tmp_path)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", ["train", "eval"])
-def test_kills_of_a_real_model_change_nothing(command: str, tmp_path: Path) -> None:
+def test_resume_after_kills_of_a_real_model_changes_nothing(command: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     all_equal(command, 10, 2, tmp_path, real=True)

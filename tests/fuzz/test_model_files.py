@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.conftest import require_backend
+from tests.support.backend_fixtures import require_backend
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,11 +31,11 @@ def fuzz(backend: str, cases: int, seed: int) -> str:
 
 
 @pytest.mark.parametrize(("backend", "cases"), [("cpu", 60), ("mlx", 15)])
-def test_damaged_files_load_or_are_refused_in_a_line(backend: str, cases: int) -> None:
+def test_fuzzed_model_files_load_or_are_refused_in_a_line(backend: str, cases: int) -> None:
     fuzz(backend, cases, seed=1)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("backend", "cases"), [("cpu", 1500), ("mlx", 150)])
-def test_many_damaged_files_load_or_are_refused_in_a_line(backend: str, cases: int) -> None:
+def test_many_fuzzed_model_files_load_or_are_refused_in_a_line(backend: str, cases: int) -> None:
     print(fuzz(backend, cases, seed=2))

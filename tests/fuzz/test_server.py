@@ -6,7 +6,8 @@ import pytest
 
 from backends.vllm.client import TRIES
 from tests.fuzz.server import MOST_REQUESTS, Outcome, at_random, met, table
-from tests.support.hostile_server import BEHAVIOURS, Behaviour
+from tests.support.hostile_behaviours import BEHAVIOURS
+from tests.support.hostile_server import Behaviour
 
 CASES = [
     pytest.param(behaviour, number % 2 == 1, id=behaviour.name)
@@ -23,19 +24,21 @@ def require_clear(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize(("behaviour", "ahead"), CASES)
-def test_a_hostile_server_ends_in_one_clear_line(behaviour: Behaviour, ahead: bool) -> None:
+def test_vllm_server_fault_ends_in_one_line_or_is_survived(
+    behaviour: Behaviour, ahead: bool
+) -> None:
     outcome = met(behaviour, ahead)
     require_clear(outcome)
     assert outcome.kind == ("refused" if behaviour.says else "survived"), outcome
     assert behaviour.says in outcome.line
 
 
-def test_there_are_enough_of_them() -> None:
+def test_vllm_server_faults_are_many_and_have_names() -> None:
     assert len(BEHAVIOURS) >= 65
     assert len({behaviour.name for behaviour in BEHAVIOURS}) == len(BEHAVIOURS)
 
 
-def test_a_server_that_answers_500_is_asked_less_and_less_often_and_the_user_hears_of_it() -> None:
+def test_vllm_server_retry_backs_off_and_warns() -> None:
     behaviour = next(one for one in BEHAVIOURS if one.name == "500 always")
     outcome = met(behaviour, batch=1)
     assert len(outcome.waits) == TRIES - 1
@@ -47,7 +50,7 @@ def test_a_server_that_answers_500_is_asked_less_and_less_often_and_the_user_hea
 
 
 @pytest.mark.long
-def test_faults_that_begin_in_the_middle_and_values_replaced_at_random() -> None:
+def test_many_random_vllm_server_faults() -> None:
     outcomes = []
     for seed in range(400):
         behaviour, outcome = at_random(seed)

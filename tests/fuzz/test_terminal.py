@@ -11,19 +11,19 @@ from tests.support import hostile_text
 
 @pytest.mark.parametrize("colours", [False, True], ids=["plain", "colours"])
 @pytest.mark.parametrize("path", terminal.PATHS)
-def test_nothing_printed_is_obeyed(path: str, colours: bool) -> None:
+def test_terminal_obeys_nothing_that_is_printed(path: str, colours: bool) -> None:
     for text in terminal.in_short():
         terminal.run_case(path, text, colours)
 
 
 @pytest.mark.parametrize("text", terminal.in_short(), ids=["control", "bidi and markup"])
-def test_prompts_and_json_are_exact(text: str) -> None:
+def test_terminal_prompts_and_json_are_exact(text: str) -> None:
     terminal.require_exact(text)
 
 
 @pytest.mark.parametrize("text", (*hostile_text.MARKUP, *hostile_text.PLAIN[3:8]))
 @pytest.mark.parametrize("colours", [False, True], ids=["plain", "colours"])
-def test_text_is_printed_as_it_stands(
+def test_terminal_markup_is_printed_as_text(
     text: str, colours: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from rich.table import Table
@@ -44,6 +44,6 @@ def test_text_is_printed_as_it_stands(
 
 
 @pytest.mark.long
-def test_nothing_printed_is_obeyed_in_long(capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_obeys_nothing_of_many_texts(capsys: pytest.CaptureFixture[str]) -> None:
     table = terminal.run_all(cases=80, seed=1)
     assert sum(found["wrong"] for found in table.values()) == 0, capsys.readouterr().out

@@ -1,5 +1,5 @@
 """The backends' fixtures, here too."""
 
-from tests.backends.conftest import backend, load, model_folder
+from tests.support.backend_fixtures import backend, load, model_folder
 
 __all__ = ["backend", "load", "model_folder"]

@@ -31,11 +31,12 @@ from backends.pytorch.loss_head import chunked_divergence
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.divergence import DivergenceSpec, value_and_gradient
 from opsd_cli.losses.reduction import GRPO_LOSS_REDUCTIONS, token_weights
-from opsd_cli.methods import GradedRollout
+from opsd_cli.methods.base import StepInputs
 from opsd_cli.methods.grpo import Grpo, advantages
 from opsd_cli.problems import Problem
-from tests.backends.conftest import Load
+from opsd_cli.rollouts.types import GradedRollout
 from tests.support import oracle
+from tests.support.backend_fixtures import Load
 from tests.support.tiny_models import build_tokenizer
 
 FILE = Path(__file__).with_name("trl.safetensors")
@@ -186,7 +187,7 @@ def test_grpo_loss_plan(policy: Policy, case: tuple[int, dict[str, Any]], tmp_pa
         )
         for row, (prompt, ids) in enumerate(PAIRS)
     ]
-    plan = Grpo(config).build_loss((), rollouts, None, policy)  # type: ignore[arg-type]
+    plan = Grpo(config).build_loss(StepInputs(1, (), rollouts, None, None), policy)  # type: ignore[arg-type]
     (batch,) = plan.batches
     assert len(batch.items) == (len(PAIRS) if settings["beta"] else len(PAIRS) - GROUP)
     policy.accumulate(batch)

@@ -1,4 +1,4 @@
-"""A policy without a model: it answers sums, rightly as often as it is told to."""
+"""Stand in for a backend and its policy: no model, sums answered right with a set probability."""
 
 from __future__ import annotations
 
@@ -23,20 +23,28 @@ from backends.interface import (
     TokenReport,
     uniforms,
 )
+from backends.pytorch.traits import CPU
 from opsd_cli.config.schema import Config
+from opsd_cli.prompts.rendering import Tokenizer
 from opsd_cli.tracking.listener import Listener, StepRow
-from tests.support.tokenizers_made import CharacterTokenizer
+from tests.support.small_tokenizers import CharacterTokenizer
 
 STOP = 1  # <|im_end|>
 
 
 class FakePolicy:
-    """Implements `Policy`. Each step learnt makes a right answer likelier by `gain`.
+    """Implements `Policy` for questions "A + B"; two policies of equal arguments act alike.
 
-    With "solution begins" in its prompt it is right `taught` of the time.
+    Args:
+        skill: probability of a right answer under the student's prompt.
+        taught: the same under a prompt with "solution begins", which is the teacher's.
+        gain: what each optimizer step adds to `skill`.
+
+    Attributes:
+        drawn: every request so far, in the order in which it was drawn.
     """
 
-    tokenizer = CharacterTokenizer()
+    tokenizer: Tokenizer = CharacterTokenizer()
     description = "a fake"
     parameter_count = 1
     stop_ids = frozenset([STOP])
@@ -54,7 +62,7 @@ class FakePolicy:
         role: Literal["student", "teacher"] = "student",
         teacher: TeacherWeights = "initial",
     ) -> Iterator[Rollout]:
-        for request in reversed(requests):  # as a real engine may, in another order than asked
+        for request in reversed(requests):  # like a real engine, in another order than requested
             self.drawn.append(request)
             prompt = self.tokenizer.decode(request.prompt_ids)
             skill = self.taught if "solution begins" in prompt else self.skill
@@ -90,7 +98,7 @@ class FakePolicy:
         )
         trained = sum(len(i.student_prompt) + len(i.completion) for i in batch.items)
         scored = sum(len(i.teacher_prompt) + len(i.completion) for i in batch.items)
-        if batch is self._read:  # an initial teacher reads a batch once
+        if batch is self._read:  # the initial teacher scores a batch once
             scored = 0
         self._read = batch if batch.again and batch.teacher == "initial" else None
         return BatchReport(loss, tuple(tokens), trained, scored)
@@ -124,12 +132,15 @@ class FakePolicy:
 
     load_adapter = restore
 
+    def save_merged(self, folder: Path) -> None:
+        self.save_adapter(folder)
+
     def memory(self) -> Memory:
         return Memory(1, 2)
 
 
 class StopAfter(Listener):
-    """Both a listener and a `stop`: the user who presses Ctrl-C once a step is done."""
+    """Listener and `stop` in one: Ctrl-C once a step is done."""
 
     def __init__(self, step: int) -> None:
         self._step, self._reached = step, 0
@@ -142,9 +153,10 @@ class StopAfter(Listener):
 
 
 class FakeBackend:
-    """A backend that is always there."""
+    """Implements `Backend`: always available, and named "cpu"."""
 
     name = "cpu"
+    traits = CPU
 
     def capability(self) -> Capability:
         return Capability(True, "a fake processor")

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from backends.interface import Policy, Sampling
 from opsd_cli.losses.divergence import DivergenceSpec
-from tests.backends.conftest import LORA
+from tests.support.backend_fixtures import LORA
 
 
 class Dense:

@@ -94,7 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.owner.requests.append(f"{self.command} {path}")
         if match := API.fullmatch(path):
-            self._api(*match.groups(), sent)
+            kind, name, what, revision, under = match.groups()
+            self._api(kind, name, what, revision, under, sent)
         elif match := FILE.fullmatch(path):
             self._file("datasets" if match[1] else "models", match[2], match[3], match[4])
         else:

@@ -21,7 +21,7 @@ import pytest
 from opsd_cli.embedded import MODEL_DIR
 from opsd_cli.problems.sources import embedded
 from opsd_cli.processes.child_processes import tied
-from tests.backends.conftest import require_backend
+from tests.support.backend_fixtures import require_backend
 from tests.support.stand_in_hub import StandInHub
 
 QUICK = (
@@ -127,7 +127,9 @@ COLUMNS = "--set data.columns.answer=final"
 
 
 @pytest.mark.parametrize("backend", ["cpu", "mlx"])
-def test_compare_eval_and_train_by_hub_id_then_offline(session: Session, backend: str) -> None:
+def test_hub_ids_work_online_and_then_offline_from_the_cache(
+    session: Session, backend: str
+) -> None:
     require_backend(backend)
     common = f"--backend {backend} --model {MODEL}"
     data = f"--set data.train={DATA} --set data.test={DATA} {COLUMNS}"
@@ -155,7 +157,7 @@ def test_compare_eval_and_train_by_hub_id_then_offline(session: Session, backend
     assert len(session.hub.requests) == asked
 
 
-def test_a_subset_a_split_and_a_revision_are_what_is_read(session: Session) -> None:
+def test_hub_data_set_by_subset_split_and_revision(session: Session) -> None:
     plan = f"eval --model {MODEL} {COLUMNS} --dry-run --benchmark"
     whole = session.json(f"{plan} made/parts:other:train")
     assert whole["plan"]["made/parts:other:train"]["problems"] == 21
@@ -170,7 +172,7 @@ def test_a_subset_a_split_and_a_revision_are_what_is_read(session: Session) -> N
     assert "no such revision" in session.refused(f"{plan} {DATA}@nowhere")
 
 
-def test_offline_a_pinned_revision_is_that_one_or_none(session: Session) -> None:
+def test_hub_offline_refuses_a_revision_that_is_not_cached(session: Session) -> None:
     plan = f"eval --model {MODEL} {COLUMNS} --dry-run --benchmark"
     session.json(f"{plan} {DATA}")
     commit = session.hub.commit("datasets", DATA)
@@ -179,7 +181,7 @@ def test_offline_a_pinned_revision_is_that_one_or_none(session: Session) -> None
     assert f"cached at revision {commit[:12]}, not at 000000000000" in said
 
 
-def test_what_cannot_be_had_is_said_in_a_line(session: Session) -> None:
+def test_hub_errors_are_one_line(session: Session) -> None:
     limit = "--limit 1 --set sampling.max_new_tokens=2"
     said = session.refused(f"eval --model {GATED} {limit}")
     assert f"{GATED} is gated" in said and "hf auth login" in said
@@ -197,7 +199,7 @@ def test_what_cannot_be_had_is_said_in_a_line(session: Session) -> None:
     assert "not in the cache, and the hub cannot be reached" in said
 
 
-def test_code_that_comes_with_a_model_runs_only_when_told_to(session: Session) -> None:
+def test_hub_model_code_runs_only_with_trust_remote_code(session: Session) -> None:
     limit = "--limit 1 --set sampling.max_new_tokens=2 --backend cpu"
     said = session.refused(f"eval --model made/code {limit}")
     assert "brings model code of its own" in said and "--trust-remote-code" in said

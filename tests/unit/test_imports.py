@@ -1,9 +1,14 @@
-"""The shared half needs no backend: every module of it is imported without one."""
+"""Who imports whom: no heavy library on import, and the contracts of pyproject.toml.
+
+The contracts (`lint-imports`) read the source, so they see an import inside a function too; the
+first test runs the imports, so it sees what a library brings with it.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 HEAVY = ("torch", "mlx", "mlx_lm", "transformers", "peft", "vllm", "datasets")
 LOOK = f"""
@@ -16,8 +21,18 @@ print(*(name for name in {HEAVY} if name in sys.modules))
 """
 
 
+ROOT = Path(__file__).parents[2]
+LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
+
 def test_no_module_of_the_shared_half_imports_a_backend_or_a_heavy_library() -> None:
     found = subprocess.run(
         [sys.executable, "-P", "-c", LOOK], capture_output=True, text=True, check=True
     )
     assert found.stdout.split() == []
+
+
+def test_the_import_contracts_hold() -> None:
+    command = [sys.executable, "-P", "-c", LINT, "--no-cache"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout[found.stdout.find("Broken contracts") :]

@@ -41,11 +41,11 @@ def told() -> tuple[float, float, int]:
     return machine.memory_limit() / GIB, machine.available_memory() / GIB, machine.available_cores()
 
 
-def test_without_control_groups_the_machine_is_what_it_is(tree: Path) -> None:
+def test_machine_without_cgroups_has_its_own_memory_and_cores(tree: Path) -> None:
     assert told() == (64, 48, 16)
 
 
-def test_cgroup_v2_limits_of_the_own_group_and_of_those_above(tree: Path) -> None:
+def test_machine_cgroup_v2_limits_of_the_group_and_its_parents(tree: Path) -> None:
     write(
         tree,
         {
@@ -62,7 +62,7 @@ def test_cgroup_v2_limits_of_the_own_group_and_of_those_above(tree: Path) -> Non
     assert told() == (8, 5, 3)
 
 
-def test_cgroup_v1_in_a_container_that_sees_its_group_as_the_root(tree: Path) -> None:
+def test_machine_cgroup_v1_limits_in_a_container(tree: Path) -> None:
     write(
         tree,
         {
@@ -78,7 +78,7 @@ def test_cgroup_v1_in_a_container_that_sees_its_group_as_the_root(tree: Path) ->
     assert told() == (4, 3, 1)
 
 
-def test_cgroup_v1_without_limits_and_damaged_files_limit_nothing(tree: Path) -> None:
+def test_machine_cgroup_v1_without_limits_or_with_damaged_files(tree: Path) -> None:
     write(
         tree,
         {
@@ -92,9 +92,7 @@ def test_cgroup_v1_without_limits_and_damaged_files_limit_nothing(tree: Path) ->
     assert told() == (64, 48, 16)
 
 
-def test_affinity_counts_and_a_system_without_it_has_all_its_cores(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_machine_cores_by_affinity_or_by_count(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import psutil
 
     monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda self: [3], raising=False)
@@ -104,7 +102,7 @@ def test_affinity_counts_and_a_system_without_it_has_all_its_cores(
     assert machine.available_cores() == 12
 
 
-def test_a_system_without_sysconf_and_resource_is_no_obstacle(
+def test_machine_memory_without_sysconf_and_resource(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import sys
@@ -117,13 +115,11 @@ def test_a_system_without_sysconf_and_resource_is_no_obstacle(
     monkeypatch.delattr("os.sysconf")
     monkeypatch.setitem(sys.modules, "resource", None)
     monkeypatch.setattr(psutil.Process, "memory_info", lambda self: Windows())
-    from backends.interface import machine_memory
-
     assert machine.peak_resident() == 7 * GIB
-    assert machine_memory() > 0
+    assert machine.memory_limit() > 0
 
 
-def test_the_doctor_shows_what_a_container_leaves() -> None:
+def test_doctor_shows_the_limits_of_a_container() -> None:
     from opsd_cli.cli.doctor import machine_line
 
     facts = {

@@ -46,7 +46,9 @@ def test_t_quantile_matches_the_tables(probability: float, degrees: int) -> None
 
 
 @pytest.mark.parametrize(("probability", "degrees"), [(0.0, 3), (1.0, 3), (0.9, 0)])
-def test_t_quantile_refuses_what_has_none(probability: float, degrees: int) -> None:
+def test_t_quantile_refuses_probability_0_and_1_and_no_degrees(
+    probability: float, degrees: int
+) -> None:
     with pytest.raises(ValueError, match="no t quantile"):
         student_t_quantile(probability, degrees)
 
@@ -63,7 +65,7 @@ def covered(estimates: list[Estimate], truth: float) -> float:
     return sum(e.low <= truth <= e.high for e in estimates) / len(estimates)
 
 
-def test_average_covers_95_percent_where_the_independent_interval_does_not() -> None:
+def test_average_at_k_interval_covers_95_percent_where_the_independent_one_does_not() -> None:
     a, b = 0.2, 0.3
     correct_DPK = bimodal_draws(np.random.default_rng(0), 1000, 30, 16, a, b)
     truth = a / (a + b)
@@ -75,7 +77,7 @@ def test_average_covers_95_percent_where_the_independent_interval_does_not() -> 
     assert covered(naive, truth) < 0.6
 
 
-def test_average_near_one_covers_better_than_mean_plus_minus_t() -> None:
+def test_average_at_k_interval_near_one_covers_better_than_mean_plus_minus_t() -> None:
     a, b, problems = 1.5, 0.1, 10
     correct_DPK = bimodal_draws(np.random.default_rng(1), 1000, problems, 16, a, b)
     truth = a / (a + b)
@@ -88,7 +90,7 @@ def test_average_near_one_covers_better_than_mean_plus_minus_t() -> None:
     assert covered([average_at_k(c) for c in correct_DPK], truth) > 0.86
 
 
-def test_pass_at_k_covers_95_percent() -> None:
+def test_pass_at_k_interval_covers_95_percent() -> None:
     a, b, k = 0.2, 0.6, 4
     correct_DPK = bimodal_draws(np.random.default_rng(2), 1000, 30, 16, a, b)
     # E[(1-p)^k] of a Beta(a, b): a product of rising factorials.
@@ -96,7 +98,7 @@ def test_pass_at_k_covers_95_percent() -> None:
     assert 0.93 <= covered([pass_at_k(c, k) for c in correct_DPK], truth) <= 0.99
 
 
-def test_paired_difference_covers_95_percent_and_gains_from_pairing() -> None:
+def test_paired_difference_interval_covers_95_percent_and_gains_from_pairing() -> None:
     rng = np.random.default_rng(3)
     chance_DP = rng.beta(0.3, 0.3, size=(1000, 30))
     lift = 0.3
@@ -110,7 +112,7 @@ def test_paired_difference_covers_95_percent_and_gains_from_pairing() -> None:
     assert width < 0.7 * np.mean([e.high - e.low for e in crossed])
 
 
-def test_limits_solve_the_score_equation_at_the_effective_number_of_draws() -> None:
+def test_average_at_k_limits_solve_the_score_equation_at_the_effective_sample_size() -> None:
     """Means 1, .5, 0, .5: variance 1/6, squared error 1/24, so p(1-p)/SE² = 6 draws; t(3)."""
     estimate = average_at_k([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1]])
     for limit in (estimate.low, estimate.high):
@@ -118,13 +120,13 @@ def test_limits_solve_the_score_equation_at_the_effective_number_of_draws() -> N
         assert abs(distance) == pytest.approx(T_TABLE[0.975, 3], abs=1e-5)
 
 
-def test_samples_of_one_problem_do_not_narrow_the_interval() -> None:
+def test_average_at_k_interval_is_clustered_by_problem() -> None:
     one_each = np.array([[True], [False], [True], [True], [False], [True]])
     repeated = np.repeat(one_each, 16, axis=1)
     assert average_at_k(repeated) == average_at_k(one_each)
 
 
-def test_all_right_is_still_uncertain() -> None:
+def test_average_at_k_interval_of_accuracy_1_has_a_width() -> None:
     few, many = average_at_k(np.ones((10, 8))), average_at_k(np.ones((100, 8)))
     assert (few.value, few.high) == (1.0, 1.0)
     assert few.low < 0.75 < 0.9 < many.low < 1.0
@@ -132,13 +134,13 @@ def test_all_right_is_still_uncertain() -> None:
     assert (mirrored.low, mirrored.high) == (0.0, pytest.approx(1 - few.low))
 
 
-def test_one_problem_says_nothing_of_the_others() -> None:
+def test_average_at_k_interval_of_one_problem_is_everything() -> None:
     one = [[True, True, False, False]]
     assert average_at_k(one) == Estimate(0.5, 0.0, 1.0)
     assert paired_difference(one, [[False] * 4]) == Estimate(0.5, -1.0, 1.0)
 
 
-def test_equal_problems_are_no_surer_than_independent_draws() -> None:
+def test_average_at_k_interval_of_equal_problems_is_the_binomial_one() -> None:
     """Forty problems at exactly 1/2 have no spread; 80 fair coins still leave ±0.11."""
     half = average_at_k([[True, False]] * 40)
     assert half.value == 0.5
@@ -198,13 +200,13 @@ def test_paired_difference_is_antisymmetric_and_bounded(
     )
 
 
-def test_two_perfect_runs_differ_by_an_uncertain_nothing() -> None:
+def test_paired_difference_of_two_perfect_runs_has_a_width() -> None:
     difference = paired_difference(np.ones((30, 4)), np.ones((30, 4)))
     assert difference.value == 0.0
     assert -0.2 < difference.low < -0.05 and 0.05 < difference.high < 0.2
 
 
-def test_a_clear_paired_gain_leaves_out_zero() -> None:
+def test_paired_difference_of_a_clear_gain_excludes_zero() -> None:
     before = np.array([[True, False, False, False], [False] * 4, [True] * 4] * 10)
     after = np.array([[True, True, True, False], [True, True, False, False], [True] * 4] * 10)
     assert paired_difference(after, before).low > 0.1
@@ -215,24 +217,24 @@ def vote(correct: list[bool], keys: list[str | None]) -> float:
     return majority_at_k([correct], [keys]).value
 
 
-def test_majority_wins_and_loses() -> None:
+def test_majority_vote_is_right_or_wrong() -> None:
     assert vote([True, True, False], ["7", "7", "9"]) == 1.0
     assert vote([True, False, False], ["7", "9", "9"]) == 0.0
 
 
-def test_majority_ties_are_the_expected_value() -> None:
+def test_majority_tie_counts_its_expected_value() -> None:
     assert vote([True, False], ["7", "9"]) == 0.5
     assert vote([True, False, False], ["7", "8", "9"]) == pytest.approx(1 / 3)
     assert vote([True, True, False, False, False], ["7", "7", "9", "9", "1"]) == 0.5
 
 
-def test_samples_without_an_answer_do_not_vote() -> None:
+def test_majority_ignores_samples_without_an_answer() -> None:
     assert vote([False, False, False, True], [None, None, None, "7"]) == 1.0
     assert vote([False, False], [None, None]) == 0.0
     assert vote([False, False, False, True], [None, None, "9", "7"]) == 0.5
 
 
-def test_a_key_graded_both_ways_counts_in_part() -> None:
+def test_majority_answer_graded_both_ways_counts_in_part() -> None:
     assert vote([True, False, True, False], ["7", "7", "7", "7"]) == 0.5
 
 
@@ -249,21 +251,21 @@ def test_majority_ignores_the_order_of_samples(
     assert values[0] == pytest.approx(values[1])
 
 
-def test_majority_interval_spreads_over_problems() -> None:
+def test_majority_interval_is_clustered_by_problem() -> None:
     correct = [[True, True, False]] * 20 + [[False, False, True]] * 10
     keys = [["1", "1", "2"]] * 20 + [["3", "3", "1"]] * 10
     estimate = majority_at_k(correct, keys)
     assert estimate == average_at_k([[True]] * 20 + [[False]] * 10)
 
 
-def test_too_few_samples_for_k() -> None:
+def test_pass_at_k_refuses_too_few_samples() -> None:
     with pytest.raises(UsageError, match="pass@8 needs at least 8 samples a problem, these have 4"):
         pass_at_k(np.ones((3, 4)), 8)
     with pytest.raises(UsageError, match="pass@0"):
         pass_at_k(np.ones((3, 4)), 0)
 
 
-def test_ragged_counts_name_the_first_problem() -> None:
+def test_statistics_refuse_ragged_samples_and_name_the_problem() -> None:
     ragged = [[True, False], [True], [True, True, True]]
     with pytest.raises(UsageError, match="problem 2 has 1 samples where problem 1 has 2"):
         average_at_k(ragged)
@@ -280,12 +282,14 @@ def test_ragged_counts_name_the_first_problem() -> None:
         ([[0.5, 1.0]], "true or false"),
     ],
 )
-def test_grades_that_are_none(grades: list[list[float]], message: str) -> None:
+def test_statistics_refuse_values_that_are_no_grades(
+    grades: list[list[float]], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         average_at_k(grades)
 
 
-def test_runs_and_keys_must_match_the_problems() -> None:
+def test_statistics_refuse_runs_of_different_problems() -> None:
     with pytest.raises(UsageError, match="hold 3 and 2 problems"):
         paired_difference(np.ones((3, 4)), np.ones((2, 4)))
     with pytest.raises(UsageError, match="answers for 1 problems and grades for 2"):

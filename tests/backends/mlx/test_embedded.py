@@ -36,9 +36,9 @@ def batches(divergence: bool) -> list[LossBatch]:
     config = resolve("embedded", [], {"backend": "cpu"})
     policy = get("cpu").load(config, trainable=False)
     problems = load_splits(config).train.problems[: STEPS * ITEMS]
-    contexts = PromptBuilder(config, policy.tokenizer)
+    builder = PromptBuilder(config, policy.tokenizer)
     requests = [
-        RolloutRequest(problem.id, 0, contexts.student(problem).ids, seed)
+        RolloutRequest(problem.id, 0, builder.student(problem).ids, seed)
         for seed, problem in enumerate(problems)
     ]
     drawn = {r.request.problem_id: r for r in policy.generate(requests, Sampling(1.0))}
@@ -50,7 +50,7 @@ def batches(divergence: bool) -> list[LossBatch]:
         if divergence:
             items = tuple(
                 DivergenceItem(
-                    r.request.prompt_ids, contexts.teacher(p).ids, r.completion_ids, weight
+                    r.request.prompt_ids, builder.teacher(p).ids, r.completion_ids, weight
                 )
                 for p, r in zip(chosen, rollouts, strict=True)
             )
@@ -105,8 +105,8 @@ def test_greedy_completions_equal_pytorchs() -> None:
     words = {}
     for name in ("cpu", "mlx"):
         policy = get(name).load(config, trainable=False)
-        contexts = PromptBuilder(config, policy.tokenizer)
-        requests = [RolloutRequest(p.id, 0, contexts.student(p).ids, 0) for p in problems]
+        builder = PromptBuilder(config, policy.tokenizer)
+        requests = [RolloutRequest(p.id, 0, builder.student(p).ids, 0) for p in problems]
         drawn = policy.generate(requests, Sampling(temperature=0.0, max_new_tokens=80))
         words[name] = {r.request.problem_id: r.completion_ids for r in drawn}
     assert words["mlx"] == words["cpu"]

@@ -93,13 +93,15 @@ def test_gradient_checkpointing_frees_activations(deep: Path) -> None:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_memory_plan_equals_the_measured_peak(deep: Path, checkpointing: bool) -> None:
+    from backends.mlx.traits import MLX
     from backends.shared.model_files import read_settings
-    from opsd_cli.planning.memory_plan import Prompts, plan, shape_of
+    from opsd_cli.planning.memory_plan import Prompts, plan
+    from opsd_cli.planning.model_shape import shape_of
 
     config = config_of(deep, checkpointing)
     shape = shape_of(read_settings(str(deep), None))
     assert shape is not None
-    planned = plan(config, shape, Prompts(32, 32), "mlx", on_cpu=True).peak
+    planned = plan(config, shape, Prompts(32, 32), MLX.memory, on_cpu=True).peak
     assert planned == pytest.approx(peak_of(config), rel=0.25)
 
 

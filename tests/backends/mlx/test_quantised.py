@@ -27,9 +27,9 @@ from backends.interface import (
 )
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.divergence import DivergenceSpec
-from tests.backends.conftest import LORA
-from tests.backends.test_losses import ITEMS, dense_loss
 from tests.support import oracle, tiny_models
+from tests.support.backend_fixtures import LORA
+from tests.support.loss_batches import ITEMS, dense_loss
 
 pytest.importorskip("mlx_lm", exc_type=ImportError)
 

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from backends.pytorch import loss_head  # noqa: E402
 from opsd_cli.errors import UsageError  # noqa: E402
 from opsd_cli.losses.divergence import DivergenceSpec  # noqa: E402
-from tests.backends.conftest import Load  # noqa: E402
+from tests.support.backend_fixtures import Load  # noqa: E402
 
 HERE = Path(__file__).parent
 needs_triton = pytest.mark.skipif(

@@ -35,10 +35,10 @@ def test_it_draws_what_the_builtin_engine_draws(
         [f"rollouts.vllm.python={PYTHON}", "train.dtype=float32", "lora.rank=8", "backend=cpu"],
     )
     inner = backends.get("cpu").load(config, trainable=True)
-    contexts = PromptBuilder(config, inner.tokenizer, inner.context_limit)
+    builder = PromptBuilder(config, inner.tokenizer, inner.context_limit)
     policy = VllmPolicy(config, inner, tmp_path)
     try:
-        prompts = [contexts.student(p).ids for p in embedded("test", 24).problems]
+        prompts = [builder.student(p).ids for p in embedded("test", 24).problems]
         requests = [RolloutRequest(str(n), 0, ids, n) for n, ids in enumerate(prompts)]
         # A large step, so that an adapter that is not there would show.
         items = tuple(

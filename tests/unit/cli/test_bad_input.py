@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shlex
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import backends
 from opsd_cli.cli.app import main
 from tests.support.bad_input import CASES, Case
 from tests.support.bad_input import main as print_table
+from tests.support.cli import typed
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "errors.md"
 
@@ -26,15 +26,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     }
 
 
-def typed(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr("sys.argv", ["opsd", *shlex.split(command)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    return int(left.value.code or 0)
-
-
 @pytest.mark.parametrize("case", CASES, ids=[case.command for case in CASES])
-def test_a_mistake_is_explained_and_harms_nothing(
+def test_bad_input_ends_in_an_error_line_and_changes_no_file(
     case: Case,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -62,11 +55,11 @@ def test_a_mistake_is_explained_and_harms_nothing(
     assert snapshot(tmp_path) == before
 
 
-def test_there_are_at_least_forty() -> None:
+def test_bad_input_has_forty_cases_or_more() -> None:
     assert len({case.command for case in CASES}) >= 40
 
 
-def test_the_document_is_current() -> None:
+def test_errors_md_is_current() -> None:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         print_table()

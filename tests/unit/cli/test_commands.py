@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +14,15 @@ import pytest
 
 import backends
 from backends.interface import Capability, Rollout
-from opsd_cli.cli.app import main
-from opsd_cli.config.resolve import preset_names
+from opsd_cli.config.presets import preset_names
 from opsd_cli.errors import ModelError
 from opsd_cli.problems.catalog import describe
 from opsd_cli.training.run_directory import read_rows
-from tests.support.bad_input import GOOD
+from tests.support.cli import QUICK, Opsd
 from tests.support.fakes import FakeBackend, FakePolicy
 
-Opsd = Callable[[str], tuple[int, str, str]]
-QUICK = "--set train.steps=4 --set train.evaluate_every=2 --set train.questions_per_step=8"
 
-
-@pytest.fixture
-def opsd(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Opsd:
-    """Type a command in an empty directory with good.jsonl; gives code, stdout and stderr."""
-    monkeypatch.setitem(backends.BACKENDS, "cpu", "tests.support.fakes:FakeBackend")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "good.jsonl").write_text(GOOD)
-
-    def typed(command: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["opsd", *shlex.split(command)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
-
-    return typed
-
-
-def test_train_leaves_a_run_and_one_json_object(opsd: Opsd, tmp_path: Path) -> None:
+def test_train_writes_a_run_and_one_json_object(opsd: Opsd, tmp_path: Path) -> None:
     code, out, err = opsd(f"train --json --out run --set data.train=good.jsonl {QUICK}")
     assert code == 0, err
     result = json.loads(out)
@@ -60,7 +36,7 @@ def test_train_leaves_a_run_and_one_json_object(opsd: Opsd, tmp_path: Path) -> N
     assert "preflight" in err and "held out of good.jsonl" in err
 
 
-def test_a_finished_run_can_be_evaluated_and_resumed(opsd: Opsd, tmp_path: Path) -> None:
+def test_eval_of_a_finished_run_and_its_resume(opsd: Opsd, tmp_path: Path) -> None:
     assert opsd(f"train --out run --set data.train=good.jsonl {QUICK}")[0] == 0
     code, out, _ = opsd("eval --adapter run --benchmark good.jsonl --out e --json --samples 2")
     assert code == 0
@@ -76,7 +52,7 @@ def test_a_finished_run_can_be_evaluated_and_resumed(opsd: Opsd, tmp_path: Path)
     assert opsd("train --resume --out run --json")[0] == 0
 
 
-def test_preflight_failure_leaves_nothing(
+def test_preflight_failure_leaves_no_run(
     opsd: Opsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -89,10 +65,10 @@ def test_preflight_failure_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
-def test_finished_runs_are_compared(
+def test_compare_of_finished_runs(
     opsd: Opsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsd_cli.cli.compare._samples", lambda *_: {})
+    monkeypatch.setattr("opsd_cli.reports.comparison_pages.page_samples", lambda *_: {})
     quick = f"--set data.train=good.jsonl --set train.curve=true {QUICK}"
     for method in ("opsd", "grpo"):
         assert opsd(f"train --out {method} --method {method} {quick}")[0] == 0
@@ -114,7 +90,7 @@ def test_finished_runs_are_compared(
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "sample", "compare"])
-def test_a_dry_run_writes_nothing(opsd: Opsd, tmp_path: Path, command: str) -> None:
+def test_dry_run_writes_nothing(opsd: Opsd, tmp_path: Path, command: str) -> None:
     code, out, err = opsd(f"{command} --dry-run --json")
     assert code == 0, err
     json.loads(out)
@@ -143,23 +119,23 @@ def test_sample_divergence_as_json(opsd: Opsd) -> None:
         )
 
 
-def test_without_colour_divergent_tokens_are_marked(opsd: Opsd) -> None:
+def test_sample_marks_divergent_tokens_without_colour(opsd: Opsd) -> None:
     _, out, _ = opsd("sample '1 + 2' --solution '3' --divergence")
     assert "⟦" in out and "mean" in out
 
 
-def test_privileged_sampling_uses_the_reference(opsd: Opsd) -> None:
+def test_sample_privileged_uses_the_reference(opsd: Opsd) -> None:
     code, out, _ = opsd("sample --file good.jsonl --privileged --json --n 3")
     assert code == 0
     assert {c["status"] for c in json.loads(out)["completions"]} == {"correct"}
 
 
-def test_quiet_keeps_results_alone(opsd: Opsd) -> None:
+def test_quiet_prints_results_alone(opsd: Opsd) -> None:
     code, out, err = opsd("eval --benchmark good.jsonl --quiet --limit 3")
     assert code == 0 and err == "" and "avg@1" in out
 
 
-def test_presets(opsd: Opsd, tmp_path: Path) -> None:
+def test_presets_are_listed_shown_copied(opsd: Opsd, tmp_path: Path) -> None:
     assert "embedded" in opsd("presets")[1]
     assert opsd("presets copy embedded mine.yaml")[0] == 0
     assert (tmp_path / "mine.yaml").read_text() == opsd("presets show embedded")[1]
@@ -194,14 +170,14 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert "typer" in loaded and not heavy & set(loaded)
 
 
-def test_it_runs_as_a_module() -> None:
+def test_python_m_opsd_cli() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "opsd_cli", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("opsd ")
 
 
-def test_a_dry_run_plans_the_memory(opsd: Opsd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run_plans_the_memory(opsd: Opsd, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = "train --dry-run --set data.train=good.jsonl"
     code, out, _ = opsd(f"{plan} --json")
     memory = json.loads(out)["memory"]
@@ -219,12 +195,12 @@ def test_a_dry_run_plans_the_memory(opsd: Opsd, monkeypatch: pytest.MonkeyPatch)
     assert "  fits in " in opsd(f"{plan} {proposed}")[1]
 
 
-def test_a_dry_run_says_what_it_cannot_know(opsd: Opsd) -> None:
+def test_dry_run_of_a_missing_model_has_no_memory_plan(opsd: Opsd) -> None:
     code, out, _ = opsd("train --dry-run --set data.train=good.jsonl --model nowhere/at/all")
     assert code == 0 and "memory: not known: no model folder at nowhere/at/all" in out
 
 
-def test_a_run_may_go_on_with_another_backend(
+def test_resume_on_another_backend(
     opsd: Opsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert opsd(f"train --out run --set data.train=good.jsonl {QUICK}")[0] == 0
@@ -241,7 +217,7 @@ def test_a_run_may_go_on_with_another_backend(
 @pytest.mark.parametrize(
     "preset", [name for name in preset_names() if not name.startswith(("embedded", "eval"))]
 )
-def test_every_recipe_has_a_plan_without_its_model_or_data_at_hand(opsd: Opsd, preset: str) -> None:
+def test_dry_run_of_every_recipe_without_its_model_or_data(opsd: Opsd, preset: str) -> None:
     code, out, err = opsd(f"train --config {preset} --dry-run --json")
     assert code == 0, err
     found = json.loads(out)
@@ -251,7 +227,7 @@ def test_every_recipe_has_a_plan_without_its_model_or_data_at_hand(opsd: Opsd, p
     assert steps["rollouts"] == train["steps"] * train["questions_per_step"] * per_question
 
 
-def test_a_comparison_s_plan_has_every_method_side_by_side(opsd: Opsd) -> None:
+def test_dry_run_of_compare_has_every_method(opsd: Opsd) -> None:
     """Neither the model nor the data is at hand."""
     code, out, err = opsd("compare --config opsd-qwen3-1.7b --dry-run")
     assert code == 0, err
@@ -273,7 +249,7 @@ def test_a_comparison_s_plan_has_every_method_side_by_side(opsd: Opsd) -> None:
     assert measured["grpo"] == (11 * 200 + 11 * 400) * 16000
 
 
-def test_an_evaluation_grows_is_paired_and_has_pages(opsd: Opsd, tmp_path: Path) -> None:
+def test_eval_resume_grows_against_pairs_and_pages_are_written(opsd: Opsd, tmp_path: Path) -> None:
     first = opsd("eval --benchmark good.jsonl --limit 5 --samples 2 --out e --json")
     assert first[0] == 0, first[2]
     # Nothing but the directory is needed to go on; what is asked for is added to what is there.
@@ -301,7 +277,7 @@ def test_an_evaluation_grows_is_paired_and_has_pages(opsd: Opsd, tmp_path: Path)
     assert "Against e" in (tmp_path / "g/report.html").read_text()
 
 
-def test_regrading_follows_a_corrected_answer(opsd: Opsd, tmp_path: Path) -> None:
+def test_regrade_uses_a_corrected_answer(opsd: Opsd, tmp_path: Path) -> None:
     assert opsd("eval --benchmark good.jsonl --samples 2 --out e")[0] == 0
     path = tmp_path / "good.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -320,9 +296,7 @@ def test_regrading_follows_a_corrected_answer(opsd: Opsd, tmp_path: Path) -> Non
     assert opsd("eval --resume --out e")[0] == 0
 
 
-def test_a_catalogued_set_is_shown_as_a_description_that_can_be_used(
-    opsd: Opsd, tmp_path: Path
-) -> None:
+def test_data_show_prints_a_description_that_can_be_loaded(opsd: Opsd, tmp_path: Path) -> None:
     listed = json.loads(opsd("data --json")[1])
     for use, flag in (("benchmarks", ""), ("training", " --train")):
         for name, entry in listed[use].items():
@@ -336,7 +310,7 @@ def test_a_catalogued_set_is_shown_as_a_description_that_can_be_used(
     assert opsd("data show aime24 --train")[0] == 2
 
 
-def test_an_adapter_of_another_base_is_said_to_be_one(
+def test_adapter_of_another_base_model_is_named_as_the_cause(
     opsd: Opsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "adapter"
@@ -351,7 +325,7 @@ def test_an_adapter_of_another_base_is_said_to_be_one(
     assert code == 2 and "made for the model another-model, and this is embedded" in err
 
 
-def test_an_empty_completion_has_no_divergence_and_breaks_nothing(
+def test_sample_divergence_of_an_empty_completion(
     opsd: Opsd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing(self: object, requests: Any, *_: Any, **__: Any) -> Iterator[Rollout]:

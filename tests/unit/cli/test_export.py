@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from backends.shared import adapter_files
-from tests.unit.cli.test_commands import Opsd, opsd
-
-__all__ = ["opsd"]
+from tests.support.cli import Opsd
 
 
 @pytest.fixture
@@ -31,7 +29,9 @@ def adapter(tmp_path: Path) -> Path:
     return tmp_path / "adapter"
 
 
-def test_mlx_files_name_the_layer_and_the_scale(opsd: Opsd, adapter: Path, tmp_path: Path) -> None:
+def test_export_mlx_files_name_the_layer_and_the_scale(
+    opsd: Opsd, adapter: Path, tmp_path: Path
+) -> None:
     code, out, err = opsd("export adapter --format mlx --out there --json")
     assert code == 0, err
     assert json.loads(out) == {"adapter": "adapter", "format": "mlx", "out": "there"}
@@ -44,7 +44,7 @@ def test_mlx_files_name_the_layer_and_the_scale(opsd: Opsd, adapter: Path, tmp_p
         assert (weights[name] == array).all()
 
 
-def test_what_is_there_is_never_written_over(opsd: Opsd, adapter: Path, tmp_path: Path) -> None:
+def test_export_refuses_a_used_directory(opsd: Opsd, adapter: Path, tmp_path: Path) -> None:
     assert opsd("export adapter --out there")[0] == 0
     before = (tmp_path / "there" / "adapter_config.json").read_bytes()
     code, _, err = opsd("export adapter --format mlx --out there")
@@ -53,7 +53,7 @@ def test_what_is_there_is_never_written_over(opsd: Opsd, adapter: Path, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"adapter", "there", "good.jsonl"}
 
 
-def test_a_dry_run_writes_nothing(opsd: Opsd, adapter: Path, tmp_path: Path) -> None:
+def test_export_dry_run_writes_nothing(opsd: Opsd, adapter: Path, tmp_path: Path) -> None:
     code, out, _ = opsd("export adapter --format mlx --dry-run")
     assert code == 0 and "exports/adapter-mlx" in out
     assert not (tmp_path / "exports").exists()
@@ -67,14 +67,16 @@ def test_a_dry_run_writes_nothing(opsd: Opsd, adapter: Path, tmp_path: Path) -> 
         ("export .", 2, "holds no adapter"),
     ],
 )
-def test_mistakes_are_named(
+def test_export_refuses_bad_input(
     opsd: Opsd, adapter: Path, tmp_path: Path, command: str, code: int, said: str
 ) -> None:
     found, _, err = opsd(command)
     assert found == code and said in err and "hint: " in err
 
 
-def test_weights_cut_off_leave_nothing(opsd: Opsd, adapter: Path, tmp_path: Path) -> None:
+def test_export_of_truncated_weights_leaves_nothing(
+    opsd: Opsd, adapter: Path, tmp_path: Path
+) -> None:
     file = adapter / adapter_files.WEIGHTS_FILE
     file.write_bytes(file.read_bytes()[:-8])
     code, _, err = opsd("export adapter --format mlx --out there")
@@ -86,7 +88,7 @@ def test_weights_cut_off_leave_nothing(opsd: Opsd, adapter: Path, tmp_path: Path
     ("kind", "older", "warned"),
     [("llama", {}, True), ("llama", {"rope_theta": 500.0}, False), ("qwen3", {}, False)],
 )
-def test_a_base_that_plain_mlx_lm_misreads_is_named(
+def test_export_warns_of_a_base_that_plain_mlx_lm_misreads(
     opsd: Opsd, adapter: Path, tmp_path: Path, kind: str, older: dict[str, float], warned: bool
 ) -> None:
     base = tmp_path / "base"

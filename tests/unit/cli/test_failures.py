@@ -15,8 +15,7 @@ import backends
 from opsd_cli.cli import failures
 from opsd_cli.errors import OpsdError, UsageError
 from opsd_cli.files.os_errors import naming
-from tests.unit.cli.test_bad_input import typed
-from tests.unit.cli.test_commands import QUICK, opsd  # noqa: F401
+from tests.support.cli import QUICK, Opsd, typed
 
 COMMAND = [sys.executable, "-P", "-m", "opsd_cli"]
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -54,7 +53,7 @@ def raised(error: BaseException) -> Callable[..., None]:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_an_error_of_the_system_is_one_line(
+def test_system_error_is_one_line(
     error: BaseException,
     code: int,
     says: str,
@@ -70,7 +69,7 @@ def test_an_error_of_the_system_is_one_line(
     assert len(lines[0]) < 300
 
 
-def test_a_library_in_another_language_tells_of_the_disk_too(tmp_path: Path) -> None:
+def test_safetensors_error_names_the_full_disk(tmp_path: Path) -> None:
     class SafetensorError(Exception):
         pass
 
@@ -84,7 +83,7 @@ def test_a_library_in_another_language_tells_of_the_disk_too(tmp_path: Path) -> 
         raise SafetensorError("a header that is too large")
 
 
-def test_a_path_that_is_known_stays(tmp_path: Path) -> None:
+def test_naming_keeps_a_known_path(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught, naming(tmp_path):
         (tmp_path / "no" / "file").read_text()
     assert caught.value.filename == str(tmp_path / "no" / "file")
@@ -92,7 +91,7 @@ def test_a_path_that_is_known_stays(tmp_path: Path) -> None:
 
 @needs_full
 @pytest.mark.parametrize("command", ["presets", "presets keys", "doctor --json", "data"])
-def test_a_full_disk_behind_standard_output(command: str) -> None:
+def test_full_disk_behind_standard_output(command: str) -> None:
     with open("/dev/full", "w") as full:
         ended = subprocess.run(
             [*COMMAND, *command.split()], stdout=full, stderr=subprocess.PIPE, text=True
@@ -105,7 +104,7 @@ def test_a_full_disk_behind_standard_output(command: str) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes as POSIX has them")
-def test_a_reader_who_has_seen_enough_is_no_failure() -> None:
+def test_broken_pipe_of_a_reader_exits_with_0() -> None:
     read, write = os.pipe()
     os.close(read)
     try:
@@ -117,8 +116,8 @@ def test_a_reader_who_has_seen_enough_is_no_failure() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_arguments_that_are_no_text_are_refused_before_anything_is_done(
-    opsd: Callable[[str], tuple[int, str, str]],  # noqa: F811
+def test_arguments_of_invalid_utf8_are_refused_first(
+    opsd: Opsd,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -131,7 +130,7 @@ def test_arguments_that_are_no_text_are_refused_before_anything_is_done(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
-def test_bytes_that_are_no_text_end_in_a_line_of_a_real_command(tmp_path: Path) -> None:
+def test_invalid_utf8_is_an_error_line_of_a_real_process(tmp_path: Path) -> None:
     ended = subprocess.run(
         [os.fsencode(part) for part in (*COMMAND, "train", "--out")] + [b"bad\xff"],
         capture_output=True,
@@ -142,7 +141,7 @@ def test_bytes_that_are_no_text_end_in_a_line_of_a_real_command(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_terminal_of_another_encoding_gets_exact_json_and_no_error() -> None:
+def test_json_on_an_ascii_terminal_is_escaped() -> None:
     ended = subprocess.run(
         [*COMMAND, "data", "--json"],
         capture_output=True,
@@ -156,7 +155,7 @@ def test_a_terminal_of_another_encoding_gets_exact_json_and_no_error() -> None:
     assert list(json.loads(ended.stdout)["benchmarks"]) == list(BENCHMARKS)
 
 
-def test_an_error_line_is_one_line_whatever_it_quotes(
+def test_error_line_is_one_printable_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = UsageError("a\x1b[31m name\nwith \u202e lines\r\n" + "x" * 9999, "hint\n\nof two")
@@ -167,8 +166,8 @@ def test_an_error_line_is_one_line_whatever_it_quotes(
     assert hint == "hint: hint of two"
 
 
-def test_a_run_that_cannot_be_written_to_is_refused_in_a_line(
-    opsd: Callable[[str], tuple[int, str, str]],  # noqa: F811
+def test_read_only_run_is_an_error_line(
+    opsd: Opsd,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert opsd(f"train --out run --set data.train=good.jsonl {QUICK}")[0] == 0
@@ -189,8 +188,8 @@ def test_a_run_that_cannot_be_written_to_is_refused_in_a_line(
         assert "run" in said[0] or " e" in said[0]
 
 
-def test_regrading_needs_no_backend_no_model_and_no_adapter(
-    opsd: Callable[[str], tuple[int, str, str]],  # noqa: F811
+def test_regrade_needs_no_backend_no_model_and_no_adapter(
+    opsd: Opsd,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -207,12 +206,13 @@ def test_regrading_needs_no_backend_no_model_and_no_adapter(
     assert code == 2 and "was made with other settings: model" in err
 
 
-def test_a_dry_run_plans_without_any_backend(
-    opsd: Callable[[str], tuple[int, str, str]],  # noqa: F811
+def test_dry_run_without_any_backend(
+    opsd: Opsd,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in backends.BACKENDS:
-        monkeypatch.setitem(backends.BACKENDS, name, "not_installed_anywhere:Backend")
+    monkeypatch.setitem(backends.BACKENDS, "cpu", "backends.pytorch.backend:CpuBackend")
+    for package in ("torch", "mlx.core"):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     code, out, err = opsd("train --dry-run")
     assert code == 0, err
     assert "memory on cpu" in out or "memory on mlx" in out
@@ -221,7 +221,7 @@ def test_a_dry_run_plans_without_any_backend(
     assert code == 3 and "no backend can run here" in err
 
 
-def test_errors_of_ours_pass_as_they_are() -> None:
+def test_opsd_errors_pass_unchanged() -> None:
     error = OpsdError("a", "b")
     assert failures.explained(error) is error
     assert failures.explained(KeyError("x")) is None

@@ -54,7 +54,7 @@ def groups(noise: float = 0.0) -> dict[str, list[Curve]]:
 
 
 @given(values)
-def test_the_fit_is_monotone_keeps_its_mean_and_is_level_after_the_peak(y: np.ndarray) -> None:
+def test_isotonic_fit_is_monotone_keeps_its_mean_and_is_level_after_the_peak(y: np.ndarray) -> None:
     fitted = monotone(y)
     peak = int(np.argmax(y))
     assert (np.diff(fitted) >= -1e-12).all()
@@ -63,7 +63,7 @@ def test_the_fit_is_monotone_keeps_its_mean_and_is_level_after_the_peak(y: np.nd
 
 
 @given(values)
-def test_no_other_monotone_curve_is_nearer(y: np.ndarray) -> None:
+def test_isotonic_fit_has_the_least_squared_distance(y: np.ndarray) -> None:
     rising = y[: int(np.argmax(y)) + 1]
     fitted = monotone(y)[: len(rising)]
     distance = ((fitted - rising) ** 2).sum()
@@ -71,16 +71,16 @@ def test_no_other_monotone_curve_is_nearer(y: np.ndarray) -> None:
         assert distance <= ((other - rising) ** 2).sum() + 1e-9
 
 
-def test_a_monotone_curve_is_its_own_fit() -> None:
+def test_isotonic_fit_of_a_monotone_curve_is_itself() -> None:
     np.testing.assert_array_equal(monotone(np.array([0.1, 0.4, 0.4, 0.9])), [0.1, 0.4, 0.4, 0.9])
 
 
-def test_a_collapse_does_not_take_back_what_was_reached() -> None:
+def test_isotonic_fit_ignores_a_collapse_after_the_peak() -> None:
     fitted = monotone(np.array([0.5, 0.7, 0.9, 0.2, 0.1]))
     np.testing.assert_allclose(fitted, [0.5, 0.7, 0.9, 0.9, 0.9])
 
 
-def test_cost_is_read_between_points() -> None:
+def test_cost_to_reach_interpolates_between_points() -> None:
     cost, fitted = np.array([0.0, 10.0, 30.0]), np.array([0.5, 0.6, 0.8])
     assert cost_to_reach(0.55, cost, fitted) == pytest.approx(5)
     assert cost_to_reach(0.7, cost, fitted) == pytest.approx(20)
@@ -89,7 +89,7 @@ def test_cost_is_read_between_points() -> None:
     assert math.isinf(cost_to_reach(0.81, cost, fitted))
 
 
-def test_the_ratio_of_known_curves() -> None:
+def test_token_efficiency_ratio_of_known_curves() -> None:
     found = Efficiency(groups(), replicates=50)
     # GRPO's best is 80%, which it reaches at 300 and OPSD half-way between 10 and 20.
     assert found.weakest == "grpo" and found.target == pytest.approx(0.8)
@@ -101,7 +101,7 @@ def test_the_ratio_of_known_curves() -> None:
     assert found.ratio("opsd", "grpo", "generated_and_scored").value == pytest.approx(20)
 
 
-def test_a_target_out_of_reach_is_an_answer() -> None:
+def test_token_efficiency_of_an_unreached_target_is_infinite() -> None:
     found = Efficiency(groups(), target=0.9, replicates=20)
     assert math.isinf(found.to_target()["grpo"])
     assert math.isinf(found.ratio("opsd", "grpo").value)
@@ -109,12 +109,12 @@ def test_a_target_out_of_reach_is_an_answer() -> None:
     assert math.isnan(Efficiency(groups(), target=0.99, replicates=20).ratio("opsd", "grpo").value)
 
 
-def test_a_target_the_base_meets_is_refused() -> None:
+def test_token_efficiency_refuses_a_target_that_the_base_model_reaches() -> None:
     with pytest.raises(UsageError, match=r"already reaches 50\.0%"):
         Efficiency(groups(), target=0.4)
 
 
-def test_noise_widens_the_interval() -> None:
+def test_token_efficiency_interval_widens_with_noise() -> None:
     spent = {"opsd": (FAST, [0, 10, 20, 30]), "grpo": (SLOW, [0, 100, 200, 300])}
     few = {
         name: [curve(name, accuracy, cost, problems=40, noise=0.1)]
@@ -125,7 +125,7 @@ def test_noise_widens_the_interval() -> None:
     assert wide.high / wide.low > narrow.high / narrow.low
 
 
-def test_methods_with_the_same_seeds_share_the_draw() -> None:
+def test_token_efficiency_bootstrap_pairs_methods_by_seed_and_problem() -> None:
     found = Efficiency(groups(), replicates=20)
     for weights, _ in found.draws:
         np.testing.assert_array_equal(weights["opsd"], weights["grpo"])
@@ -134,7 +134,7 @@ def test_methods_with_the_same_seeds_share_the_draw() -> None:
     assert (ratio.low, ratio.value, ratio.high) == (1, 1, 1)
 
 
-def test_what_differs_in_its_basis_is_left_out_with_the_reason() -> None:
+def test_comparable_leaves_out_runs_of_another_basis_with_the_reason() -> None:
     odd = curve("grpo", SLOW, [0, 1, 2, 3], 7, **{"test problems": "other"})
     usual = [curve("opsd", FAST, [0, 1, 2, 3], n, **{"test problems": "usual"}) for n in range(2)]
     kept, left = comparable([odd, *usual])
@@ -142,13 +142,13 @@ def test_what_differs_in_its_basis_is_left_out_with_the_reason() -> None:
     assert left == {"grpo-7": "another test problems"}
 
 
-def test_runs_of_other_settings_get_labels_of_their_own() -> None:
+def test_labels_differ_for_two_runs_of_one_seed() -> None:
     first, second = curve("opsd", FAST, [0, 1, 2, 3]), curve("opsd", FAST, [0, 1, 2, 3])
     assert list(labelled([first, second])) == ["opsd", "opsd (opsd-0)"]
     assert list(labelled([first, curve("opsd", FAST, [0, 1, 2, 3], seed=1)])) == ["opsd"]
 
 
-def test_runs_of_other_settings_are_told_apart_by_them() -> None:
+def test_labels_name_the_settings_that_differ() -> None:
     def of(seed: int, rate: float, per_question: int) -> Curve:
         config = Config(
             method="grpo", seed=seed,
@@ -165,7 +165,7 @@ def test_runs_of_other_settings_are_told_apart_by_them() -> None:
     )
 
 
-def test_every_token_is_charged() -> None:
+def test_cost_of_a_ledger_counts_every_token() -> None:
     ledger = {"generated": 1, "teacher_scored": 10, "scored": 100, "prompt": 1000, "trained": 10000}
     assert cost_of(ledger, 2.5) == {
         "generated": 1,
@@ -176,7 +176,7 @@ def test_every_token_is_charged() -> None:
     }
 
 
-def test_the_summary_names_its_target_and_its_ratio() -> None:
+def test_comparison_summary_names_its_target_and_ratio() -> None:
     summary = summarise(groups(), Path("c"))
     assert summary["target_from"] == "the best that grpo reaches"
     assert summary["token_efficiency"]["ratio"] == pytest.approx(20)
@@ -189,7 +189,7 @@ def test_the_summary_names_its_target_and_its_ratio() -> None:
     assert verdict(missed) == "opsd reaches 90.0%; grpo does not."
 
 
-def test_the_headline_is_about_opsd_and_grpo_where_they_are() -> None:
+def test_comparison_headline_prefers_opsd_and_grpo() -> None:
     assert pair_of(["sft", "grpo", "opsd"]) == ("opsd", "grpo")
     assert pair_of(["sft", "hybrid"]) == ("sft", "hybrid")
     assert times(math.inf) == "∞" and times(None) == "unknown" and times(8.314) == "8.31×"

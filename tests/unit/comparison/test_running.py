@@ -26,14 +26,14 @@ from opsd_cli.comparison.running import (
     write_plan,
 )
 from opsd_cli.config.resolve import resolve
-from opsd_cli.config.schema import METHODS
+from opsd_cli.methods import METHODS
 from opsd_cli.processes.child_processes import tied
 from opsd_cli.training import run_directory
 
 CONFIGS = {name: resolve(None, [], {"method": name}) for name in ("opsd", "grpo")}
 
 
-def test_methods_take_turns_and_share_everything_but_themselves() -> None:
+def test_comparison_jobs_alternate_methods_and_share_all_other_settings() -> None:
     jobs = comparison_jobs(CONFIGS, [4, 5])
     assert [job.name for job in jobs] == ["opsd-s4", "grpo-s4", "opsd-s5", "grpo-s5"]
     for job in jobs:
@@ -45,7 +45,7 @@ def test_methods_take_turns_and_share_everything_but_themselves() -> None:
 
 
 @pytest.mark.parametrize("preset", [None, "opsd-qwen3-1.7b", "opsd-v1-qwen3-4b", "mac-16gb"])
-def test_methods_that_train_differently_are_measured_alike(preset: str | None) -> None:
+def test_comparison_gives_all_methods_the_same_evaluation(preset: str | None) -> None:
     """Else a comparison of published recipes would train for days and leave most runs out."""
     configs = {name: resolve(preset, [], {"method": name}) for name in METHODS}
     alike = evaluated_alike(configs)
@@ -63,7 +63,7 @@ def test_methods_that_train_differently_are_measured_alike(preset: str | None) -
         assert alike == configs
 
 
-def test_tuning_never_looks_at_the_test_curve_nor_at_a_seed_compared() -> None:
+def test_tuning_uses_neither_the_test_split_nor_a_compared_seed() -> None:
     jobs = tuning_jobs(CONFIGS)
     for job in jobs:
         assert not job.config.train.curve
@@ -72,7 +72,7 @@ def test_tuning_never_looks_at_the_test_curve_nor_at_a_seed_compared() -> None:
     assert len(rates) == 3 and CONFIGS["opsd"].optimizer.learning_rate in rates
 
 
-def test_the_rate_with_the_best_validation_is_chosen_and_its_cost_kept(tmp_path: Path) -> None:
+def test_tuning_chooses_the_learning_rate_on_validation_and_counts_its_cost(tmp_path: Path) -> None:
     jobs = [job for job in tuning_jobs(CONFIGS) if job.method == "opsd"]
     # The test split would choose the last; validation prefers the first two equally.
     for job, validation, test in zip(jobs, ([0.5, 0.9], [0.9, 0.6], [0.5, 0.8]), (1, 2, 99)):  # noqa: B905
@@ -91,14 +91,14 @@ def test_the_rate_with_the_best_validation_is_chosen_and_its_cost_kept(tmp_path:
     assert (found.generated, found.cpu_seconds) == (30, 6.0)
 
 
-def test_a_plan_is_read_back_as_it_was(tmp_path: Path) -> None:
+def test_comparison_plan_round_trip(tmp_path: Path) -> None:
     write_plan(tmp_path / "c", plan_of(CONFIGS, [0, 1], True, 0.8))
     plan = read_plan(tmp_path / "c")
     assert configs_of(plan) == CONFIGS
     assert (plan["seeds"], plan["tune"], plan["target"]) == ([0, 1], True, 0.8)
 
 
-def test_progress_is_read_from_a_run_in_flight(tmp_path: Path) -> None:
+def test_comparison_progress_is_read_from_a_running_run(tmp_path: Path) -> None:
     (job,) = comparison_jobs({"opsd": CONFIGS["opsd"]}, [0])
     assert progress_of(tmp_path, job, False).state == "waiting"
     folder = tmp_path / job.name
@@ -115,7 +115,7 @@ def opsd(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, **tied(os.environ))
 
 
-def test_a_comparison_trains_stops_and_goes_on(tmp_path: Path) -> None:
+def test_comparison_trains_and_resumes(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     small = [
         "train.steps=2", "train.evaluate_every=1", "train.questions_per_step=2",

@@ -15,36 +15,24 @@ from opsd_cli.comparison import supervisor
 from opsd_cli.comparison.running import comparison_jobs
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import Interrupted, RunError, TrainingError
+from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.processes.child_processes import tied
-from opsd_cli.training import run_directory
-from tests.fuzz.kills import COMMANDS, ROOT, problems
-from tests.support.killed import KILL
+from tests.support.killable_commands import COMMANDS, ROOT, Kill, problems, run_killable
+from tests.support.killable_run import KILL
 from tests.support.processes import gone, left_in
 
 #: Runs that nobody would see the end of.
 ENDLESS = f"{COMMANDS['compare']} --set train.steps=100000 --set train.evaluate_every=100000"
 
 
-def opsd(folder: Path, words: str, **kill: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "tests.support.killed", *words.split()],
-        cwd=folder,
-        **tied(os.environ | {"PYTHONPATH": str(ROOT), KILL: json.dumps(kill)}),
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_runs_save_and_end_with_their_comparison(
+def test_supervisor_runs_write_a_checkpoint_and_end_with_their_comparison(
     tmp_path: Path, number: signal.Signals, at_once: int
 ) -> None:
     (tmp_path / "sums.jsonl").write_text(problems())
-    done = opsd(
-        tmp_path, f"{ENDLESS} --jobs {at_once} --out c",
-        role="train:opsd-s0", at=150, signal=number, victim="parent",
-    )  # fmt: skip
+    kill = Kill("train:opsd-s0", 150, number, "parent")
+    done = run_killable(tmp_path, f"{ENDLESS} --jobs {at_once} --out c", kill)
     assert left_in(tmp_path) == []
     if number == signal.SIGKILL:
         assert done.returncode == -number
@@ -55,7 +43,7 @@ def test_runs_save_and_end_with_their_comparison(
     steps = [path.name for path in (run / "checkpoints").glob("step-*")]
     assert max(steps) > "step-000000", steps  # the step under way was ended and saved
     assert "stopped after step" in run.with_name("opsd-s0.log").read_text()
-    run_directory.hold(run).close()  # free to go on with
+    lock_directory(run).close()  # free to go on with
 
 
 def job(tmp_path: Path) -> supervisor.Job:
@@ -64,7 +52,7 @@ def job(tmp_path: Path) -> supervisor.Job:
     return made
 
 
-def test_a_second_request_ends_runs_that_do_not_stop(
+def test_supervisor_kills_runs_at_a_second_interrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True)\n"
@@ -97,7 +85,7 @@ def test_a_second_request_ends_runs_that_do_not_stop(
         pipe.close()
 
 
-def test_a_run_that_was_killed_is_said_to_be(
+def test_supervisor_names_the_signal_that_killed_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = job(tmp_path)
@@ -108,9 +96,9 @@ def test_a_run_that_was_killed_is_said_to_be(
         supervisor.run_jobs(tmp_path, [made], 1, lambda _: None)
 
 
-def test_a_run_that_another_process_holds_is_named_before_any_starts(tmp_path: Path) -> None:
+def test_supervisor_names_a_locked_run_before_it_starts_any(tmp_path: Path) -> None:
     made = job(tmp_path)
-    holder = run_directory.hold(tmp_path / made.name)
+    holder = lock_directory(tmp_path / made.name)
     try:
         with pytest.raises(RunError) as refused:
             supervisor.run_jobs(tmp_path, [made], 1, lambda _: None)
@@ -118,8 +106,8 @@ def test_a_run_that_another_process_holds_is_named_before_any_starts(tmp_path: P
         holder.close()
     with (
         pytest.raises(RunError) as said,
-        run_directory.hold(tmp_path),
-        run_directory.hold(tmp_path),
+        lock_directory(tmp_path),
+        lock_directory(tmp_path),
     ):
         pass
     told = said.value.message.replace(str(tmp_path), str(tmp_path / made.name))
@@ -128,60 +116,57 @@ def test_a_run_that_another_process_holds_is_named_before_any_starts(tmp_path: P
     assert not (tmp_path / f"{made.name}.log").exists()
 
 
-def test_two_cannot_go_on_with_one_comparison(tmp_path: Path) -> None:
+def test_supervisor_lock_refuses_a_second_resume_of_a_comparison(tmp_path: Path) -> None:
     (tmp_path / "sums.jsonl").write_text(problems())
-    stopped = opsd(
-        tmp_path, f"{COMMANDS['compare']} --out c",
-        role="train:opsd-s0", at=10, signal=9, victim="parent",
-    )  # fmt: skip
+    kill = Kill("train:opsd-s0", 10, signal.SIGKILL, "parent")
+    stopped = run_killable(tmp_path, f"{COMMANDS['compare']} --out c", kill)
     assert stopped.returncode == -9 and left_in(tmp_path) == []
-    with run_directory.hold(tmp_path / "c"):
-        second = opsd(tmp_path, "compare --resume --out c")
+    with lock_directory(tmp_path / "c"):
+        second = run_killable(tmp_path, "compare --resume --out c")
     assert second.returncode == 2 and "is using c" in second.stderr
 
 
-def test_a_comparison_runs_beside_a_foreign_backends(tmp_path: Path) -> None:
+def test_supervisor_runs_beside_a_foreign_backends_package(tmp_path: Path) -> None:
     (tmp_path / "sums.jsonl").write_text(problems())
     (tmp_path / "backends").mkdir()
     (tmp_path / "backends" / "__init__.py").write_text("raise ImportError('not of opsd')\n")
-    done = opsd(tmp_path, f"{COMMANDS['compare']} --out c")
+    done = run_killable(tmp_path, f"{COMMANDS['compare']} --out c")
     assert done.returncode == 0, done.stderr
     assert "no samples" not in done.stderr
 
 
-def test_a_comparison_whose_samples_were_not_drawn_draws_them_when_resumed(tmp_path: Path) -> None:
+def test_supervisor_resume_draws_missing_samples(tmp_path: Path) -> None:
     (tmp_path / "sums.jsonl").write_text(problems())
-    first = opsd(
-        tmp_path, f"{COMMANDS['compare']} --out c", role="sample:grpo-s0", at=1, signal=9
-    )  # fmt: skip
+    kill = Kill("sample:grpo-s0", 1, signal.SIGKILL)
+    first = run_killable(tmp_path, f"{COMMANDS['compare']} --out c", kill)
     assert first.returncode == 0 and "no samples of grpo for the page" in first.stderr
     assert "ended by SIGKILL" in first.stderr
-    second = opsd(tmp_path, "compare --resume --out c")
+    second = run_killable(tmp_path, "compare --resume --out c")
     assert second.returncode == 0 and "no samples" not in second.stderr
     drawn = json.loads((tmp_path / "c" / "samples.json").read_text())
     assert set(drawn) == {"opsd", "grpo"}
 
 
-def test_a_lone_run_ends_with_whoever_started_it(tmp_path: Path) -> None:
+def test_run_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     """As another project's script may start one, by `child_processes.tied`."""
     (tmp_path / "sums.jsonl").write_text(problems())
     words = ENDLESS.replace("compare", "train").replace("--methods opsd,grpo --seeds 1", "")
     script = (
         "import os, subprocess, sys\nfrom opsd_cli.processes.child_processes import *\n"
-        "command = [sys.executable, '-P', '-m', 'tests.support.killed', *sys.argv[1:]]\n"
+        "command = [sys.executable, '-P', '-m', 'tests.support.killable_run', *sys.argv[1:]]\n"
         "process = subprocess.Popen(\n"
         "    command, stdout=subprocess.DEVNULL, **tied(package_environment())\n)\n"
         "print(process.pid, flush=True)\nprocess.wait()\n"
     )
-    kill = {"role": "train:run", "at": 150, "signal": 9, "victim": "parent"}
+    kill = Kill("train:run", 150, signal.SIGKILL, "parent")
     done = subprocess.run(
         [sys.executable, "-P", "-c", script, *words.split(), "--out", "run"],
         cwd=tmp_path,
-        **tied(os.environ | {"PYTHONPATH": str(ROOT), KILL: json.dumps(kill)}),
+        **tied(os.environ | {"PYTHONPATH": str(ROOT), KILL: kill.as_json()}),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     )
     assert done.returncode == -9
     assert gone(int(done.stdout)) and left_in(tmp_path) == []
-    run_directory.hold(tmp_path / "run").close()
+    lock_directory(tmp_path / "run").close()

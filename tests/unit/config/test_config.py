@@ -6,18 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from opsd_cli.config.resolve import (
-    key_paths,
-    preset_names,
-    preset_path,
-    read_tree,
-    resolve,
-    to_yaml,
-    validate,
-)
-from opsd_cli.config.schema import Config
+from opsd_cli.config.presets import preset_names, preset_path
+from opsd_cli.config.resolve import resolve, to_yaml, validate
+from opsd_cli.config.schema import Config, key_paths
+from opsd_cli.config.yaml_files import read_tree
 from opsd_cli.errors import ConfigError
 from opsd_cli.evaluation.evaluate import evaluation_view
+from opsd_cli.methods import METHODS
 from opsd_cli.prompts.rendering import EVALUATION_TEMPLATE, STUDENT_TEMPLATE
 
 
@@ -172,6 +167,13 @@ def test_aliases_that_stand_for_little_are_what_they_are_for(tmp_path: Path) -> 
     path.write_text("methods:\n  grpo: &rewards {train: {steps: 3}}\n  hybrid: *rewards\n")
     for method in ("grpo", "hybrid"):
         assert resolve(str(path), [], {"method": method}).train.steps == 3
+
+
+def test_method_names_come_from_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="'sft' or 'hybrid', got 'mine'"):
+        resolve(None, ["method=mine"])
+    monkeypatch.setitem(METHODS, "mine", "a.module:Mine")
+    assert resolve(None, ["method=mine"]).method == "mine"
 
 
 def test_the_largest_seed_is_the_largest_that_is_taken() -> None:

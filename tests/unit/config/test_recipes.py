@@ -9,15 +9,10 @@ from typing import Any
 
 import pytest
 
-from opsd_cli.config.resolve import (
-    preset_names,
-    preset_path,
-    read_tree,
-    read_yaml,
-    resolve,
-    validate,
-)
+from opsd_cli.config.presets import preset_names, preset_path
+from opsd_cli.config.resolve import resolve, validate
 from opsd_cli.config.schema import Config
+from opsd_cli.config.yaml_files import read_tree, read_yaml
 from opsd_cli.planning.token_plan import token_plan
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "recipes.md"

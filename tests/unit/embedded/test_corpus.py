@@ -1,4 +1,4 @@
-"""What the embedded model is built from: right with the reference, slips without."""
+"""The pretraining corpus: completions are correct with the reference, and have errors without."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from opsd_cli.embedded.corpus import Shares, attempt, completion_text, documents, faulty
 from opsd_cli.problems.arithmetic import chains
-from tests.support.tokenizers_made import CharacterTokenizer
+from tests.support.small_tokenizers import CharacterTokenizer
 
 TOKENIZER = CharacterTokenizer()
 
@@ -18,11 +18,13 @@ TOKENIZER = CharacterTokenizer()
     ("op", "value", "operand", "wrong"),
     [("+", 47, 38, 75), ("-", 52, 38, 26), ("*", 23, 4, 82), ("+", 41, 38, 79), ("-", 58, 32, 26)],
 )
-def test_slips_are_the_classic_ones(op: str, value: int, operand: int, wrong: int) -> None:
+def test_faulty_arithmetic_forgets_carries_and_borrows(
+    op: str, value: int, operand: int, wrong: int
+) -> None:
     assert faulty(op, value, operand) == wrong
 
 
-def test_an_attempt_is_one_person_working_the_same_problem() -> None:
+def test_an_attempt_has_errors_of_the_faulty_procedures_only() -> None:
     rng = random.Random(0)
     right = 0
     for chain in islice(chains("pretrain"), 500):
@@ -37,7 +39,7 @@ def test_an_attempt_is_one_person_working_the_same_problem() -> None:
     assert 0.45 < right / 500 < 0.7
 
 
-def test_completions_under_a_reference_are_always_right() -> None:
+def test_completions_with_the_reference_are_always_correct() -> None:
     written = islice(documents(TOKENIZER, 0, Shares(reference=1.0), "pretrain"), 100)
     for document, chain in zip(written, chains("pretrain"), strict=False):
         thinking = "<think>\n\n" not in TOKENIZER.decode(document.prompt)
@@ -45,6 +47,6 @@ def test_completions_under_a_reference_are_always_right() -> None:
         assert chain.reference() in TOKENIZER.decode(document.prompt)
 
 
-def test_without_a_reference_none_is_shown() -> None:
+def test_documents_without_the_reference_do_not_contain_it() -> None:
     for document in islice(documents(TOKENIZER, 0, Shares(reference=0.0), "pretrain"), 50):
         assert "solution begins" not in TOKENIZER.decode(document.prompt)

@@ -14,7 +14,7 @@ from opsd_cli.errors import RunError
 from opsd_cli.evaluation.directory import SAMPLES, EvaluationDirectory
 from opsd_cli.evaluation.evaluate import Evaluation, Sample, assemble, evaluate
 from opsd_cli.files.jsonl_log import Log
-from opsd_cli.grading import Grader
+from opsd_cli.grading.mathematics import MathGrader
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from tests.support.fakes import FakePolicy
@@ -30,18 +30,20 @@ def measured(
     samples: int = 4,
     seed: int = 0,
     limit: int = 80,
+    privileged: bool = False,
     **more: object,
 ) -> Evaluation:
     policy = policy or FakePolicy()
-    contexts = PromptBuilder(resolve(), policy.tokenizer)
-    with Grader() as grader:
+    builder = PromptBuilder(resolve(), policy.tokenizer)
+    prompt_of = builder.teacher if privileged else builder.student
+    with MathGrader() as grader:
         return evaluate(
-            policy, "made", problems, contexts, Sampling(max_new_tokens=limit),
+            policy, "made", problems, prompt_of, Sampling(max_new_tokens=limit),
             samples=samples, seed=seed, grader=grader, **more,
         )  # type: ignore[arg-type]  # fmt: skip
 
 
-def test_every_sample_is_there_in_order_and_graded() -> None:
+def test_samples_are_complete_in_order_and_graded() -> None:
     result = measured()
     keys = [(s.problem_id, s.sample_index) for s in result.samples]
     assert keys == [(p.id, index) for p in PROBLEMS for index in range(4)]
@@ -53,17 +55,17 @@ def test_every_sample_is_there_in_order_and_graded() -> None:
     assert result.accuracy.low < result.accuracy.value < result.accuracy.high
 
 
-def test_samples_do_not_depend_on_the_company_they_keep() -> None:
+def test_seeds_make_samples_independent_of_the_batch() -> None:
     whole = {(s.problem_id, s.sample_index): s for s in measured().samples}
     part = measured(problems=PROBLEMS[::-1][:5], samples=2)
     assert all(whole[s.problem_id, s.sample_index] == s for s in part.samples)
 
 
-def test_another_seed_draws_other_samples() -> None:
+def test_seeds_that_differ_draw_other_samples() -> None:
     assert measured(seed=0).samples != measured(seed=1).samples
 
 
-def test_only_what_is_missing_is_drawn() -> None:
+def test_resume_draws_missing_samples_alone() -> None:
     first = measured(samples=2)
     policy = FakePolicy()
     graded: list[Sample] = []
@@ -94,7 +96,7 @@ def test_pass_and_majority_agree_with_the_samples() -> None:
     assert result.majority.value == pytest.approx(expected)
 
 
-def test_a_directory_goes_on_after_a_kill(tmp_path: Path) -> None:
+def test_resume_of_a_directory_after_a_kill(tmp_path: Path) -> None:
     store = EvaluationDirectory.create(tmp_path / "e", {"model": "m"})
     whole = measured()
     for sample in whole.samples[:7]:
@@ -110,7 +112,7 @@ def test_a_directory_goes_on_after_a_kill(tmp_path: Path) -> None:
         assert set(again.samples("made")) == set(whole.samples)
 
 
-def test_two_processes_never_write_to_one_directory(tmp_path: Path) -> None:
+def test_directory_lock_excludes_a_second_process(tmp_path: Path) -> None:
     with (
         EvaluationDirectory.create(tmp_path / "e", {}) as store,
         pytest.raises(RunError, match="another process"),
@@ -119,14 +121,14 @@ def test_two_processes_never_write_to_one_directory(tmp_path: Path) -> None:
         pass
 
 
-def test_samples_of_another_description_are_never_mixed(tmp_path: Path) -> None:
+def test_require_same_refuses_other_settings(tmp_path: Path) -> None:
     store = EvaluationDirectory.create(tmp_path / "e", {"model": "m", "seed": 1, "samples": 2})
     store.require_same({"model": "m", "seed": 1, "samples": 4})
     with pytest.raises(RunError, match="other settings: seed"):
         store.require_same({"model": "m", "seed": 2, "samples": 2})
 
 
-def test_a_set_that_changed_is_never_mixed(tmp_path: Path) -> None:
+def test_keep_problems_refuses_a_changed_set(tmp_path: Path) -> None:
     store = EvaluationDirectory.create(tmp_path / "e", {})
     store.keep_problems({"made": PROBLEMS[:3]})
     store.keep_problems({"made": PROBLEMS})  # more of the same
@@ -142,7 +144,7 @@ def test_a_set_that_changed_is_never_mixed(tmp_path: Path) -> None:
     assert len(store.problems()["made"]) == len(PROBLEMS)
 
 
-def test_fewer_samples_than_asked_for_are_an_error() -> None:
+def test_assemble_refuses_missing_samples() -> None:
     whole = measured()
     ids = [p.id for p in PROBLEMS]
     with pytest.raises(RunError, match=r"lacks 1 of 48 samples, the first is number 3 of .*'p11'"):
@@ -157,7 +159,7 @@ def sample(problem: str, index: int, answer: str | None, status: str, tokens: in
     return Sample(problem, index, text, tokens, "stop", answer, status, status == "correct")
 
 
-def test_a_majority_is_of_meanings_not_spellings() -> None:
+def test_majority_vote_is_by_meaning_not_spelling() -> None:
     rows = {
         # Three spellings of one wrong answer outvote two right samples; by spelling, right wins.
         "p": [("1/2", "correct"), ("0.5", "correct"), ("\\frac{1}{3}", "wrong"),
@@ -173,13 +175,13 @@ def test_a_majority_is_of_meanings_not_spellings() -> None:
     ]
     result = assemble("made", list(rows), samples, 5)
     assert result.majority.value == pytest.approx((1 + 1) / 2)
-    with Grader() as grader:
+    with MathGrader() as grader:
         voted = result.with_votes(grader)
     assert voted.majority.value == pytest.approx((0 + 0.5) / 2)
     assert voted.accuracy == result.accuracy
 
 
-def test_token_statistics_tell_right_from_wrong() -> None:
+def test_token_statistics_of_right_and_wrong_samples() -> None:
     samples = [
         sample("p", 0, "1", "correct", 10), sample("p", 1, "1", "correct", 20),
         sample("q", 0, "2", "wrong", 90), sample("q", 1, None, "no_answer", 400),
@@ -190,13 +192,13 @@ def test_token_statistics_tell_right_from_wrong() -> None:
     }  # fmt: skip
 
 
-def test_regrading_corrects_what_was_graded_against_a_wrong_gold(tmp_path: Path) -> None:
+def test_regrade_corrects_grades_of_a_wrong_gold(tmp_path: Path) -> None:
     store = EvaluationDirectory.create(tmp_path / "e", {})
     result = measured(FakePolicy(skill=1.0), samples=1)
     for sample in result.samples:
         store.append("made", sample)
     wrong = tuple(Problem(p.id, p.question, None, "0", "made") for p in PROBLEMS)
-    with Grader() as grader:
+    with MathGrader() as grader:
         assert store.regrade({"made": wrong}, grader) == (12, 12)
         assert not any(s.correct for s in store.samples("made"))
         with pytest.raises(RunError, match="not among the problems"):
@@ -206,7 +208,7 @@ def test_regrading_corrects_what_was_graded_against_a_wrong_gold(tmp_path: Path)
 
 
 @pytest.mark.parametrize("at", [1, 2, 5])
-def test_ctrl_c_while_samples_are_handed_on_doubles_none(tmp_path: Path, at: int) -> None:
+def test_interrupt_in_on_sample_doubles_no_sample(tmp_path: Path, at: int) -> None:
     """It comes between a sample's line and whatever follows: each is there once, or not at all."""
     log, calls = Log(tmp_path / "samples.jsonl"), 0
 
@@ -225,7 +227,7 @@ def test_ctrl_c_while_samples_are_handed_on_doubles_none(tmp_path: Path, at: int
     assert measured(done=done) == measured() or measured(done=done).samples == measured().samples
 
 
-def test_ctrl_c_within_a_line_leaves_no_half_of_it(
+def test_interrupt_within_a_log_line_leaves_no_half_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = Log(tmp_path / "log.jsonl")

@@ -20,7 +20,7 @@ QWEN3 = {"model_type": "qwen3"}
         ("org/DeepSeek-R1-Distill-Qwen-1.5B", {"model_type": "qwen2"}, True, (0.6, 0.95, 0)),
     ],
 )  # fmt: skip
-def test_a_known_family(
+def test_recommended_sampling_of_a_known_family(
     name: str, settings: dict[str, str], thinking: bool, expected: tuple[float, float, int]
 ) -> None:
     # What the authors write about a use goes before what their file says of all uses.
@@ -29,7 +29,7 @@ def test_a_known_family(
     assert "model card" in found.source
 
 
-def test_any_other_model_s_own_file() -> None:
+def test_recommended_sampling_from_generation_config() -> None:
     generation = {"temperature": 0.6, "top_p": 0.9, "eos_token_id": [1]}
     found = recommended(
         "meta-llama/Llama-3.2-1B-Instruct", {"model_type": "llama"}, generation, True
@@ -40,6 +40,6 @@ def test_any_other_model_s_own_file() -> None:
         recommended("made/model", {"model_type": "llama"}, {"eos_token_id": 1}, True)
 
 
-def test_numbers_that_are_none_are_refused() -> None:
+def test_recommended_sampling_refuses_what_is_not_a_number() -> None:
     with pytest.raises(ConfigError, match="what is not a number"):
         recommended("org/other", {}, {"temperature": "warm"}, thinking=False)

@@ -1,4 +1,4 @@
-"""Right and wrong by cause: what other graders and ours once got wrong, each with new spellings."""
+"""Golden pairs by cause: mistakes of other graders and of earlier versions, in new notations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from opsd_cli.grading import Grader
+from opsd_cli.grading.mathematics import MathGrader
 
 DATA = Path(__file__).parents[2] / "data"
 #: Generous, so that a busy machine changes no status.
@@ -28,32 +28,32 @@ def by_cause() -> dict[str, list[dict]]:
 
 
 @pytest.fixture(scope="module")
-def grader() -> Iterator[Grader]:
-    with Grader(DEADLINE, workers=1) as made:
+def grader() -> Iterator[MathGrader]:
+    with MathGrader(DEADLINE, workers=1) as made:
         yield made
 
 
-def mistakes(grader: Grader, rows: list[dict]) -> tuple[list[tuple], list[tuple]]:
-    """The (gold, prediction) that are wrong and accepted, and those that are right and refused."""
+def mistakes(grader: MathGrader, rows: list[dict]) -> tuple[list[tuple], list[tuple]]:
+    """The (gold, prediction) of false positives and of false negatives."""
     grades = grader.grade_many([(row["gold"], row["prediction"]) for row in rows])
     found = [
         (row["correct"], grade.correct, (row["gold"], row["prediction"]))
         for row, grade in zip(rows, grades, strict=True)
     ]
-    paid = [pair for correct, accepted, pair in found if accepted > correct]
-    return paid, [pair for correct, accepted, pair in found if accepted < correct]
+    false_positives = [pair for correct, accepted, pair in found if accepted > correct]
+    return false_positives, [pair for correct, accepted, pair in found if accepted < correct]
 
 
 @pytest.mark.parametrize("cause", sorted(by_cause()))
-def test_a_cause(grader: Grader, cause: str) -> None:
-    paid, refused = mistakes(grader, by_cause()[cause])
-    assert paid == []
-    assert refused == []
+def test_golden_pairs_by_cause(grader: MathGrader, cause: str) -> None:
+    false_positives, false_negatives = mistakes(grader, by_cause()[cause])
+    assert false_positives == []
+    assert false_negatives == []
 
 
-def test_the_judged_suites(grader: Grader) -> None:
-    """At most one wrong answer in 130 is accepted, and 3% of 270 right ones are refused."""
+def test_golden_pairs_of_the_judged_suites(grader: MathGrader) -> None:
+    """At most one wrong answer in 130 is accepted, and 3% of 270 correct ones are refused."""
     rows = read("grading_suites.jsonl")
-    paid, refused = mistakes(grader, rows)
-    assert len(paid) <= 1, paid
-    assert len(refused) <= 0.03 * sum(row["correct"] for row in rows), refused
+    false_positives, false_negatives = mistakes(grader, rows)
+    assert len(false_positives) <= 1, false_positives
+    assert len(false_negatives) <= 0.03 * sum(row["correct"] for row in rows), false_negatives

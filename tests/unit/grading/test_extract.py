@@ -1,4 +1,4 @@
-r"""Which part of a completion, and of a gold, is the answer."""
+r"""Extraction of the answer from completions and golds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from opsd_cli.grading.extract import completion_answer, gold_answer, last_boxed
         ("It is hard to say what it is.", None),
     ],
 )
-def test_the_answer_of_a_completion(text: str, answer: str | None) -> None:
+def test_extraction_from_a_completion(text: str, answer: str | None) -> None:
     assert completion_answer(text) == answer
 
 
@@ -44,7 +44,7 @@ def test_the_answer_of_a_completion(text: str, answer: str | None) -> None:
         ("  ", None),
     ],
 )
-def test_the_answer_of_a_gold(text: str, answer: str | None) -> None:
+def test_extraction_from_a_gold(text: str, answer: str | None) -> None:
     assert gold_answer(text) == answer
 
 
@@ -54,7 +54,7 @@ balanced = st.recursive(
 
 
 @given(balanced, st.text("ab{}\\ \n", max_size=20).filter(lambda text: "boxed" not in text))
-def test_a_box_gives_back_what_was_put_in(content: str, before: str) -> None:
+def test_extraction_returns_the_content_of_a_box(content: str, before: str) -> None:
     # A backslash right before the box would escape the box's own.
     assert last_boxed(f"{before} \\boxed{{{content}}} end.") == content.strip()
 
@@ -74,7 +74,7 @@ def test_a_box_gives_back_what_was_put_in(content: str, before: str) -> None:
     ],
     ids=lambda text: text[:8],
 )
-def test_no_text_is_too_long_to_read(text: str) -> None:
+def test_extraction_is_linear_in_the_length_of_the_text(text: str) -> None:
     # Work quadratic in the length would not end here for minutes.
     completion_answer(text)
     gold_answer(text)

@@ -1,4 +1,4 @@
-"""The grader as its callers use it, with real workers: the acceptance pairs, bombs, threads."""
+"""The math grader with real workers: golden pairs, deadlines, threads, grading without a worker."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import opsd_cli.grading as grading
 from opsd_cli.errors import UsageError
-from opsd_cli.grading import Grade, Grader, gold_is_matchable, grade_many
+from opsd_cli.grading import Grade, gold_is_matchable, grade_many, mathematics
+from opsd_cli.grading.mathematics import MathGrader
 from opsd_cli.grading.pool import Pool
 
 DATA = Path(__file__).parents[2] / "data"
@@ -29,23 +29,23 @@ def read(name: str) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def grader() -> Iterator[Grader]:
-    with Grader(GENEROUS, workers=1) as made:
+def grader() -> Iterator[MathGrader]:
+    with MathGrader(GENEROUS, workers=1) as made:
         yield made
 
 
-def graded(grader: Grader, name: str) -> list[tuple[dict, Grade]]:
+def graded(grader: MathGrader, name: str) -> list[tuple[dict, Grade]]:
     rows = read(name)
     grades = grader.grade_many([(row["gold"], row["prediction"]) for row in rows])
     return list(zip(rows, grades, strict=True))
 
 
-def test_the_shared_pairs(grader: Grader) -> None:
+def test_golden_pairs(grader: MathGrader) -> None:
     found = graded(grader, "grading_pairs.jsonl")
     assert [row["name"] for row, grade in found if grade.correct != row["correct"]] == []
 
 
-def test_pairs_meant_to_mislead(grader: Grader) -> None:
+def test_golden_pairs_meant_to_mislead(grader: MathGrader) -> None:
     found = graded(grader, "grading_extra.jsonl")
     assert [row["name"] for row, grade in found if grade.correct > row["correct"]] == []
     assert [row["name"] for row, grade in found if grade.correct < row["correct"]] == []
@@ -53,7 +53,7 @@ def test_pairs_meant_to_mislead(grader: Grader) -> None:
     assert [case for case in stated if case[1] != case[2]] == []
 
 
-def test_the_fast_path_agrees_with_the_worker(grader: Grader) -> None:
+def test_grading_by_text_agrees_with_the_worker(grader: MathGrader) -> None:
     rows = read("grading_pairs.jsonl") + read("grading_extra.jsonl")
     rows += [
         {"gold": gold, "prediction": prediction}
@@ -62,9 +62,9 @@ def test_the_fast_path_agrees_with_the_worker(grader: Grader) -> None:
     ]
     settled = []
     for row in rows:
-        gold = grading.gold_answer(row["gold"])
-        answer = grading.completion_answer(row["prediction"])
-        if gold and answer and (status := grading._settle(gold, answer)):
+        gold = mathematics.gold_answer(row["gold"])
+        answer = mathematics.completion_answer(row["prediction"])
+        if gold and answer and (status := mathematics._grade_by_text(gold, answer)):
             settled.append(((gold, answer), status))
     assert len(settled) > 60
     slow = grader._pool.statuses([pair for pair, _ in settled], GENEROUS)
@@ -78,8 +78,8 @@ DEEP = r"\boxed{" + "{" * 500 + "7" + "}" * 500 + "}"
 LONG = "and so on, " * 20_000 + r"\boxed{8}"
 
 
-def test_a_bomb_ends_at_the_deadline_and_the_next_grade_is_right(
-    grader: Grader, monkeypatch: pytest.MonkeyPatch
+def test_a_huge_number_ends_at_the_deadline_and_the_next_grade_is_correct(
+    grader: MathGrader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grader, "deadline_seconds", 1.0)
     statuses = [grade.status for grade in grader.grade_many([("7", bomb) for bomb in BOMBS])]
@@ -90,7 +90,7 @@ def test_a_bomb_ends_at_the_deadline_and_the_next_grade_is_right(
     assert [grade.status for grade in after] == ["correct", "wrong"]
 
 
-def test_deep_and_long_texts_do_no_harm(grader: Grader) -> None:
+def test_deeply_nested_and_long_texts_are_graded(grader: MathGrader) -> None:
     deep, long, after = grader.grade_many(
         [("7", DEEP), ("7", LONG), (r"\frac{1}{2}", r"\boxed{0.5}")]
     )
@@ -98,7 +98,7 @@ def test_deep_and_long_texts_do_no_harm(grader: Grader) -> None:
     assert long.answer == "8"
 
 
-def test_any_thread_may_grade(grader: Grader) -> None:
+def test_grading_in_another_thread(grader: MathGrader) -> None:
     found: list[Grade] = []
     thread = threading.Thread(
         target=lambda: found.extend(grader.grade_many([("x+1", r"\boxed{1+x}")]))
@@ -173,26 +173,24 @@ def test_plain_integers_and_equal_texts_need_no_worker() -> None:
         ("<think>7", False),
     ],
 )
-def test_a_gold_that_no_completion_matches_is_told_without_a_worker(
-    gold: str, matchable: bool
-) -> None:
+def test_an_unmatchable_gold_is_found_without_a_worker(gold: str, matchable: bool) -> None:
     assert gold_is_matchable(gold) == matchable
 
 
 @given(st.integers(), st.integers())
-def test_integers_are_settled_by_value(gold: int, answer: int) -> None:
-    status = grading._settle(str(gold), f"{answer:+,}")
+def test_integers_are_graded_by_value(gold: int, answer: int) -> None:
+    status = mathematics._grade_by_text(str(gold), f"{answer:+,}")
     assert status == ("correct" if gold == answer else "wrong")
 
 
-def test_an_integer_too_long_for_python_is_settled() -> None:
+def test_an_integer_of_100000_digits_is_graded() -> None:
     digits = "9" * 100_000
-    assert grading._settle(digits, "0" + digits) == "correct"
-    assert grading._settle(digits, digits[:-1] + "8") == "wrong"
-    assert grading._settle("7", "0" * 200_000 + "x") is None
+    assert mathematics._grade_by_text(digits, "0" + digits) == "correct"
+    assert mathematics._grade_by_text(digits, digits[:-1] + "8") == "wrong"
+    assert mathematics._grade_by_text("7", "0" * 200_000 + "x") is None
 
 
-def test_a_grade_is_a_plain_frozen_value() -> None:
+def test_only_the_status_correct_counts_as_correct() -> None:
     assert Grade("correct", "3").correct
     assert not any(
         Grade(status).correct
@@ -207,13 +205,13 @@ def test_no_pairs_no_grades() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_deadline_that_is_no_time_is_refused(seconds: float) -> None:
+def test_a_deadline_that_is_not_positive_is_refused(seconds: float) -> None:
     with pytest.raises(UsageError, match="deadline"):
         grade_many([("1", "1")], deadline_seconds=seconds)
     with pytest.raises(UsageError, match="deadline"):
-        Grader(deadline_seconds=seconds)
+        MathGrader(deadline_seconds=seconds)
 
 
-def test_no_workers_can_do_no_work() -> None:
+def test_zero_workers_are_refused() -> None:
     with pytest.raises(UsageError, match="0 grading workers"):
-        Grader(workers=0)
+        MathGrader(workers=0)

@@ -1,4 +1,4 @@
-"""The table of docs/evaluation.md: the grader does what every example says."""
+"""The examples in the table of docs/evaluation.md have the documented verdicts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from opsd_cli.grading import Grader
+from opsd_cli.grading.mathematics import MathGrader
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "evaluation.md"
 
@@ -22,10 +22,10 @@ def examples() -> Iterator[tuple[str, str, bool]]:
                 yield gold, completion.replace(" ↵ ", "\n"), correct
 
 
-def test_the_table_says_what_the_grader_does() -> None:
+def test_the_grader_agrees_with_the_documented_examples() -> None:
     said = list(examples())
     assert len(said) > 50
-    with Grader(120.0, workers=1) as grader:
+    with MathGrader(120.0, workers=1) as grader:
         grades = grader.grade_many([(gold, completion) for gold, completion, _ in said])
     differing = [case for case, grade in zip(said, grades, strict=True) if grade.correct != case[2]]
     assert differing == []

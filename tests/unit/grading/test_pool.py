@@ -1,6 +1,7 @@
-"""The supervisor against workers that hang, die, babble and never start.
+"""The supervisor of the workers: deadlines, crashes, start-up, number and end of processes.
 
-The workers here are a few lines without math-verify, so that what happens to them is certain.
+The workers of these tests are short scripts without math-verify, so that they behave the same in
+every run.
 """
 
 from __future__ import annotations
@@ -77,15 +78,15 @@ def test_a_missed_deadline_kills_the_worker(pool: Pool) -> None:
     assert gone(int(pid))
 
 
-def test_no_other_pair_suffers_from_one_that_misses_its_deadline(
+def test_a_missed_deadline_affects_no_other_pair(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     HANGING = 1
     real = Pool._next_event
 
     def next_event(self: Pool) -> tuple[Any, str | None]:
-        for worker in self._crew:
-            if worker.task == HANGING:  # its deadline, when it comes, and nobody else's
+        for worker in self._workers:
+            if worker.task == HANGING:  # only the deadline of this pair passes
                 return worker, "timeout"
         return real(self)
 
@@ -94,7 +95,7 @@ def test_no_other_pair_suffers_from_one_that_misses_its_deadline(
 
 
 @pytest.mark.parametrize("death", ["die", "cut"])
-def test_a_death_is_a_crash_and_the_next_pair_is_graded(pool: Pool, death: str) -> None:
+def test_a_worker_that_dies_is_a_crash_of_its_pair_only(pool: Pool, death: str) -> None:
     assert ask(pool, death, "after") == ["crashed", "after"]
 
 
@@ -105,7 +106,7 @@ def test_a_worker_that_died_between_calls_is_replaced(pool: Pool) -> None:
     assert ask(pool, "right") == ["right"]
 
 
-def test_start_up_does_not_count_against_a_pair(
+def test_start_up_does_not_count_towards_the_deadline(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the pool's clock the start takes twice the deadline."""
@@ -125,7 +126,7 @@ def test_start_up_does_not_count_against_a_pair(
     assert ask(pool, "right") == ["right"]
 
 
-def test_every_worker_is_used_and_no_more_than_allowed(tmp_path: Path) -> None:
+def test_the_number_of_workers(tmp_path: Path) -> None:
     # None answers before two were asked.
     both = (
         "from pathlib import Path\n"
@@ -147,12 +148,14 @@ def test_every_worker_is_used_and_no_more_than_allowed(tmp_path: Path) -> None:
 def test_few_pairs_start_one_worker() -> None:
     pool = Pool(4, fake())
     try:
-        assert len(set(ask(pool, *["who"] * pool_module.FEWEST_PAIRS_EACH))) == 1
+        assert len(set(ask(pool, *["who"] * pool_module.MIN_PAIRS_PER_WORKER))) == 1
     finally:
         pool.close()
 
 
-def test_a_worker_is_replaced_after_its_share(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_is_replaced_after_its_maximum_of_pairs(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pool_module, "PAIRS_PER_WORKER", 3)
     pids = ask(pool, *["who"] * 6)
     assert len(set(pids[:3])) == len(set(pids[3:])) == 1
@@ -170,14 +173,14 @@ def test_a_missing_interpreter_is_an_error(tmp_path: Path) -> None:
         ask(Pool(1, [str(tmp_path / "python")]), "right")
 
 
-def test_closing_ends_the_processes_and_the_next_call_starts_anew(pool: Pool) -> None:
+def test_close_ends_the_workers_and_the_next_call_starts_new_ones(pool: Pool) -> None:
     [pid] = ask(pool, "who")
     pool.close()
     assert gone(int(pid))
     assert ask(pool, "right") == ["right"]
 
 
-def test_a_forgotten_pool_ends_its_processes() -> None:
+def test_garbage_collection_ends_the_workers() -> None:
     pool = Pool(1, fake())
     [pid] = ask(pool, "who")
     del pool
@@ -185,7 +188,7 @@ def test_a_forgotten_pool_ends_its_processes() -> None:
     assert gone(int(pid))
 
 
-def test_an_interrupted_call_leaves_no_worker_busy(
+def test_an_interrupted_call_ends_the_busy_workers(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [pid] = ask(pool, "who")

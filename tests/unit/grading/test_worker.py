@@ -1,4 +1,4 @@
-"""The worker by itself, over its pipes: what reaches standard output, and what ends it."""
+"""The worker process over its pipes: its output, crashes, limits and end."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ def converse(*answers: str, seconds: float = 60.0) -> tuple[list[str], int]:
     return rest, done.returncode
 
 
-def test_only_statuses_reach_standard_output_and_the_end_of_input_ends_it() -> None:
+def test_standard_output_has_only_statuses_and_the_end_of_input_ends_the_worker() -> None:
     assert converse("1", "2") == (["correct", "wrong"], 0)
 
 
-def test_nothing_can_read_the_requests_away() -> None:
+def test_the_comparison_cannot_read_the_requests() -> None:
     assert converse("input", "1") == (["''", "correct"], 0)
 
 
-def test_an_exception_is_a_crash_of_that_pair_alone() -> None:
+def test_an_exception_is_a_crash_of_that_pair_only() -> None:
     assert converse("boom", "1") == (["crashed", "correct"], 0)
 
 
@@ -72,7 +72,7 @@ def test_a_worker_out_of_memory_ends() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces the limit")
-def test_memory_is_bounded() -> None:
+def test_the_memory_limit() -> None:
     assert converse("1", "huge", "1") == (["correct"], 1)
 
 
@@ -83,7 +83,7 @@ def test_the_kernel_ends_a_worker_whose_supervisor_is_gone() -> None:
     assert converse("forever", seconds=0.4) == ([], -signal.SIGALRM)
 
 
-def test_a_worker_that_grades_its_own_pairs_wrong_does_not_start() -> None:
+def test_a_worker_that_grades_the_warm_up_pairs_wrong_does_not_start() -> None:
     script = STUB.replace("WARM_UP", "worker.WARM_UP = (('1', '2', 'correct'),)")
     done = subprocess.run(
         [sys.executable, "-c", script], input="", capture_output=True, text=True, cwd=ROOT

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from opsd_cli.config.schema import Divergence
+from opsd_cli.config.sections import Divergence
 from opsd_cli.errors import ConfigError
 from opsd_cli.losses import divergence
 from opsd_cli.losses.divergence import DivergenceSpec, KindEntry, evaluate, value_and_gradient
@@ -263,11 +263,11 @@ def test_a_divergence_kind_added_from_outside_has_value_and_gradient(monkeypatch
     np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-8)
 
 
-def test_the_config_accepts_every_divergence_kind_and_names_them_all_in_its_error():
-    assert set(get_args(Divergence.model_fields["kind"].annotation)) == set(divergence.KINDS)
-    with pytest.raises(ConfigError) as caught:
-        DivergenceSpec("kl")
-    assert all(kind in caught.value.hint for kind in divergence.KINDS)
+def test_the_config_accepts_a_divergence_kind_added_from_outside(monkeypatch):
+    with pytest.raises(ValidationError, match="'forward_kl', 'reverse_kl' or 'jsd'"):
+        Divergence(kind="hellinger")
+    monkeypatch.setitem(divergence.KINDS, "hellinger", KindEntry("squared Hellinger", hellinger))
+    assert Divergence(kind="hellinger").spec().named_kind == "hellinger"
 
 
 # Mistakes

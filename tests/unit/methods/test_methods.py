@@ -20,12 +20,14 @@ from backends.interface import (
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import DataError
-from opsd_cli.methods import GradedRollout, LossPlan
-from opsd_cli.methods.grpo import advantages, sequence_weights
-from opsd_cli.methods.hybrid import mix_at, redistributed
+from opsd_cli.methods.base import LossPlan, StepInputs
+from opsd_cli.methods.grpo import advantages
+from opsd_cli.methods.hybrid import Hybrid, redistributed
 from opsd_cli.methods.sft import target_text
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
+from opsd_cli.rollouts.types import GradedRollout
 from tests.support.fakes import STOP, FakePolicy
 
 PROBLEMS = [
@@ -58,22 +60,29 @@ def config_of(method: str, **sections: Any) -> Config:
 
 def rolled(verdicts: dict[str, Sequence[bool]], config: Config) -> list[GradedRollout]:
     """Rollouts of the given verdicts, question by question, of different lengths."""
-    contexts = PromptBuilder(config, FakePolicy.tokenizer)
+    builder = PromptBuilder(config, FakePolicy.tokenizer)
     made = []
     for problem in PROBLEMS:
         for index, correct in enumerate(verdicts.get(problem.id, ())):
             ids = (*range(10, 10 + 2 * index + 1), STOP)
-            request = RolloutRequest(problem.id, index, contexts.student(problem).ids, 0)
+            request = RolloutRequest(problem.id, index, builder.student(problem).ids, 0)
             rollout = Rollout(request, ids, np.zeros(len(ids), np.float32), "stop")
             made.append(GradedRollout(rollout, problem, "", correct))
     return made
 
 
 def learn(
-    config: Config, rollouts: Sequence[GradedRollout], policy: FakePolicy | None = None
+    config: Config,
+    rollouts: Sequence[GradedRollout],
+    policy: FakePolicy | None = None,
+    step: int = 1,
+    questions: Sequence[Problem] = PROBLEMS,
 ) -> LossPlan:
-    contexts = PromptBuilder(config, FakePolicy.tokenizer)
-    return methods.get(config).build_loss(PROBLEMS, rollouts, contexts, policy or Scored())
+    policy = policy or Scored()
+    builder = PromptBuilder(config, FakePolicy.tokenizer)
+    analyst = TeacherAnalyst(config, policy, builder)
+    inputs = StepInputs(step, questions, rollouts, builder, analyst)
+    return methods.get(config).build_loss(inputs, policy)
 
 
 def test_advantages_of_a_group() -> None:
@@ -85,11 +94,14 @@ def test_advantages_of_a_group() -> None:
     assert not advantages([1], "group").any()
 
 
-def test_weights_of_the_three_losses() -> None:
-    lengths = [2, 6]
-    assert sequence_weights(lengths, "grpo", 10) == [1 / 4, 1 / 12]
-    assert sequence_weights(lengths, "dapo", 10) == [1 / 8, 1 / 8]
-    assert sequence_weights(lengths, "dr_grpo", 10) == [1 / 20, 1 / 20]
+@pytest.mark.parametrize(
+    ("loss", "weights"),
+    [("grpo", [1 / 4, 1 / 8]), ("dapo", [1 / 6, 1 / 6]), ("dr_grpo", [1 / 20, 1 / 20])],
+)
+def test_grpo_loss_sets_the_token_weights(loss: str, weights: list[float]) -> None:
+    config = config_of("grpo", grpo={"loss": loss}, sampling={"max_new_tokens": 10})
+    (batch,) = learn(config, rolled({"p0": [True, False]}, config)).batches
+    assert [item.weight for item in batch.items] == weights
 
 
 def test_grpo_leaves_flat_groups_out_of_the_passes_but_not_of_the_mean() -> None:
@@ -195,15 +207,13 @@ def test_hybrid_leaves_the_teacher_behind_over_so_many_updates() -> None:
         hybrid={"mix": 0.5, "spread": 0.2, "decay_updates": 50},
         train={"passes": 2},
     )
-    shares = [mix_at(step, config) for step in (1, 2, 13, 25, 26, 400)]
+    shares = [Hybrid(config).mix(step) for step in (1, 2, 13, 25, 26, 400)]
     assert shares == pytest.approx([0.5, 0.48, 0.26, 0.02, 0.0, 0.0])
-    assert mix_at(400, config_of("hybrid")) == 0.5
+    assert Hybrid(config_of("hybrid")).mix(400) == 0.5
     rollouts = rolled({"p0": [True, False]}, config)
-    contexts = PromptBuilder(config, FakePolicy.tokenizer)
-    method, policy = methods.get(config), Scored()
     plain = advantages([1, 0], "group")
     for step, share in ((1, 0.5), (13, 0.26), (26, 0.0)):
-        plan = method.build_loss(PROBLEMS, rollouts, contexts, policy, step)
+        plan = learn(config, rollouts, step=step)
         assert plan.metrics["teacher_mix"] == pytest.approx(share)
         batch = plan.batches[0]
         assert isinstance(batch, PolicyGradientBatch)
@@ -215,7 +225,7 @@ def test_hybrid_leaves_the_teacher_behind_over_so_many_updates() -> None:
 def test_sft_learns_the_reference_with_its_answer_and_end() -> None:
     config = config_of("sft")
     method = methods.get(config)
-    assert method.rollouts_per_question() == 0 and not method.needs_teacher
+    assert method.rollouts_per_question() == 0 and not method.needs.teacher
     (batch,) = learn(config, []).batches
     assert isinstance(batch, PolicyGradientBatch) and len(batch.items) == len(PROBLEMS)
     item = batch.items[1]
@@ -234,8 +244,7 @@ def test_a_completion_is_cut_to_the_context() -> None:
     policy = Scored()
     prompt = len(PromptBuilder(config, policy.tokenizer).student(PROBLEMS[0]).ids)
     policy.context_limit = prompt + 4
-    contexts = PromptBuilder(config, policy.tokenizer)
-    (batch,) = methods.get(config).build_loss(PROBLEMS[:1], [], contexts, policy).batches
+    (batch,) = learn(config, [], policy, questions=PROBLEMS[:1]).batches
     assert len(batch.items[0].completion) == 4
     limited = config_of("sft", sft={"max_tokens": prompt + 2})
     (batch,) = learn(limited, []).batches

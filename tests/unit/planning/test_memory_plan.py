@@ -1,4 +1,4 @@
-"""The memory plan: what it counts, and what it proposes where a run does not fit."""
+"""The memory plan: sizes of its parts, and the settings it proposes if a run does not fit."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from backends.mlx.traits import MLX
+from backends.pytorch.traits import CPU, CUDA
 from opsd_cli.config.resolve import assigned, resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.planning.memory_plan import (
     MemoryPlan,
     Prompts,
-    Shape,
-    known_shape,
     nearest_that_fits,
     plan,
-    shape_of,
 )
+from opsd_cli.planning.model_shape import Shape, known_shape, shape_of
 
 GIB = 2**30
 QWEN3 = {"vocab_size": 151936, "head_dim": 128, "num_key_value_heads": 8}
@@ -44,11 +44,11 @@ def shape(size: str, **extra: object) -> Shape:
 
 
 @pytest.mark.parametrize(("size", "billions"), [("1.7B", 1.72), ("4B", 4.02), ("8B", 8.19)])
-def test_parameters_are_those_of_the_published_models(size: str, billions: float) -> None:
+def test_shape_parameters_match_the_published_models(size: str, billions: float) -> None:
     assert shape(size).parameters == pytest.approx(billions * 1e9, rel=0.002)
 
 
-def test_the_embedded_model_s_parameters_are_counted() -> None:
+def test_shape_parameters_match_the_embedded_model_s_file() -> None:
     from safetensors import safe_open
 
     from backends.shared.model_files import read_settings
@@ -61,11 +61,11 @@ def test_the_embedded_model_s_parameters_are_counted() -> None:
     assert found.parameters == sum(t.size for t in tensors if t.ndim > 1)
 
 
-def test_four_bits_take_an_eighth_of_float32_and_the_groups_scales() -> None:
+def test_quantised_weights_count_bits_and_group_scales() -> None:
     config = Config(train={"dtype": "float32"})
     prompts = Prompts(100, 200)
-    full = plan(config, shape("1.7B"), prompts, "mlx", on_cpu=True).weights
-    small = plan(config, shape("1.7B", **FOUR_BITS), prompts, "mlx", on_cpu=True).weights
+    full = plan(config, shape("1.7B"), prompts, MLX.memory, on_cpu=True).weights
+    small = plan(config, shape("1.7B", **FOUR_BITS), prompts, MLX.memory, on_cpu=True).weights
     assert small / full == pytest.approx(4.5 / 32, rel=1e-6)
 
 
@@ -73,15 +73,15 @@ def test_four_bits_take_an_eighth_of_float32_and_the_groups_scales() -> None:
     "settings",
     [{}, {**QWEN3, **SIZES["4B"], "num_experts": 64}, {"hidden_size": 8, "vocab_size": 9}],
 )
-def test_what_is_no_plain_decoder_has_no_plan(settings: dict[str, object]) -> None:
+def test_shape_of_other_architectures_is_none(settings: dict[str, object]) -> None:
     assert shape_of(settings) is None
 
 
 def peak(config: Config) -> int:
-    return plan(config, shape("1.7B"), Prompts(256, 1024), "mlx", on_cpu=False).peak
+    return plan(config, shape("1.7B"), Prompts(256, 1024), MLX.memory, on_cpu=False).peak
 
 
-def test_more_of_anything_never_takes_less() -> None:
+def test_peak_grows_with_every_setting() -> None:
     config = Config()
     for key, more in (
         ("train.micro_batch_tokens", 65536),
@@ -93,19 +93,21 @@ def test_more_of_anything_never_takes_less() -> None:
     assert peak(assigned(config, "train.gradient_checkpointing", True)) < peak(config)
 
 
-def test_the_loss_and_the_activations_are_apart_on_mlx_alone() -> None:
+def test_peak_with_loss_beside_or_after_activations() -> None:
     parts = (1, 2, 4, 8, 16)
     assert MemoryPlan(*parts, together=True).peak == 1 + 2 + 8 + 16
     assert MemoryPlan(*parts, together=False).peak == 1 + 2 + 16
+    assert CPU.memory.loss_beside_activations and CUDA.memory.loss_beside_activations
+    assert not MLX.memory.loss_beside_activations
 
 
-def test_what_does_not_fit_is_told_what_does() -> None:
+def test_nearest_settings_that_fit() -> None:
     config = Config()
     limit = 8 * GIB
     assert peak(config) > limit
     changes = nearest_that_fits(config, limit, peak)
     assert changes
-    # Nothing that is learnt changes where batches and recomputing are enough.
+    # Smaller batches and recomputed activations are enough, and do not change what is learnt.
     assert set(changes) <= {
         "train.micro_batch_tokens", "train.gradient_checkpointing", "rollouts.batch_size"
     }  # fmt: skip
@@ -114,7 +116,7 @@ def test_what_does_not_fit_is_told_what_does() -> None:
     assert peak(config) <= limit
 
 
-def test_a_model_too_large_for_anything_is_told_so() -> None:
+def test_nearest_settings_of_a_model_that_is_too_large_are_none() -> None:
     assert nearest_that_fits(Config(), 2 * GIB, peak) is None
 
 
@@ -127,10 +129,10 @@ def test_a_model_too_large_for_anything_is_told_so() -> None:
         ("mac-128gb", "8B", {}, 96.0),
     ],
 )
-def test_presets_for_macs_fit_what_macos_lets_the_gpu_have(
+def test_mac_presets_fit_the_memory_of_the_gpu(
     preset: str, size: str, bits: dict[str, object], gigabytes: float
 ) -> None:
-    """Limits: two thirds of the memory up to 32 GB, three quarters above; half of it to spare."""
+    """Limits: two thirds of the memory up to 32 GB, three quarters above; half must stay free."""
     for method in ("opsd", "grpo", "sft"):
         config = resolve(preset, [], {"method": method})
         assert size in config.model and ("4bit" in config.model) == bool(bits)
@@ -138,22 +140,22 @@ def test_presets_for_macs_fit_what_macos_lets_the_gpu_have(
         assert longest is not None
         prompts = Prompts(longest // 2, longest)
         assert known_shape(config.model) == shape(size, **bits)
-        found = plan(config, shape(size, **bits), prompts, "mlx", on_cpu=False)
+        found = plan(config, shape(size, **bits), prompts, MLX.memory, on_cpu=False)
         assert found.peak < gigabytes * GIB / 2, method
 
 
-def test_what_supervised_learning_reads_is_planned_for() -> None:
+def test_sft_activations_count_the_reference() -> None:
     config = resolve("sft-qwen3-1.7b", ["train.gradient_checkpointing=false"])
     short, long = (
-        plan(config, shape("1.7B"), Prompts(256, 256 + n), "cpu", on_cpu=True).activations
+        plan(config, shape("1.7B"), Prompts(256, 256 + n), CPU.memory, on_cpu=True).activations
         for n in (512, 8192)
     )
     assert short > 0 and long < 2 * short  # micro-batches hold the same tokens either way
     one = resolve("sft-qwen3-1.7b", ["train.micro_batch_tokens=1024"])
-    assert plan(one, shape("1.7B"), Prompts(256, 8192), "cpu", True).activations > 0
+    assert plan(one, shape("1.7B"), Prompts(256, 8192), CPU.memory, True).activations > 0
 
 
-def test_a_model_not_at_hand_is_known_by_name_or_not() -> None:
+def test_known_shape_of_a_model_by_name() -> None:
     assert known_shape("Qwen/Qwen3-8B") == shape("8B")
     assert known_shape("mlx-community/Qwen3-4B-4bit") == shape("4B", **FOUR_BITS)
     assert known_shape("someone/else-4B") is None

@@ -19,7 +19,7 @@ from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.training.run_directory import Run
 from opsd_cli.training.trainer import train
 from tests.support.fakes import FakePolicy
-from tests.unit.training.test_trainer import SPLITS, problem_set
+from tests.support.small_problems import SPLITS, problem_set
 
 KINDS = ("rollouts", "generated", "prompt", "teacher_scored", "trained", "scored", "evaluation")
 #: More words than numbers: the fake answers in about 20 tokens, so 8 cuts it and 40 does not.
@@ -63,13 +63,13 @@ def exact_lengths(settings: list[str], splits: Splits, policy: FakePolicy) -> Le
     config = config.model_copy(
         update={"teacher": config.teacher.model_copy(update={"reason_first": False})}
     )
-    contexts = PromptBuilder(config, policy.tokenizer)
+    builder = PromptBuilder(config, policy.tokenizer)
     problems = splits.train.problems
     heading = len("\n\nYour analysis of this solution:\n")
     return Lengths(
-        max(len(contexts.student(p).ids) for p in problems),
+        max(len(builder.student(p).ids) for p in problems),
         max(
-            max(len(contexts.teacher(p).ids) + heading, len(contexts.analysis_request(p).ids))
+            max(len(builder.teacher(p).ids) + heading, len(builder.analysis_request(p).ids))
             for p in problems
         ),
         max(len(policy.tokenizer.encode(target_text(p))) + 1 for p in problems),
@@ -85,7 +85,7 @@ def spent_and_planned(directory: Path, settings: list[str], splits: Splits, skil
 
 
 @pytest.mark.parametrize("trial", range(TRIALS))
-def test_no_run_spends_more_than_was_planned(trial: int, tmp_path: Path) -> None:
+def test_token_plan_is_an_upper_bound_of_the_ledger(trial: int, tmp_path: Path) -> None:
     rng = random.Random(f"token plan {trial}")
     settings = random_settings(rng)
     splits = replace(SPLITS, train=problem_set("train", range(rng.choice(TRAINED_ON))))
@@ -115,7 +115,7 @@ TIGHT = ["evaluation.max_new_tokens=8", "sampling.max_new_tokens=8", "train.pati
     ],
     ids=" ".join,
 )
-def test_the_plan_of_a_run_that_cuts_every_completion_is_what_it_spends(
+def test_token_plan_equals_the_ledger_when_every_completion_is_truncated(
     settings: list[str], tmp_path: Path
 ) -> None:
     """With completions at their limit the counts of rollouts are exact, not merely bounds."""
@@ -139,7 +139,7 @@ def test_the_plan_of_a_run_that_cuts_every_completion_is_what_it_spends(
         assert spent.trained > 0.9 * plan.most.trained
 
 
-def test_every_method_and_hazard_is_among_the_trials() -> None:
+def test_token_plan_trials_cover_every_method_and_setting() -> None:
     drawn = [random_settings(random.Random(f"token plan {trial}")) for trial in range(TRIALS)]
     wanted = itertools.product(
         ("method=opsd", "method=grpo", "method=hybrid"),
@@ -149,7 +149,7 @@ def test_every_method_and_hazard_is_among_the_trials() -> None:
         assert any(method in settings and hazard in settings for settings in drawn)
 
 
-def test_a_hybrid_whose_share_is_gone_asks_no_teacher(tmp_path: Path) -> None:
+def test_token_plan_of_hybrid_needs_no_teacher_once_its_share_is_zero(tmp_path: Path) -> None:
     settings = [
         "method=hybrid", "train.steps=6", "train.questions_per_step=4", "train.passes=2",
         "hybrid.decay_updates=4", "train.patience=null", "preflight.enabled=false",

@@ -1,4 +1,4 @@
-"""The embedded problems: right, reproducible, and disjoint between splits."""
+"""The embedded problems: correct, reproducible, with disjoint splits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def drawn(split: Split, count: int = 200) -> list:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_chain_is_right_and_told_the_same_three_ways(split: Split) -> None:
+def test_question_reference_and_sentences_agree_with_the_operations(split: Split) -> None:
     for chain in drawn(split):
         value = chain.values[0]
         for op, operand in chain.operations:
@@ -32,7 +32,7 @@ def test_every_chain_is_right_and_told_the_same_three_ways(split: Split) -> None
         assert re.findall(r"\d+", problem.question)[0] == str(chain.values[0])
 
 
-def test_the_reference_is_in_another_form_than_the_answer() -> None:
+def test_the_reference_solution_has_another_form_than_the_completion() -> None:
     for chain in drawn("train", 50):
         assert "=" in chain.reference() and "=" not in chain.sentences()
         assert "boxed" not in chain.reference()
@@ -49,7 +49,7 @@ def test_splits_are_disjoint_by_operands() -> None:
 
 
 @pytest.mark.parametrize("split", OFFERED)
-def test_a_split_never_changes(split: Split) -> None:
+def test_a_split_is_reproducible_and_has_no_duplicates(split: Split) -> None:
     assert [c.question() for c in drawn(split, 20)] == [c.question() for c in drawn(split, 20)]
     questions = [c.question() for c in drawn(split, SIZES[split])]
     assert len(set(questions)) == SIZES[split]

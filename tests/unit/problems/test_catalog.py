@@ -1,6 +1,6 @@
-"""Every catalogued set on a few rows of its shape: which are used, and what each column becomes.
+"""Every catalogued set on rows with its columns: the row filter and the column mapping.
 
-The rows are made up; the columns, their types and the values that are selected by are the sets'.
+The rows are made up; the columns, their types and the filtered values are those of the sets.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from typing import Any
 
 import pytest
 
+import backends
+from opsd_cli.cli.app import main
 from opsd_cli.config.resolve import resolve
+from opsd_cli.config.schema import Columns
 from opsd_cli.errors import ConfigError, DataError
 from opsd_cli.problems import ProblemSet
 from opsd_cli.problems.catalog import BENCHMARKS, TRAINING, describe
 from opsd_cli.problems.columns import build, choose
-from opsd_cli.problems.described import SetDescription, parse_hub_id
 from opsd_cli.problems.selection import Selection
+from opsd_cli.problems.set_description import SetDescription, parse_hub_id
 from opsd_cli.problems.sources import load_benchmark, load_splits
 
 THOUGHT = "<think>Hm. 2+2... or 5?</think>\nTwo and two make four: \\boxed{4}."
@@ -121,7 +124,9 @@ def read(entry: SetDescription, rows: list[dict[str, Any]], need_solution: bool)
 
 
 @pytest.mark.parametrize(("role", "name", "rows"), CASES, ids=[f"{r}-{n}" for r, n, _ in CASES])
-def test_a_mapping_on_rows_of_its_shape(role: str, name: str, rows: list[dict[str, Any]]) -> None:
+def test_the_column_mapping_and_row_filter_of_every_catalogued_set(
+    role: str, name: str, rows: list[dict[str, Any]]
+) -> None:
     entry = describe(name, role)
     assert entry is not None
     solvable = role == "train" and name != "dapo-math-17k"
@@ -134,7 +139,7 @@ def test_a_mapping_on_rows_of_its_shape(role: str, name: str, rows: list[dict[st
         assert re.search(r"our|\\boxed\{4\}|#### 4", solution)
 
 
-def test_every_entry_has_a_case_and_says_what_it_is() -> None:
+def test_every_catalogued_set_has_a_test_row_a_title_a_licence_and_a_revision() -> None:
     assert TRAINING_ROWS.keys() == TRAINING.keys() and BENCHMARK_ROWS.keys() == BENCHMARKS.keys()
     for entry in [*TRAINING.values(), *BENCHMARKS.values()]:
         assert entry.title and entry.licence and entry.split
@@ -143,7 +148,7 @@ def test_every_entry_has_a_case_and_says_what_it_is() -> None:
     assert all(entry.revision and entry.problems for entry in BENCHMARKS.values())
 
 
-def test_a_name_goes_by_its_use() -> None:
+def test_a_name_of_both_a_training_set_and_a_benchmark() -> None:
     assert describe("gsm8k", "train") is TRAINING["gsm8k"]
     assert describe("gsm8k", "test") is BENCHMARKS["gsm8k"]
     assert describe("AIME24", "test") is BENCHMARKS["aime24"]
@@ -169,14 +174,14 @@ def test_a_hub_id_says_revision_subset_and_split(
     assert (parsed.revision, parsed.subset, parsed.split) == expected
 
 
-def test_what_is_no_hub_id() -> None:
+def test_other_texts_are_no_hub_ids() -> None:
     assert parse_hub_id("name") is None
     assert parse_hub_id("./a/b") is None
     assert parse_hub_id("a/b/c") is None
     assert describe("folder/problems.jsonl", "test") is None
 
 
-def test_a_benchmark_of_ones_own_in_a_few_lines(tmp_path: Path) -> None:
+def test_a_benchmark_described_in_a_yaml_file(tmp_path: Path) -> None:
     rows = [{"q": f"{n}+1?", "a": n + 1, "level": "hard" if n % 2 else "easy"} for n in range(10)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     mine = tmp_path / "mine.yaml"
@@ -194,7 +199,41 @@ def test_a_benchmark_of_ones_own_in_a_few_lines(tmp_path: Path) -> None:
         load_benchmark(str(mine), resolve())
 
 
-def test_a_set_without_solutions_is_for_grpo_alone(tmp_path: Path) -> None:
+def test_an_entry_in_the_catalog_is_all_that_a_new_set_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"q": f"{n} + 1", "a": n + 1, "s": f"{n} + 1 = {n + 1}"} for n in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = Columns(question="q", answer="a", solution="s")
+    entry = SetDescription(
+        title="sums", data=str(tmp_path / "rows.jsonl"), columns=columns, problems=40
+    )
+    monkeypatch.setitem(BENCHMARKS, "sums_test", entry)
+    monkeypatch.setitem(TRAINING, "sums", entry)
+    monkeypatch.setitem(backends.BACKENDS, "cpu", "tests.support.fakes:FakeBackend")
+    monkeypatch.chdir(tmp_path)
+
+    def opsd(command: str) -> Any:
+        monkeypatch.setattr("sys.argv", ["opsd", *command.split(), "--json"])
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capsys.readouterr()
+        assert not left.value.code, captured.err
+        return json.loads(captured.out)
+
+    measured = opsd("eval --benchmark sums_test --out e")["benchmarks"]["sums_test"]
+    assert measured["problems"] == 40
+    trained = opsd("train --set data.train=sums --out run --set train.steps=2")
+    assert trained["steps"] == 2
+    listed = opsd("data")
+    assert "sums" in listed["training"] and "sums_test" in listed["benchmarks"]
+    assert opsd("data show sums_test")["title"] == "sums"
+    with pytest.raises(DataError) as caught:
+        describe("sums_tset", "test")
+    assert "did you mean 'sums_test'?" in caught.value.hint
+
+
+def test_a_training_set_without_solutions_is_for_grpo_only(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text("".join(f'{{"question": "{n}+1?", "answer": "{n + 1}"}}\n' for n in range(40)))
     assert len(load_splits(resolve(None, [f"data.train={path}", "method=grpo"])).train.problems)
@@ -203,7 +242,7 @@ def test_a_set_without_solutions_is_for_grpo_alone(tmp_path: Path) -> None:
             load_splits(resolve(None, [f"data.train={path}", f"method={method}"]))
 
 
-def test_grpo_uses_the_rows_that_opsd_uses(tmp_path: Path) -> None:
+def test_grpo_and_opsd_use_the_same_rows(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     rows = [
         {"question": f"{n}+1?", "answer": n + 1} | ({"solution": "by hand"} if n % 2 else {})

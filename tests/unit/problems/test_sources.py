@@ -1,4 +1,4 @@
-"""Splits: given, embedded, or held out; never overlapping."""
+"""Splits: named, embedded, or held out; no overlap between them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_embedded_splits_have_their_sizes() -> None:
     assert [len(q) for q in questions(splits("data.test_problems=7"))] == [2000, 200, 7]
 
 
-def test_validation_and_test_are_held_out_of_a_lone_file(tmp_path: Path) -> None:
+def test_hold_out_of_validation_and_test_from_a_single_file(tmp_path: Path) -> None:
     file = write(tmp_path / "all.jsonl", range(100))
     loaded = splits(f"data.train={file}")
     train, validation, test = questions(loaded)
@@ -43,14 +43,14 @@ def test_validation_and_test_are_held_out_of_a_lone_file(tmp_path: Path) -> None
     assert "10 for validation and 10 for test" in loaded.notes[0]
 
 
-def test_what_is_held_out_depends_on_the_problems_alone(tmp_path: Path) -> None:
+def test_the_hold_out_depends_on_the_problems_only(tmp_path: Path) -> None:
     forward = write(tmp_path / "forward.jsonl", range(100))
     backward = write(tmp_path / "backward.jsonl", range(99, -1, -1))
     one, two = (splits(f"data.train={f}", f"seed={s}") for s, f in enumerate((forward, backward)))
     assert questions(one) == questions(two)
 
 
-def test_what_is_held_out_does_not_depend_on_the_limit(tmp_path: Path) -> None:
+def test_the_hold_out_does_not_depend_on_the_limit(tmp_path: Path) -> None:
     file = write(tmp_path / "all.jsonl", range(100))
     whole, some = splits(f"data.train={file}"), splits(f"data.train={file}", "data.limit=30")
     assert questions(some)[1:] == questions(whole)[1:]
@@ -58,7 +58,7 @@ def test_what_is_held_out_does_not_depend_on_the_limit(tmp_path: Path) -> None:
     assert [p.id for p in some.train.problems] == [p.id for p in whole.train.problems][:30]
 
 
-def test_problems_of_different_sets_are_different_whatever_they_are_called(tmp_path: Path) -> None:
+def test_keys_are_unique_across_sets_with_the_same_ids(tmp_path: Path) -> None:
     for folder, numbers in (("a", range(30)), ("b", range(30, 60)), ("c", range(60, 90))):
         (tmp_path / folder).mkdir()
         rows = [
@@ -78,7 +78,7 @@ def test_problems_of_different_sets_are_different_whatever_they_are_called(tmp_p
     assert {problem.id for problem in loaded.test.problems} == {str(n) for n in range(30)}
 
 
-def test_given_files_are_used_whole(tmp_path: Path) -> None:
+def test_named_splits_are_used_whole(tmp_path: Path) -> None:
     files = {
         name: write(tmp_path / f"{name}.jsonl", numbers)
         for name, numbers in (
@@ -89,7 +89,7 @@ def test_given_files_are_used_whole(tmp_path: Path) -> None:
     assert [len(q) for q in questions(loaded)] == [30, 5, 7]
 
 
-def test_what_is_tested_is_not_trained_on(tmp_path: Path) -> None:
+def test_contamination_test_questions_are_removed_from_training(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", range(40))
     test = write(tmp_path / "test.jsonl", range(37, 42))
     with test.open("a") as out:
@@ -101,14 +101,14 @@ def test_what_is_tested_is_not_trained_on(tmp_path: Path) -> None:
     assert len(learnt) + len(validation) == 36
 
 
-def test_a_test_set_that_is_all_of_the_training_set(tmp_path: Path) -> None:
+def test_contamination_of_the_whole_training_set_is_refused(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", range(20))
     other = write(tmp_path / "validation.jsonl", range(50, 55))
     with pytest.raises(DataError, match=r"every problem of train\.jsonl is in"):
         splits(f"data.train={train}", f"data.test={train}", f"data.validation={other}")
 
 
-def test_what_chooses_is_not_what_is_reported(tmp_path: Path) -> None:
+def test_overlap_of_validation_and_test_is_refused(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", range(30))
     test = write(tmp_path / "test.jsonl", range(40, 45))
     with pytest.raises(DataError, match="share 5 questions"):

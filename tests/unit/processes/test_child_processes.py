@@ -55,11 +55,11 @@ def orphaned(child: str, parent: str = "") -> int:
     return int(pid)
 
 
-def test_a_child_ends_with_its_killed_parent() -> None:
+def test_child_process_ends_with_its_killed_parent() -> None:
     assert gone(orphaned(CHILD))
 
 
-def test_a_child_that_does_not_stop_in_time_is_ended() -> None:
+def test_child_process_that_ignores_sigterm_is_killed() -> None:
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     watch = "child_processes.watch_parent()"
     assert gone(
@@ -67,7 +67,7 @@ def test_a_child_that_does_not_stop_in_time_is_ended() -> None:
     )
 
 
-def test_a_child_is_first_asked_to_stop(tmp_path: Path) -> None:
+def test_child_process_gets_sigterm_before_it_is_killed(tmp_path: Path) -> None:
     """Within a call that a signal interrupts, so that it need not return first."""
     kept = tmp_path / "kept"
     asked = (
@@ -79,7 +79,7 @@ def test_a_child_is_first_asked_to_stop(tmp_path: Path) -> None:
     assert kept.exists()
 
 
-def test_a_fork_of_the_parent_keeps_no_child_alive(tmp_path: Path) -> None:
+def test_child_process_ends_though_a_fork_of_its_parent_lives(tmp_path: Path) -> None:
     forked = tmp_path / "forked"
     fork = (
         f"fork = os.fork()\nif fork: open({str(forked)!r}, 'w').write(str(fork))\n"
@@ -91,7 +91,7 @@ def test_a_fork_of_the_parent_keeps_no_child_alive(tmp_path: Path) -> None:
         os.kill(int(forked.read_text()), signal.SIGKILL)
 
 
-def test_a_grading_worker_at_work_ends_with_its_parent() -> None:
+def test_grading_worker_ends_with_its_parent() -> None:
     """Long before the alarm that ends one which cannot watch."""
     child = """
 import json, os, sys, threading, types
@@ -137,7 +137,7 @@ exec(sys.argv[2])
         ("exec sleep 100000", "os.killpg(guarded.pid, signal.SIGTERM); guarded.wait()"),
     ],
 )
-def test_a_guarded_program_ends_with_all_it_started(program: str, then: str) -> None:
+def test_guarded_program_ends_with_its_descendants(program: str, then: str) -> None:
     """As a vLLM server does, whose engines are processes of their own."""
     done = subprocess.run(
         [sys.executable, "-c", GUARDED, program, then],
@@ -147,7 +147,7 @@ def test_a_guarded_program_ends_with_all_it_started(program: str, then: str) -> 
     assert len(pids) == 3 and all(gone(pid) for pid in pids)
 
 
-def test_every_process_that_is_started_keeps_the_working_directory_off_its_path() -> None:
+def test_every_started_python_has_safe_path() -> None:
     found = 0
     for path in [*(ROOT / "opsd_cli").rglob("*.py"), *(ROOT / "backends").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -174,7 +174,7 @@ def version(folder: Path, *options: str, **environment: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("file", ["backends.py", "backends/__init__.py"])
-def test_a_foreign_backends_is_refused_in_a_line(tmp_path: Path, file: str) -> None:
+def test_foreign_backends_package_is_refused_in_a_line(tmp_path: Path, file: str) -> None:
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("raise SystemExit('imported')\n")
     code, said = version(tmp_path)
@@ -187,12 +187,12 @@ def test_a_foreign_backends_is_refused_in_a_line(tmp_path: Path, file: str) -> N
     assert code == 2 and f"PYTHONPATH names {tmp_path}, take it out" in said
 
 
-def test_a_folder_that_is_no_package_is_no_obstacle(tmp_path: Path) -> None:
+def test_foreign_backends_folder_without_modules_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "backends").mkdir()
     assert version(tmp_path)[0] == 0
 
 
-def test_an_installation_is_known_and_one_that_was_overwritten_refused(tmp_path: Path) -> None:
+def test_foreign_backends_that_overwrote_an_installation_is_refused(tmp_path: Path) -> None:
     installed = tmp_path / "site-packages"
     for name in ("opsd_cli", "backends"):
         shutil.copytree(
@@ -208,7 +208,7 @@ def test_an_installation_is_known_and_one_that_was_overwritten_refused(tmp_path:
     assert code == 2 and "backends" in said
 
 
-def test_the_package_is_found_from_any_folder(
+def test_package_environment_puts_the_package_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "elsewhere")

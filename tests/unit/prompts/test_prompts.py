@@ -22,7 +22,7 @@ from opsd_cli.prompts.teacher import (
     match_boundary,
     teacher_prompt,
 )
-from tests.support.tokenizers_made import TURNS, CharacterTokenizer
+from tests.support.small_tokenizers import TURNS, CharacterTokenizer
 
 TOKENIZER = CharacterTokenizer()
 STUDENT = Template(STUDENT_TEMPLATE, arguments={"enable_thinking": False})

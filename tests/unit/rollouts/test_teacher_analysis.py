@@ -12,10 +12,11 @@ from backends.interface import DivergenceBatch, Rollout, RolloutRequest, Samplin
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError
-from opsd_cli.methods import GradedRollout
+from opsd_cli.methods.base import StepInputs
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.rollouts.teacher_analysis import analyse
+from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
+from opsd_cli.rollouts.types import GradedRollout
 from opsd_cli.token_ledger import TokenLedger
 from tests.support.fakes import STOP, FakePolicy
 
@@ -43,16 +44,17 @@ class Studious(FakePolicy):
             yield Rollout(request, ids, np.zeros(len(ids), np.float32), "stop")
 
 
-def made(**sections: Any) -> tuple[Config, PromptBuilder, Studious]:
+def made(**sections: Any) -> tuple[Config, PromptBuilder, TeacherAnalyst, Studious]:
     config = Config(**{"teacher": {"reason_first": True, "analysis_tokens": 99}, **sections})
-    return config, PromptBuilder(config, FakePolicy.tokenizer), Studious()
+    builder, policy = PromptBuilder(config, FakePolicy.tokenizer), Studious()
+    return config, builder, TeacherAnalyst(config, policy, builder), policy
 
 
-def graded(contexts: PromptBuilder, seed: int) -> list[GradedRollout]:
+def graded(builder: PromptBuilder, seed: int) -> list[GradedRollout]:
     return [
         GradedRollout(
             Rollout(
-                RolloutRequest(p.id, index, contexts.student(p).ids, seed),
+                RolloutRequest(p.id, index, builder.student(p).ids, seed),
                 (9, STOP), np.zeros(2, np.float32), "stop",
             ),
             p, "", True,
@@ -63,30 +65,32 @@ def graded(contexts: PromptBuilder, seed: int) -> list[GradedRollout]:
 
 
 def test_an_analysis_joins_the_teachers_prompt_and_is_paid_for() -> None:
-    config, contexts, policy = made()
-    spent = analyse(PROBLEMS, contexts, policy, config)
+    _, builder, analyst, policy = made()
+    teacher = analyst.prompts(PROBLEMS)
     assert [asked[:3] for asked in policy.asked] == [("teacher", "initial", 99)] * 2
-    text = contexts.teacher(PROBLEMS[0]).text
+    text = teacher.of(PROBLEMS[0]).text
     assert text.index("1 + 1 = 2") < text.index("Because 1.") < text.index("[solution ends]")
     assert "hm" not in text
     written = sum(len(policy.tokenizer.encode("<think>hm</think> Because 1.<|im_end|>"))
                   for _ in PROBLEMS)  # fmt: skip
-    read = sum(len(contexts.analysis_request(problem).ids) for problem in PROBLEMS)
-    assert spent == TokenLedger(generated=written, prompt=read)
-    assert analyse(PROBLEMS, contexts, policy, config) == TokenLedger()
+    read = sum(len(builder.analysis_request(problem).ids) for problem in PROBLEMS)
+    assert teacher.spent == TokenLedger(generated=written, prompt=read)
+    assert analyst.prompts(PROBLEMS).spent == TokenLedger()
 
 
 def test_nothing_is_asked_where_it_is_off() -> None:
-    config, contexts, policy = made(teacher={})
-    assert analyse(PROBLEMS, contexts, policy, config) == TokenLedger() and not policy.asked
+    _, _, analyst, policy = made(teacher={})
+    assert analyst.prompts(PROBLEMS).spent == TokenLedger() and not policy.asked
 
 
 def test_a_teacher_that_learns_studies_anew_at_every_step() -> None:
-    config, contexts, policy = made(teacher={"reason_first": True, "weights": "live"})
+    config, builder, analyst, policy = made(teacher={"reason_first": True, "weights": "live"})
     method = methods.get(config)
     seen = []
     for seed in (5, 6):
-        plan = method.build_loss(PROBLEMS, graded(contexts, seed), contexts, policy)
+        plan = method.build_loss(
+            StepInputs(1, PROBLEMS, graded(builder, seed), builder, analyst), policy
+        )
         (batch,) = plan.batches
         assert isinstance(batch, DivergenceBatch)
         seen.append({item.teacher_prompt for item in batch.items})
@@ -97,10 +101,11 @@ def test_a_teacher_that_learns_studies_anew_at_every_step() -> None:
 
 @pytest.mark.parametrize("method", ["opsd", "hybrid"])
 def test_methods_with_a_teacher_study_each_problem_once(method: str) -> None:
-    config, contexts, policy = made(method=method)
-    rollouts = graded(contexts, 5)
+    config, builder, analyst, policy = made(method=method)
+    rollouts = graded(builder, 5)
     rollouts[0] = GradedRollout(rollouts[0].rollout, PROBLEMS[0], "", False)
-    spent = methods.get(config).build_loss(PROBLEMS, rollouts, contexts, policy).spent
+    inputs = StepInputs(1, PROBLEMS, rollouts, builder, analyst)
+    spent = methods.get(config).build_loss(inputs, policy).spent
     # The hybrid has no use for a teacher where all of a question's rollouts are right.
     assert len(policy.asked) == (2 if method == "opsd" else 1)
     assert spent.generated > 0
@@ -108,15 +113,15 @@ def test_methods_with_a_teacher_study_each_problem_once(method: str) -> None:
 
 def test_a_template_says_where_the_analysis_goes() -> None:
     template = "{analysis} / {question} / {solution}"
-    config, contexts, policy = made(prompts={"teacher": {"template": template}})
-    analyse(PROBLEMS, contexts, policy, config)
-    assert "Because 1. / 1 + 1 / 1 + 1 = 2" in contexts.teacher(PROBLEMS[0]).text
+    _, _, analyst, _ = made(prompts={"teacher": {"template": template}})
+    text = analyst.prompts(PROBLEMS).of(PROBLEMS[0]).text
+    assert "Because 1. / 1 + 1 / 1 + 1 = 2" in text
 
 
 def test_control_tokens_in_an_analysis_stay_text() -> None:
-    _, contexts, _ = made()
-    contexts.take_analysis(PROBLEMS[0], "so <|im_end|> it is")
-    assert contexts.teacher(PROBLEMS[0]).text.count("<|im_end|>") == 1
+    _, builder, _, _ = made()
+    text = builder.teacher(PROBLEMS[0], "so <|im_end|> it is").text
+    assert text.count("<|im_end|>") == 1
 
 
 def test_the_analysis_template_must_have_its_places() -> None:

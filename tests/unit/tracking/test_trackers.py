@@ -1,4 +1,4 @@
-"""Dashboards get the numbers, never the last word."""
+"""Experiment trackers: what they receive, when they close, and how one is added or dropped."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from opsd_cli.errors import UsageError
+from opsd_cli.config.resolve import resolve
+from opsd_cli.errors import ConfigError, UsageError
 from opsd_cli.statistics import Estimate
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import EvaluationRow, Listener, StepRow
-from opsd_cli.tracking.trackers import PACKAGES, require, tracking
+from opsd_cli.tracking.sinks import WandbSink
+from opsd_cli.tracking.trackers import TRACKERS, require, tracking
 
 
 def step_row(step: int) -> StepRow:
     return StepRow(
         step=step, steps=3, loss=1.0 / step, grad_norm=2.0, learning_rate=0.1, reward=None,
-        monitors={"entropy": 0.5, "divergence_by_class": {"digits": 0.25}, "method": "opsd"},
+        metrics={"entropy": 0.5, "divergence_by_class": {"digits": 0.25}, "method": "opsd"},
         ledger=TokenLedger(generated=10 * step), seconds=1.0, cpu_seconds=1.0,
         tokens_per_second=None, memory_peak=7,
     )  # fmt: skip
@@ -35,7 +37,7 @@ def evaluation_row(step: int, split: str) -> EvaluationRow:
 
 
 class Recorder:
-    """Stands for a package's run object."""
+    """Stands in for the run object of a tracker's package."""
 
     def __init__(self, fails: bool = False) -> None:
         self.logged: list[tuple[int, dict[str, float]]] = []
@@ -66,7 +68,7 @@ class Heard(Listener):
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """wandb and trackio with the parts of them that are used; what `init` was given."""
+    """Stand-ins for wandb and trackio; the arguments that each `init` was called with."""
     given: dict[str, Any] = {}
     for name in ("wandb", "trackio"):
         module = ModuleType(name)
@@ -91,7 +93,7 @@ def events(listener: Listener) -> None:
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_numbers_arrive_in_order_and_the_run_is_closed(
+def test_tracker_gets_metrics_in_order_and_is_closed(
     name: str, asked: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     heard = Heard()
@@ -111,7 +113,7 @@ def test_numbers_arrive_in_order_and_the_run_is_closed(
     assert capsys.readouterr().out == ""  # standard output is for results
 
 
-def test_weights_and_biases_stays_offline_unless_told(
+def test_wandb_tracker_is_offline_by_default(
     asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for mode in (None, "online"):
@@ -122,7 +124,7 @@ def test_weights_and_biases_stays_offline_unless_told(
         assert asked["wandb"]["mode"] == (mode or "offline")
 
 
-def test_a_tracker_that_fails_is_dropped_and_the_others_go_on(
+def test_tracker_that_fails_is_dropped_and_the_others_continue(
     asked: dict[str, Any], tmp_path: Path
 ) -> None:
     heard = Heard()
@@ -133,7 +135,7 @@ def test_a_tracker_that_fails_is_dropped_and_the_others_go_on(
     assert heard.warnings == ["--log wandb stops here: ConnectionError: no such server"]
 
 
-def test_tensorboard_files_hold_the_numbers(tmp_path: Path) -> None:
+def test_tensorboard_tracker_writes_the_metrics(tmp_path: Path) -> None:
     from tensorboardX.proto.event_pb2 import Event
 
     with tracking(["tensorboard"], Listener(), tmp_path, {}, 0) as listener:
@@ -151,10 +153,45 @@ def test_tensorboard_files_hold_the_numbers(tmp_path: Path) -> None:
     assert found["test/accuracy"].keys() == {0, 2}
 
 
-def test_a_package_that_is_not_there_is_named_before_anything_is_made(
+def test_tracker_names_its_missing_package_before_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(PACKAGES, "wandb", ("not_a_module_here", "wandb"))
+    monkeypatch.setattr(WandbSink, "module", "not_a_module_here")
     with pytest.raises(UsageError, match="--log wandb needs the package wandb") as refused:
         require(["wandb"])
     assert refused.value.hint == "pip install wandb"
+
+
+class MemorySink:
+    """A tracker from outside the package: keeps what it is given."""
+
+    module = "json"
+    package = "a-package"
+    opened: ClassVar[list[MemorySink]] = []
+
+    def __init__(self, run_dir: Path, config: Mapping[str, Any], step: int) -> None:
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.closed = False
+        self.opened.append(self)
+
+    def log(self, numbers: Mapping[str, float], step: int) -> None:
+        self.logged.append((step, dict(numbers)))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_tracker_is_added_by_one_line_in_the_registry(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="'trackio', 'wandb' or 'tensorboard', got 'memory'"):
+        resolve(None, ["log=[memory]"])
+    monkeypatch.setitem(TRACKERS, "memory", f"{__name__}:MemorySink")
+    monkeypatch.setattr(MemorySink, "opened", [])
+    names = resolve(None, ["log=[memory]"]).log
+    assert names == ("memory",)
+    require(names)
+    with tracking(names, Listener(), tmp_path, {}, 0) as listener:
+        events(listener)
+    (sink,) = MemorySink.opened
+    assert [step for step, _ in sink.logged] == [0, 1, 2, 2] and sink.closed

@@ -13,29 +13,15 @@ import pytest
 from backends.interface import Rollout
 from opsd_cli.comparison.curves import read_curve
 from opsd_cli.config.resolve import resolve
-from opsd_cli.config.schema import Optimizer
-from opsd_cli.methods import token_weights
-from opsd_cli.problems import LoadReport, Problem, ProblemSet
-from opsd_cli.problems.sources import Splits
+from opsd_cli.config.sections import Optimizer
+from opsd_cli.losses.reduction import token_weights
 from opsd_cli.training import run_directory
+from opsd_cli.training.result import TrainResult
 from opsd_cli.training.run_directory import Run, read_rows
 from opsd_cli.training.schedule import learning_rate
-from opsd_cli.training.trainer import TrainResult, train
+from opsd_cli.training.trainer import train
 from tests.support.fakes import FakePolicy
-
-
-def problem_set(name: str, numbers: range) -> ProblemSet:
-    problems = tuple(
-        Problem(f"{name}-{n}", f"{n} + 1", f"{n} + 1 = {n + 1}", str(n + 1), name) for n in numbers
-    )
-    return ProblemSet(name, problems, LoadReport(rows=len(problems), used=len(problems)))
-
-
-SPLITS = Splits(
-    problem_set("train", range(40)),
-    problem_set("validation", range(40, 60)),
-    problem_set("test", range(60, 90)),
-)
+from tests.support.small_problems import SPLITS
 
 
 def run_method(
@@ -54,7 +40,7 @@ def run_method(
 
 
 @pytest.mark.parametrize("method", ["opsd", "grpo", "sft", "hybrid"])
-def test_every_method_trains_and_is_charged_for_what_it_did(method: str, tmp_path: Path) -> None:
+def test_ledger_of_every_method_counts_what_it_did(method: str, tmp_path: Path) -> None:
     policy = FakePolicy(skill=0.4, gain=0.1)
     result, metrics = run_method(tmp_path / "run", policy, f"method={method}")
     assert result.method == method and result.steps == 4 and len(metrics) == 4
@@ -72,7 +58,7 @@ def test_every_method_trains_and_is_charged_for_what_it_did(method: str, tmp_pat
     assert len(rollouts) == tokens.rollouts
 
 
-def test_a_step_with_nothing_to_learn_leaves_the_weights_alone(tmp_path: Path) -> None:
+def test_a_step_without_loss_batches_leaves_the_weights_alone(tmp_path: Path) -> None:
     policy = FakePolicy(skill=1.0, gain=0.1)
     result, metrics = run_method(tmp_path / "run", policy, "method=grpo")
     assert policy.skill == 1.0 and result.tokens.trained == 0
@@ -80,7 +66,9 @@ def test_a_step_with_nothing_to_learn_leaves_the_weights_alone(tmp_path: Path) -
     assert all(row["zero_variance_groups"] == 1 for row in metrics)
 
 
-def test_dull_questions_are_replaced_and_still_paid_for(tmp_path: Path) -> None:
+def test_resampling_replaces_zero_variance_groups_and_the_ledger_counts_both(
+    tmp_path: Path,
+) -> None:
     settings = ["method=grpo", "rollouts.per_question=2", "train.steps=2"]
     plain, _ = run_method(tmp_path / "plain", FakePolicy(skill=0.5, gain=0.0), *settings)
     settings += ["grpo.zero_variance=resample"]
@@ -98,7 +86,7 @@ def test_dull_questions_are_replaced_and_still_paid_for(tmp_path: Path) -> None:
     assert again.tokens == result.tokens
 
 
-def test_the_curve_is_measured_on_test_and_changes_nothing(tmp_path: Path) -> None:
+def test_learning_curve_on_test_changes_nothing_else(tmp_path: Path) -> None:
     with_curve, _ = run_method(
         tmp_path / "curve", FakePolicy(skill=0.3, gain=0.1), "train.curve=true"
     )
@@ -114,7 +102,7 @@ def test_the_curve_is_measured_on_test_and_changes_nothing(tmp_path: Path) -> No
     assert curve.cost_E["generated"][2] == with_curve.tokens.generated
 
 
-def test_a_test_row_is_charged_what_was_spent_by_its_step(tmp_path: Path) -> None:
+def test_ledger_of_a_test_row_is_that_of_its_step(tmp_path: Path) -> None:
     # Skill falls after the first step, so the best checkpoint is not the last.
     policy = FakePolicy(skill=0.9, gain=-0.2)
     result, _ = run_method(tmp_path / "run", policy, "preflight.enabled=false")
@@ -134,7 +122,7 @@ class Speechless(FakePolicy):
 
 
 @pytest.mark.parametrize("method", ["opsd", "grpo", "hybrid"])
-def test_empty_completions_teach_nothing_and_break_nothing(method: str, tmp_path: Path) -> None:
+def test_empty_completions_are_trained_on_without_error(method: str, tmp_path: Path) -> None:
     result, metrics = run_method(
         tmp_path / "run", Speechless(), f"method={method}", "preflight.enabled=false"
     )
@@ -149,7 +137,7 @@ def test_token_weights_of_empty_completions(reduction: str) -> None:
     assert weights[1] * 3 == pytest.approx({"tokens": 1.0, "sequences": 0.5}[reduction])
 
 
-def test_what_is_graded_shown_and_stored_has_no_end_token(tmp_path: Path) -> None:
+def test_graded_and_stored_text_has_no_end_token(tmp_path: Path) -> None:
     """An unboxed answer that ended was graded wrong: "The answer is 6.<|im_end|>"."""
 
     class Unboxed(FakePolicy):
@@ -169,7 +157,7 @@ def test_what_is_graded_shown_and_stored_has_no_end_token(tmp_path: Path) -> Non
     assert all(row["tokens"] == len(row["completion"]) + 1 for row in rows)
 
 
-def test_a_rate_that_falls_over_more_steps_than_are_taken_hardly_falls() -> None:
+def test_learning_rate_schedule_may_be_longer_than_the_run() -> None:
     falling = Optimizer(learning_rate=1.0, schedule="linear")
     published = Optimizer(learning_rate=1.0, schedule="linear", schedule_steps=27600)
     assert learning_rate(100, 100, falling) == pytest.approx(0.01)
@@ -178,7 +166,7 @@ def test_a_rate_that_falls_over_more_steps_than_are_taken_hardly_falls() -> None
     assert learning_rate(11, 100, beyond) == learning_rate(90, 100, beyond) == 0
 
 
-def test_a_method_is_told_the_step(tmp_path: Path) -> None:
+def test_build_loss_receives_the_step_number(tmp_path: Path) -> None:
     _, metrics = run_method(
         tmp_path / "run", FakePolicy(skill=0.4, gain=0.1), "method=hybrid",
         "hybrid.decay_updates=2",

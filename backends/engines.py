@@ -1,0 +1,80 @@
+"""The registry of rollout engines: what samples the rollouts of a loaded policy.
+
+This is the only list of the values of `rollouts.engine`. Nothing else compares an engine's name:
+code that must know how an engine works asks its declared traits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from backends.interface import Policy
+    from opsd_cli.config.schema import Config
+
+#: The engine that is part of every backend.
+BUILTIN = "builtin"
+
+#: name -> "module:class"
+ENGINES: dict[str, str] = {
+    BUILTIN: "backends.engines:BuiltinEngine",
+    "vllm": "backends.vllm.engine:VllmEngine",
+}
+
+
+class RolloutEngine(Protocol):
+    """How rollouts are sampled. Its module imports nothing heavy at the top.
+
+    Attributes:
+        title: the engine's name for people.
+        separate_from_trainer: True if it samples with a copy of the weights of its own. Its
+            log-probabilities can then differ from the trainer's, which is measured and may be
+            corrected, and it can sample while the trainer learns (`Prefetches`).
+    """
+
+    title: str
+    separate_from_trainer: bool
+
+    def attached(
+        self, config: Config, policy: Policy, folder: Path, tell: Callable[[str], None]
+    ) -> contextlib.AbstractContextManager[Policy]:
+        """The policy with its rollouts sampled by this engine, until the context ends.
+
+        Args:
+            policy: learns, and samples whatever the engine cannot.
+            folder: where the engine may keep files of its own.
+            tell: gets one-line warnings for people.
+
+        Raises:
+            UsageError, BackendMissing, TrainingError: the engine cannot be used.
+        """
+
+
+class BuiltinEngine:
+    """The backend's own engine: it samples with the very weights that learn."""
+
+    title = "the backend's own engine"
+    separate_from_trainer = False
+
+    @contextlib.contextmanager
+    def attached(
+        self, config: Config, policy: Policy, folder: Path, tell: Callable[[str], None]
+    ) -> Iterator[Policy]:
+        """See `RolloutEngine`; the policy as it is."""
+        yield policy
+
+
+def get_engine(name: str) -> RolloutEngine:
+    """An instance of the named engine.
+
+    Raises:
+        KeyError: no engine has that name; the config has checked it.
+    """
+    module, _, attribute = ENGINES[name].partition(":")
+    found: Any = getattr(importlib.import_module(module), attribute)
+    engine: RolloutEngine = found()
+    return engine

@@ -1,0 +1,107 @@
+"""What the benchmarks share: options, memory of this process, figures of another process.
+
+Each figure comes from a process of its own, because a process's peak memory never goes down. The
+forms of one case take turns, so that other work on the machine slows all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: For each form, what each of its measuring processes printed.
+Found = dict[str, list[dict[str, float]]]
+
+
+def parser(
+    doc: str | None, rounds: int | None = None, saves: bool = False
+) -> argparse.ArgumentParser:
+    """A parser described by a script's first docstring line.
+
+    Args:
+        doc: the script's docstring.
+        rounds: the default of `--rounds`; None: the script has no rounds.
+        saves: whether the script's table can be saved among the results.
+    """
+    made = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    if rounds is not None:
+        made.add_argument(
+            "--rounds", type=int, default=rounds, help=f"measurements of each form ({rounds})"
+        )
+    if saves:
+        made.add_argument("--save", action="store_true", help="into the results and README")
+    return made
+
+
+def resident_mb() -> float:
+    """Resident memory now in MB; where the system does not say, the peak so far."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return peak_mb()
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def peak_mb() -> float:
+    """Peak resident memory in MB since the process began."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def forget_peak() -> None:
+    """Begin a new peak, which `new_peak_mb` reads; Linux alone can do that."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def new_peak_mb() -> float:
+    """Peak resident memory in MB since `forget_peak`.
+
+    Raises:
+        SystemExit: this system does not report it.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise SystemExit("this system does not report the peak of resident memory")
+
+
+def measured_elsewhere(command: Sequence[str | Path], **environment: str) -> dict[str, float]:
+    """Run a measuring process, and give the JSON object of its last line.
+
+    It has two threads, which do not spin as they wait. If it fails, so does this process, with its
+    standard error.
+    """
+    done = subprocess.run(
+        [str(part) for part in command],
+        env={
+            **os.environ,
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "OMP_NUM_THREADS": "2",
+            "PYTHONPATH": str(ROOT),
+            "HF_HUB_OFFLINE": "1",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def take_turns(forms: Mapping[str, Sequence[str | Path]], rounds: int, **environment: str) -> Found:
+    """Measure every form once a round, one after another in each round."""
+    found: Found = {form: [] for form in forms}
+    for _ in range(rounds):
+        for form, command in forms.items():
+            found[form].append(measured_elsewhere(command, **environment))
+    return found

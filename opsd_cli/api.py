@@ -1,0 +1,331 @@
+"""The functions that `opsd_cli` exports: the commands, for a notebook or a program.
+
+Each does what the command of its name does, through the same functions of
+`opsd_cli.training.session`, `opsd_cli.evaluation.session` and `opsd_cli.comparison.session`. None
+prints: progress goes to a `Listener`, and failures are `OpsdError`s with a message and a hint.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opsd_cli.comparison import session as comparing
+from opsd_cli.comparison.running import Job
+from opsd_cli.comparison.session import Comparison
+from opsd_cli.comparison.supervisor import run_jobs
+from opsd_cli.config.schema import Config
+from opsd_cli.errors import UsageError
+from opsd_cli.evaluation import session as evaluating
+from opsd_cli.evaluation.directory import EvaluationDirectory
+from opsd_cli.evaluation.given_problems import Benchmarks, asked_for
+from opsd_cli.evaluation.result import EvaluationResult, conclude
+from opsd_cli.loading import (
+    Source,
+    choose_backend,
+    config_of,
+    load_config,
+    loaded_policy,
+    resolved_config,
+)
+from opsd_cli.reports.comparison_pages import write_comparison_pages
+from opsd_cli.reports.evaluation_report import write_evaluation_report
+from opsd_cli.reports.run_report import write_run_report
+from opsd_cli.stopping import Stop, never
+from opsd_cli.tracking.listener import Listener
+from opsd_cli.training import session as training
+from opsd_cli.training.result import TrainResult
+from opsd_cli.training.run_directory import refuse_used
+
+if TYPE_CHECKING:
+    from backends.interface import Policy
+
+#: The methods that `compare` trains by default.
+COMPARED = ("opsd", "grpo")
+
+
+def load_policy(
+    config: Source | None = None, *, trainable: bool = True, listener: Listener | None = None
+) -> Policy:
+    """Load a config's model, with its adapter, on the best backend of this machine.
+
+    The policy can be given to `train` and `evaluate`, and has `generate`, `score`, `measure` and
+    the rest of `backends.interface.Policy`. A rollout engine that it started ends with the program.
+
+    Args:
+        trainable: also make an optimizer, and a fresh adapter where the config names none.
+
+    Raises:
+        BackendMissing: no backend, or not the config's, can run on this machine.
+        ModelError: the model or its adapter cannot be loaded.
+    """
+    messages = listener or Listener()
+    chosen, _ = choose_backend(config_of(config), messages)
+    with contextlib.ExitStack() as stack:
+        policy = stack.enter_context(loaded_policy(chosen, messages, trainable))
+        atexit.register(stack.pop_all().close)
+    return policy
+
+
+def train(
+    config: Source | None = None,
+    out: str | Path | None = None,
+    *,
+    policy: Policy | None = None,
+    resume: bool = False,
+    resume_from: int | None = None,
+    backend: str | None = None,
+    listener: Listener | None = None,
+    stop: Stop = never,
+) -> TrainResult:
+    """Train, as `opsd train` does, and return the result.
+
+    Args:
+        config: what to train, and on which problems.
+        out: the run's directory, new or empty; by default a fresh one under `runs/`.
+        policy: loaded trainable from the same config; afterwards it has the best checkpoint's
+            weights. By default it is loaded here.
+        resume: go on with the run in `out`, with its own config, as if it had never stopped; a
+            run that has finished gives its result.
+        resume_from: likewise, from the checkpoint of this step.
+        backend: where a resumed run goes on; by default where it began.
+        listener: receives steps, evaluations, notes and warnings.
+        stop: polled after each finished rollout; True saves what is needed to go on and ends in
+            `Interrupted`.
+
+    Returns:
+        Accuracies on the test split (base, best, final, each with its 95% interval), tokens by
+        kind, seconds, and the run's directory.
+
+    Raises:
+        UsageError: `resume` without `out`, or with a config.
+        RunError: `out` holds something already, or cannot be gone on with.
+        DataError: the problems cannot be read.
+        PreflightFailed: the reference does not help the teacher.
+        TrainingError: a loss or a gradient is not finite.
+        Interrupted: `stop` said so.
+    """
+    messages = listener or Listener()
+    directory = Path(out) if out is not None else None
+    if resume or resume_from is not None:
+        if directory is None or config is not None:
+            raise UsageError(
+                "a run is resumed in its own directory, with its own config",
+                "give out, and no config",
+            )
+        opening = training.resume(directory, messages, resume_from, backend)
+    else:
+        if backend is not None:
+            raise UsageError("backend is for a resumed run", "set it in the config")
+        opening = training.begin(config_of(config), directory, messages)
+    with opening as opened:
+        result = _trained(opened, policy, messages, stop)
+        write_run_report(opened.run.directory)
+        return result
+
+
+def _trained(
+    opened: training.Session, policy: Policy | None, listener: Listener, stop: Stop
+) -> TrainResult:
+    with contextlib.ExitStack() as stack:
+        if opened.finished is not None:
+            return opened.finished
+        if policy is None:
+            config, folder = opened.run.config, opened.engine_folder
+            policy = stack.enter_context(loaded_policy(config, listener, True, folder))
+        return training.work(opened, policy, listener, stop)
+
+
+def evaluate(
+    config: Source | None = None,
+    benchmarks: Benchmarks | None = None,
+    out: str | Path | None = None,
+    *,
+    policy: Policy | None = None,
+    samples: int | None = None,
+    limit: int | None = None,
+    resume: bool = False,
+    regrade: bool = False,
+    against: str | Path | None = None,
+    listener: Listener | None = None,
+) -> EvaluationResult:
+    """Measure accuracy, as `opsd eval` does: k samples a problem, graded.
+
+    Args:
+        config: the model, its adapter, prompts and sampling; a run's directory stands for its best
+            checkpoint. A resumed evaluation has its own by default.
+        benchmarks: names (see `opsd data`), files, problems, or lists of problems by name; by
+            default the embedded test problems.
+        out: a new directory for samples, results and report; by default nothing is written.
+        policy: measure this one, as it is now, in place of loading the config's model.
+        samples: completions a problem (k); by default `evaluation.samples`.
+        limit: the first so many problems of each benchmark.
+        resume: go on with the evaluation in `out`, which may grow.
+        regrade: grade the samples in `out` again; nothing is drawn and no model loaded.
+        against: another evaluation's directory, to pair with by problem.
+        listener: receives phases, progress, notes and warnings.
+
+    Returns:
+        For each benchmark its samples and estimates; `accuracy` is avg@k with its 95% interval.
+
+    Raises:
+        UsageError: arguments that exclude each other.
+        DataError: a benchmark cannot be read, or a problem has no answer.
+        RunError: `out` holds something already, or was made with other settings.
+        Interrupted: Ctrl-C while samples were drawn into `out`; all are kept.
+    """
+    messages = listener or Listener()
+    names, given = asked_for(benchmarks)
+    other = Path(against) if against is not None else None
+    again = resume or regrade
+    _require_directory(out, policy, again or other is not None)
+    store = _store(out, again, other)
+    chosen = _evaluated_config(config, store, samples)
+    session = evaluating.prepare(
+        chosen, store, names, limit, messages, regrading=regrade, given=given
+    )
+    if regrade and store is not None:
+        return _regraded(evaluating.ready_to_regrade(session, store), store, other)
+    if out is None:
+        return _measured_in_memory(session, policy, messages)
+    return _measured(evaluating.ready_to_draw(session, messages), Path(out), other, messages)
+
+
+def _require_directory(out: str | Path | None, policy: Policy | None, needed: bool) -> None:
+    """Raise `UsageError` where the arguments and an evaluation's directory do not fit."""
+    if out is None and needed:
+        raise UsageError("resume, regrade and against need an evaluation's directory", "give out")
+    if out is not None and policy is not None:
+        raise UsageError(
+            "an evaluation's directory describes a model by its files, which a policy in memory "
+            "may have left behind",
+            "leave out policy (a run's directory as config loads its best checkpoint), or out",
+        )
+
+
+def _evaluated_config(
+    source: Source | None, store: EvaluationDirectory | None, samples: int | None
+) -> Config:
+    """The config to evaluate with: as given, or the store's, and with as many samples."""
+    if source is None and store is not None:
+        config = resolved_config(None, (), {}, base=store.config_file)
+    else:
+        config = config_of(source)
+    if samples is None and store is not None:
+        samples = store.description["samples"]
+    return config if samples is None else evaluating.with_samples(config, samples)
+
+
+def _store(out: str | Path | None, again: bool, against: Path | None) -> EvaluationDirectory | None:
+    """The evaluation to go on with; None for a new one, whose directory must be free."""
+    if against is not None:
+        EvaluationDirectory.open(against)
+    if out is None:
+        return None
+    if not again:
+        refuse_used(Path(out))
+        return None
+    store = EvaluationDirectory.open(Path(out))
+    store.require_extent()
+    return store
+
+
+def _measured(
+    session: evaluating.Session, directory: Path, against: Path | None, listener: Listener
+) -> EvaluationResult:
+    with (
+        loaded_policy(session.config, listener, trainable=False) as policy,
+        evaluating.opened(session, directory, policy, listener) as store,
+    ):
+        results = evaluating.measure(session, policy, store, listener)
+        result = conclude(store, results, session.description, against)
+        write_evaluation_report(store, results, result.summary)
+        return result
+
+
+def _regraded(
+    session: evaluating.Session, store: EvaluationDirectory, against: Path | None
+) -> EvaluationResult:
+    with store:
+        result = evaluating.regrade(session, store, against)
+        write_evaluation_report(store, result.benchmarks, result.summary)
+        return result
+
+
+def _measured_in_memory(
+    session: evaluating.Session, policy: Policy | None, listener: Listener
+) -> EvaluationResult:
+    with contextlib.ExitStack() as stack:
+        if policy is None:
+            config, _ = choose_backend(session.config, listener)
+            session = replace(session, config=config)
+            policy = stack.enter_context(loaded_policy(config, listener, trainable=False))
+        results = evaluating.measure(session, policy, None, listener)
+    summary = {"benchmarks": {name: result.as_dict() for name, result in results.items()}}
+    return EvaluationResult(results, summary)
+
+
+def compare(
+    what: Mapping[str, Config] | Sequence[str | Path] | None = None,
+    out: str | Path | None = None,
+    *,
+    seeds: int = 3,
+    tune: bool = False,
+    target: float | None = None,
+    jobs: int = 1,
+    resume: bool = False,
+    listener: Listener | None = None,
+) -> Comparison:
+    """Compare methods on equal terms, as `opsd compare` does: tokens for the same accuracy.
+
+        compare({m: load_config("embedded", method=m) for m in ("opsd", "grpo")}, "comparison")
+
+    Args:
+        what: configs to train, by a label that starts with the method's name; or the directories of
+            finished runs. By default `opsd` and `grpo` on the embedded preset.
+        out: a new directory; by default a fresh one under `runs/`.
+        seeds: runs of each config, counted from the first config's seed.
+        tune: first choose each learning rate on validation.
+        target: test accuracy to count tokens to, within [0, 1]; by default the best that the
+            weakest method reaches.
+        jobs: runs side by side, each in a process of its own.
+        resume: go on with the comparison in `out`.
+        listener: receives a note for each run that has finished.
+
+    Returns:
+        The summary (the object of `opsd compare --json`), its verdict, picture and report.
+
+    Raises:
+        UsageError: fewer than two configs or runs, or a label that cannot name a directory.
+        RunError: `out` holds something already, or a run has not finished.
+        TrainingError: a run failed.
+        Interrupted: Ctrl-C; every run keeps its newest checkpoint.
+    """
+    messages = listener or Listener()
+    directory = Path(out) if out is not None else None
+    if what is not None and not isinstance(what, Mapping):
+        runs = [Path(run) for run in what]
+        result = comparing.compare_finished(runs, directory, messages, target)
+        write_comparison_pages(result, messages)
+        return result
+    if not resume:
+        directory = directory or comparing.default_directory()
+        configs = what or {name: load_config(method=name) for name in COMPARED}
+        comparing.require_labels(list(configs))
+        alike = comparing.measured_alike(configs, seeds)
+        comparing.refuse_used(directory)
+        comparing.begin(alike, directory, seeds, tune, target, messages)
+    elif directory is None or what is not None:
+        raise UsageError("a comparison is resumed with its own plan", "give out, and no configs")
+
+    def run(where: Path, todo: Sequence[Job]) -> None:
+        run_jobs(where, todo, jobs, comparing.noting_finished(messages), messages.warn)
+
+    with comparing.held(directory):
+        result = comparing.train_and_compare(directory, run, messages, target)
+        write_comparison_pages(result, messages)
+        return result

@@ -1,0 +1,251 @@
+"""What each command takes: its flags and help. Its body is in a module of its own.
+
+A body is imported when its command runs, so that `opsd --help` costs little more than importing
+Typer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from opsd_cli.cli import options
+
+
+def sample(
+    question: options.Question = None,
+    file: options.QuestionFile = None,
+    split: options.Split = "validation",
+    limit: options.Limit = None,
+    n: options.Completions = 1,
+    solution: options.Solution = None,
+    privileged: options.Privileged = False,
+    divergence: options.Divergence = False,
+    show_prompts: options.ShowPrompts = False,
+    config: options.Config = None,
+    set_: options.Set = None,
+    backend: options.Backend = None,
+    model: options.Model = None,
+    adapter: options.Adapter = None,
+    trust: options.Trust = False,
+    seed: options.Seed = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Draw completions for a question.
+
+    [dim]opsd sample --divergence[/dim]
+    [dim]opsd sample "Start with 12. Add 30. What is the result?" --n 4[/dim]
+    """
+    from opsd_cli.cli import common, sample
+
+    sample.run(
+        common.request(config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust),
+        sample.Options(
+            question=question, file=file, split=split, limit=limit, n=n, solution=solution,
+            privileged=privileged, divergence=divergence, show_prompts=show_prompts,
+        ),
+    )  # fmt: skip
+
+
+def train(
+    method: options.Method = None,
+    out: options.Out = None,
+    resume: options.ResumeRun = False,
+    resume_from: options.ResumeFrom = None,
+    log: options.Log = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    backend: options.Backend = None,
+    model: options.Model = None,
+    adapter: options.Adapter = None,
+    trust: options.Trust = False,
+    seed: options.Seed = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Teach a model by on-policy self-distillation.
+
+    [dim]opsd train[/dim]
+    [dim]opsd train --config opsd-qwen3-1.7b --set data.train=problems.jsonl --out runs/mine[/dim]
+    """
+    from opsd_cli.cli import common, train
+
+    train.run(
+        common.request(
+            config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
+            method=method, log=log,
+        ),
+        out,
+        resume,
+        resume_from,
+    )  # fmt: skip
+
+
+def evaluate(
+    benchmark: options.Benchmark = None,
+    samples: options.Samples = None,
+    limit: options.Limit = None,
+    out: options.Out = None,
+    resume: options.ResumeEvaluation = False,
+    regrade: options.Regrade = False,
+    against: options.Against = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    backend: options.Backend = None,
+    model: options.Model = None,
+    adapter: options.Adapter = None,
+    trust: options.Trust = False,
+    seed: options.Seed = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Measure accuracy: k samples a problem, graded.
+
+    [dim]opsd eval --samples 4[/dim]
+    [dim]opsd eval --adapter runs/mine --benchmark aime24,aime25 --samples 16 --out evals/mine[/dim]
+    [dim]opsd eval --resume --out evals/mine --against evals/base[/dim]
+    """
+    from opsd_cli.cli import common, evaluate
+
+    evaluate.run(
+        common.request(
+            config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
+            samples=samples,
+        ),
+        evaluate.Options(
+            benchmarks=tuple(benchmark or ()), limit=limit, out=out, resume=resume,
+            regrade=regrade, against=against,
+        ),
+    )  # fmt: skip
+
+
+def compare(
+    finished: options.Runs = None,
+    methods: options.Methods = "opsd,grpo",
+    seeds: options.Seeds = 3,
+    tune: options.Tune = False,
+    target: options.Target = None,
+    require_ratio: options.RequireRatio = None,
+    jobs: options.Jobs = 1,
+    out: options.Out = None,
+    resume: options.ResumeComparison = False,
+    log: options.Log = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    backend: options.Backend = None,
+    model: options.Model = None,
+    adapter: options.Adapter = None,
+    trust: options.Trust = False,
+    seed: options.Seed = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Set methods against each other on equal terms: tokens for the same accuracy.
+
+    [dim]opsd compare[/dim]
+    [dim]opsd compare --methods opsd,grpo,sft --seeds 5 --tune[/dim]
+    [dim]opsd compare runs/a runs/b --require-ratio 4[/dim]
+    """
+    from opsd_cli.cli import common, compare
+
+    compare.run(
+        common.request(
+            config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust, log=log
+        ),
+        compare.Options(
+            finished=tuple(finished or ()), methods=methods, seeds=seeds, tune=tune,
+            target=target, require_ratio=require_ratio, jobs=jobs, out=out, resume=resume,
+        ),
+    )  # fmt: skip
+
+
+def export(
+    adapter: options.Exported,
+    format_: options.Format = "peft",
+    out: options.Out = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    backend: options.Backend = None,
+    model: options.Model = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write an adapter for peft and vLLM, for mlx-lm, or merged into its model.
+
+    [dim]opsd export runs/mine --format mlx --out adapters/mine[/dim]
+    """
+    from opsd_cli.cli import common, export
+
+    export.run(
+        common.request(config, set_, backend, model, adapter, None, json, quiet, dry_run),
+        format_,
+        out,
+    )
+
+
+def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
+    """Report platform, versions and what each backend can do here; paste it into an issue."""
+    from opsd_cli.cli import doctor
+
+    doctor.run(json)
+
+
+def data(context: typer.Context, json: options.Json = False) -> None:
+    """List the data sets and benchmarks that opsd knows by name."""
+    from opsd_cli.cli import data
+
+    if context.invoked_subcommand is None:
+        data.show_all(json)
+
+
+def data_show(
+    name: options.SetName,
+    train: options.TrainingSet = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Print a set's description as YAML, to read or to copy and change."""
+    from opsd_cli.cli import data
+
+    data.show(name, train, json)
+
+
+def presets(context: typer.Context, json: options.Json = False) -> None:
+    """List the presets."""
+    from opsd_cli.cli import presets
+
+    if context.invoked_subcommand is None:
+        presets.show_all(json)
+
+
+def presets_show(name: options.PresetName) -> None:
+    """Print a preset's file."""
+    from opsd_cli.cli import presets
+
+    presets.show(name)
+
+
+def presets_copy(name: options.PresetName, file: Path) -> None:
+    """Copy a preset to a file of your own, to edit and pass to --config."""
+    from opsd_cli.cli import presets
+
+    presets.copy(name, file)
+
+
+def presets_keys(json: options.Json = False) -> None:
+    """List every config key with its default and meaning."""
+    from opsd_cli.cli import presets
+
+    presets.keys(json)

@@ -1,0 +1,137 @@
+"""What `opsd compare` shows: its runs' progress, the result, and a plot in characters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opsd_cli.cli.console import Output
+from opsd_cli.comparison.session import Comparison, noting_finished
+from opsd_cli.comparison.supervisor import run_jobs
+from opsd_cli.formatting import count, duration, percent
+from opsd_cli.printable import visible
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from opsd_cli.comparison.running import Job, Progress
+
+PLOT_WIDTH, PLOT_HEIGHT = 64, 15
+
+
+def watched_jobs(directory: Path, jobs: Sequence[Job], at_once: int, out: Output) -> None:
+    """Run jobs with a table that is redrawn in place, or a line for each that ends."""
+    if not out.messages.is_terminal or out.quiet:
+        run_jobs(directory, jobs, at_once, noting_finished(out), out.warn)
+        return
+    from rich.live import Live
+
+    with Live(console=out.messages, refresh_per_second=4) as live:
+        run_jobs(
+            directory,
+            jobs,
+            at_once,
+            lambda progress: live.update(_progress_table(progress)),
+            out.warn,
+        )
+
+
+def show(result: Comparison, out: Output) -> None:
+    """The table of methods, the plot, the verdict, and where the files are."""
+    summary = result.summary
+    out.show(_result_table(summary))
+    out.show(_plot(summary, colour=out.results.is_terminal and not out.json))
+    out.show(result.verdict)
+    if len(summary["seeds"]) == 1:
+        out.warn(
+            "one seed: the interval is of the problems alone; how much runs vary between seeds is "
+            "not in it (--seeds 3 or more)"
+        )
+    out.show(f"picture: {result.picture}\nreport: {result.report}")
+    out.object(summary)
+
+
+def _progress_table(progress: Sequence[Progress]) -> Table:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1), expand=True)
+    for heading in ("run", "", "step", "accuracy", "generated", "time"):
+        table.add_column(heading, ratio=1 if not heading else None, no_wrap=True)
+    for entry in progress:
+        steps = entry.job.config.train.steps
+        table.add_row(
+            entry.job.name,
+            ProgressBar(steps, entry.step),
+            f"{entry.step}/{steps}" if entry.state != "waiting" else "waiting",
+            "–" if entry.accuracy is None else f"{entry.accuracy:.1%}",
+            count(entry.generated),
+            duration(entry.seconds),
+        )
+    return table
+
+
+def _result_table(summary: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    from opsd_cli.statistics import Estimate
+
+    table = Table(box=None, padding=(0, 2))
+    target = f"{summary['target_accuracy']:.1%}"
+    for heading in ("method", "test accuracy (95% interval)", f"tokens to {target}", "generated"):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for name, entry in summary["methods"].items():
+        needed = entry["tokens_to_target"]
+        table.add_row(
+            name,
+            percent(Estimate(**entry["accuracy"])),
+            "not reached" if needed is None else count(needed),
+            count(entry["tokens_generated"]),
+        )
+    return table
+
+
+def _plot(summary: dict[str, Any], colour: bool) -> Any:
+    """Accuracy over generated tokens, drawn in characters."""
+    from rich.text import Text
+    from uniplot import plot_to_string
+
+    from opsd_cli.reports.svg import axis_position, linear_until, log_ticks, nice_ticks
+
+    methods = summary["methods"]
+    tokens = [[x / 1000 for x in e["curve"]["cost"]["generated"]] for e in methods.values()]
+    most = max(map(max, tokens)) or 1.0
+    bend = linear_until(tokens)
+    ticks = nice_ticks(0, most, 6) if bend is None else [0.0, *log_ticks(bend, most)]
+    end = axis_position(most, bend)
+    drawn = plot_to_string(
+        xs=[[axis_position(x, bend) for x in xs] for xs in tokens],
+        ys=[[100 * y for y in e["curve"]["accuracy"]] for e in methods.values()],
+        x_min=0,
+        x_max=end,
+        x_labels=False,
+        x_gridlines=[],
+        lines=True,
+        color=colour,
+        legend_labels=[visible(name) for name in methods],
+        title="test accuracy, %, over thousand tokens generated",
+        y_gridlines=[100 * summary["target_accuracy"]],
+        width=PLOT_WIDTH,
+        height=PLOT_HEIGHT,
+    )
+    frame, foot, legend = drawn.partition("┘\n")
+    labels = _labels({f"{tick:g}": axis_position(tick, bend) / end for tick in ticks})
+    return Text.from_ansi(frame + foot + labels + "\n" + legend)
+
+
+def _labels(shares: dict[str, float]) -> str:
+    """A line of labels below the frame, each centred at its share of the width, none touching."""
+    line = [" "] * (PLOT_WIDTH + 4)
+    free = 0
+    for label, share in shares.items():
+        start = max(0, 1 + round(share * (PLOT_WIDTH - 1)) - len(label) // 2)
+        if start >= free:
+            line[start : start + len(label)] = label
+            free = start + len(label) + 1
+    return "".join(line).rstrip()

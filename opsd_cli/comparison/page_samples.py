@@ -1,0 +1,59 @@
+"""Validation completions for a comparison's page, with the divergence of every token.
+
+Each method's are drawn by `opsd sample` in a process of its own, so that one model at a time is in
+memory and none stays there.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from opsd_cli.comparison.curves import Curve
+from opsd_cli.comparison.supervisor import ending
+from opsd_cli.files.atomic_write import write_atomic
+from opsd_cli.processes.child_processes import OPSD, package_environment, tied
+from opsd_cli.tracking.listener import Messages
+
+SAMPLES = "samples.json"
+#: Validation problems whose completions the page shows, for each method.
+SAMPLED_PROBLEMS = 3
+
+
+def page_samples(
+    groups: Mapping[str, Sequence[Curve]], directory: Path, messages: Messages
+) -> dict[str, list[dict[str, Any]]]:
+    """A few completions of each method's first run, as `opsd sample --json` gives them.
+
+    They are kept in `samples.json` of the comparison's directory. A method whose samples cannot be
+    drawn is left out with a warning, and tried again the next time.
+    """
+    path = directory / SAMPLES
+    if path.is_file():
+        kept: dict[str, list[dict[str, Any]]] = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+    drawn: dict[str, list[dict[str, Any]]] = {}
+    with messages.working("drawing samples for the page"):
+        for label, curves in groups.items():
+            command = [
+                *OPSD, "sample", "--json", "--quiet", "--divergence",
+                "--adapter", str(curves[0].directory), "--limit", str(SAMPLED_PROBLEMS),
+            ]  # fmt: skip
+            answer = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                **tied(package_environment()),
+            )
+            if answer.returncode:
+                said = answer.stderr.strip().splitlines() or [ending(answer.returncode)]
+                messages.warn(f"no samples of {label} for the page: {said[0]}")
+            else:
+                drawn[label] = json.loads(answer.stdout)["completions"]
+    if len(drawn) == len(groups):  # otherwise the next time may have more luck
+        write_atomic(path, json.dumps(drawn, ensure_ascii=False) + "\n")
+    return drawn

@@ -1,0 +1,266 @@
+"""A comparison from its configs to its report: the work of `opsd compare` and `opsd_cli.compare`.
+
+    begin -> held, train_and_compare    methods that are trained for it
+    compare_finished                    runs that exist already
+
+Every run is made by `opsd train` in a process of its own (`opsd_cli.comparison.supervisor`); this
+module decides which, in which order, and what follows from them. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from opsd_cli.comparison.curves import Curve, comparable, labelled, read_curve
+from opsd_cli.comparison.running import (
+    PLAN,
+    TUNE_SEED_OFFSET,
+    Job,
+    Progress,
+    Tuned,
+    comparison_jobs,
+    configs_of,
+    evaluated_alike,
+    plan_of,
+    read_plan,
+    tuned,
+    tuning_jobs,
+    with_rate,
+    write_plan,
+)
+from opsd_cli.comparison.summary import COMPARISON, summarise, times, verdict
+from opsd_cli.comparison.supervisor import stopped
+from opsd_cli.config.bounds import LARGEST_SEED
+from opsd_cli.config.schema import Config
+from opsd_cli.errors import GateNotMet, RunError, UsageError
+from opsd_cli.files.atomic_write import write_atomic
+from opsd_cli.files.directory_lock import lock_directory
+from opsd_cli.formatting import count, duration, json_safe
+from opsd_cli.loading import choose_backend
+from opsd_cli.problems.sources import load_splits
+from opsd_cli.tracking import trackers
+from opsd_cli.tracking.listener import Messages
+from opsd_cli.training import run_directory
+
+PICTURE, REPORT = "comparison.png", "report.html"
+RunJobs = Callable[[Path, Sequence[Job]], None]
+"""Runs the jobs of a directory that have not finished, and returns when all have."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Attributes:
+        summary: the object of `opsd compare --json`; ratios may be infinite or NaN.
+        groups: the curves that were compared, by label.
+        directory: it holds the runs that were trained, `comparison.json`, picture and report.
+    """
+
+    summary: dict[str, Any]
+    groups: dict[str, list[Curve]]
+    directory: Path
+
+    @property
+    def picture(self) -> Path:
+        """`comparison.png`."""
+        return self.directory / PICTURE
+
+    @property
+    def report(self) -> Path:
+        """`report.html`."""
+        return self.directory / REPORT
+
+    @property
+    def verdict(self) -> str:
+        """The comparison in a sentence or two."""
+        return verdict(self.summary)
+
+    def require_ratio(self, least: float) -> None:
+        """Raise `GateNotMet` if the token-efficiency ratio is below this."""
+        ratio = self.summary["token_efficiency"]["ratio"]
+        if not ratio >= least:
+            raise GateNotMet(
+                f"the token-efficiency ratio is {times(ratio)}, below the {least:g}× required",
+                f"the comparison itself is complete: {self.report}",
+            )
+
+
+def default_directory() -> Path:
+    """A fresh name such as runs/compare-20261123-094500."""
+    return Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def refuse_used(directory: Path) -> None:
+    """Raise `RunError`, with the ways out, where a directory is not free."""
+    if (directory / PLAN).is_file():
+        raise RunError(
+            f"{directory} already holds a comparison",
+            f"go on with it (--resume --out {directory}), write elsewhere (another --out), "
+            "or move it away first",
+        )
+    run_directory.refuse_used(directory)
+
+
+def require_labels(labels: Sequence[str]) -> None:
+    """Raise `UsageError` unless there are two labels or more that can each name a directory."""
+    for label in labels:
+        if not re.fullmatch(r"[\w][\w .+=-]*", label):
+            raise UsageError(
+                f"the label {label!r} cannot name a directory", "use letters, digits and -+=._"
+            )
+    if len(labels) < 2:
+        raise UsageError("one config cannot be compared with itself", "give two or more")
+
+
+def measured_alike(configs: Mapping[str, Config], seeds: int) -> dict[str, Config]:
+    """The configs with one evaluation for all (`evaluated_alike`).
+
+    Raises:
+        UsageError: there is no room for so many seeds above a config's own.
+    """
+    alike = evaluated_alike(dict(configs))
+    highest = LARGEST_SEED - seeds - TUNE_SEED_OFFSET
+    if any(config.seed > highest for config in alike.values()):
+        raise UsageError("--seed leaves no room for --seeds", f"give {highest:,} or less")
+    return alike
+
+
+def begin(
+    configs: Mapping[str, Config],
+    directory: Path,
+    seeds: int,
+    tune: bool,
+    target: float | None,
+    messages: Messages,
+) -> None:
+    """Check that every config can be trained, and write the plan of a new comparison.
+
+    Args:
+        configs: label -> config, as `measured_alike` gives them.
+        seeds: runs of each, counted from the first config's seed.
+        tune: first choose each learning rate on validation.
+        target: the test accuracy to count tokens to; by default from the curves.
+
+    Raises:
+        UsageError: a tracker's package is not installed.
+        DataError: the problems cannot be read.
+        BackendMissing: the backend cannot run on this machine.
+    """
+    for config in configs.values():
+        trackers.require(config.log)
+        load_splits(config)
+    first = next(iter(configs.values()))
+    chosen, _ = choose_backend(first, messages)
+    configs = {
+        name: config.model_copy(update={"backend": chosen.backend})
+        for name, config in configs.items()
+    }
+    counted = range(first.seed, first.seed + seeds)
+    write_plan(directory, plan_of(configs, list(counted), tune, target))
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Lock a comparison's directory until the end of the block.
+
+    Raises:
+        RunError: there is no comparison, or another process is at work on it.
+        Interrupted: in place of a `KeyboardInterrupt` in the block, with the way to go on.
+    """
+    read_plan(directory)  # or say that there is none, before the lock makes a file
+    with contextlib.closing(lock_directory(directory)):
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise stopped(directory) from None
+
+
+def train_and_compare(
+    directory: Path, run_jobs: RunJobs, messages: Messages, target: float | None = None
+) -> Comparison:
+    """Train what the plan still lacks, then compare; the directory is `held`.
+
+    Args:
+        target: in place of the plan's.
+
+    Raises:
+        TrainingError: a run failed.
+        Interrupted: the user stopped it; every run keeps its newest checkpoint.
+    """
+    plan = read_plan(directory)
+    configs = configs_of(plan)
+    found: dict[str, Tuned] = {}
+    if plan["tune"]:
+        jobs = tuning_jobs(configs)
+        run_jobs(directory, jobs)
+        found = tuned(directory, jobs)
+        configs = {name: with_rate(c, found[name].chosen) for name, c in configs.items()}
+        for name, entry in found.items():
+            messages.note(f"{name}: learning rate {entry.chosen:g}, chosen on validation")
+    jobs = comparison_jobs(configs, plan["seeds"])
+    run_jobs(directory, jobs)
+    curves = [read_curve(directory / job.name, job.method) for job in jobs]
+    wanted = plan["target"] if target is None else target
+    return _conclude(curves, directory, messages, wanted, found)
+
+
+def compare_finished(
+    runs: Sequence[Path], directory: Path | None, messages: Messages, target: float | None = None
+) -> Comparison:
+    """Compare runs that have finished; nothing is trained.
+
+    Raises:
+        UsageError: fewer than two runs.
+        RunError: one is no run or has not finished, or the directory is used.
+        DataError: one lacks what a comparison needs.
+    """
+    if len(runs) < 2:
+        raise UsageError("one run cannot be compared with itself", "name two runs or more")
+    curves = [read_curve(path) for path in runs]
+    directory = directory or default_directory()
+    refuse_used(directory)
+    return _conclude(curves, directory, messages, target, {})
+
+
+def _conclude(
+    curves: Sequence[Curve],
+    directory: Path,
+    messages: Messages,
+    target: float | None,
+    found: Mapping[str, Tuned],
+) -> Comparison:
+    """Calculate, and write `comparison.json`."""
+    kept, left_out = comparable(curves)
+    for path, reason in left_out.items():
+        messages.warn(f"{path} is left out: {reason}")
+    groups = labelled(kept)
+    with messages.working("calculating intervals"):
+        summary = summarise(groups, directory, target, left_out, found)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomic(directory / COMPARISON, json.dumps(json_safe(summary), indent=1) + "\n")
+    return Comparison(summary, groups, directory)
+
+
+def noting_finished(messages: Messages) -> Callable[[list[Progress]], None]:
+    """A watcher of `run_jobs` that notes each run once, when it has finished."""
+    done: set[str] = set()
+
+    def note(progress: list[Progress]) -> None:
+        for entry in progress:
+            if entry.state == "done" and entry.job.name not in done:
+                done.add(entry.job.name)
+                if entry.accuracy is not None:
+                    messages.note(
+                        f"{entry.job.name}: test accuracy {entry.accuracy:.1%} after "
+                        f"{count(entry.generated)} generated tokens, {duration(entry.seconds)}"
+                    )
+
+    return note

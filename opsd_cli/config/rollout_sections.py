@@ -1,0 +1,64 @@
+"""Config sections for generating rollouts: sampling, the engine, and the vLLM server."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from opsd_cli.config.bounds import Count, Seconds, Section, Share, Temperature, Tokens, Whole
+from opsd_cli.config.choices import EngineName
+
+
+class SamplingSection(Section):
+    temperature: Temperature = 1.1
+    """Softmax temperature of sampling; 0 is greedy."""
+    top_p: float = Field(0.95, gt=0, le=1)
+    """Nucleus sampling: keep the fewest tokens whose total probability is at least this."""
+    top_k: Whole = 20
+    """Keep the k most probable tokens; 0 keeps all."""
+    min_p: Share = 0.0
+    """Exclude tokens less probable than this share of the most probable token's probability."""
+    max_new_tokens: Tokens = 1024
+    """Maximum completion length, in tokens."""
+
+
+class Vllm(Section):
+    url: str | None = None
+    """Address of a running server; by default one is started on this machine."""
+    python: str | None = None
+    """Python interpreter of the environment in which vLLM is installed; by default this one."""
+    adapters: str | None = None
+    """Folder through which LoRA adapters are passed to the server; a server on another machine must
+    see it under the same path. By default inside the run directory."""
+    devices: str | None = None
+    """GPUs of a server that is started, as CUDA_VISIBLE_DEVICES names them (`1`, `2,3`); by default
+    those that the trainer sees."""
+    gpu_memory_utilization: float = Field(0.4, gt=0, le=1)
+    """Share of the GPU's memory for a server that is started; the trainer uses the rest."""
+    sleep: bool = False
+    """Free the server's GPU memory while the trainer computes gradients, if both share one GPU."""
+    startup_seconds: Seconds = 900
+    """Timeout for a server's start, in seconds."""
+    request_seconds: Seconds = 1800
+    """Timeout for one completion, in seconds."""
+    restarts: Whole = 3
+    """How many times a server that crashed is started again."""
+    arguments: tuple[str, ...] = ()
+    """Additional command-line arguments for a server that is started."""
+
+
+class Rollouts(Section):
+    engine: EngineName = "builtin"
+    """Rollout engine: the backend's own (`builtin`), or a vLLM server."""
+    per_question: Count | None = None
+    """Completions per question; by default 1 for opsd, 8 for grpo and hybrid."""
+    batch_size: Count = 64
+    """Sequences decoded at the same time; with vLLM, concurrent requests."""
+    overlap: bool = False
+    """With vLLM: generate the next step's rollouts during this step's gradient computation. Their
+    policy is then one step old; metrics report it as `staleness`."""
+    importance_cap: float | None = Field(None, ge=1, le=1e30)
+    """With vLLM: truncated importance sampling. Each token is weighted by the ratio of its
+    probability under the trainer to that under the sampler, capped at this value. Costs one extra
+    forward pass over the rollouts."""
+    vllm: Vllm = Vllm()
+    """The vLLM server."""

@@ -1,0 +1,295 @@
+"""Config sections for data, prompts, losses, optimisation, evaluation and grading."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from opsd_cli.config.bounds import (
+    LEAST_TEMPERATURE,
+    BelowOne,
+    ChatArguments,
+    Count,
+    NotNegative,
+    Positive,
+    Seconds,
+    Section,
+    Share,
+    Temperature,
+    Tokens,
+    Whole,
+)
+from opsd_cli.config.choices import DivergenceKind, GraderName
+from opsd_cli.losses.divergence import DivergenceSpec
+from opsd_cli.prompts.rendering import STUDENT_TEMPLATE, require_placeholders
+from opsd_cli.prompts.teacher import ANALYSIS_TEMPLATE, TEACHER_TEMPLATE
+
+
+class Columns(Section):
+    question: str | None = None
+    """Column of the question; by default `question`, else `problem`."""
+    solution: str | None = None
+    """Column of the verified reference solution; by default `solution`."""
+    answer: str | None = None
+    """Column of the final answer; by default `answer`, else the last box of the solution."""
+    id: str | None = None
+    """Column of the problem's identifier; by default a digest of its question."""
+
+
+class Data(Section):
+    train: str | None = None
+    """Training problems: `embedded`, a set that `opsd data` lists, a hub id
+    (ORG/NAME@REVISION:SUBSET:SPLIT), a YAML description, or a JSONL, JSON, CSV or Parquet file."""
+    validation: str | None = None
+    """Problems on which the best checkpoint is selected; by default held out from `train`."""
+    test: str | None = None
+    """Problems on which accuracy is reported and nothing is selected; by default held out from
+    `train`."""
+    columns: Columns = Columns()
+    """Columns of a file or hub data set; sets of the catalogue and YAML descriptions name their
+    own."""
+    limit: Count | None = None
+    """Maximum number of training problems: the first ones are used."""
+    validation_problems: Count = 200
+    """Maximum number of validation problems, used or held out."""
+    test_problems: Count = 400
+    """Maximum number of test problems, used or held out."""
+
+
+class StudentPrompt(Section):
+    template: str = STUDENT_TEMPLATE
+    """The student's user turn; contains {question} once."""
+    system: str | None = None
+    """System turn before the user turn."""
+    chat_arguments: ChatArguments = Field({"enable_thinking": False})
+    """Arguments of the tokenizer's chat template."""
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> StudentPrompt:
+        require_placeholders(self.template, ["question"], "prompts.student.template")
+        return self
+
+
+class TeacherPrompt(Section):
+    template: str = TEACHER_TEMPLATE
+    """The teacher's user turn; contains {question} and {solution} once each."""
+    system: str | None = None
+    """System turn before the user turn."""
+    chat_arguments: ChatArguments = Field({"enable_thinking": True})
+    """Arguments of the tokenizer's chat template."""
+    max_tokens: Tokens | None = None
+    """Maximum length of the teacher's prompt, in tokens; a longer reference solution loses its
+    middle."""
+    analysis_template: str = ANALYSIS_TEMPLATE
+    """With teacher.reason_first: the prompt for the analysis; contains {question} and {solution}.
+    The analysis replaces {analysis} in `template`, or follows the solution if there is none."""
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> TeacherPrompt:
+        names = ["question", "solution"]
+        require_placeholders(self.template, names, "prompts.teacher.template")
+        require_placeholders(self.analysis_template, names, "prompts.teacher.analysis_template")
+        return self
+
+
+class Prompts(Section):
+    student: StudentPrompt = StudentPrompt()
+    """The student's prompt."""
+    teacher: TeacherPrompt = TeacherPrompt()
+    """The teacher's prompt, which contains the reference solution."""
+    boundary: Literal["keep", "match"] = "keep"
+    """If the two chat templates end the prompt differently before the answer: `keep` warns, `match`
+    gives the teacher the student's ending."""
+
+
+class Divergence(Section):
+    kind: DivergenceKind = "forward_kl"
+    """Divergence between teacher T and student S: forward_kl is KL(T||S), reverse_kl is KL(S||T),
+    jsd the generalised Jensen-Shannon divergence."""
+    beta: Share = 0.5
+    """Weight of the teacher in JSD's mixture."""
+    temperature: float = Field(1.1, ge=LEAST_TEMPERATURE, le=1e3)
+    """Temperature by which both models' logits are divided inside the loss."""
+    clip: Literal["none", "pointwise", "token"] = "none"
+    """Clipping: none, pointwise (each vocabulary term, as the paper does), or token (a token's
+    divergence, summed over the vocabulary)."""
+    clip_at: Positive = 0.05
+    """Upper limit of either clip, in nats."""
+    top_k: Count | None = None
+    """Restrict the divergence to the teacher's k most probable tokens; by default it covers the
+    full vocabulary."""
+    tail: bool = True
+    """With top_k: true adds the remaining probability as one more outcome, false renormalises the
+    k tokens."""
+    vocabulary: Literal["full", "sampled"] = "full"
+    """full: the divergence over the vocabulary. sampled: policy gradient with the sampled token's
+    log-ratio of teacher to student as its advantage."""
+
+    def spec(self) -> DivergenceSpec:
+        """These settings as the loss takes them."""
+        return DivergenceSpec(**self.model_dump(exclude={"vocabulary"}))
+
+
+class Teacher(Section):
+    weights: Literal["initial", "live", "ema"] = "initial"
+    """The teacher's weights: those before training, the student's current ones, or an exponential
+    moving average (EMA) of the student's."""
+    ema_decay: BelowOne = 0.99
+    """Decay of the EMA: the share of the old average kept at each optimiser step."""
+    reason_first: bool = False
+    """Let the teacher write an analysis of the reference solution first; it becomes part of the
+    teacher's prompt."""
+    analysis_tokens: Tokens = 512
+    """Maximum length of an analysis, in tokens."""
+
+
+class Grpo(Section):
+    scale: Literal["group", "none"] = "group"
+    """Divide a group's advantages by its rewards' standard deviation, or not (Dr. GRPO)."""
+    loss: Literal["grpo", "dapo", "dr_grpo"] = "grpo"
+    """Normalisation of the loss: mean over each completion's tokens and then over completions
+    (grpo), mean over all tokens (dapo), or division by the length limit (dr_grpo)."""
+    clip_low: BelowOne = 0.2
+    """Clip range of the probability ratio below 1."""
+    clip_high: NotNegative = 0.2
+    """Clip range of the probability ratio above 1; greater than clip_low is DAPO's clip-higher."""
+    kl: NotNegative = 0.0
+    """Coefficient of the KL penalty towards the initial policy."""
+    minibatches: Count = 1
+    """Optimiser steps per pass over the rollouts. With one minibatch and one pass the ratio is 1
+    and nothing is clipped."""
+    zero_variance: Literal["keep", "resample"] = "keep"
+    """Zero-variance groups, whose completions are all right or all wrong: keep them, without a
+    gradient, or resample another question for each (DAPO)."""
+    resampling_rounds: Count = 3
+    """With resample: maximum number of resampling rounds per step."""
+
+
+class Hybrid(Section):
+    mix: Share = 0.5
+    """Share of a token's advantage that is scaled by the teacher; 0 is GRPO."""
+    spread: float = Field(0.5, gt=0, lt=1)
+    """Maximum relative change of a token's weight."""
+    decay_updates: Count | None = None
+    """Optimiser updates (passes × minibatches per step) over which `mix` decreases linearly to 0;
+    null keeps it constant."""
+
+
+class Sft(Section):
+    max_tokens: Tokens | None = None
+    """Maximum sequence length in tokens, prompt included; a longer reference solution is truncated
+    at its end. By default the model's context length."""
+
+
+class Lora(Section):
+    rank: Count = 64
+    """Rank of the adapter."""
+    alpha: Positive = 128
+    """Scaling: the adapter's update is multiplied by alpha / rank."""
+    targets: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+    """Linear layers that get an adapter, by the last part of their name."""
+    dropout: BelowOne = 0.0
+    """Dropout probability at the adapter's input."""
+    dora: bool = False
+    """Weight-decomposed LoRA (DoRA)."""
+    rslora: bool = False
+    """Rank-stabilised scaling: alpha / sqrt(rank)."""
+
+
+class Optimizer(Section):
+    learning_rate: Positive = 5e-6
+    """Peak learning rate of AdamW."""
+    max_grad_norm: Positive = 0.1
+    """Gradients of a greater L2 norm are scaled down to this norm."""
+    warmup_steps: Whole = 0
+    """Steps over which the learning rate rises linearly from 0."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Learning-rate schedule after warm-up: constant, or decay to 0 at the last step."""
+    schedule_steps: Count | None = None
+    """Step at which the schedule reaches 0; by default the last. A value above train.steps
+    reproduces a longer run that is stopped early."""
+    weight_decay: NotNegative = 0.0
+    """Decoupled weight decay."""
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    """Decay rates of AdamW's first and second moments, each below 1."""
+
+
+class Train(Section):
+    steps: Count = 100
+    """Optimiser steps if `passes` is 1: each generates rollouts for one batch of questions, and
+    trains on them `passes` times."""
+    questions_per_step: Count = 32
+    """Questions per step."""
+    reduction: Literal["tokens", "sequences"] = "tokens"
+    """Loss reduction: mean over all tokens of a step (the paper's code), or mean over each
+    rollout's tokens and then over rollouts (the paper's formula)."""
+    passes: Count = 1
+    """Gradient passes over each step's rollouts; more passes train on more tokens for the same
+    number of generated ones."""
+    evaluate_every: Count = 10
+    """Steps between validations."""
+    checkpoint_every: Count = 10
+    """Steps between checkpoints."""
+    keep_checkpoints: Count = 2
+    """Number of newest checkpoints kept in addition to the best."""
+    patience: Count | None = 5
+    """Early stopping: stop after this many validations in a row without improvement; null never
+    stops early."""
+    curve: bool = False
+    """Evaluate on the test split too at every validation; nothing is selected on it."""
+    micro_batch_tokens: Tokens = 16384
+    """Maximum number of tokens in one forward pass, padding included."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    loss_kernel: Literal["auto", "plain", "triton"] = "auto"
+    """Divergence kernel on a GPU: framework operations (plain), one Triton kernel (triton), or the
+    faster of the two on the first chunk (auto)."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Data type of the frozen weights; auto is bfloat16 on a GPU and float32 on a CPU."""
+
+
+class Preflight(Section):
+    enabled: bool = True
+    """Before the first step, measure whether the reference solution makes the teacher more accurate
+    than the student; stop if it does not."""
+    problems: Count = 32
+    """Number of problems it is measured on."""
+
+
+class EvaluationSection(Section):
+    samples: Count = 1
+    """Completions per problem."""
+    sampling: Literal["stated", "recommended"] = "stated"
+    """stated: the sampling values below; recommended: those published by the model's authors (`opsd
+    eval` names the source)."""
+    temperature: Temperature = 1.0
+    """Softmax temperature of sampling; 0 is greedy."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """As sampling.top_p."""
+    top_k: Whole = 0
+    """As sampling.top_k."""
+    min_p: Share = 0.0
+    """As sampling.min_p."""
+    thinking: bool | None = None
+    """Value of the chat template's enable_thinking; by default as in the student's prompt."""
+    template: str | None = None
+    """User turn of evaluations; contains {question} once. By default the student's; a problem set
+    with a prompt of its own keeps that."""
+    max_new_tokens: Tokens | None = None
+    """Maximum completion length, in tokens; by default sampling.max_new_tokens."""
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> EvaluationSection:
+        if self.template is not None:
+            require_placeholders(self.template, ["question"], "evaluation.template")
+        return self
+
+
+class Grading(Section):
+    grader: GraderName = "math"
+    """Grader that decides whether a completion is right; `math` compares answers as mathematics."""
+    deadline_seconds: Seconds = 10.0
+    """Timeout for one grade, in seconds; an answer not graded by then counts as wrong."""

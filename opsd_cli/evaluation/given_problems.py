@@ -1,0 +1,61 @@
+"""What `opsd_cli.evaluate` is asked to measure on: names and files, or problems at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from opsd_cli.errors import DataError, UsageError
+from opsd_cli.problems import LoadReport, Problem, ProblemSet
+
+Names = str | Path | Sequence[str | Path]
+"""Benchmarks by name (see `opsd data`), or files."""
+Benchmarks = Names | ProblemSet | Sequence[Problem] | Mapping[str, Sequence[Problem]]
+"""Names and files, or problems at hand: one list of them, or several by name."""
+
+#: What a list of problems is called.
+UNNAMED = "problems"
+
+
+def asked_for(benchmarks: Benchmarks | None) -> tuple[list[str], dict[str, ProblemSet]]:
+    """The names of the benchmarks, and the problems of those that are at hand.
+
+    Raises:
+        UsageError: names and problems in one list.
+        DataError: a list is empty, has an id twice, or a problem without an answer.
+    """
+    if benchmarks is None:
+        return [], {}
+    if isinstance(benchmarks, str | Path):
+        return [str(benchmarks)], {}
+    if isinstance(benchmarks, ProblemSet):
+        return [benchmarks.name], {benchmarks.name: benchmarks}
+    if isinstance(benchmarks, Mapping):
+        sets = {name: problem_set(name, members) for name, members in benchmarks.items()}
+        return list(sets), sets
+    problems = [each for each in benchmarks if isinstance(each, Problem)]
+    if len(problems) == len(benchmarks):
+        return [UNNAMED], {UNNAMED: problem_set(UNNAMED, problems)}
+    if problems:
+        raise UsageError(
+            "problems and names of benchmarks are in one list", "give either, or {NAME: problems}"
+        )
+    return [str(each) for each in benchmarks], {}
+
+
+def problem_set(name: str, problems: Sequence[Problem]) -> ProblemSet:
+    """Problems at hand as a set to evaluate on.
+
+    Raises:
+        DataError: there are none, an id occurs twice, or one has no answer to grade against.
+    """
+    if not problems:
+        raise DataError(f"{name} holds no problems", "give one or more")
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.id in seen:
+            raise DataError(f"{name} has two problems {problem.id!r}", "give each an id of its own")
+        if problem.answer is None:
+            raise DataError(f"problem {problem.id!r} of {name} has no answer", "give it one")
+        seen.add(problem.id)
+    return ProblemSet(name, tuple(problems), LoadReport(rows=len(problems), used=len(problems)))

@@ -1,0 +1,164 @@
+"""Completions for single questions, as `opsd sample` shows them: prompts, rollouts, divergences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from backends.interface import DivergenceBatch, DivergenceItem, RolloutRequest
+from opsd_cli.config.schema import Config
+from opsd_cli.grading import Grade, Grader
+from opsd_cli.problems import Problem
+from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.rendering import Prompt, completion_text
+from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst, TeacherPrompts
+from opsd_cli.rollouts.types import training_sampling
+from opsd_cli.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from backends.interface import Policy, Rollout, TokenReport
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One completion of a problem.
+
+    Attributes:
+        text: without its stop token.
+        grade: None for a problem without an answer.
+        report: per-token divergence and entropies; None unless asked for.
+    """
+
+    problem: Problem
+    rollout: Rollout
+    text: str
+    grade: Grade | None
+    report: TokenReport | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry of `opsd sample --json`, without its divergence."""
+        return {
+            "problem_id": self.problem.id,
+            "sample_index": self.rollout.request.sample_index,
+            "completion": self.text,
+            "tokens": len(self.rollout.completion_ids),
+            "finish_reason": self.rollout.finish_reason,
+            "status": self.grade.status if self.grade else None,
+        }
+
+
+def teacher_prompts(
+    policy: Policy, problems: Sequence[Problem], prompts: PromptBuilder, config: Config
+) -> TeacherPrompts:
+    """The teacher's prompts of those problems that have a reference solution.
+
+    Where the teacher reasons first, its analyses are drawn for them.
+    """
+    analyst = TeacherAnalyst(config, policy, prompts)
+    return analyst.prompts([problem for problem in problems if problem.solution is not None])
+
+
+def prompts_of_roles(
+    problem: Problem, prompts: PromptBuilder, teacher: TeacherPrompts
+) -> dict[str, Prompt]:
+    """The student's prompt, and the teacher's if the problem has a reference solution."""
+    roles = {"student": prompts.student(problem)}
+    if problem.solution is not None:
+        roles["teacher"] = teacher.of(problem)
+    return roles
+
+
+def draw(
+    policy: Policy,
+    problems: Sequence[Problem],
+    prompt_of: Callable[[Problem], Prompt],
+    config: Config,
+    n: int,
+) -> list[Rollout]:
+    """Draw n completions of every problem with the sampling of training, by sample index.
+
+    Args:
+        prompt_of: the prompt of a problem: `PromptBuilder.student`, or `TeacherPrompts.of`.
+    """
+    requests = [
+        RolloutRequest(
+            problem.id, index, prompt_of(problem).ids,
+            derive_seed(config.seed, "sample", *problem.key, index),
+        )
+        for problem in problems
+        for index in range(n)
+    ]  # fmt: skip
+    drawn = list(policy.generate(requests, training_sampling(config)))
+    return sorted(drawn, key=lambda rollout: rollout.request.sample_index)
+
+
+def completions_of(
+    problem: Problem,
+    rollouts: Sequence[Rollout],
+    policy: Policy,
+    grader: Grader,
+    reports: Sequence[TokenReport] = (),
+) -> list[Completion]:
+    """A problem's rollouts as graded text.
+
+    Args:
+        rollouts: this problem's.
+        reports: one a rollout, as `token_divergences` gives them; empty for none.
+    """
+    texts = [
+        completion_text(rollout.completion_ids, policy.tokenizer, policy.stop_ids)
+        for rollout in rollouts
+    ]
+    grades: Sequence[Grade | None] = [None] * len(texts)
+    if problem.answer is not None:
+        grades = grader.grade_many([(problem.answer, text) for text in texts])
+    measured: Sequence[TokenReport | None] = reports or [None] * len(texts)
+    return [
+        Completion(problem, *parts) for parts in zip(rollouts, texts, grades, measured, strict=True)
+    ]
+
+
+def token_divergences(
+    problem: Problem,
+    rollouts: Sequence[Rollout],
+    policy: Policy,
+    prompts: PromptBuilder,
+    teacher: TeacherPrompts,
+    config: Config,
+) -> tuple[TokenReport, ...]:
+    """Per-token divergence between teacher and student, in nats, one report a rollout."""
+    items = tuple(
+        DivergenceItem(
+            prompts.student(problem).ids, teacher.of(problem).ids, rollout.completion_ids
+        )
+        for rollout in rollouts
+    )
+    return policy.measure(DivergenceBatch(items, config.divergence.spec(), "live")).tokens
+
+
+def divergence_entry(
+    completion: Completion, prompts: PromptBuilder, config: Config
+) -> dict[str, Any]:
+    """A completion's `divergence` in `opsd sample --json`: nats, token by token."""
+    report = completion.report
+    assert report is not None
+    ids = completion.rollout.completion_ids
+    values = [float(value) for value in report.value]
+    return {
+        "kind": config.divergence.kind,
+        "spec": asdict(config.divergence.spec()),
+        "mean": sum(values) / len(values) if values else 0.0,
+        "tokens": [
+            {
+                "text": prompts.tokenizer.decode([token]),
+                "id": token,
+                "value": value,
+                "student_entropy": float(student),
+                "teacher_entropy": float(teacher),
+            }
+            for token, value, student, teacher in zip(
+                ids, values, report.student_entropy, report.teacher_entropy, strict=True
+            )
+        ],
+    }

@@ -1,0 +1,97 @@
+"""The check before the first step that the reference solution helps the teacher.
+
+The teacher (question and reference) and the student (question alone) answer the same training
+problems. Where the teacher is no better there is nothing to distil, and the run ends. The record is
+made once: a resumed run reads it, with what it cost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opsd_cli.config.schema import Config
+from opsd_cli.errors import PreflightFailed
+from opsd_cli.evaluation.evaluate import evaluation_sampling
+from opsd_cli.problems import ProblemSet
+from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.teacher import boundary_mismatch
+from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
+from opsd_cli.statistics import Estimate
+from opsd_cli.stopping import Stop
+from opsd_cli.token_ledger import TokenLedger
+from opsd_cli.tracking.listener import Listener
+from opsd_cli.training import run_directory
+from opsd_cli.training.analyses import save_analyses
+from opsd_cli.training.measuring import Measurements
+from opsd_cli.training.run_directory import Run
+
+#: From this share of truncated completions on, truncation is named as the likely cause.
+MOSTLY = 0.5
+
+
+def preflight(
+    run: Run,
+    problems: ProblemSet,
+    builder: PromptBuilder,
+    analyst: TeacherAnalyst,
+    measurements: Measurements,
+    listener: Listener,
+    stop: Stop,
+) -> TokenLedger:
+    """Run the preflight, or read its record; returns the tokens it took.
+
+    Args:
+        problems: the training problems, the first of which are asked.
+        builder: the prompts of training.
+        stop: polled after each finished rollout.
+
+    Raises:
+        PreflightFailed: the teacher is no better with the reference than the student without.
+        Interrupted: `stop` said so.
+    """
+    chosen = problems.problems[: run.config.preflight.problems]
+    record = run.sealed(run_directory.PREFLIGHT)
+    if record is None:
+        teacher = analyst.prompts(chosen, stop=stop)
+        warning = boundary_mismatch(builder.student(chosen[0]), teacher.of(chosen[0]))
+        if warning:
+            listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
+        asked = ProblemSet(run_directory.PREFLIGHT, chosen, problems.report)
+        found = {
+            role: measurements.evaluate(asked, f"preflight: {role}", prompt_of)
+            for role, prompt_of in (("student", builder.student), ("teacher", teacher.of))
+        }
+        evaluated = TokenLedger(evaluation=sum(each.all_tokens for each in found.values()))
+        record = {
+            "student": found["student"].accuracy.as_dict(),
+            "teacher": found["teacher"].accuracy.as_dict(),
+            "truncated": {role: each.truncated for role, each in found.items()},
+            "no_answer": {role: each.no_answer for role, each in found.items()},
+            "problems": len(chosen),
+            "spent": (teacher.spent + evaluated).as_dict(),
+        }
+        save_analyses(run, 0, analyst.take_unsaved())
+        run.write_sealed(run_directory.PREFLIGHT, record)
+        measurements.forget_samples()
+    require_gain(record, len(chosen), run.config, listener)
+    return TokenLedger(**record["spent"])
+
+
+def require_gain(record: dict[str, Any], problems: int, config: Config, listener: Listener) -> None:
+    """Report the two accuracies; raise `PreflightFailed` unless the teacher's is higher."""
+    student, teacher = Estimate(**record["student"]), Estimate(**record["teacher"])
+    truncated = record["truncated"]["teacher"]
+    listener.preflight(student, teacher, problems)
+    if teacher.value > student.value:
+        return
+    limit = evaluation_sampling(config).max_new_tokens
+    mostly = truncated >= MOSTLY
+    cut = f" ({truncated:.0%} of the teacher's answers were cut off at {limit} tokens)"
+    regardless = "or begin a new run regardless with --set preflight.enabled=false"
+    raise PreflightFailed(
+        f"the reference does not help: {teacher.value:.0%} right with it, {student.value:.0%} "
+        f"without, on {problems} problems; nothing to distil{cut if mostly else ''}",
+        f"give answers more room (sampling.max_new_tokens), {regardless}"
+        if mostly
+        else f"look at both prompts (opsd sample --show-prompts), {regardless}",
+    )

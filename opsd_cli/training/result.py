@@ -1,0 +1,66 @@
+"""What a finished run reports: the object of `opsd train --json` and of `result.json`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from opsd_cli.statistics import Estimate
+from opsd_cli.token_ledger import TokenLedger
+from opsd_cli.training.run_directory import Run
+
+ACCURACIES = ("base", "best", "final")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The result of a run.
+
+    Attributes:
+        accuracy: "base", "best" and "final" accuracy on the test split.
+        best_step: the step whose checkpoint validation chose.
+        seconds, cpu_seconds: of all processes that worked on the run.
+        training_cpu_seconds: CPU seconds of the steps alone.
+        stopped_because: why the loop ended, in words.
+    """
+
+    run_dir: str
+    method: str
+    backend: str
+    steps: int
+    tokens: TokenLedger
+    accuracy: dict[str, Estimate]
+    best_step: int
+    seconds: float
+    cpu_seconds: float
+    training_cpu_seconds: float
+    stopped_because: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that `opsd train --json` prints."""
+        return {
+            **{key: value for key, value in asdict(self).items() if key != "accuracy"},
+            "accuracy": {name: value.as_dict() for name, value in self.accuracy.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, found: dict[str, Any]) -> TrainResult:
+        """The result that `as_dict` gave."""
+        accuracy = {name: Estimate(**found["accuracy"][name]) for name in ACCURACIES}
+        return cls(**{**found, "tokens": TokenLedger(**found["tokens"]), "accuracy": accuracy})
+
+
+def finished_result(run: Run) -> TrainResult | None:
+    """The result of a run that has finished; None where there is still work to do.
+
+    The file that names its best checkpoint is written again where it was damaged.
+    """
+    found = run.result()
+    try:
+        result = None if found is None else TrainResult.from_dict(found)
+    except (KeyError, TypeError):  # of an earlier version, or edited: made anew
+        return None
+    if result is not None:
+        run.mark_best(result.best_step)
+        run.finish_sealing()
+    return result

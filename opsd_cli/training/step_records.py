@@ -1,0 +1,109 @@
+"""What a step leaves behind: its row of `metrics.jsonl` and its lines of `rollouts.jsonl`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from backends.interface import BatchReport, Policy
+from opsd_cli.config.schema import Config
+from opsd_cli.methods.base import LossPlan
+from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.rollouts.types import StepRollouts
+from opsd_cli.token_ledger import TokenLedger
+from opsd_cli.tracking.listener import StepRow
+from opsd_cli.training.collapse_metrics import (
+    divergence_of_completions,
+    loss_metrics,
+    rollout_metrics,
+)
+from opsd_cli.training.state import RunState
+
+
+def step_tokens(
+    rollouts: StepRollouts, plan: LossPlan, reports: Sequence[BatchReport]
+) -> TokenLedger:
+    """All tokens of one step: sampled, compared, read by the method, and learnt from."""
+    learnt = TokenLedger(
+        teacher_scored=sum(report.teacher_tokens for report in reports),
+        trained=sum(report.trained_tokens for report in reports),
+    )
+    return plan.spent + rollouts.spent + rollouts.sampled + learnt
+
+
+def step_row(
+    config: Config,
+    state: RunState,
+    rollouts: StepRollouts,
+    plan: LossPlan,
+    reports: Sequence[BatchReport],
+    rate: float,
+    grad_norm: float,
+    builder: PromptBuilder,
+    policy: Policy,
+) -> StepRow:
+    """The row of the step that `state` has just completed.
+
+    Args:
+        reports: one for each of the plan's batches.
+        rate: the step's learning rate.
+        grad_norm: the largest gradient norm of the step's updates, before clipping.
+        builder: the prompts of training.
+    """
+    seconds = rollouts.seconds if rollouts.everything else None
+    return StepRow(
+        step=state.step,
+        steps=config.train.steps,
+        loss=float(np.mean([report.loss for report in reports])) if reports else 0.0,
+        grad_norm=grad_norm,
+        learning_rate=rate,
+        reward=rollouts.reward,
+        metrics=_metrics(rollouts, plan, reports, builder, policy),
+        ledger=state.ledger,
+        seconds=state.seconds,
+        cpu_seconds=state.cpu_seconds,
+        tokens_per_second=rollouts.sampled.generated / seconds if seconds else None,
+        memory_peak=policy.memory().peak,
+    )
+
+
+def _metrics(
+    rollouts: StepRollouts,
+    plan: LossPlan,
+    reports: Sequence[BatchReport],
+    builder: PromptBuilder,
+    policy: Policy,
+) -> dict[str, Any]:
+    """A step's metrics beyond its loss and its tokens."""
+    found: dict[str, Any] = {**plan.metrics}
+    if rollouts.graded:
+        found |= rollout_metrics(
+            [g.rollout for g in rollouts.graded],
+            [g.text for g in rollouts.graded],
+            [g.problem.solution or "" for g in rollouts.graded],
+        )
+    found |= loss_metrics(plan.batches, reports, policy.tokenizer, policy.stop_ids)
+    found["references_shortened"] = builder.shortened
+    return found | rollouts.metrics
+
+
+def rollout_rows(
+    step: int, rollouts: StepRollouts, plan: LossPlan, reports: Sequence[BatchReport]
+) -> list[dict[str, Any]]:
+    """The lines of `rollouts.jsonl` of one step; `divergence` is a completion's mean, in nats."""
+    divergence = divergence_of_completions(plan.batches, reports)
+    return [
+        {
+            "step": step,
+            "problem_id": g.problem.id,
+            "sample_index": g.rollout.request.sample_index,
+            "completion": g.text,
+            "tokens": len(g.rollout.completion_ids),
+            "finish_reason": g.rollout.finish_reason,
+            "correct": g.correct,
+            "divergence": divergence.get((g.rollout.request.prompt_ids, g.rollout.completion_ids)),
+        }
+        for g in rollouts.everything
+    ]
