@@ -10,12 +10,12 @@ import pytest
 from opsd_cli import methods
 from opsd_cli.errors import Interrupted
 from opsd_cli.grading import open_grader
+from opsd_cli.interruption import Stop, never
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.rollouts.collector import RolloutCollector
 from opsd_cli.rollouts.prefetch import Prefetcher
 from opsd_cli.rollouts.types import StepRequests, groups_of, training_sampling
-from opsd_cli.stopping import Stop, never
 from opsd_cli.tracking.listener import Listener
 from tests.support.prefetching import OVERLAP, Prefetching, run_config
 
