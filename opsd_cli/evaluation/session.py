@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backends import AUTO
 from opsd_cli.config.schema import EMBEDDED, Config
 from opsd_cli.errors import Interrupted, UsageError
 from opsd_cli.evaluation.description import describe
@@ -273,7 +274,7 @@ def ready_to_regrade(session: Session, store: EvaluationDirectory) -> Session:
         RunError: the store was made with other settings.
     """
     config, then = session.config, store.description
-    if config.backend == "auto":
+    if config.backend == AUTO:
         config = config.model_copy(update={"backend": then["backend"]})
     description = describe(config, session.sets, session.sampling_from, session.limit, then)
     store.require_same(description, regrading=True)
