@@ -21,15 +21,10 @@ from opsd_cli.config.schema import EMBEDDED, Config
 from opsd_cli.errors import Interrupted, UsageError
 from opsd_cli.evaluation.description import describe
 from opsd_cli.evaluation.directory import EvaluationDirectory
-from opsd_cli.evaluation.evaluate import (
-    Evaluation,
-    assemble,
-    evaluate,
-    evaluation_sampling,
-    evaluation_view,
-)
+from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluation_view
 from opsd_cli.evaluation.recommended_sampling import with_recommended
 from opsd_cli.evaluation.result import EvaluationResult, conclude
+from opsd_cli.evaluation.samples import Evaluation, assemble
 from opsd_cli.grading import open_grader
 from opsd_cli.loading import choose_backend, with_absolute_adapter
 from opsd_cli.problems import Problem, ProblemSet

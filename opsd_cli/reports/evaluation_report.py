@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from opsd_cli.evaluation.directory import REPORT, EvaluationDirectory
-from opsd_cli.evaluation.evaluate import Evaluation, Sample
+from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.formatting import count, percent, points, share
 from opsd_cli.reports.page import html_page

@@ -17,13 +17,8 @@ from typing import Any
 
 from backends.interface import Policy
 from opsd_cli.errors import RunError
-from opsd_cli.evaluation.evaluate import (
-    Evaluation,
-    Sample,
-    evaluate,
-    evaluation_sampling,
-    evaluation_view,
-)
+from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluation_view
+from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.files.jsonl_log import Log
 from opsd_cli.grading import Grader
 from opsd_cli.interruption import Stop
