@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -304,9 +305,7 @@ def test_chat_template_that_never_ends_is_refused(
         ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "calls itself"),
     ],
 )
-def test_chat_template_that_asks_for_too_much_memory_is_refused(template: str, said: str) -> None:
-    import sys
-
+def test_chat_template_that_asks_for_too_much_is_refused(template: str, said: str) -> None:
     if "memory" in said and sys.platform != "linux":
         pytest.skip("only Linux limits a process's memory")
     with pytest.raises(ModelError, match=said):
@@ -346,7 +345,6 @@ def test_template_worker_renders_as_transformers_does() -> None:
 
 
 def test_token_without_an_embedding_row_is_refused() -> None:
-    wrapped = chat_models.tokenizer("qwen3")
-    tokenizer = HuggingFaceTokenizer(wrapped, rows=50)
+    tokenizer = HuggingFaceTokenizer(chat_models.tokenizer("qwen3"), rows=50)
     with pytest.raises(ModelError, match="the model knows 50"):
         tokenizer.encode("~ÿ" * 30)

@@ -18,7 +18,6 @@ REASON = "Longer than 350 lines: "
 #: Functions that may have more than `MOST_FUNCTION_LINES`, as "path::function": why.
 LONG_FUNCTIONS: dict[str, str] = {
     "backends/pytorch/triton_divergence.py::_kernel": "one GPU kernel",
-    "opsd_cli/losses/divergence.py::_compare": "value and gradient of one formula, side by side",
 }
 
 #: Nouns of the field by which `pytest -k` finds the tests of a subject: each is in a test's name.
