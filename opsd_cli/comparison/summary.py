@@ -65,26 +65,10 @@ def summarise(
                "counted": cost, "better": one, "than": other}
         for cost, entry in ratios.items()
     }  # fmt: skip
-    by_method = {}
-    for name, curves in groups.items():
-        by_method[name] = {
-            "method": curves[0].method,
-            "accuracy": chosen_accuracy(efficiency, name),
-            "base_accuracy": float(np.mean([curve.accuracy_E[0] for curve in curves])),
-            "best": efficiency.best(name),
-            "tokens_generated": float(np.mean([c.cost_E[GENERATED][-1] for c in curves])),
-            "tokens_to_target": json_safe(to_target[GENERATED][name]),
-            "cost_to_target": {cost: json_safe(found[name]) for cost, found in to_target.items()},
-            "spent": {cost: float(np.mean([c.cost_E[cost][-1] for c in curves])) for cost in COSTS},
-            "learning_rate": curves[0].config.optimizer.learning_rate,
-            "per_question": curves[0].config.rollouts.per_question,
-            "questions_per_step": curves[0].config.train.questions_per_step,
-            "steps": int(curves[0].result["steps"]),
-            "seeds": [curve.seed for curve in curves],
-            "runs": [str(curve.directory) for curve in curves],
-            "tokens": _mean_tokens(curves),
-            "curve": _curve(efficiency, name),
-        }
+    by_method = {
+        name: _method_summary(efficiency, name, curves, to_target)
+        for name, curves in groups.items()
+    }
     names = list(groups)
     return {
         "comparison_dir": str(directory),
@@ -103,6 +87,37 @@ def summarise(
         ],
         "left_out": dict(left_out or {}),
         "tuned": {name: asdict(value) for name, value in (tuned or {}).items()},
+    }
+
+
+def _method_summary(
+    efficiency: Efficiency,
+    name: str,
+    curves: Sequence[Curve],
+    to_target: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
+    """One method's accuracies, costs, settings and curve.
+
+    Args:
+        to_target: by kind of cost and method, the cost of the target accuracy, in tokens.
+    """
+    return {
+        "method": curves[0].method,
+        "accuracy": chosen_accuracy(efficiency, name),
+        "base_accuracy": float(np.mean([curve.accuracy_E[0] for curve in curves])),
+        "best": efficiency.best(name),
+        "tokens_generated": float(np.mean([c.cost_E[GENERATED][-1] for c in curves])),
+        "tokens_to_target": json_safe(to_target[GENERATED][name]),
+        "cost_to_target": {cost: json_safe(found[name]) for cost, found in to_target.items()},
+        "spent": {cost: float(np.mean([c.cost_E[cost][-1] for c in curves])) for cost in COSTS},
+        "learning_rate": curves[0].config.optimizer.learning_rate,
+        "per_question": curves[0].config.rollouts.per_question,
+        "questions_per_step": curves[0].config.train.questions_per_step,
+        "steps": int(curves[0].result["steps"]),
+        "seeds": [curve.seed for curve in curves],
+        "runs": [str(curve.directory) for curve in curves],
+        "tokens": _mean_tokens(curves),
+        "curve": _curve(efficiency, name),
     }
 
 

@@ -41,7 +41,7 @@ def scores(policy: Policy) -> np.ndarray:
     return np.concatenate(policy.score(PAIRS))
 
 
-def test_two_steps_equal_adamw(load: Load, tmp_path: Path) -> None:
+def test_two_optimizer_steps_equal_adamw(load: Load, tmp_path: Path) -> None:
     """Against AdamW written out in float64, with decay, moments and clipping at work."""
     beta1, beta2, decay, limit = 0.8, 0.95, 0.1, 0.01
     policy = load(

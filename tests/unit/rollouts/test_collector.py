@@ -65,7 +65,7 @@ def test_rollouts_are_grouped_in_the_order_of_the_questions(made: Any) -> None:
         assert graded.correct == (graded.text == f"\\boxed{{{graded.problem.answer}}}")
 
 
-def test_resampling_replaces_only_zero_variance_groups(made: Any) -> None:
+def test_resample_replaces_only_zero_variance_groups(made: Any) -> None:
     questions = PROBLEMS[:6]
     one = made(*RESAMPLE)
     plain = made("method=grpo", "rollouts.per_question=2").collector.collect(questions, 1)
@@ -83,7 +83,7 @@ def test_resampling_replaces_only_zero_variance_groups(made: Any) -> None:
     assert [g.text for g in again.everything] == [g.text for g in resampled.everything]
 
 
-def test_resampling_ends_when_no_problem_is_left(made: Any) -> None:
+def test_resample_ends_when_no_problem_is_left(made: Any) -> None:
     rollouts = made(*RESAMPLE, "grpo.resampling_rounds=9", skill=1.0).collector.collect(PROBLEMS, 1)
     assert rollouts.replaced == () and len(rollouts.graded) == 24
 
