@@ -168,9 +168,8 @@ def floors(policy: Any, items: Any, loss_batch: Any, point: dict[str, int]) -> d
 
     parameters = {p.untyped_storage().data_ptr() for p in policy._model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        held = policy._read(
-            [(item.student_prompt, item.completion) for item in items[:group]], "live", True
-        )
+        pairs = [(item.student_prompt, item.completion) for item in items[:group]]
+        held = policy._read(pairs, training=True)
     saved = sum(size for pointer, size in kept.items() if pointer not in parameters)
     del held
     hidden = 3 * 4 * HIDDEN * length * group  # states of both roles, and the gradients
