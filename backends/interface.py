@@ -2,8 +2,9 @@
 
 The shared half talks to a backend only through the protocols below, in plain Python values and
 NumPy arrays, never in tensors. A new backend is one folder and one line in `backends.BACKENDS`; the
-conformance suite in tests/backends checks it. This file is long because the author of a backend
-finds the whole contract here, with shapes, units and errors.
+conformance suite in tests/backends checks it.
+
+Longer than 350 lines: the author of a backend finds the whole contract in one file.
 
 Shapes: N completion tokens, V vocabulary, D hidden size. Units: lengths and limits in tokens,
 log-probabilities, entropies and divergences in nats, memory in bytes. A completion that ended with

@@ -32,7 +32,7 @@ Words = dict[str, tuple[int, ...]]
 
 
 def by_backend(name: str, adapter: Path, prompts: dict[str, tuple[int, ...]]) -> Words:
-    """This package's own way."""
+    """This package's own backend."""
     config = resolve("embedded", [], {"backend": name, "adapter": str(adapter)})
     policy = get(name).load(config, trainable=False)
     requests = [RolloutRequest(key, 0, ids, 0) for key, ids in prompts.items()]

@@ -2,7 +2,7 @@ r"""Grading speed in completions a second: ours against math-verify called in on
 
     python benchmarks/grading_speed.py --completions 2000 --rounds 3
 
-The completions are made to be like what reasoning models write: 500 to 12,000 characters of prose
+The completions are made to resemble those of reasoning models: 500 to 12,000 characters of prose
 and LaTeX, a box at the end (and now and then one before it), six in ten answers integers, the rest
 fractions, roots, intervals, pairs and expressions, half of them right, one in twenty without a box.
 Both grade the same pairs, in turn, in processes that are warm. CPU time counts the workers'.
@@ -52,7 +52,7 @@ def answer(kind: str, a: int, b: int) -> str:
 
 
 def completions(count: int) -> list[tuple[str, str]]:
-    """Pairs of a gold and a completion."""
+    """Pairs of a gold answer and a completion."""
     random = np.random.default_rng(0)
     kinds = ("integer", "fraction", "root", "interval", "pair", "expression")
     pairs = []
@@ -93,7 +93,7 @@ def measured(work: Callable[[], list[bool]]) -> Measured:
     def cpu() -> float:
         own = psutil.Process()
         times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
-        return sum(spent.user + spent.system for spent in times)
+        return float(sum(spent.user + spent.system for spent in times))
 
     before, began = cpu(), time.perf_counter()
     grades = work()

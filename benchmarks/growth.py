@@ -1,4 +1,4 @@
-"""How a training step's time and memory grow with length, vocabulary and batch, and what must move.
+"""How time and memory of a training step grow with length, vocabulary and batch.
 
     python benchmarks/growth.py --rounds 2
 
@@ -6,17 +6,16 @@ A random Qwen3, hidden 128, 2 layers, vocabulary 32,768, float32, LoRA of rank 1
 layers, JSD, prompts of 32 (student) and 128 (teacher) tokens, one completion of 512. One of length,
 vocabulary and batch is varied, each point in a process of its own; `train.micro_batch_tokens` is
 4,096. Printed: CPU seconds of a step and of its loss head alone, medians; peak memory above the
-loaded model; and the floors beside them:
+loaded model; and lower bounds beside them:
 
-- operations: the products that any exact step has, at the rate this machine multiplies matrices of
-  the head's shape, measured in the same process. The head's are three for every token (student,
-  teacher, and the way back); the layers' are read once by the teacher, and by the student forward
-  and back.
-- bytes: what autograd keeps of the student's reading of a micro-batch, and the hidden states and
-  slopes of its completions, counted in the same process.
+- operations: the matrix products that any exact step has, at the rate of the head's own product,
+  measured in the same process. The head has three for every token (student, teacher, and backward);
+  the layers run forward once for the teacher, and forward and backward for the student.
+- bytes: what autograd keeps of the student's forward pass over a micro-batch, and the hidden states
+  and gradients of its completions, counted in the same process.
 
-Then decoding: four completions of a length side by side, none of which ends before; CPU time of a
-token, and memory above the loaded model beside the keys and values that have to be kept.
+Then decoding: four completions of a length side by side, none of which ends earlier; CPU time per
+token, and memory above the loaded model beside the size of the keys and values.
 
 Slopes are those of straight lines through the logarithms: 1 is proportional, 0 is flat.
 """
@@ -76,7 +75,7 @@ def measure(folder: Path, point: dict[str, int], checkpointing: bool) -> dict[st
         )
         for row in rows
     )
-    lesson = DivergenceBatch(items, DivergenceSpec("jsd"))
+    loss_batch = DivergenceBatch(items, DivergenceSpec("jsd"))
 
     # The loss head alone, on as many hidden states as a micro-batch has, scaled to the whole. It
     # comes first, while nothing else has been in memory.
@@ -88,21 +87,21 @@ def measure(folder: Path, point: dict[str, int], checkpointing: bool) -> dict[st
     base = before = resident_mb()
     cpu = time.process_time()
     weights = torch.full((tokens,), 1 / tokens)
-    chunked_divergence(student, teacher, head, weights, lesson.spec).loss.backward()
+    chunked_divergence(student, teacher, head, weights, loss_batch.spec).loss.backward()
     head_s = (time.process_time() - cpu) * rows.size / tokens
     head_mb = new_peak_mb() - before
 
-    policy.accumulate(DivergenceBatch(items[:1], lesson.spec))  # warms up, one row's worth
+    policy.accumulate(DivergenceBatch(items[:1], loss_batch.spec))  # warms up, on one row
     policy.apply(0.0)
     forget_peak()
     cpu = time.process_time()
-    policy.accumulate(lesson)
+    policy.accumulate(loss_batch)
     policy.apply(1e-5)
     step_s, step_mb = time.process_time() - cpu, new_peak_mb() - base
 
     return {
         "step_s": step_s, "step_mb": step_mb, "head_s": head_s, "head_mb": head_mb,
-        **floors(policy, items, lesson, point),
+        **floors(policy, items, loss_batch, point),
     }  # fmt: skip
 
 
@@ -137,8 +136,8 @@ def measure_decoding(folder: Path, length: int) -> dict[str, float]:
     }
 
 
-def floors(policy: Any, items: Any, lesson: Any, point: dict[str, int]) -> dict[str, float]:
-    """Seconds of the operations and MB of the bytes that any exact step needs."""
+def floors(policy: Any, items: Any, loss_batch: Any, point: dict[str, int]) -> dict[str, float]:
+    """Lower bounds of any exact step: seconds of its operations and MB of its bytes."""
     import torch
 
     from backends.shared.micro_batches import micro_batches
@@ -154,7 +153,7 @@ def floors(policy: Any, items: Any, lesson: Any, point: dict[str, int]) -> dict[
     )  # fmt: skip
     student, teacher = (STUDENT_PROMPT + length) * batch, (TEACHER_PROMPT + length) * batch
     products = 2 * layers * (2 * student + teacher)
-    # Scores and sums of causal attention: two products over half the square, and twice back.
+    # Causal attention: two products over half the square, twice that backward.
     pairs_student = (STUDENT_PROMPT + length) ** 2 / 2 * batch
     pairs_teacher = (TEACHER_PROMPT + length) ** 2 / 2 * batch
     attention = LAYERS * 2 * 2 * HIDDEN * (3 * pairs_student + pairs_teacher)
@@ -169,12 +168,11 @@ def floors(policy: Any, items: Any, lesson: Any, point: dict[str, int]) -> dict[
 
     parameters = {p.untyped_storage().data_ptr() for p in policy._model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        held = policy._read(
-            [(item.student_prompt, item.completion) for item in items[:group]], "live", True
-        )
+        pairs = [(item.student_prompt, item.completion) for item in items[:group]]
+        held = policy._read(pairs, training=True)
     saved = sum(size for pointer, size in kept.items() if pointer not in parameters)
     del held
-    hidden = 3 * 4 * HIDDEN * length * group  # both roles' states, and the slopes
+    hidden = 3 * 4 * HIDDEN * length * group  # states of both roles, and the gradients
     return {
         "floor_head_s": head / rate,
         "floor_s": (head + products + attention) / rate,
@@ -183,7 +181,7 @@ def floors(policy: Any, items: Any, lesson: Any, point: dict[str, int]) -> dict[
 
 
 def multiply_rate(weight_VD: Any) -> float:
-    """Operations in a CPU second, of the head's own product."""
+    """Operations per CPU second of the head's matrix product."""
     import torch
 
     rows = max(64, 64 * 2**20 // (4 * len(weight_VD)))
@@ -199,7 +197,7 @@ def multiply_rate(weight_VD: Any) -> float:
 
 
 def decoding(rounds: int) -> None:
-    """Print what a token costs by the length of its completion."""
+    """Print the cost of a decoded token by the length of its completion."""
     print("| decoded tokens | CPU a token | peak memory | keys and values |\n|---|---|---|---|")
     columns: dict[str, list[float]] = {"token_ms": [], "peak_mb": [], "floor_mb": []}
     shape = {"hidden": HIDDEN, "layers": LAYERS, "vocabulary": BASE["vocabulary"]}
@@ -219,7 +217,7 @@ def decoding(rounds: int) -> None:
 
 
 def slope(values: list[int], found: list[float]) -> float:
-    """Of the line through the logarithms."""
+    """Slope of the straight line through the logarithms."""
     return float(np.polyfit(np.log(values), np.log(found), 1)[0])
 
 

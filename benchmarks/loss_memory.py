@@ -8,7 +8,7 @@ Measures forward and backward, from two sets of hidden states and a frozen head 
 hidden gradient, in float32 at the vocabulary of Qwen3. Every figure comes from a process of its
 own, because a process's peak never goes down: the peak resident size during the loss, minus the
 resident size once the inputs exist, and the CPU time of all threads. The dense form is the formula
-as one would write it with autograd; it needs about 8 GB. The form `mlx` is the MLX backend's, whose
+written with autograd; it needs about 8 GB. The form `mlx` is the MLX backend's, whose
 own allocator says how much was alive; on a Linux CPU it is slow. `trl` is TRL 1.16's chunked kernel
 (`DistillationTrainer`'s) and `liger` Liger 0.8.5's fused linear JSD, uncompiled; both need an
 environment that has them. With several rounds the forms take turns and medians are printed, with
@@ -44,7 +44,7 @@ NAMES = {
     "trl": "TRL chunked kernel",
     "liger": "Liger fused linear JSD",
 }
-#: How the peers name the divergences.
+#: The divergences as `beta` of the peers.
 BETA = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": 0.5}
 
 
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def compare_gradients(args: argparse.Namespace) -> None:
-    """Print how far each form's gradient is from the dense one's in float64, over its largest."""
+    """Print each form's largest gradient error, relative to the largest entry of float64's."""
     args.tokens = min(args.tokens, 64)
     for kind in args.kind or KINDS:
         inputs = made(args)
@@ -107,7 +107,7 @@ def gradient(inputs: Inputs, kind: str, form: str) -> Tensor:
 
 
 def command(args: argparse.Namespace, kind: str, form: str) -> list[str]:
-    """How one form is measured in a process of its own."""
+    """Command that measures one form in a process of its own."""
     parts = [sys.executable, __file__, "--measure", "--kind", kind, "--form", form]
     for name in ("vocabulary", "tokens", "hidden", "threads", "chunk_tokens"):
         if getattr(args, name) is not None:
@@ -223,7 +223,7 @@ def measure_mlx(args: argparse.Namespace) -> dict[str, float]:
 def dense_divergence(
     student_ND: Tensor, teacher_ND: Tensor, head_VD: Tensor, weights_N: Tensor, kind: str
 ) -> Tensor:
-    """The divergence as written on paper, left to autograd."""
+    """The divergence by its formula, differentiated by autograd."""
     import torch
 
     with torch.no_grad():

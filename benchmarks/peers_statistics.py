@@ -1,4 +1,4 @@
-r"""The same raw samples through our statistics, lighteval's and lm-evaluation-harness's.
+r"""Our statistics, lighteval's and lm-evaluation-harness's on the same samples.
 
     python benchmarks/peers_statistics.py make samples.json
     python benchmarks/peers_statistics.py ours samples.json
@@ -29,7 +29,7 @@ PROBLEMS, SAMPLES, K = 30, 16, 8
 
 
 def make(path: Path) -> None:
-    """Write problems with golds and completions, and which of them are right."""
+    """Write problems with gold answers and completions, and which of these are correct."""
     random = np.random.default_rng(20)
     problems = []
     for number in range(PROBLEMS):
@@ -79,7 +79,7 @@ def _completion(value: tuple[str, int, int], random: np.random.Generator) -> tup
 
 
 def ours(problems: list[dict[str, Any]]) -> dict[str, Any]:
-    from opsd_cli.evaluation.evaluate import Sample, assemble
+    from opsd_cli.evaluation.samples import Sample, assemble
     from opsd_cli.grading.mathematics import MathGrader
 
     samples = []

@@ -45,7 +45,7 @@ FORMS = {
     "distillation": "TRL DistillationTrainer",
 }
 STUDENT_PROMPT, TEACHER_PROMPT = 32, 128
-#: TRL puts them together with an empty line between, which is one token of these models.
+#: TRL joins them with an empty line, which is one token of these models.
 PROMPT, PRIVILEGED = "5" * STUDENT_PROMPT, "6" * (TEACHER_PROMPT - STUDENT_PROMPT - 1)
 RANK = 16
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -64,7 +64,7 @@ def build(folder: Path, shape: dict[str, int]) -> None:
 
 
 def completions(shape: dict[str, int]) -> np.ndarray:
-    """Token ids [rows, completion], none of them special."""
+    """Random token ids [rows, completion], none of them special."""
     random = np.random.default_rng(1)
     return random.integers(64, shape["vocabulary"], (shape["rows"], shape["completion"]))
 
@@ -107,7 +107,7 @@ def ours(folder: Path, shape: dict[str, int], micro_batch: int) -> Callable[[], 
 
 
 def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
-    """A trainer whose generation gives fixed tokens; a call makes one step."""
+    """TRL's trainer with fixed completions; the call trains and raises `Timed`."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -136,10 +136,10 @@ def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
     lora = LoraConfig(
         r=RANK, lora_alpha=32, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM"
     )
-    # Its steps are told apart by callbacks; the first warms up, the rest are timed there.
+    # Callbacks time each step; the first warms up.
     times: list[dict[str, float]] = []
 
-    class Clock(TrainerCallback):
+    class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             if len(times) == 1:
                 forget_peak()
@@ -179,7 +179,7 @@ def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
 
 
 class Timed(Exception):
-    """Steps that a trainer timed itself."""
+    """Raised with the times of the steps and the mean loss."""
 
 
 def measure(form: str, name: str, folder: Path, micro_batch: int) -> dict[str, float]:

@@ -6,7 +6,7 @@ Every row is a run that `opsd train` makes, at every seed and at the preset's le
 method times each factor of `--rates`. Validation chooses the rate and each run's checkpoint; what
 is printed is the test split at that checkpoint and at the end. Intervals resample
 seeds and problems, the same draws for every row, so that differences to the first row are paired.
-A run that has finished is not run again: an interrupted table goes on with the same --out.
+A finished run is not run again: an interrupted table continues with the same --out.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ REPLICATES = 2000
 
 @dataclass(frozen=True)
 class Found:
-    """One run: each problem's share of right samples at its checkpoints, and what it cost."""
+    """One run: share of correct samples of each problem [P] at its checkpoints, and its cost."""
 
     validation: float
     base_P: np.ndarray
@@ -86,7 +86,7 @@ class Found:
 
 
 def job(name: str, factor: float, seed: int, extra: list[str]) -> Job:
-    """The run of a variant at a factor of its method's rate."""
+    """The run of a variant, with its method's learning rate times a factor."""
     method, assignments = VARIANTS[name]
     given = ["train.patience=null", *extra, *assignments]
     config = resolve("embedded", given, {"method": method, "seed": seed, "backend": "cpu"})
@@ -98,7 +98,7 @@ def job(name: str, factor: float, seed: int, extra: list[str]) -> Job:
 
 
 def read(run: Path) -> Found:
-    """What a finished run measured."""
+    """Read the results of a finished run."""
     rows = list(read_rows(run / run_directory.EVALUATIONS))
     result = json.loads((run / run_directory.RESULT).read_text(encoding="utf-8"))
     test = {r["step"]: np.array(r["correct"]) for r in rows if r["split"] == "test"}
@@ -120,7 +120,7 @@ def read(run: Path) -> Found:
 
 
 def chosen(directory: Path, jobs: list[Job]) -> tuple[float, list[Found]]:
-    """The rate that validation prefers, and its runs, one a seed."""
+    """The learning rate of the best validation accuracy, and its runs, one a seed."""
     by_rate: dict[float, list[Found]] = {}
     for entry in jobs:
         rate = entry.config.optimizer.learning_rate

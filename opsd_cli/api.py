@@ -24,6 +24,7 @@ from opsd_cli.evaluation import session as evaluating
 from opsd_cli.evaluation.directory import EvaluationDirectory
 from opsd_cli.evaluation.given_problems import Benchmarks, asked_for
 from opsd_cli.evaluation.result import EvaluationResult, conclude
+from opsd_cli.interruption import Stop, never
 from opsd_cli.loading import (
     Source,
     choose_backend,
@@ -35,7 +36,6 @@ from opsd_cli.loading import (
 from opsd_cli.reports.comparison_pages import write_comparison_pages
 from opsd_cli.reports.evaluation_report import write_evaluation_report
 from opsd_cli.reports.run_report import write_run_report
-from opsd_cli.stopping import Stop, never
 from opsd_cli.tracking.listener import Listener
 from opsd_cli.training import session as training
 from opsd_cli.training.result import TrainResult
@@ -87,8 +87,8 @@ def train(
     Args:
         config: what to train, and on which problems.
         out: the run's directory, new or empty; by default a fresh one under `runs/`.
-        policy: loaded trainable from the same config; afterwards it has the best checkpoint's
-            weights. By default it is loaded here.
+        policy: loaded trainable from the same config; by default it is loaded here. Afterwards it
+            has the best checkpoint's weights, or those of the last step if none beat the base.
         resume: go on with the run in `out`, with its own config, as if it had never stopped; a
             run that has finished gives its result.
         resume_from: likewise, from the checkpoint of this step.
@@ -179,6 +179,7 @@ def evaluate(
         Interrupted: Ctrl-C while samples were drawn into `out`; all are kept.
     """
     messages = listener or Listener()
+    _require_counts(limit=limit)
     names, given = asked_for(benchmarks)
     other = Path(against) if against is not None else None
     again = resume or regrade
@@ -193,6 +194,13 @@ def evaluate(
     if out is None:
         return _measured_in_memory(session, policy, messages)
     return _measured(evaluating.ready_to_draw(session, messages), Path(out), other, messages)
+
+
+def _require_counts(**counts: int | None) -> None:
+    """Raise `UsageError` for an argument below 1."""
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise UsageError(f"{name} is {count}", "give 1 or more")
 
 
 def _require_directory(out: str | Path | None, policy: Policy | None, needed: bool) -> None:
@@ -217,7 +225,7 @@ def _evaluated_config(
         config = config_of(source)
     if samples is None and store is not None:
         samples = store.description["samples"]
-    return config if samples is None else evaluating.with_samples(config, samples)
+    return config if samples is None else load_config(config, **{"evaluation.samples": samples})
 
 
 def _store(out: str | Path | None, again: bool, against: Path | None) -> EvaluationDirectory | None:
@@ -300,12 +308,16 @@ def compare(
         The summary (the object of `opsd compare --json`), its verdict, picture and report.
 
     Raises:
-        UsageError: fewer than two configs or runs, or a label that cannot name a directory.
+        UsageError: fewer than two configs or runs, a label that cannot name a directory, or a
+            number out of range.
         RunError: `out` holds something already, or a run has not finished.
         TrainingError: a run failed.
         Interrupted: Ctrl-C; every run keeps its newest checkpoint.
     """
     messages = listener or Listener()
+    _require_counts(seeds=seeds, jobs=jobs)
+    if target is not None and not 0 <= target <= 1:
+        raise UsageError(f"target is {target}", "give an accuracy from 0 to 1")
     directory = Path(out) if out is not None else None
     if what is not None and not isinstance(what, Mapping):
         runs = [Path(run) for run in what]
@@ -321,11 +333,16 @@ def compare(
         comparing.begin(alike, directory, seeds, tune, target, messages)
     elif directory is None or what is not None:
         raise UsageError("a comparison is resumed with its own plan", "give out, and no configs")
-
-    def run(where: Path, todo: Sequence[Job]) -> None:
-        run_jobs(where, todo, jobs, comparing.noting_finished(messages), messages.warn)
-
     with comparing.held(directory):
-        result = comparing.train_and_compare(directory, run, messages, target)
+        result = comparing.train_and_compare(directory, _run_jobs(jobs, messages), messages, target)
         write_comparison_pages(result, messages)
         return result
+
+
+def _run_jobs(at_once: int, messages: Listener) -> comparing.RunJobs:
+    """Runs jobs so many at once, with a note for each that has finished."""
+
+    def run(directory: Path, jobs: Sequence[Job]) -> None:
+        run_jobs(directory, jobs, at_once, comparing.noting_finished(messages), messages.warn)
+
+    return run

@@ -1,22 +1,22 @@
-"""Every failure a person can meet, in one tree.
+"""The exception tree: every error that opsd raises on purpose.
 
-Each class fixes an exit code, so a script can tell "you typed it wrong" from "this machine cannot"
-without reading English. Each instance carries one line that says what happened and one that says
-what to do next; the command line prints those two lines and nothing else unless `--debug` is set.
+Each class has an exit code, so that scripts can tell a wrong request from an incapable machine.
+Each instance has a message, one line that says what happened, and a hint, one line that says what
+to do; the command line prints these two lines and no traceback unless `--debug` is set.
 
-The tree lives in a module of its own, importing nothing, because `python -m opsd_cli` would
-otherwise create two copies of each class and `except` would miss one of them.
+The module imports nothing of ours: `python -m opsd_cli` would otherwise create two copies of each
+class, and `except` would miss one of them.
 """
 
 from __future__ import annotations
 
 
 class OpsdError(Exception):
-    """Base of every error that `opsd` raises on purpose; exit code 1.
+    """Base of every error that opsd raises on purpose; exit code 1.
 
     Args:
-        message: what happened, one line, naming the offending thing.
-        hint: what the reader can do about it, one line; may be empty.
+        message: what happened, in one line that names the file, key or value.
+        hint: what the user can do, in one line; can be empty.
     """
 
     exit_code = 1
@@ -28,63 +28,63 @@ class OpsdError(Exception):
 
 
 class UsageError(OpsdError):
-    """The request itself is wrong: a flag, a combination of flags, an argument."""
+    """The request is wrong: a flag, a combination of flags, an argument; exit code 2."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A config file, preset or `--set` that cannot be understood."""
+    """A config file, preset or `--set` is invalid."""
 
 
 class DataError(UsageError):
-    """A problem file or data set that cannot be read, or holds nothing usable."""
+    """A problem file or data set cannot be read, or has no usable problems."""
 
 
 class DataNotAtHand(DataError):
-    """A hub data set that is not in the cache, while the hub cannot be asked."""
+    """A hub data set is not in the cache, and the hub cannot be reached."""
 
 
 class ModelError(UsageError):
-    """A model, tokenizer or adapter that cannot be loaded or does not fit the request."""
+    """A model, tokenizer or adapter cannot be loaded or does not fit the request."""
 
 
 class ModelNotAtHand(ModelError):
-    """A hub model that is not in the cache, while the hub cannot be asked."""
+    """A hub model is not in the cache, and the hub cannot be reached."""
 
 
 class RunError(UsageError):
-    """A run directory in a state that forbids the request: used, locked, changed, incomplete."""
+    """A run directory does not allow the request: used, locked, changed, incomplete."""
 
 
 class NotWritten(RunError):
-    """A file of a run that the system would not write: a full disk, mostly. The request was right,
-    so it exits with 1."""
+    """The operating system refused to write a file, mostly on a full disk; exit code 1, since the
+    request was right."""
 
     exit_code = 1
 
 
 class BackendMissing(OpsdError):
-    """The backend asked for does not exist or cannot work on this machine."""
+    """The requested backend does not exist or cannot work on this machine; exit code 3."""
 
     exit_code = 3
 
 
 class GateNotMet(OpsdError):
-    """A threshold the user set was not reached; the work itself finished."""
+    """A threshold that the user set was not reached; the work finished; exit code 4."""
 
     exit_code = 4
 
 
 class PreflightFailed(OpsdError):
-    """The teacher gains nothing from the reference, so there is nothing to distil."""
+    """The reference solution does not make the teacher more accurate than the student."""
 
 
 class TrainingError(OpsdError):
-    """Training cannot go on: a loss that is not finite, memory exhausted, a collapsed policy."""
+    """Training cannot continue: a loss that is not finite, memory exhausted, a collapsed policy."""
 
 
 class Interrupted(OpsdError):
-    """The user stopped the work (Ctrl-C); what was finished is kept."""
+    """The user interrupted the work (Ctrl-C); finished work is kept; exit code 130."""
 
     exit_code = 130

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from backends.engines import BUILTIN
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError, ModelError, RunError
 from opsd_cli.files.os_errors import naming
@@ -99,7 +100,7 @@ def _merge(config: Config, folder: Path, messages: Messages) -> None:
         train = config.train.model_copy(update={"dtype": "float32"})
         config = config.model_copy(update={"train": train})
     config, _ = choose_backend(config, messages)
-    builtin = config.rollouts.model_copy(update={"engine": "builtin"})
+    builtin = config.rollouts.model_copy(update={"engine": BUILTIN})
     config = config.model_copy(update={"rollouts": builtin})
     with loaded_policy(config, messages, trainable=False) as policy:
         policy.save_merged(folder)

@@ -10,20 +10,42 @@ if TYPE_CHECKING:
     from opsd_cli.statistics import Estimate
 
 
+def share(value: float) -> str:
+    """A share without its interval, as in "52.3%"."""
+    return f"{value:.1%}"
+
+
 def percent(estimate: Estimate) -> str:
-    """As in "52.3% (48.1–56.4)"."""
+    """A share with its 95% interval, as in "52.3% (48.1–56.4)"."""
     low, high = 100 * estimate.low, 100 * estimate.high
     return f"{100 * estimate.value:.1f}% ({low:.1f}–{high:.1f})"
 
 
 def points(difference: Estimate) -> str:
-    """A difference of accuracies, as in "+3.2 points (-1.0 to +7.4)"."""
-    value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
-    return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+    """A difference of accuracies with its interval, as in "+3.2 points (-1.0 to +7.4)"."""
+    value, low, high = (signed(x) for x in (difference.value, difference.low, difference.high))
+    return f"{value} points ({low} to {high})"
+
+
+def signed(difference: float) -> str:
+    """A difference of shares in percentage points, as in "+3.2"."""
+    return f"{100 * difference:+.1f}"
+
+
+def times(ratio: float | None) -> str:
+    """A ratio, as in "8.3×"; "∞" for infinity, "unknown" for None and NaN."""
+    if ratio is None or math.isnan(ratio):
+        return "unknown"
+    return "∞" if math.isinf(ratio) else f"{ratio:.3g}×"
+
+
+def gibibytes(size: int) -> str:
+    """A size in bytes, as in "1.25 GiB"."""
+    return f"{size / 2**30:.2f} GiB"
 
 
 def count(number: float) -> str:
-    """A count to three digits: 940, 12.3k, 1.05M."""
+    """A count to three significant digits, as in "940", "12.3k" or "1.05M"."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{suffix}"
@@ -31,7 +53,7 @@ def count(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """As in "48 s", "3:05" or "2:03:05"."""
+    """A duration in seconds, as in "48 s", "3:05" (minutes) or "2:03:05" (hours)."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,11 +1,11 @@
-"""The hub as people have it: reachable or not, gated or missing, said in one line.
+"""Access to the Hugging Face hub: a quick reachability test, and its errors in one line.
 
-The hub's client, transformers and datasets each word the same few misfortunes differently, and
-retry an unreachable network for half a minute without a word before they turn to what is cached.
-So the endpoint is knocked at once, first, and whatever comes back as an exception is translated by
-its type. `HF_HOME`, `HF_ENDPOINT`, `HF_HUB_OFFLINE` and proxies mean what they mean everywhere.
+The hub's client, transformers and datasets each word the same few failures differently, and retry
+an unreachable network silently for half a minute before they use the cache. So one connection to
+the endpoint is tried first, and exceptions are translated by their type. `HF_HOME`, `HF_ENDPOINT`,
+`HF_HUB_OFFLINE` and proxies have their usual meaning.
 
-Imports none of those libraries before it must: a run on files never pays for them.
+Imports those libraries only when needed: a run on local files does not load them.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ from opsd_cli.errors import UsageError
 
 Kind = Literal["model", "data set"]
 ENDPOINT = "https://huggingface.co"
-KNOCK_SECONDS = 3.0
+#: Timeout of the connection that tests whether the hub is reachable.
+CONNECT_SECONDS = 3.0
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
 def offline() -> bool:
-    """Whether the environment asks for what is cached, and nothing else."""
+    """True if the environment asks for the cache alone (HF_HUB_OFFLINE and the like)."""
     return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in _OFFLINE)
 
 
 @cache
 def reach() -> bool:
-    """Whether the hub answers; where it does not, the process goes on offline, from the cache.
+    """True if the hub can be reached; if not, this process switches to offline mode.
 
-    Asked once a process. Behind a proxy the question is left to the client.
+    Tested once per process. Behind a proxy the client finds out itself.
     """
     if offline():
         return False
@@ -46,7 +47,7 @@ def reach() -> bool:
     parts = urlsplit(os.environ.get("HF_ENDPOINT") or ENDPOINT)
     try:
         port = parts.port or (80 if parts.scheme == "http" else 443)
-        socket.create_connection((parts.hostname or "", port), timeout=KNOCK_SECONDS).close()
+        socket.create_connection((parts.hostname or "", port), timeout=CONNECT_SECONDS).close()
     except (OSError, ValueError):
         _go_offline()
         return False
@@ -57,7 +58,7 @@ _unreachable = False
 
 
 def _go_offline() -> None:
-    """For libraries imported from now on, and for those that are there already."""
+    """Set offline mode for libraries imported from now on and for those already imported."""
     global _unreachable
     _unreachable = True
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -67,28 +68,29 @@ def _go_offline() -> None:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and what it came from, newest first."""
+    """An exception and its causes and contexts, newest first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, cut to one line."""
+    """The first line of an exception's message, or its type's name."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def explained(error: Exception, name: str, kind: Kind) -> UsageError | None:
-    """What the hub's client meant, in a line with a hint; None where the hub is not to blame.
+    """The hub's failure behind an exception, as one line with a hint; None if it is no failure of
+    the hub.
 
     Args:
         error: as raised, with its causes.
-        name: the repository's.
+        name: of the repository.
         kind: "model" or "data set".
 
     Returns:
-        A `ModelError` or a `DataError`, and of those the one for what is `NotAtHand` where it may
-        well exist, but neither the cache nor the network has it.
+        A `ModelError` or `DataError`; `ModelNotAtHand` or `DataNotAtHand` if the repository may
+        exist, but is not in the cache and the hub cannot be reached.
     """
     told = errors.ModelError if kind == "model" else errors.DataError
     from huggingface_hub import errors as hub
@@ -110,7 +112,7 @@ def explained(error: Exception, name: str, kind: Kind) -> UsageError | None:
             f"{name} has no such revision", "check the revision; a branch, tag or commit will do"
         )
     unreachable = (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError)
-    # The client's own network errors, whose module has changed its name between versions.
+    # The client's network errors, whose module has different names in different versions.
     in_transport = any(base.__name__ == "TransportError" for e in chain for base in type(e).__mro__)
     if met(*unreachable) or in_transport or offline():
         asked = offline() and not _unreachable

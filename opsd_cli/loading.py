@@ -177,6 +177,7 @@ def loaded_policy(
         BackendMissing: the backend's packages are not installed.
     """
     import backends
+    from backends.engines import get_engine
 
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as waiting:
         waiting.enter_context(messages.working("loading the model"))
@@ -184,15 +185,13 @@ def loaded_policy(
             policy = backends.get(config.backend).load(config, trainable)
         except ModelError as error:
             raise _made_for_another_base(error, config) from error
-        if config.rollouts.engine == "vllm":
-            from backends.vllm.policy import VllmPolicy
-
+        engine = get_engine(config.rollouts.engine)
+        if engine.separate_from_trainer:
             if folder is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            messages.note("waiting for vLLM")
-            engine = VllmPolicy(config, policy, folder, tell=messages.warn)
-            stack.callback(engine.close)
-            policy = engine
+            messages.note(f"waiting for {engine.title}")
+            attached = engine.attached(config, policy, folder, messages.warn)
+            policy = stack.enter_context(attached)
         waiting.close()
         messages.note(f"model {config.model}: {policy.description}")
         yield policy

@@ -1,44 +1,43 @@
-r"""Text that was written by a model, a data set or a stranger, made safe to print.
+r"""Escaping control characters in untrusted text before it is printed to a terminal.
 
-A terminal obeys what it is sent: an ESC or a C1 code moves the cursor, changes colours, renames the
-window, or leaves a command open that swallows all that follows; a carriage return lets the end of a
-line overwrite its beginning; bidirectional overrides show characters in another order than they
-stand in. So all of these are printed as the escape that Python and JSON write for them, `\x1b` say,
-and everything else, newlines and tabs included, as it is. What `--json` prints says the same
-exactly.
+Text from models, data sets and error messages can contain terminal commands: ESC and C1 codes move
+the cursor, change colours, rename the window or hide what follows; a carriage return overwrites the
+line; bidirectional overrides change the order of characters. These characters are printed as the
+escapes of Python and JSON, such as `\x1b`; all others, newline and tab included, stay as they are.
+`--json` output is escaped so that it parses to the same values.
 """
 
 from __future__ import annotations
 
 import re
 
-#: Control characters but newline and tab; line separators; overrides, embeddings and isolates of
-#: direction (UAX #9); halves of surrogate pairs, which no encoding can write.
+#: Control characters except newline and tab; line separators; bidirectional overrides, embeddings
+#: and isolates (UAX #9); lone surrogates, which no encoding can write.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def visible(text: str) -> str:
-    """The text with what a terminal would obey, or could not show, as escapes."""
+    """The text with control characters escaped."""
     return _HIDDEN.sub(_escape, text)
 
 
 def visible_line(text: str) -> str:
-    """The same in one line: line breaks become spaces."""
+    """The text with control characters escaped and line breaks replaced by spaces."""
     return visible(" ".join(part.strip() for part in re.split(r"[\r\n]+", text) if part.strip()))
 
 
 def shortened(text: str, most: int) -> str:
-    """A text of at most so many characters: a longer one without its middle."""
+    """The text, without its middle if it has more than `most` characters."""
     half = most // 2
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
 def visible_json(text: str) -> str:
-    """A JSON text with the same characters as JSON's own escapes: another spelling of equal values.
+    """A JSON text with control characters as JSON escapes; it parses to the same value.
 
-    JSON allows most of them within strings alone, and there this is how it writes them.
+    JSON allows these characters inside strings only, where `\\uXXXX` stands for them.
     """
     return _HIDDEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 

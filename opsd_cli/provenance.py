@@ -1,4 +1,4 @@
-"""What a run ran on, so that a result can be explained later."""
+"""Provenance of a result: platform, resources, package versions and backend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = (
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that matter, those installed; nothing is imported."""
+    """Versions of those `PACKAGES` that are installed; imports none of them."""
     found = {}
     for name in PACKAGES:
         try:
@@ -29,7 +29,14 @@ def package_versions() -> dict[str, str]:
 
 
 def provenance(backend: str, reason: str) -> dict[str, Any]:
-    """Platform, versions and the backend chosen; no names of people, machines or folders."""
+    """Contents of environment.json; without names of users, hosts or folders.
+
+    `memory_usable` is in bytes.
+
+    Args:
+        backend: name of the backend in use.
+        reason: why it was chosen.
+    """
     return {
         "opsd": __version__,
         "python": sys.version.split()[0],

@@ -1,4 +1,4 @@
-"""Seeds derived from names, so that nothing depends on the order in which things happen."""
+"""Seeds derived from names by hashing, so that results do not depend on execution order."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed that any change in any part changes; the same on every platform."""
+    """A 63-bit seed from the SHA-256 of the parts' texts; the same on every platform."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,23 +1,23 @@
-"""How right, and how sure: avg@k, pass@k, maj@k and paired differences, clustered by problem.
+"""Accuracy estimates with cluster-robust 95% intervals: avg@k, pass@k, maj@k, paired differences.
 
-Sixteen answers to one problem are not sixteen draws from the benchmark: a model tends to get a
-given problem nearly always right or nearly always wrong. The problem is therefore the unit of
-sampling here, as in Miller, "Adding Error Bars to Evals" (arXiv 2411.00640). Every estimate is a
-mean over problems, and its interval comes from the spread between problems.
+Sixteen samples of one problem are not sixteen independent draws from the benchmark: a model tends
+to answer a given problem nearly always right or nearly always wrong. The problem is therefore the
+sampling unit, as in Miller, "Adding Error Bars to Evals" (arXiv 2411.00640). Every estimate is a
+mean over problems, and its interval comes from the variance between problems.
 
-The usual mean ± t·SE falls short on the small benchmarks of this field: near 0 and 1 it leaves
-the unit interval, and ten problems that are all right give an interval of no width. Two methods
-from survey statistics take its place:
+The usual interval, mean ± t·SE, is poor on this field's small benchmarks: near 0 and 1 it leaves
+the unit interval, and ten problems that are all right give an interval of width 0. Two methods from
+survey statistics replace it:
 
 * one mean: Wilson's score interval on the *effective* number of draws, p(1-p)/SE² (Korn and
   Graubard 1998), with a t quantile of problems - 1 degrees of freedom;
 * a paired difference: the limits of the two means squared and added, less their correlation over
   problems (Newcombe 1998, method 10; Zou and Donner 2008).
 
-In simulation they cover better than mean ± t·SE wherever that one is short (ten problems at 94%
-accuracy: 89% against 75%) and agree with it on large sets. They are approximations still: a
-handful of problems, nearly all solved or nearly all failed, cover somewhat below 95%. A single
-problem says nothing of the others, so its interval is the whole range.
+In simulation their coverage is higher than that of mean ± t·SE where that is too low (ten problems
+at 94% accuracy: 89% against 75%), and equal on large sets. They are approximations: for very few
+problems, nearly all solved or nearly all failed, coverage is somewhat below 95%. One problem gives
+no information about the others, so its interval is the whole range.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95% interval; all three on the same scale, low <= value <= high."""
+    """A value with its 95% interval, all on one scale; low <= value <= high."""
 
     value: float
     low: float
     high: float
 
     def as_dict(self) -> dict[str, float]:
-        """The estimate as JSON has it: {"value": ..., "low": ..., "high": ...}."""
+        """The estimate as a JSON object: {"value": ..., "low": ..., "high": ...}."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
 def average_at_k(correct_PK: ArrayLike, *, problem_ids: Sequence[str] | None = None) -> Estimate:
-    """avg@k: the chance that one sample of one problem is right.
+    """avg@k: the probability that one sample of a problem is right.
 
     Args:
-        correct_PK: booleans, [problems, samples]; every problem with the same count of samples.
-        problem_ids: names for the error messages; the row's number otherwise.
+        correct_PK: booleans [P, K]; every problem with the same number of samples.
+        problem_ids: names for error messages; by default the row's number.
 
     Raises:
         UsageError: no problems, no samples, ragged counts, or entries other than 0 and 1.
@@ -67,15 +67,15 @@ def average_at_k(correct_PK: ArrayLike, *, problem_ids: Sequence[str] | None = N
 def pass_at_k(
     correct_PK: ArrayLike, k: int, *, problem_ids: Sequence[str] | None = None
 ) -> Estimate:
-    """pass@k: the chance that at least one of k samples of a problem is right, without bias.
+    """pass@k: the probability that at least one of k samples of a problem is right, unbiased.
 
     For n samples with c right it is 1 - C(n-c, k) / C(n, k), computed as the product
     1 - Π_{i=n-c+1..n} (1 - k/i), which never overflows (Chen et al. 2021, arXiv 2107.03374).
 
     Args:
-        correct_PK: booleans, [problems, samples]; at least k samples a problem.
-        k: how many tries; 1 gives avg@n.
-        problem_ids: names for the error messages.
+        correct_PK: booleans [P, K]; at least k samples per problem.
+        k: number of tries; 1 gives avg@n.
+        problem_ids: names for error messages.
 
     Raises:
         UsageError: as `average_at_k`, or k is below 1 or above the count of samples.
@@ -100,18 +100,17 @@ def majority_at_k(
     *,
     problem_ids: Sequence[str] | None = None,
 ) -> Estimate:
-    """maj@k: the chance that the most frequent answer is right.
+    """maj@k: the probability that the most frequent answer (majority vote) is right.
 
-    Samples vote for their key. Where several keys tie for most votes, one of them wins at random
-    with equal chances, and the value is the expectation over that choice; no order of samples
-    can move it. Should the grader disagree with itself inside a key, the key counts as the share
-    of its samples graded right. A sample without an answer (key None) casts no vote, so a
-    problem is decided by those that answered; where none did, it counts as wrong.
+    A tie is broken at random with equal probabilities, and the value is the expectation over that
+    choice, so it does not depend on the order of samples. If the grades of one key's samples
+    differ, the key's value is the share graded right. A sample without an answer (key None) has no
+    vote; a problem without votes counts as wrong.
 
     Args:
-        correct_PK: booleans, [problems, samples].
+        correct_PK: booleans [P, K].
         keys_PK: for each sample a hashable that equivalent answers share, or None.
-        problem_ids: names for the error messages.
+        problem_ids: names for error messages.
 
     Raises:
         UsageError: as `average_at_k`, or keys of another shape than the grades.
@@ -138,14 +137,14 @@ def majority_at_k(
 def paired_difference(
     a_PK: ArrayLike, b_PK: ArrayLike, *, problem_ids: Sequence[str] | None = None
 ) -> Estimate:
-    """How much more often run a is right than run b on the same problems; within [-1, 1].
+    """Accuracy of run a minus accuracy of run b, paired by problem; within [-1, 1].
 
-    Row i of both must be the same problem; the counts of samples may differ between runs.
-    A difference is significant at 5% when the interval leaves out 0.
+    Row i of both must be the same problem; the numbers of samples may differ between runs.
+    A difference is significant at 5% if the interval excludes 0.
 
     Args:
-        a_PK, b_PK: booleans, [problems, samples of that run].
-        problem_ids: names for the error messages.
+        a_PK, b_PK: booleans [P, K], with a K of their own.
+        problem_ids: names for error messages.
 
     Raises:
         UsageError: as `average_at_k`, or the runs hold different numbers of problems.
@@ -171,7 +170,7 @@ def paired_difference(
 
 @lru_cache(maxsize=256)
 def student_t_quantile(probability: float, degrees: int) -> float:
-    """The t below which `probability` of Student's distribution lies, to about 1e-10 relative.
+    """Quantile of Student's t distribution, with a relative error of about 1e-10.
 
     For whole degrees of freedom the distribution is a finite sum in the angle arctan(t/√degrees)
     (Abramowitz and Stegun 26.7.3 and 26.7.4); the angle is found by bisection.
@@ -206,10 +205,10 @@ def student_t_quantile(probability: float, degrees: int) -> float:
 def _mean(value_P: NDArray[np.float64], *, draws_per_problem: int) -> Estimate:
     """The mean of per-problem values in [0, 1] with its clustered Wilson interval.
 
-    The effective number of draws never exceeds problems x `draws_per_problem`, all of them
-    independent: the true variance cannot be smaller, though its estimate from few problems can
-    be, down to 0. Where every value is 0, or every value is 1, there is no spread to estimate, and
-    the count is the least that values in [0, 1] can give: problems - 1.
+    The effective number of draws is limited to P x `draws_per_problem`, which is its value if all
+    draws are independent: the true variance cannot be smaller, though an estimate from few problems
+    can, down to 0. If all values are 0, or all are 1, the variance cannot be estimated, and the
+    effective number is the smallest that values in [0, 1] allow: P - 1.
     """
     problems = len(value_P)
     mean = min(1.0, max(0.0, float(value_P.mean())))
@@ -225,7 +224,7 @@ def _mean(value_P: NDArray[np.float64], *, draws_per_problem: int) -> Estimate:
     weight = t * t / draws
     centre = (mean + weight / 2) / (1.0 + weight)
     half = math.sqrt(weight * binomial + weight * weight / 4) / (1.0 + weight)
-    # Rounding must not push a limit past the value it brackets, nor past 0 or 1.
+    # Rounding must not move a limit past the value, nor past 0 or 1.
     return Estimate(mean, max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half)))
 
 
@@ -240,7 +239,7 @@ def _majority(correct_K: NDArray[np.bool_], keys_K: Sequence[Hashable | None]) -
 
 
 def _correlation(a_P: NDArray[np.float64], b_P: NDArray[np.float64]) -> float:
-    """Pearson's correlation over problems; 0 where it is undefined or, at two points, empty."""
+    """Pearson's correlation over problems; 0 if undefined, or meaningless with two problems."""
     a_P, b_P = a_P - a_P.mean(), b_P - b_P.mean()
     scale = math.sqrt(float(a_P @ a_P) * float(b_P @ b_P))
     if len(a_P) < 3 or scale < 1e-12:
@@ -253,7 +252,7 @@ def _hypotenuse(x: float, y: float, correlation: float) -> float:
 
 
 def _grades(correct_PK: Any, problem_ids: Sequence[str] | None) -> NDArray[np.bool_]:
-    """The grades as a boolean array [problems, samples], or a UsageError that says why not."""
+    """The grades as a boolean array [P, K]; raises `UsageError` as `average_at_k`."""
     rows = list(correct_PK)
     if not rows:
         raise UsageError("no problems to average over", "grade at least one problem")

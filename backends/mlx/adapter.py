@@ -32,7 +32,7 @@ Weights = dict[str, mx.array]
 
 
 class Adapter(AdapterBase[mx.array]):
-    """LoRA layers inside a network, by mlx-lm's names and in its layout.
+    """LoRA layers inside a model, by mlx-lm's names and in its layout.
 
     Args:
         split_model: it is changed: the named layers are wrapped, everything else is frozen.
@@ -91,7 +91,7 @@ class Adapter(AdapterBase[mx.array]):
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
-        """As `AdapterBase.off`: the network has its own linear layers again, exact for DoRA too."""
+        """As `AdapterBase.off`: the model has its own linear layers again, exact for DoRA too."""
         self._put(self._bare)
         try:
             yield

@@ -1,7 +1,7 @@
 """MLX in the registry: Apple silicon, and Linux for proving that it is right.
 
 mlx is imported only when asked what the machine can do, or to load a model. On Linux it runs on
-the CPU, some twenty times slower than PyTorch there: good for tests, and for nothing else.
+the CPU, some twenty times slower than PyTorch there, which is of use for tests alone.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class MlxBackend:
 
 
 def _packages() -> tuple[dict[str, str], str]:
-    """Versions of what is installed, and what is wrong with the rest (empty if nothing is)."""
+    """Versions of the installed packages, and the problem with the first that fails (or "")."""
     versions: dict[str, str] = {}
     for package, module in _PACKAGES.items():
         try:

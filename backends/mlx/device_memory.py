@@ -1,9 +1,9 @@
-"""How much memory MLX may hold, and how much it does.
+"""Memory of the device: MLX's limits, what is free, and what is in use.
 
 On Metal, weights and caches that are wired down are not paged out between steps; the limit is what
 the device itself recommends, as mlx-lm's own trainer sets it. The allocator keeps freed buffers for
-reuse, and since lengths vary from step to step it would keep more and more; it is told to keep at
-most an eighth of that, which costs less time than emptying it at every step.
+reuse, and since lengths vary from step to step it would keep more and more; it is limited to an
+eighth of that, which costs less time than emptying it at every step.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def set_limits() -> None:
 
 
 def free() -> int:
-    """Bytes that can be had now: on a GPU, of what the device recommends."""
+    """Bytes that can be allocated now; on a GPU, within what the device recommends."""
     available = available_memory()
     if mx.default_device() == mx.cpu:
         return available
@@ -37,7 +37,7 @@ def free() -> int:
 
 
 class MemoryMeter:
-    """Bytes that MLX has allocated, now and at the highest since this was made."""
+    """Bytes that MLX has allocated: now, and at most since this was made."""
 
     def __init__(self) -> None:
         mx.reset_peak_memory()

@@ -1,4 +1,4 @@
-"""From what `model` names to a frozen MLX model and its tokenizer, or one line that says why not.
+"""Loading a frozen MLX model and its tokenizer, with each failure explained in one line.
 
 Models are loaded by mlx-lm, quantised ones as they are; tokenizers by transformers, as on PyTorch,
 so that both backends render and encode alike.
@@ -44,7 +44,7 @@ _PARAMETER = re.compile(r"[\w.]+\.(?:weight|bias|scales|biases)\b")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A frozen network, and what came with it."""
+    """A frozen model, its tokenizer, stop ids and folder."""
 
     split_model: SplitModel
     tokenizer: HuggingFaceTokenizer
@@ -56,7 +56,7 @@ def load(config: Config) -> Loaded:
     """Load `config.model`.
 
     Raises:
-        ModelError: there is no such model, or none that can be used, and why.
+        ModelError: there is no such model, or it cannot be used.
     """
     folder = model_folder(config)
     wrapped = load_tokenizer(folder, config)
@@ -72,9 +72,9 @@ def load(config: Config) -> Loaded:
 
 
 def save_merged(split_model: SplitModel, folder: Path, base: Path, tokenizer: Any) -> None:
-    """Write a network whose LoRA layers are added into their weights, and its tokenizer.
+    """Write a model with its LoRA layers merged into the weights, and its tokenizer.
 
-    In full precision: quantising the sum anew can round a weak adapter away.
+    In full precision: quantising the sum again can round a weak adapter away.
     """
     fused = [
         (path, layer.fuse(dequantize=True))
@@ -115,7 +115,7 @@ def _model(config: Config, folder: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def _refusal(error: BaseException, name: str) -> ModelError:
-    """What mlx-lm meant, in one line."""
+    """The `ModelError` that explains an exception of mlx-lm's in one line."""
     text = str(error)
     if isinstance(error, ValueError) and text.startswith("Model type"):
         return ModelError(

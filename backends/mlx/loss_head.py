@@ -3,12 +3,13 @@
 MLX computes nothing until asked, so a loop over chunks alone saves no memory: every chunk's logits
 stay alive in the graph of the next. Each chunk is therefore evaluated before the next is begun.
 What is kept of a token is its value and the gradient with respect to its hidden state, [D] numbers
-instead of [V]; the way from there into the adapter is the gradient of sum(weight * h . dh), with dh
-held constant. The divergence is the shared body of `opsd_cli.losses.divergence`.
+instead of [V]; the adapter's gradient is then that of sum(weight * h . dh), with dh held constant.
+The divergence is the shared body of `opsd_cli.losses.divergence`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -20,20 +21,22 @@ from backends.mlx.split_model import Head
 from backends.mlx.traits import MLX
 from backends.shared.chunk_size import chunk_size
 from opsd_cli.losses.array_ops import array_ops
-from opsd_cli.losses.divergence import DivergenceSpec, evaluate, log_softmax
+from opsd_cli.losses.divergence import DivergenceSpec, evaluate
+from opsd_cli.losses.softmax import log_softmax
 
 _CHUNK_BYTES = MLX.memory.chunk_bytes
-"""Float32 logits of one role in a chunk; seven such arrays are alive at once."""
+"""Bytes of one role's float32 logits in a chunk; seven such arrays are alive at once."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What N tokens gave.
+class TokenColumns:
+    """Numbers of N tokens.
 
     Args:
-        columns: float32 [N] each: for a divergence its value, both entropies and clipping; for
-            log-probabilities those and the entropy.
-        jacobian_ND: d value / d hidden state; None where no gradient was wanted.
+        columns: float32 [N] each: for a divergence value, student's and teacher's entropy, clipped;
+            for log-probabilities those and the entropy.
+        jacobian_ND: d value / d hidden state, the value being the first column; None if no
+            gradient was wanted.
     """
 
     columns: tuple[np.ndarray, ...]
@@ -47,10 +50,21 @@ def chunked_divergence(
     spec: DivergenceSpec,
     gradient: bool,
     chunk_tokens: int | None = None,
-) -> Found:
-    """Divergence of each token: value, student's and teacher's entropy, clipped share."""
+) -> TokenColumns:
+    """Divergence of each token: value, student's and teacher's entropy, clipped.
 
-    def one(student_CD: mx.array, teacher_CD: mx.array) -> tuple[list[mx.array], mx.array]:
+    Args:
+        head: the output projection that both roles share.
+        student_ND: its inputs for the student at the N completion positions.
+        teacher_ND: likewise for the teacher.
+        spec: the divergence.
+        gradient: whether to compute the Jacobian.
+        chunk_tokens: tokens projected at once, C; None sizes it from vocabulary and free memory.
+    """
+
+    def chunk_columns(
+        student_CD: mx.array, teacher_CD: mx.array
+    ) -> tuple[list[mx.array], mx.array]:
         logits_CV = head.logits(student_CD)
         found = evaluate(logits_CV, head.logits(teacher_CD), spec, mx)
         columns = [
@@ -60,7 +74,7 @@ def chunked_divergence(
             return columns, mx.zeros((0,))
         return columns, head.back(found.gradient_NV, logits_CV)
 
-    return _walk(head, (student_ND, teacher_ND), one, gradient, chunk_tokens)
+    return _walk(head, (student_ND, teacher_ND), chunk_columns, gradient, chunk_tokens)
 
 
 def chunked_log_probs(
@@ -70,11 +84,19 @@ def chunked_log_probs(
     temperature: float,
     gradient: bool,
     chunk_tokens: int | None = None,
-) -> Found:
-    """Log-probability of each target, and the entropy of its distribution."""
+) -> TokenColumns:
+    """Log-probability of each target, and the entropy of its distribution, in nats.
+
+    Args:
+        head: the output projection.
+        hidden_ND: hidden states at the positions that predict the targets.
+        targets_N: token ids.
+        temperature: divides the logits.
+        gradient, chunk_tokens: as in `chunked_divergence`.
+    """
     ops = array_ops(mx)
 
-    def one(hidden_CD: mx.array, targets_C: mx.array) -> tuple[list[mx.array], mx.array]:
+    def chunk_columns(hidden_CD: mx.array, targets_C: mx.array) -> tuple[list[mx.array], mx.array]:
         logits_CV = head.logits(hidden_CD)
         log_p, p = log_softmax(logits_CV, temperature, ops)
         target_C1 = targets_C[:, None]
@@ -89,22 +111,34 @@ def chunked_log_probs(
         gradient_CV = ops.put_(-p, target_C1, 1.0 - mine) / temperature
         return columns, head.back(gradient_CV, logits_CV)
 
-    return _walk(head, (hidden_ND, targets_N), one, gradient, chunk_tokens)
+    return _walk(head, (hidden_ND, targets_N), chunk_columns, gradient, chunk_tokens)
 
 
 def filtered_log_probs(
     head: Head, hidden_ND: mx.array, targets_N: mx.array, sampling: Sampling
 ) -> np.ndarray:
-    """How likely each target is to be drawn, at a temperature above 0; float32 [N]."""
+    """Log-probabilities of given tokens under the filtered distribution, float32 [N].
 
-    def one(hidden_CD: mx.array, targets_C: mx.array) -> tuple[list[mx.array], mx.array]:
+    Args:
+        head, hidden_ND, targets_N: as in `chunked_log_probs`.
+        sampling: at a temperature above 0; a token that a filter excludes gets -inf.
+    """
+
+    def chunk_columns(hidden_CD: mx.array, targets_C: mx.array) -> tuple[list[mx.array], mx.array]:
         logits_CV = head.logits(hidden_CD).astype(mx.float32)
         return [sampler.log_probs(logits_CV, sampling, targets_C)], mx.zeros((0,))
 
-    return _walk(head, (hidden_ND, targets_N), one, False, None).columns[0]
+    return _walk(head, (hidden_ND, targets_N), chunk_columns, False, None).columns[0]
 
 
-def _walk(head, inputs, one, gradient, chunk_tokens):  # type: ignore[no-untyped-def]
+def _walk(
+    head: Head,
+    inputs: tuple[mx.array, ...],
+    chunk_columns: Callable[..., tuple[list[mx.array], mx.array]],
+    gradient: bool,
+    chunk_tokens: int | None,
+) -> TokenColumns:
+    """The columns of all tokens, from a function of one chunk's inputs: columns and Jacobian."""
     total = len(inputs[0])
     chunk_tokens = chunk_size(
         chunk_tokens, total, 4 * head.vocabulary, _CHUNK_BYTES, device_memory.free()
@@ -112,10 +146,10 @@ def _walk(head, inputs, one, gradient, chunk_tokens):  # type: ignore[no-untyped
     columns: list[list[np.ndarray]] = []
     jacobian: list[mx.array] = []
     for start in range(0, total, chunk_tokens):
-        found, back = one(*(x[start : start + chunk_tokens] for x in inputs))
+        found, back = chunk_columns(*(x[start : start + chunk_tokens] for x in inputs))
         mx.eval(*found, back)
         columns.append([np.array(column, np.float32) for column in found])
         if gradient:
             jacobian.append(back)
     whole = tuple(np.concatenate(parts) for parts in zip(*columns, strict=True))
-    return Found(whole, mx.concatenate(jacobian) if gradient else None)
+    return TokenColumns(whole, mx.concatenate(jacobian) if gradient else None)

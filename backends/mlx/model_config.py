@@ -1,11 +1,11 @@
-"""Makes an mlx-lm model mean what its config.json means to transformers, or refuses it.
+"""Makes an mlx-lm model compute what transformers computes from its config.json, or refuses it.
 
 mlx-lm builds a model from those keys of config.json that its class for the architecture declares.
-Every other key is dropped without a word, and where a key is absent mlx-lm's default applies, which
-is not always transformers'. So the config is read by transformers first; mlx-lm is given every
-value under each spelling that it may look for (`as_mlx_lm_reads_it`); and the model that comes out
-is held against the config (`require_same_meaning`): rotation and attention window by what the
-layers do, the other keys by name.
+Every other key is silently dropped, and for an absent key mlx-lm's default applies, which is not
+always transformers'. So the config is read by transformers first; mlx-lm is given every value under
+each spelling that it may look for (`as_mlx_lm_reads_it`); and the model is checked against the
+config (`require_same_meaning`): rotation and attention window by what the layers compute, the other
+keys by name.
 
 Keys are told apart by name: of the hundreds in use only some change what a model computes.
 """
@@ -50,7 +50,7 @@ def as_mlx_lm_reads_it(settings: Mapping[str, Any], config: Any | None) -> dict[
 
     Args:
         settings: config.json.
-        config: what transformers made of it; None where it does not know the architecture.
+        config: transformers' config of it; None for an architecture that it does not know.
     """
     if config is None:
         return dict(settings)
@@ -95,12 +95,15 @@ def with_exact_embedding_scale(model: Any) -> None:
 
 
 def require_same_meaning(model: Any, config: Any | None, name: str) -> None:
-    """Raise `ModelError` where mlx-lm's model is not the one that transformers' config describes.
+    """Check that mlx-lm's model is the one that transformers' config describes.
 
     Args:
         model: mlx-lm's, before its weights are evaluated.
         config: transformers'.
         name: of the model, for the message.
+
+    Raises:
+        ModelError: it is not.
     """
     if config is None:
         return
@@ -120,7 +123,7 @@ def require_same_meaning(model: Any, config: Any | None, name: str) -> None:
 
 
 def _rotation_differs(model: Any, config: Any) -> str | None:
-    """What is wrong with the rotary embedding of some layer."""
+    """How some layer's rotary embedding differs; None if none does."""
     width = _head_width(config)
     if width is None:
         return None
@@ -157,7 +160,7 @@ def _rotation_differs(model: Any, config: Any) -> str | None:
 
 
 def _head_width(config: Any) -> int | None:
-    """Components of a head that could be rotated; None where the config has no one answer."""
+    """Components of a head that could be rotated; None if they differ by layer."""
     try:
         width = getattr(config, "qk_rope_head_dim", None) or getattr(config, "head_dim", None)
         return int(width or config.hidden_size // config.num_attention_heads)
@@ -177,7 +180,7 @@ def _scalars(module: Any) -> dict[str, Any]:
 
 
 def _turned(module: Any, width: int) -> np.ndarray | None:
-    """What a rotary module makes of each unit vector at position 1, [width, width]."""
+    """A rotary module applied to each unit vector at position 1, [width, width]."""
     try:
         turned = module(mx.eye(width)[None, :, None, :], offset=1)
     except (TypeError, ValueError):  # one that is called in another way
@@ -186,7 +189,7 @@ def _turned(module: Any, width: int) -> np.ndarray | None:
 
 
 def _window_differs(model: Any, config: Any) -> str | None:
-    """What is wrong with how far back some layer attends."""
+    """How some layer's attention window differs; None if none does."""
     try:
         caches = make_prompt_cache(model)
     except Exception:  # what it needs may come with its weights; the other checks remain
@@ -209,7 +212,7 @@ def _window_differs(model: Any, config: Any) -> str | None:
 
 
 def _window(config: Any, layer: int) -> int | None:
-    """The tokens that a layer looks back on, as transformers has it; None for all of them."""
+    """The tokens that a layer attends to, by transformers' config; None for all of them."""
     window = getattr(config, "sliding_window", None)
     if not window or getattr(config, "use_sliding_window", True) is False:
         return None
@@ -220,7 +223,7 @@ def _window(config: Any, layer: int) -> int | None:
 
 
 def _key_ignored(args: Any, config: Any) -> str | None:
-    """A key that transformers acts on, and mlx-lm's class neither declares nor does by default."""
+    """A key that changes transformers' model and that mlx-lm's class ignores; None: no such key."""
     if args is None:
         return None
     try:

@@ -144,13 +144,14 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
             )
             log_p_N, entropy_N = scored.columns
             # On the host, in float64, which Metal does not have.
-            found = surrogate_of(batch, log_p_N.astype(np.float64), np, lambda array: array)
+            log_p_N = log_p_N.astype(np.float64)
+            found = surrogate_of(batch, log_p_N, weights_N, np, lambda array: array)
             clipped_N = found.clipped_N.astype(np.float32) if has_old(batch) else EMPTY
             report = TokenReport(found.value_N.astype(np.float32), entropy_N, EMPTY, clipped_N)
             if scored.jacobian_ND is None:
                 return report, None
-            slope_N = weights_N * found.slope_N.astype(np.float32)
-            return report, scored.jacobian_ND * mx.array(slope_N)[:, None]
+            slope_N = mx.array(found.slope_N.astype(np.float32))
+            return report, scored.jacobian_ND * slope_N[:, None]
 
         return self._student_pass(pairs, loss, training)
 

@@ -1,4 +1,4 @@
-"""Which tokens may be drawn, and drawing one of them, on MLX.
+"""Sampling filters, and drawing a token from the filtered distribution, on MLX.
 
 The same definition as on PyTorch, because a seed must name the same completion on either: filters
 in the order that `Sampling` documents, each on the renormalised outcome of the one before, ties to
@@ -25,7 +25,7 @@ BLOCK = 1024
 def draw(
     logits_BV: mx.array, sampling: Sampling, uniform_B: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One token a row.
+    """Draw one token a row.
 
     Args:
         logits_BV: float32; an impossible token is -inf.
@@ -46,7 +46,7 @@ def draw(
 
 
 def log_probs(logits_BV: mx.array, sampling: Sampling, tokens_B: mx.array) -> mx.array:
-    """How likely `draw` is to take these tokens, as logarithms, float32 [B].
+    """Log-probabilities with which `draw` takes these tokens, float32 [B].
 
     Args:
         logits_BV: float32.

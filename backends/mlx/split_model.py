@@ -1,9 +1,9 @@
-"""An mlx-lm model cut open just before its logits.
+"""An mlx-lm model split into decoder and output head.
 
 As on PyTorch, decoding needs the last position alone and the loss needs the completion's positions
 chunk by chunk, so the decoder and the head are called apart; `require_same_logits` compares the
-two with the model's own forward pass when a model is loaded. The head may be quantised: the way
-back through it is then a quantised product too, and it is never written out in full.
+two with the model's own forward pass when a model is loaded. The head may be quantised: the
+gradient goes back through it by a quantised product too, and it is never dequantised in full.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Head:
         return logits_NV
 
     def back(self, gradient_NV: mx.array, logits_NV: mx.array) -> mx.array:
-        """From the gradient with respect to the logits to that of the hidden states, [N, D]."""
+        """Gradient with respect to the hidden states, [N, D], from that of the logits."""
         if self.softcap is not None:
             gradient_NV = gradient_NV * (1.0 - (logits_NV / self.softcap) ** 2)
         gradient_ND = self._product(gradient_NV.astype(logits_NV.dtype), transpose=False)
@@ -102,12 +102,12 @@ class SplitModel:
 
     @property
     def context_limit(self) -> int | None:
-        """Positions that the model was made for, where its config says so."""
+        """The most positions of a sequence by the model's config; None if it does not say."""
         limit = self.settings.get("max_position_embeddings")
         return int(limit) if limit else None
 
     def hidden(self, ids_BL: mx.array, cache: Sequence[Any] | None = None) -> mx.array:
-        """What the head would see at every position, [B, L, D].
+        """The head's inputs at every position, [B, L, D].
 
         Args:
             ids_BL: token ids; padding on the right changes nothing before it.
@@ -121,13 +121,15 @@ class SplitModel:
 
     @property
     def rows(self) -> int | None:
-        """Token ids that the embedding knows; None where it cannot be found."""
+        """Rows of the embedding; None if it cannot be found."""
         return None if self._embedding is None else int(self._embedding.weight.shape[0])
 
     def require_same_logits(self, name: str) -> None:
-        """Raise `ModelError` unless head and decoder apart give what the model itself gives.
+        """Check that decoder and head apart give the model's own logits, and that all is finite.
 
-        And unless every weight is a number: one that is not may show in some answers alone.
+        Raises:
+            ModelError: they do not, or a weight is NaN or infinite, which only some completions
+                would show.
         """
         ids_1L = mx.arange(min(3, self.head.vocabulary))[None]
         theirs_LV = self.model(ids_1L)[0].astype(mx.float32)[:, : self.head.vocabulary]
@@ -167,12 +169,12 @@ class SplitModel:
 
 
 def _place(path: str) -> list[tuple[bool, int, str]]:
-    """Sorts block 2 before block 10."""
+    """Sort key by which block 2 is before block 10."""
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in path.split(".")]
 
 
 def _checkpointed(plain: type[nn.Module]) -> type[nn.Module]:
-    """A block's class that forgets its activations, except while decoding.
+    """A block's class that recomputes its activations in the backward pass, except in decoding.
 
     A class of its own for one model's blocks: mlx-lm's `grad_checkpoint` patches the architecture's
     class, and with it every other model of that kind in the process.

@@ -1,4 +1,4 @@
-"""The two faces of PyTorch in the registry: a CUDA GPU, and the CPU that every machine has.
+"""PyTorch's two backends: a CUDA GPU, and the CPU.
 
 torch and its friends take seconds to import, so this module imports them only when asked what the
 machine can do, or to load a model.
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from opsd_cli.config.schema import Config
 
 _PACKAGES = ("torch", "transformers", "peft", "safetensors")
-#: A model smaller than this gains nothing from a second thread.
+#: Parameters below which a model gains nothing from a second thread.
 _TINY_PARAMETERS = 5_000_000
 _usual_threads: int | None = None
 
 
 class CpuBackend:
-    """PyTorch on the CPU: for trying, for testing, and for the embedded model."""
+    """PyTorch on the CPU: for trials, tests and the embedded model."""
 
     name = "cpu"
     traits = CPU
@@ -108,8 +108,8 @@ def _choose_threads(parameters: int) -> None:
     than a container's share of time.
 
     Measured on 2 cores with the embedded model (0.75M parameters): two threads took 0.8 of the
-    time and 1.6 of the CPU time of one; and where another process wanted the cores too, waiting for
-    each other made them 35 times slower. A number set in OMP_NUM_THREADS is left alone.
+    time and 1.6 of the CPU time of one; and with another process on the same cores, waiting
+    for each other made them 35 times slower. A number set in OMP_NUM_THREADS is left alone.
     """
     global _usual_threads
     if "OMP_NUM_THREADS" in os.environ:
@@ -122,7 +122,7 @@ def _choose_threads(parameters: int) -> None:
 
 
 def _packages() -> tuple[dict[str, str], str]:
-    """Versions of what is installed, and what is wrong with the rest (empty if nothing is)."""
+    """Versions of the installed packages, and the problem with the first that fails (or "")."""
     versions: dict[str, str] = {}
     for package in _PACKAGES:
         try:

@@ -1,11 +1,11 @@
-"""Keys and values of the rows being decoded, in buffers with room to spare.
+"""Keys and values of the rows being decoded, in buffers that grow ahead of need.
 
 transformers' own layer concatenates at every token, which copies everything so far. Here a token
 writes one column, and a buffer grows by an eighth when it is full: over a completion that is one
 copy of the cache in eight, where reading it whole at every token is what attention does anyway.
 
-Rows leave and join. Columns are aligned at the right, where the next token goes; a row's own
-columns start where its prompt does, and what is left of that is zeros that no attention looks at.
+Rows are dropped and join. Columns are aligned at the right, where the next token goes; a row's own
+columns start where its prompt does, and before them are zeros that attention masks.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ class GrowingLayer(DynamicLayer):
     def select(self, index_B: Tensor, first: int) -> None:
         """Keep these rows, and the columns from `first` on."""
         if self.is_initialized:
-            # One after the other, so that only one is there twice.
+            # One after the other, so that only one is in memory twice.
             self.keys = self.keys[:, :, first : self.length].index_select(0, index_B)
             self.values = self.values[:, :, first : self.length].index_select(0, index_B)
             self.length -= first
 
     def join(self, other: GrowingLayer, rows: int) -> None:
-        """Take the other's rows, so many of them, below these."""
+        """Append the other layer's `rows` rows to these."""
         length = max(self.length, other.length)
         for name in ("keys", "values"):
             mine = getattr(self, name)[:, :, : self.length]
             above, heads, _, width = mine.shape
-            # Zeros, since even what attention does not look at is multiplied by a weight of 0.
+            # Zeros, since even masked columns are multiplied by a weight of 0.
             both = mine.new_zeros((above + rows, heads, _capacity(length + 1), width))
             both[:above, :, length - self.length : length] = mine
             if other.length:
@@ -80,7 +80,7 @@ def new_cache(config: Any) -> Cache:
 
 
 def can_join(cache: Cache) -> bool:
-    """Whether rows can join and columns leave: not where a layer keeps a window of its own."""
+    """True if rows can join and columns be dropped: not if a layer keeps a sliding window."""
     return all(isinstance(layer, GrowingLayer) for layer in cache.layers)
 
 
@@ -95,9 +95,9 @@ def select(cache: Cache, index_B: Tensor, first: int = 0) -> None:
 
 
 def join(cache: Cache, other: Cache, rows: int) -> None:
-    """Take the other's rows, so many of them, below this one's, which has read something.
+    """Append the other cache's `rows` rows to this one's, which must not be empty.
 
-    Both must be such as `can_join`.
+    `can_join` must be true of both.
     """
     for layer, joining in zip(cache.layers, other.layers, strict=True):
         assert isinstance(layer, GrowingLayer) and isinstance(joining, GrowingLayer)

@@ -1,8 +1,8 @@
-"""Memory of the device that binds: what is in use, the most there was, and what to say at the end.
+"""Memory of the device: what is free, what is in use, and out-of-memory errors explained.
 
-On a GPU torch's allocator keeps count. On a CPU the process's resident set is what the system may
-kill it for; its highest value is kept by the kernel for the whole life of the process, so it is
-taken as this model's only if it rose since the model was loaded.
+On a GPU torch's allocator keeps count. On a CPU it is the process's resident set, which the system
+limits; the kernel keeps its highest value for the whole life of the process, so it counts as this
+model's peak only if it rose since the model was loaded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from opsd_cli.machine import available_memory, peak_resident
 
 
 class MemoryMeter:
-    """Reads memory in use since it was made."""
+    """Bytes in use: now, and at most since this was made."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -42,7 +42,7 @@ class MemoryMeter:
 
 
 def free(device: torch.device) -> int:
-    """Bytes that can be had now; what torch keeps of a GPU without using it counts as free."""
+    """Bytes that can be allocated now; what torch's allocator holds unused counts as free."""
     if device.type != "cuda":
         return available_memory()
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -51,7 +51,7 @@ def free(device: torch.device) -> int:
 
 @contextlib.contextmanager
 def explained(error_class: type[OpsdError], message: str, hint: str) -> Iterator[None]:
-    """Turn torch's out-of-memory error, which is pages long, into one of ours."""
+    """Translate torch's out-of-memory errors, which are pages long, into `error_class`."""
     try:
         yield
     except torch.OutOfMemoryError as error:

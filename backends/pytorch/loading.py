@@ -1,9 +1,9 @@
-"""From what `model` names to a frozen model and its tokenizer, or one line that says why not.
+"""Loading a frozen model and its tokenizer, with each failure explained in one line.
 
 transformers reports a mistyped folder as a failed download, a missing licence as a missing file,
-and weights that do not belong to the architecture as a warning followed by random numbers. What
-can be seen on disk is therefore looked at first, what comes back as an exception is translated by
-its type, and a model any of whose weights were not found is refused.
+and weights that do not belong to the architecture as a warning followed by random numbers. Files on
+disk are therefore checked first, exceptions are translated by their type, and a model with any
+weight missing is refused.
 
 Only safetensors are read: the older format runs code when it is opened.
 """
@@ -31,17 +31,17 @@ from backends.shared.weight_files import read_header, weight_files
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
 
-#: Numbers that a model may have beyond its files': buffers, heads that are never used.
+#: Parameters that a model may have beyond its files': buffers, unused heads.
 _SLACK = 10_000_000
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A frozen model on the CPU, and what came with it.
+    """A frozen model on the CPU, its tokenizer and stop ids.
 
     Args:
         model: transformers' causal language model.
-        tokenizer: behind the shared half's surface.
+        tokenizer: its tokenizer.
         stop_ids: ids that end a completion.
         vocabulary: one more than the tokenizer's highest id.
     """
@@ -56,7 +56,7 @@ def load(config: Config, dtype: torch.dtype) -> Loaded:
     """Load `config.model` in the given dtype, every parameter frozen.
 
     Raises:
-        ModelError: there is no such model, or none that can be used, and why.
+        ModelError: there is no such model, or it cannot be used.
     """
     folder = model_folder(config)
     wrapped = load_tokenizer(folder, config)
@@ -68,7 +68,7 @@ def load(config: Config, dtype: torch.dtype) -> Loaded:
                 dtype=dtype,
                 use_safetensors=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
+                ignore_mismatched_sizes=True,  # refused below, by name
                 trust_remote_code=config.trust_remote_code,
             )
         except Exception as error:
@@ -94,7 +94,7 @@ def load(config: Config, dtype: torch.dtype) -> Loaded:
 def _require_size(folder: Path, config: Config) -> None:
     """Refuse a config.json that describes a model far larger than its weights.
 
-    transformers would make up what the files lack, in memory that nobody has.
+    transformers would initialise what the files lack, in more memory than a machine has.
     """
     with quiet(hide_progress=True), torch.device("meta"):
         try:
@@ -102,7 +102,7 @@ def _require_size(folder: Path, config: Config) -> None:
                 folder, trust_remote_code=config.trust_remote_code
             )
             if getattr(described, "quantization_config", None) is not None:
-                return  # a packed number stands for several
+                return  # a packed number holds several
             empty = AutoModelForCausalLM.from_config(
                 described, trust_remote_code=config.trust_remote_code
             )
@@ -119,7 +119,7 @@ def _require_size(folder: Path, config: Config) -> None:
 
 
 def stored_dtype(config: Config) -> torch.dtype | None:
-    """What the files of `config.model` hold; None where they do not say."""
+    """The dtype of `config.model`'s files; None if its config does not say."""
     where = require_model(config.model_path)
     common = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     named = AutoConfig.from_pretrained(where, **common).dtype

@@ -27,7 +27,8 @@ from backends.interface import Sampling
 from backends.pytorch import sampler
 from backends.pytorch.head import Head
 from opsd_cli.losses.array_ops import array_ops
-from opsd_cli.losses.divergence import DivergenceSpec, evaluate, log_softmax
+from opsd_cli.losses.divergence import DivergenceSpec, evaluate
+from opsd_cli.losses.softmax import log_softmax
 
 LossKernel = Literal["auto", "plain", "triton"]
 

@@ -184,11 +184,10 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
             hidden_ND, targets_N = self._read(pairs, training)
             head = self._split_model.head
             scored = chunked_log_probs(hidden_ND, head, targets_N, batch.temperature)
-            found = surrogate_of(batch, scored.log_prob_N, torch, self._tensor)
+            found = surrogate_of(batch, scored.log_prob_N, weights_N, torch, self._tensor)
             if training:
-                # Its gradient is the surrogate's, whose slope is known.
-                slope_N = self._tensor(weights_N) * found.slope_N
-                (slope_N * scored.log_prob_N).sum().backward()
+                # Linear in the log-probabilities, with the surrogate's slope.
+                (found.slope_N * scored.log_prob_N).sum().backward()
         clipped_N = _numpy(found.clipped_N) if has_old(batch) else EMPTY
         return TokenReport(_numpy(found.value_N), _numpy(scored.entropy_N), EMPTY, clipped_N)
 

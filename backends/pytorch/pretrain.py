@@ -1,9 +1,9 @@
-"""Pretrains the embedded model from nothing, on the CPU.
+"""Pretrains the embedded model from scratch, on the CPU.
 
-Ordinary next-token training on the completions of `opsd_cli.embedded.corpus`, in two stages: at
-school every working is right, so the model learns to calculate; then come the slips, and it picks
-up bad habits wherever no reference is in view. The rate is constant and falls to zero over the
-last steps. Accuracies are measured on validation problems; test problems are never looked at.
+Next-token training on the completions of `opsd_cli.embedded.corpus`, in two stages. In `school`
+every worked solution is right, so the model learns to calculate; in `habits` solutions without a
+reference contain slips, and it learns to make them there. The learning rate is constant and falls
+to zero over the last steps. Accuracies are of validation problems; test problems are never used.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ Report = Callable[[int, float, Measured | None], Any]
 
 
 def make_model(recipe: Recipe, vocabulary: int, eos: int, pad: int) -> Qwen3ForCausalLM:
-    """A freshly initialised network."""
+    """A freshly initialised model."""
     torch.manual_seed(recipe.seed)
     config = Qwen3Config(
         vocab_size=vocabulary,
@@ -116,7 +116,7 @@ def accuracy(
     problems: int,
     seed: int,
 ) -> float:
-    """Share of validation problems answered rightly by one sample each, at temperature 1."""
+    """Share of validation problems answered correctly by one sample each, at temperature 1."""
     torch.manual_seed(seed)
     drawn = list(islice(chains("validation"), problems))
     docs = [document(chain, tokenizer, reference=reference, thinking=False) for chain in drawn]
@@ -179,7 +179,7 @@ class Pretraining:
         return loss.item()
 
     def measure(self, loss: float) -> Measured:
-        """Both accuracies with the weights as they are."""
+        """Accuracies with and without the reference, with the weights as they are."""
         count, seed = self.recipe.evaluate_problems, self.recipe.seed
         without, with_it = (
             accuracy(self.model, self.tokenizer, reference, count, seed)
@@ -189,7 +189,7 @@ class Pretraining:
         return self.history[-1]
 
     def run(self) -> None:
-        """Every step of the recipe."""
+        """Take every step of the recipe."""
         recipe = self.recipe
         school, habits = (
             batches(documents(self.tokenizer, seed, shares, "pretrain"), recipe.batch)

@@ -1,4 +1,4 @@
-"""Which tokens may be drawn, and drawing one of them.
+"""Sampling filters, and drawing a token from the filtered distribution.
 
 The filters run in the order that `Sampling` documents, each on the renormalised outcome of the one
 before: temperature, top-k, top-p, min-p. Ties go to the lower token id, which bfloat16 logits make
@@ -19,7 +19,7 @@ from backends.interface import Sampling
 
 
 def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
-    """One token a row.
+    """Draw one token a row.
 
     Args:
         logits_BV: float32; an impossible token is -inf.
@@ -32,7 +32,7 @@ def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tens
     """
     if sampling.temperature == 0:
         top_B1 = logits_BV.amax(-1, keepdim=True)
-        # argmax leaves open which of several equal entries it names.
+        # argmax may return any of several equal entries.
         ids_V = torch.arange(logits_BV.shape[-1], device=logits_BV.device)
         tokens_B = torch.where(logits_BV == top_B1, ids_V, ids_V[-1]).amin(-1)
         return tokens_B, (top_B1[:, 0] - logits_BV.logsumexp(-1))
@@ -52,7 +52,7 @@ def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tens
 
 
 def log_probs(logits_BV: Tensor, sampling: Sampling, tokens_B: Tensor) -> Tensor:
-    """How likely `draw` is to take these tokens, as logarithms, float32 [B].
+    """Log-probabilities with which `draw` takes these tokens, float32 [B].
 
     Args:
         logits_BV: float32.
@@ -92,7 +92,7 @@ def keep(logits_BV: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
 
 
 def _top_k(scores_BV: Tensor, k: int) -> Tensor:
-    """Ids [B, k] of the k largest, ascending; `torch.topk` leaves open which of equals it takes."""
+    """Ids [B, k] of the k largest, ascending; `torch.topk` may take any of equal values."""
     values_BK, ids_BK = scores_BV.topk(k + 1)
     if bool((values_BK[:, k] < values_BK[:, k - 1]).all()):
         return ids_BK[:, :k].sort(-1).values

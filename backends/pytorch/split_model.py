@@ -1,10 +1,10 @@
-"""A causal language model cut open just before its logits.
+"""A transformers causal language model split into decoder and output head.
 
-Neither decoding nor the loss wants what `model(ids).logits` gives: decoding needs the last position
-alone, the loss needs the completion's positions chunk by chunk. So the decoder and the head are
-called apart. What a model's own `forward` does between the two (a soft cap, a constant factor) has
-to be repeated here, and a model that does something else there would train on wrong numbers in
-silence; `require_same_logits` compares the two on a few tokens when a model is loaded.
+`model(ids).logits` is too much for both decoding, which needs the last position alone, and the
+loss, which needs the completion's positions chunk by chunk. So the decoder and the head are called
+apart. What a model's own `forward` does between the two (a soft cap, a constant factor) has to be
+repeated here, and a model that does something else there would silently train on wrong numbers;
+`require_same_logits` compares the two on a few tokens when a model is loaded.
 
 Dropout belongs to the adapter alone. Some architectures bring their own, which would make even a
 frozen model noisy, so the model stays in evaluation mode and only LoRA's layers are switched, with
@@ -66,7 +66,7 @@ class SplitModel:
 
     @property
     def context_limit(self) -> int | None:
-        """Positions the model was made for, where its config says so."""
+        """The most positions of a sequence by the model's config; None if it does not say."""
         limit = getattr(self.config, "max_position_embeddings", None)
         return int(limit) if limit else None
 
@@ -78,7 +78,7 @@ class SplitModel:
         cache: Cache | None = None,
         training: bool = False,
     ) -> Tensor:
-        """What the head would see at every position, [B, L, D].
+        """The head's inputs at every position, [B, L, D].
 
         Args:
             ids_BL: token ids.
@@ -86,7 +86,7 @@ class SplitModel:
                 or padding is on the right.
             positions_BL: positions in the sequence; None counts from 0.
             cache: keys and values of earlier columns, extended in place.
-            training: whether the adapter's dropout acts.
+            training: whether the adapter's dropout is on.
         """
         self._switch(training)
         # A context of its own each time: autocast keeps the adapter's weights in its cache until
@@ -134,15 +134,17 @@ class SplitModel:
 
     @torch.no_grad()
     def require_same_logits(self, name: str) -> None:
-        """Raise `ModelError` unless head and decoder apart give what the model itself gives.
+        """Check that decoder and head apart give the model's own logits, and that all is finite.
 
-        And unless every weight is a number: one that is not may show in some answers alone.
+        Raises:
+            ModelError: they do not, or a weight is NaN or infinite, which only some completions
+                would show.
         """
         ids_1L = torch.arange(min(3, self.vocabulary), device=self.device)[None]
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             theirs_LV = self.model(input_ids=ids_1L, use_cache=False).logits[0].float()
         theirs_LV = theirs_LV[:, : self.vocabulary]
-        # A sum needs no memory, and is a number only where all that was summed are.
+        # A sum needs no memory, and is finite only if all its terms are.
         sums = [
             p.sum(dtype=torch.float32) for p in self.model.parameters() if p.is_floating_point()
         ]
@@ -152,7 +154,7 @@ class SplitModel:
                 "download the model again, whole",
             )
         ours_LV = self.logits(self.hidden(ids_1L)[0])
-        # Generous to bfloat16: what is looked for is a missing factor, not a rounding.
+        # Tolerant of bfloat16: the check is for a missing factor, not for rounding.
         if bool(((ours_LV - theirs_LV).abs() > 0.05 * theirs_LV.abs().max() + 1e-6).any()):
             raise ModelError(
                 f"{type(self.model).__name__} changes its logits in a way that is not supported",

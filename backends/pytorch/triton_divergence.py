@@ -9,9 +9,9 @@ once, over the student's logits, and nothing else of that size exists:
    gradient needs;
 3. the gradient.
 
-Whether that is faster is not taken on trust: `choose` runs both on the first chunk it meets, holds
-one against the other, and takes the faster, or the plain one where they disagree or Triton cannot
-compile. Top-k stays with the plain body.
+Whether that is faster is measured: `choose` runs both on the first chunk, compares their gradients,
+and takes the faster, or the plain one if they disagree or Triton cannot compile. Top-k stays with
+the plain body.
 """
 
 # mypy: allow-untyped-defs
@@ -27,12 +27,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from opsd_cli.losses.divergence import LOG_FLOOR, DivergenceSpec, evaluate
+from opsd_cli.losses.divergence import DivergenceSpec, evaluate
+from opsd_cli.losses.softmax import LOG_FLOOR
 
 Kernel = Literal["plain", "triton"]
 
 _log = logging.getLogger(__name__)
-#: The kernel's branch for each kind of divergence; other kinds stay with the plain body.
+#: The kernel's branch for each kind of divergence; other kinds are left to the plain body.
 _KINDS = {"forward_kl": 0, "reverse_kl": 1, "jsd": 2}
 _CLIPS = {"none": 0, "pointwise": 1, "token": 2}
 _BLOCK = 4096
@@ -49,7 +50,7 @@ def _log_probs(logits, top, log_total, inverse_temperature):
 
 @triton.jit
 def _terms(log_p, p, log_q, q, beta, KIND: tl.constexpr):
-    """Each entry's share of the divergence, and its derivative in log p, entropies' terms apart."""
+    """Each entry's term of the divergence, and its derivative in log p."""
     if KIND == 0:
         return q * (log_q - log_p), -q
     elif KIND == 1:
@@ -202,7 +203,7 @@ def divergence_in_place(
 
 
 def choose(student_NV: Tensor, teacher_NV: Tensor, spec: DivergenceSpec) -> Kernel:
-    """The faster way on this device for logits like these; measured once, then remembered."""
+    """The faster computation on this device for logits of this shape and dtype; measured once."""
     if not supports(spec):
         return "plain"
     return _chosen(
@@ -212,7 +213,7 @@ def choose(student_NV: Tensor, teacher_NV: Tensor, spec: DivergenceSpec) -> Kern
 
 
 class _Chunk:
-    """Logits to measure with; all are alike to the cache, which is to know of their shape only."""
+    """Logits to measure with; all are equal as a cache key, which is their shape alone."""
 
     def __init__(self, student_NV: Tensor, teacher_NV: Tensor) -> None:
         self.student_NV, self.teacher_NV = student_NV, teacher_NV
@@ -256,7 +257,7 @@ def _chosen(
 
 
 def _seconds(work, device: torch.device) -> float:
-    """The least of three, on the device's own clock."""
+    """Seconds of the fastest of three runs, on the device's own clock."""
     times = []
     for _ in range(3):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

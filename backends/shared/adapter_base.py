@@ -1,6 +1,6 @@
 """What both backends' LoRA adapters do alike: reading, writing, checks, and the initial weights.
 
-One copy of the base serves student and teacher. A teacher with other weights is the same network
+One copy of the base serves student and teacher. A teacher with other weights is the same model
 with the adapter switched off, or with other arrays in the adapter's places for the length of one
 forward pass. Weights are named and laid out as in `adapter_model.safetensors`, PEFT's format,
 wherever they leave a backend, so what one writes the other reads.

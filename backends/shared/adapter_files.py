@@ -1,4 +1,4 @@
-"""LoRA adapters on disk: PEFT's format, which checkpoints hold, and mlx-lm's beside it.
+"""LoRA adapters on disk: PEFT's format, which checkpoints hold, and mlx-lm's.
 
 Both name a layer by its path in the model and hold two matrices for it. PEFT's `lora_A.weight` is
 [rank, in] where mlx-lm's `lora_a` is [in, rank]; PEFT scales by alpha / rank (rank-stabilised: by
@@ -34,7 +34,7 @@ _PARTS = {
     "m": ("lora_magnitude_vector", False),
 }
 _BACK = {theirs: (own, transposed) for own, (theirs, transposed) in _PARTS.items()}
-#: What an adapter may do besides, and neither backend does.
+#: Settings of adapters that do more than LoRA; neither backend supports them.
 _UNSUPPORTED = (
     "modules_to_save",
     "trainable_token_indices",
@@ -49,7 +49,7 @@ _UNSUPPORTED = (
     "monteclora_config",
     "velora_config",
 )
-#: Ways to begin that leave a part of the base's weights in the adapter.
+#: Initialisations that move a part of the base's weights into the adapter.
 _CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _HINT = "it must be an adapter in PEFT's format, or in mlx-lm's"
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -58,7 +58,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def to_peft(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-    """A part by mlx-lm's name and layout, by PEFT's."""
+    """PEFT's name and layout of a tensor, from mlx-lm's."""
     path, _, part = name.rpartition(".")
     theirs, transposed = _PARTS[part]
     return f"{PREFIX}{path}.{theirs}", np.ascontiguousarray(array.T if transposed else array)
@@ -81,7 +81,7 @@ def to_mlx(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def scale_of(settings: Mapping[str, Any]) -> float:
-    """The factor before B·A."""
+    """The factor of B·A."""
     rank, alpha = settings["r"], settings["lora_alpha"]
     return alpha / (math.sqrt(rank) if settings["use_rslora"] else rank)
 
@@ -146,7 +146,7 @@ def read_weights(folder: Path) -> Arrays:
 def write_peft(
     folder: Path, weights: Mapping[str, np.ndarray], settings: Mapping[str, Any]
 ) -> None:
-    """Both files, as PEFT reads them."""
+    """Write weights and settings as PEFT reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(sorted(weights.items())), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     text = json.dumps(dict(settings), indent=2, sort_keys=True)
@@ -155,10 +155,10 @@ def write_peft(
 
 
 def write_mlx(folder: Path, weights: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> None:
-    """Both files, as `mlx_lm.generate --adapter-path` reads them.
+    """Write weights and settings as `mlx_lm.generate --adapter-path` reads them.
 
-    The layers are named, since mlx-lm without names puts an adapter on every layer it can. A layer
-    of the same name in a block that has no weights stays what it was: its B is zero.
+    The layers are named, since without names mlx-lm puts an adapter on every linear layer. A layer
+    of the same name in a block without weights is unchanged: its B is zero.
     """
     folder.mkdir(parents=True, exist_ok=True)
     moved = dict(sorted(to_mlx(*pair) for pair in weights.items()))
@@ -180,10 +180,10 @@ def write_mlx(folder: Path, weights: Mapping[str, np.ndarray], settings: Mapping
 
 
 def permit(folder: Path, like: str) -> None:
-    """Let those read a folder's weights who may read the file `like` beside them.
+    """Give a folder's safetensors files the permissions of the file `like` beside them.
 
-    safetensors renames a temporary file, which its owner alone may read, into place: the umask has
-    no say. A server that runs as another user could not load such an adapter.
+    safetensors renames a temporary file that only its owner may read, so the umask has no effect,
+    and a server that runs as another user could not load such an adapter.
     """
     mode = stat.S_IMODE((folder / like).stat().st_mode)
     for path in folder.glob("*.safetensors"):
@@ -192,7 +192,7 @@ def permit(folder: Path, like: str) -> None:
 
 
 def _in_block(path: str) -> str:
-    """A layer's path from its block on, as mlx-lm names it; outside the blocks the whole path."""
+    """A layer's path within its block, as mlx-lm names it; outside the blocks the whole path."""
     _, inside, rest = path.partition(".layers.")
     return rest.partition(".")[2] if inside else path
 
@@ -208,7 +208,7 @@ def _from_mlx(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     try:
         given = settings["lora_parameters"]
         rank, scale, dropout = given["rank"], float(given["scale"]), float(given.get("dropout", 0))
-        alpha = _whole(float(f"{scale * rank:.12g}"))  # lest scale -> alpha -> scale drift by a bit
+        alpha = _whole(float(f"{scale * rank:.12g}"))  # so that scale -> alpha -> scale is exact
         _require_kinds({"r": rank, "lora_alpha": alpha}, folder / CONFIG_FILE)
     except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
         raise ModelError(
@@ -241,9 +241,12 @@ def layers_of(weights: Iterable[str]) -> list[str]:
 
 
 def require_rank(settings: Mapping[str, Any], weights: Mapping[str, np.ndarray], what: str) -> None:
-    """Raise `ModelError` where the settings name a rank that no tensor has.
+    """Check that every rank in the settings is that of a tensor.
 
-    Layers are made of the rank that is named, before weights are put into them.
+    Layers are made with the rank in the settings, before weights are put into them.
+
+    Raises:
+        ModelError: a rank differs; `what` names the adapter.
     """
     tensors = [array for name, array in weights.items() if name.endswith(".lora_A.weight")]
     ranks = {int(array.shape[0]) for array in tensors if array.ndim == 2}
@@ -258,7 +261,7 @@ def require_rank(settings: Mapping[str, Any], weights: Mapping[str, np.ndarray],
 
 
 def _require_kinds(settings: Mapping[str, Any], path: Path) -> None:
-    """Raise `ModelError` unless each setting that is used holds what it may hold."""
+    """Check the types and ranges of the settings that are used; raises `ModelError`."""
 
     def names(value: Any) -> bool:
         return isinstance(value, list) and all(isinstance(name, str) for name in value)
@@ -267,7 +270,7 @@ def _require_kinds(settings: Mapping[str, Any], path: Path) -> None:
         return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
     def finite(value: Any) -> bool:
-        return isinstance(value, int | float) and abs(value) < 1e9  # what is no number is not less
+        return isinstance(value, int | float) and abs(value) < 1e9  # NaN is not less
 
     def pattern(value: Any) -> bool:
         return isinstance(value, dict) and all(
@@ -298,12 +301,12 @@ def _require_kinds(settings: Mapping[str, Any], path: Path) -> None:
 
 
 def _whole(number: float) -> float:
-    """An int where it is one: what PEFT writes."""
+    """A whole number as an int, as PEFT writes it."""
     return int(number) if number == int(number) else number
 
 
 def _tensors(path: Path) -> Arrays:
-    """A safetensors file, with bfloat16, which NumPy does not have, widened to float32."""
+    """The tensors of a safetensors file; bfloat16, which NumPy does not have, as float32."""
     weight_files.read_header(path, "read")
     try:
         whole = path.read_bytes()

@@ -1,9 +1,9 @@
-"""Which layers an adapter's config names, as PEFT means it, and whether its weights are for those.
+"""The layers that an adapter's config selects, by PEFT's rules, checked against its weights.
 
 `target_modules` is a list of names or one regular expression, and so is `exclude_modules`; the keys
 of `rank_pattern` and `alpha_pattern` are expressions too. An expression that came with an adapter
-may take for ever on a name of thirty letters, so each is matched with a limit on its time, and what
-the backends' libraries are given afterwards is names alone.
+may take for ever on a name of thirty letters, so matching has a time limit, and the backends'
+libraries are given names alone.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import regex
 
 from opsd_cli.errors import ModelError
 
-#: Seconds for one name; a harmless expression takes microseconds.
+#: Seconds to match one name; a harmless expression takes microseconds.
 SECONDS = 2.0
-#: Characters; one that lists every layer of the largest models has fewer.
+#: Characters of an expression; one that lists every layer of the largest models has fewer.
 _LONGEST = 20_000
 _ALL = "all-linear"
 TOGETHER = "copy both of its files from one place"
 
 
 def named(settings: Mapping[str, Any], paths: Iterable[str], what: str) -> list[str]:
-    """Those of the model's layers that the adapter's config names.
+    """The model's layers that an adapter's config selects.
 
     Args:
         settings: `adapter_files.read_settings`.
         paths: the layers that could have an adapter.
-        what: whose settings, for the message.
+        what: names the adapter in the message.
 
     Raises:
-        ModelError: an expression is none, or takes too long.
+        ModelError: an expression is invalid, or takes too long.
     """
     targets, excluded = settings.get("target_modules"), settings.get("exclude_modules")
     found = []
@@ -50,13 +50,16 @@ def named(settings: Mapping[str, Any], paths: Iterable[str], what: str) -> list[
 def require_same_layers(
     settings: Mapping[str, Any], of_weights: Sequence[str], of_model: Sequence[str], what: str
 ) -> None:
-    """Raise `ModelError` unless the config names the layers that there are weights for.
+    """Check that the config selects exactly the layers that there are weights for.
 
     Args:
         settings: the adapter's.
         of_weights: the layers that it has weights for.
         of_model: the layers that could have an adapter.
-        what: whose settings, for the message.
+        what: names the adapter in the message.
+
+    Raises:
+        ModelError: it does not.
     """
     chosen = set(named(settings, [*of_weights, *of_model], what))
     for path in of_weights:
@@ -80,7 +83,7 @@ def require_same_layers(
 def by_path(
     pattern: Mapping[str, float] | None, paths: Sequence[str], what: str
 ) -> dict[str, float]:
-    """`rank_pattern` or `alpha_pattern` with a layer's path in the place of each expression."""
+    """`rank_pattern` or `alpha_pattern` with layers' paths in place of expressions."""
     if not pattern:
         return {}
     found = {}
@@ -99,7 +102,7 @@ def _is_one_of(names: str | Sequence[str], path: str, what: str) -> bool:
 
 
 def _in_a_layer(settings: Mapping[str, Any], path: str) -> bool:
-    """Whether a layer's block is among `layers_to_transform`, where those are named."""
+    """True if a layer's block is among `layers_to_transform`, or those are not given."""
     blocks, kinds = settings.get("layers_to_transform"), settings.get("layers_pattern")
     if blocks is None or blocks == []:
         return True

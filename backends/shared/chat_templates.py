@@ -20,21 +20,21 @@ from typing import Any
 
 from opsd_cli.errors import OpsdError
 
-#: Of computing, not of waiting for a busy machine. A large prompt takes milliseconds.
+#: Seconds of CPU time, so that a busy machine does not count. A large prompt takes milliseconds.
 SECONDS = 5.0
 _WORKER = Path(__file__).with_name("template_worker.py")
 
 
 class TemplateFailed(Exception):
-    """A template that gives no text, and why: one line."""
+    """A template failed or refused the messages; the message is one line."""
 
 
 class TemplateExceeds(TemplateFailed):
-    """A template that takes more time, memory or space than any prompt needs."""
+    """A template used more time, memory or text than any prompt needs."""
 
 
 class _Worker:
-    """The process, and one request at a time."""
+    """The worker process, which answers one request at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ class _Worker:
                 answer = process.stdout.readline()
             except OSError:
                 answer = b""
-            except BaseException:  # its answer would be taken for that of the next request
+            except BaseException:  # a late answer would be read as that of the next request
                 self.stop()
                 raise
             if not answer.endswith(b"\n"):
@@ -67,7 +67,7 @@ class _Worker:
         return found
 
     def _running(self) -> subprocess.Popen[bytes]:
-        """The process, started anew where there is none, or where it is that of our parent."""
+        """The process; a new one if there is none, or if it belongs to the parent process."""
         process = self._process
         if process is not None and self._owner == os.getpid() and process.poll() is None:
             return process
@@ -90,7 +90,7 @@ class _Worker:
         return process
 
     def stop(self) -> None:
-        """End the process, if it is ours."""
+        """End the process, unless it belongs to the parent process."""
         process, self._process = self._process, None
         if process is None or self._owner != os.getpid():
             return
@@ -112,7 +112,7 @@ def render(
     generation_prompt: bool,
     arguments: Mapping[str, Any],
 ) -> str:
-    """The text that a chat template makes of a conversation.
+    """The text of a conversation, by its chat template.
 
     Args:
         template: Jinja source.

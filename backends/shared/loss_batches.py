@@ -48,6 +48,7 @@ def loss_weights(items: Sequence[DivergenceItem | PolicyGradientItem]) -> np.nda
 def surrogate_of(
     batch: PolicyGradientBatch,
     log_p_N: Array,
+    weights_N: np.ndarray,
     xp: ModuleType,
     convert: Callable[[np.ndarray], Array],
 ) -> SurrogateResult:
@@ -56,8 +57,9 @@ def surrogate_of(
     Args:
         batch: as `PolicyGradientBatch` says, with or without old log-probabilities and penalty.
         log_p_N: the tokens' log-probabilities now.
+        weights_N: `loss_weights` of the batch's items.
         xp: the namespace of `log_p_N`.
-        convert: makes an array of that namespace from a float64 [N] of NumPy's.
+        convert: makes an array of that namespace from one [N] of NumPy's.
     """
 
     def column(name: str) -> Array:
@@ -67,6 +69,7 @@ def surrogate_of(
         log_p_N,
         column("advantages"),
         xp,
+        weights_N=convert(weights_N),
         old_log_p_N=column("old_log_probs") if has_old(batch) else None,
         initial_log_p_N=column("initial_log_probs") if batch.kl else None,
         clip_low=batch.clip_low,

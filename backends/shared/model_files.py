@@ -1,8 +1,8 @@
-"""What `model` names, looked at before any library loads it, and what went wrong if one did not.
+"""A model's files: found, checked before any library loads them, and failures explained in a line.
 
 transformers and the hub's client report a mistyped folder as a failed download and a missing
-licence as a missing file. What can be seen on disk is therefore looked at first, and what comes
-back as an exception is translated by its type.
+licence as a missing file. Files on disk are therefore checked first, and exceptions are translated
+by their type.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.shared import rotary, weight_files
+from backends.shared.adapter_files import CONFIG_FILE as ADAPTER_CONFIG_FILE
 from opsd_cli import hub
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
@@ -26,23 +27,27 @@ _DID_YOU_MEAN = "did you mean a folder? name one that holds config.json and *.sa
 
 
 def require_model(name: str) -> str:
-    """The folder or hub id to load, once what can be seen from here has been checked."""
+    """The folder or hub id to load, after the checks that need no library.
+
+    Raises:
+        ModelError: it is no model.
+    """
     path = Path(name).expanduser()
     if path.is_dir():
         files = {file.name for file in path.iterdir()}
         if "config.json" not in files:
-            is_adapter = "adapter_config.json" in files
+            is_adapter = ADAPTER_CONFIG_FILE in files
             raise ModelError(
                 f"{name} holds no model: config.json is missing",
                 "it holds an adapter: pass it with --adapter, and its base with --model"
                 if is_adapter
                 else "name the folder that holds config.json and *.safetensors",
             )
-        if "adapter_config.json" in files:
+        if ADAPTER_CONFIG_FILE in files:
             raise ModelError(
                 f"{name} holds a model and an adapter in one folder",
-                "put adapter_config.json and its weights into a folder of their own, and pass it "
-                "with --adapter",
+                f"put {ADAPTER_CONFIG_FILE} and its weights into a folder of their own, and pass "
+                "it with --adapter",
             )
         if not any(file.endswith(".safetensors") for file in files):
             raise ModelError(
@@ -59,7 +64,7 @@ def require_model(name: str) -> str:
 
 
 def explained(error: Exception, name: str, what: str) -> ModelError:
-    """The `ModelError` that says in one line what transformers and the hub meant."""
+    """The `ModelError` that explains an exception of transformers' or the hub's in one line."""
     text = " ".join(str(link) for link in hub.causes(error))
     of_the_hub = hub.explained(error, name, "model")
     if of_the_hub is not None and not Path(name).is_dir():
@@ -86,10 +91,10 @@ def explained(error: Exception, name: str, what: str) -> ModelError:
 
 
 def model_folder(config: Config) -> Path:
-    """The folder that `config.model` is loaded from, downloaded where it must be, and looked at.
+    """The folder that `config.model` is loaded from, downloaded if need be, and checked.
 
     Raises:
-        ModelError: there is no such model, or its files are not in order, and which.
+        ModelError: there is no such model, or one of its files is damaged.
     """
     where = require_model(config.model_path)
     folder = Path(where)
@@ -141,7 +146,7 @@ def stop_ids(folder: Path, settings: Mapping[str, Any], tokenizer: Any) -> froze
         tokenizer: transformers'.
 
     Raises:
-        ModelError: what stands there is no token id.
+        ModelError: an entry is no token id.
     """
     ends = settings.get("eos_token_id")
     source = folder / "config.json"
@@ -164,20 +169,20 @@ def stop_ids(folder: Path, settings: Mapping[str, Any], tokenizer: Any) -> froze
 
 
 def said(error: BaseException) -> str:
-    """What an exception says, on one line that fits a screen."""
+    """The message of an exception on one line that fits a screen."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def hub_folder(name: str, revision: str | None, code: bool = False) -> Path:
-    """Where a hub repository's model files are on this machine, once they are downloaded.
+    """The local folder of a hub repository's model files, downloaded if need be.
 
     Args:
         name: ORG/NAME.
         revision: branch, tag or commit.
-        code: whether the model's own code is wanted too.
+        code: whether to download the model's own code too.
 
     Raises:
-        ModelError: they are not, and cannot be.
+        ModelError: they cannot be downloaded.
     """
     from huggingface_hub import snapshot_download
 
@@ -213,10 +218,10 @@ def read_settings(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def transformers_config(folder: Path, config: Config) -> Any | None:
-    """What transformers makes of a folder's config.json; None for a kind that it does not know.
+    """transformers' config of a folder; None for a model type that it does not know.
 
     Raises:
-        ModelError: it knows the kind, and config.json does not describe one.
+        ModelError: it knows the type, and config.json does not describe one.
     """
     from transformers import CONFIG_MAPPING, AutoConfig
 
@@ -232,7 +237,7 @@ def transformers_config(folder: Path, config: Config) -> Any | None:
 
 
 def write_both_spellings(folder: Path) -> None:
-    """Give the config.json that an export wrote both spellings of its rotary embedding.
+    """Add the older spelling of its rotary embedding to the config.json of an export.
 
     transformers 5 writes `rope_parameters` alone, which mlx-lm's classes for most architectures,
     and programs built on transformers 4, do not read: they would take their defaults instead.
@@ -287,7 +292,7 @@ def commit_of(config: Config) -> str | None:
     """The commit of a hub model, as last resolved; None for a folder.
 
     Raises:
-        ModelError: it cannot be had.
+        ModelError: it cannot be resolved.
     """
     if config.is_local:
         return None
@@ -302,7 +307,7 @@ def commit_of(config: Config) -> str | None:
 
 
 def digest_of_adapter(folder: str | None) -> str | None:
-    """Names an adapter's weights, whatever folder they are in."""
+    """A digest of an adapter's weights, independent of the folder that they are in."""
     if folder is None:
         return None
     digest = hashlib.sha256()

@@ -1,12 +1,12 @@
-"""Rotary position embeddings as transformers means them: their frequencies, and both spellings.
+"""Rotary position embeddings as transformers defines them: frequencies, and both spellings.
 
 transformers 5 writes base and scaling under one key, `rope_parameters`, by layer type where types
 differ; before it, and in most of mlx-lm, they are `rope_theta`, `rope_scaling`,
 `partial_rotary_factor` and `rope_local_base_freq`. A reader that knows one spelling and is given
-the other takes its defaults without a word, so what is written here has both, and what is read is
-held against the frequencies below.
+the other silently takes its defaults, so what is written here has both, and what is read is checked
+against the frequencies below.
 
-Frequencies are computed in NumPy's float64: PyTorch is not there on every machine with MLX.
+Frequencies are computed in NumPy's float64: a machine with MLX need not have PyTorch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
-#: Ways of scaling whose frequencies are known here.
+#: Kinds of scaling whose frequencies are implemented here.
 KNOWN_TYPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope", "proportional")
 #: Keys of `rope_parameters` that the older spelling holds beside `rope_scaling`.
 _BESIDE = ("rope_theta", "partial_rotary_factor", "rope_type", "type")
@@ -27,11 +27,11 @@ _BESIDE = ("rope_theta", "partial_rotary_factor", "rope_type", "type")
 
 @dataclass(frozen=True)
 class Rotation:
-    """What position 1 does to a head.
+    """The rotation of a head at position 1.
 
     Args:
-        frequencies: radians a position of each rotated pair, [rotated / 2]; zeros rotate nothing.
-        factor: what queries and keys are multiplied by.
+        frequencies: radians per position of each rotated pair, [rotated / 2]; 0 does not rotate.
+        factor: queries and keys are multiplied by it.
     """
 
     frequencies: np.ndarray
@@ -67,7 +67,7 @@ def for_layer(config: Any, layer: int) -> Mapping[str, Any] | None:
 
 
 def rotation(parameters: Mapping[str, Any], config: Any, width: int) -> Rotation | None:
-    """What transformers computes for one layer; None for a way of scaling not known here.
+    """The rotation of one layer as transformers computes it; None for an unknown kind of scaling.
 
     Sequences are taken to stay within the length that the model was trained on, where the scaling
     depends on it.
@@ -78,7 +78,7 @@ def rotation(parameters: Mapping[str, Any], config: Any, width: int) -> Rotation
         width: components of a head that could be rotated.
 
     Raises:
-        KeyError, TypeError, ValueError: a parameter is missing or of no use.
+        KeyError, TypeError, ValueError: a parameter is missing or unusable.
     """
     kind = parameters.get("rope_type") or parameters.get("type") or "default"
     if kind not in KNOWN_TYPES:
@@ -184,9 +184,9 @@ def older_keys(config: Any) -> dict[str, Any]:
 
 
 def window_pattern(config: Any) -> int | None:
-    """Every how many layers one attends to everything: the older spelling of `layer_types`.
+    """Number of layers from one with full attention to the next: the older `layer_types`.
 
-    None where the layers do not repeat so.
+    None if the layers have no such period.
     """
     types = list(getattr(config, "layer_types", None) or ())
     if set(types) != {LOCAL, GLOBAL}:
@@ -197,7 +197,7 @@ def window_pattern(config: Any) -> int | None:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two of transformers' configs rotate, and look back, alike."""
+    """True if two of transformers' configs have the same rotation and attention windows."""
 
     def meant(config: Any) -> Any:
         decoder = config.get_text_config(decoder=True)
@@ -237,7 +237,7 @@ def _level(settings: Mapping[str, Any], config: Any) -> dict[str, Any]:
 
 
 def newer_spelling_alone(settings: Mapping[str, Any]) -> bool:
-    """Whether a config.json's rotary embedding is lost on a reader of the older spelling."""
+    """True if a reader of the older spelling would miss a config.json's rotary embedding."""
     level = settings.get("text_config")
     level = level if isinstance(level, dict) else settings
     return bool(level.get("rope_parameters")) and level.get("rope_theta") is None

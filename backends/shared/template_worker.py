@@ -1,12 +1,12 @@
 """Renders chat templates in a process of its own: `python -P template_worker.py`, JSON lines.
 
 A template is a program that came with a model. Jinja's sandbox keeps it from files and from
-Python's internals, not from running for ever or asking for all memory, and nothing within a process
-can stop one long operation. So it runs here, where its time and memory are limited by the system:
-when they are used up this process ends, and the parent says so.
+Python's internals, but not from running for ever or asking for all memory, and nothing within a
+process can stop one long operation. So it runs here, where the system limits its time and memory:
+when they are used up this process ends, and the parent reports it.
 
-Nothing of ours is imported: the file is run by its path, so that no package on the way can stand in
-for one of ours.
+No module of this package is imported: the file is run by its path, so that no other package can
+replace one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import sys
 from datetime import datetime
 from typing import Any
 
-#: The day on which every prompt is written: the one that Llama 3's own template falls back to.
+#: The date in every prompt: the default of Llama 3's own template.
 TODAY = (2024, 7, 26)
 MEMORY_BYTES = 4 * 2**30
 MOST_CHARACTERS = 16 * 2**20
 
 
 class StoppedClock(datetime):
-    """A prompt that changes at midnight cannot be resumed, compared or cached."""
+    """A clock that always gives `TODAY`: a prompt that changes at midnight cannot be resumed,
+    compared or cached."""
 
     @classmethod
     def now(cls, tz: Any = None) -> StoppedClock:
@@ -33,7 +34,7 @@ class StoppedClock(datetime):
 
 
 def limit_memory() -> None:
-    """Where the system lets it be limited: macOS does not."""
+    """Limit this process's address space, if the system allows it; macOS does not."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -43,13 +44,13 @@ def limit_memory() -> None:
 
 
 def limit_time(seconds: float) -> None:
-    """End this process after so many seconds of its own computing; 0 lifts the limit."""
+    """End this process after this many seconds of its CPU time; 0 lifts the limit."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def answer(request: dict[str, Any]) -> dict[str, str]:
-    """What the template makes of the messages, or why it makes nothing."""
+    """The rendered text (`text`), or why there is none (`exceeds`, `error`)."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     limit_time(request["seconds"])

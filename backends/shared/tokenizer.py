@@ -1,12 +1,12 @@
-"""Hugging Face tokenizers behind the small surface that the shared half needs.
+"""Hugging Face tokenizers behind `opsd_cli.prompts.rendering.Tokenizer`.
 
 Both backends load tokenizers through transformers (mlx-lm does too), so this is written once.
-Chat templates carry their own BOS where they want one, hence `add_special_tokens=False` throughout;
-where there is no template, the BOS that the tokenizer would have put first is put there.
+Chat templates write their own BOS if they have one, hence `add_special_tokens=False` throughout;
+without a template, the BOS that the tokenizer would have put first is added.
 
 Some templates write today's date (Llama 3's, through `strftime_now`). A prompt that changes at
-midnight cannot be resumed, compared or cached, so that clock stands still in `template_worker`;
-where a template takes a `date_string`, `chat_arguments` can set another day.
+midnight cannot be resumed, compared or cached, so the date is fixed in `template_worker`; for a
+template with a `date_string`, `chat_arguments` can set another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from opsd_cli.errors import ConfigError, ModelError
 from opsd_cli.hub import first_line
 
 THINK_TAGS = ("<think>", "</think>")
-#: Characters; the longest in use has some twenty thousand.
+#: Characters of a template; the longest in use has some twenty thousand.
 _LARGEST_TEMPLATE = 2**20
 _MARK = "MARK"
 
@@ -29,9 +29,9 @@ class HuggingFaceTokenizer:
     """Adapts a transformers tokenizer to `opsd_cli.prompts.rendering.Tokenizer`.
 
     Args:
-        tokenizer: transformers'.
-        rows: of the model's embedding: ids from there on are no tokens of the model's. Gemma 3's
-            tokenizer has one such, which stands for images.
+        tokenizer: transformers' tokenizer.
+        rows: rows of the model's embedding; higher ids are no tokens of the model. Gemma 3's
+            tokenizer has one such id, which stands for images.
     """
 
     def __init__(self, tokenizer: Any, rows: int | None = None) -> None:
@@ -52,8 +52,8 @@ class HuggingFaceTokenizer:
         """The chat template's text, or the turns alone where there is no template.
 
         Raises:
-            ConfigError: the template refuses the turns, a system turn say, or the arguments.
-            ModelError: it is none, or exceeds every limit.
+            ConfigError: the template refuses the turns (a system turn, for example) or arguments.
+            ModelError: it is no template, or exceeds its limits of time, memory or text.
         """
         if not self.wrapped.chat_template:
             return self._bos + "".join(f"{message['content']}\n\n" for message in messages)
@@ -120,9 +120,9 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def end_of_turn(self) -> int | None:
-        """What the template writes after an assistant's words, else the tokenizer's EOS.
+        """The token that the template writes after an assistant's turn, else the tokenizer's EOS.
 
-        They differ: Gemma's turns end with a token of their own, and its EOS never comes.
+        They can differ: Gemma's turns end with another token than its EOS.
         """
         if self.wrapped.chat_template:
             turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
@@ -146,7 +146,7 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def _bos(self) -> str:
-        """The BOS, where the tokenizer puts one before a text of its own accord."""
+        """The BOS, if the tokenizer puts one before a text by default; else empty."""
         bos = self.wrapped.bos_token_id
         starts_with_it = bos is not None and self.wrapped.encode("a")[:1] == [bos]
         return str(self.wrapped.bos_token) if starts_with_it else ""

@@ -1,15 +1,16 @@
-"""What can be seen of a model's files before its weights are read, and must be right.
+"""Checks of a model's files before its weights are read.
 
 Weights are read from safetensors alone: the older format runs code when it is opened. The libraries
 choose the format by the names that `model.safetensors.index.json` gives, so those are read here
-first. A file's header is looked at before a library parses it, because one of a million tensors
-takes half a minute and gigabytes; a header that is in order says which tensors there are, and
-config.json cannot describe more layers than that.
+first. A file's header is checked before a library parses it, because one of a million tensors
+takes half a minute and gigabytes; a valid header lists the tensors, and config.json cannot describe
+more layers than that.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +33,10 @@ _WHOLE_NUMBER = 2**48
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says of itself.
+    """The header of a safetensors file.
 
     Args:
-        names: of its tensors.
+        names: names of its tensors.
         values: how many numbers they hold together.
     """
 
@@ -44,11 +45,11 @@ class Header:
 
 
 def read_object(path: Path, verb: str = "loaded") -> dict[str, Any]:
-    """A file that holds one JSON object.
+    """Read a file that holds one JSON object.
 
     Args:
-        path: its place.
-        verb: what cannot be done to it otherwise, for the message.
+        path: the file.
+        verb: participle for the message: the file "cannot be `verb`".
 
     Raises:
         ModelError: it cannot be read, or holds something else.
@@ -76,10 +77,11 @@ def read_object(path: Path, verb: str = "loaded") -> dict[str, Any]:
 
 
 def require_whole(folder: Path) -> None:
-    """Raise `ModelError` unless the folder's small files and its weights' headers are in order.
+    """Check a folder's JSON files and its weights' headers.
 
-    Where the index names weights, they are all there and are safetensors, and config.json describes
-    no more layers than there are tensors.
+    Raises:
+        ModelError: one is damaged, the index names weights that are missing or not safetensors, or
+            config.json describes more layers than there are tensors.
     """
     settings = read_object(folder / "config.json")
     _require_numbers(settings, folder / "config.json")
@@ -119,11 +121,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_header(path: Path, verb: str = "loaded") -> Header:
-    """The header of a safetensors file, after its size has been looked at.
+    """The header of a safetensors file, after a check of its size.
 
     Args:
-        path: its place.
-        verb: what cannot be done to it otherwise, for the message.
+        path: the file.
+        verb: participle for the message: the file "cannot be `verb`".
 
     Raises:
         ModelError: it is damaged, cut off, or larger than any in use.
@@ -152,18 +154,11 @@ def read_header(path: Path, verb: str = "loaded") -> Header:
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         said = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} cannot be {verb}: {said}", hint) from error
-    return Header(names, sum(_product(shape) for shape in shapes))
-
-
-def _product(shape: list[int]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
+    return Header(names, sum(math.prod(shape) for shape in shapes))
 
 
 def _require_json(path: Path) -> None:
-    """An object; some lists are in use for what is not the model's (special tokens, say)."""
+    """Check that a file holds JSON: an object where transformers expects one."""
     try:
         read_object(path)
     except ModelError as error:
@@ -172,7 +167,7 @@ def _require_json(path: Path) -> None:
         raise
 
 
-#: Files that transformers takes for objects.
+#: Files that transformers expects to hold JSON objects.
 _OBJECTS = (
     "config.json",
     "generation_config.json",
@@ -184,7 +179,11 @@ _OBJECTS = (
 
 
 def _require_numbers(settings: Mapping[str, Any], path: Path) -> None:
-    """No size in use has fifteen digits, and libraries count with 64 bits."""
+    """Check that no number in the settings is beyond any size in use: libraries count with 64 bits.
+
+    Raises:
+        ModelError: one is.
+    """
     for key, value in settings.items():
         if isinstance(value, dict):
             _require_numbers(value, path)

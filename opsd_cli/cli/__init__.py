@@ -1,1 +1,1 @@
-"""What a person types and sees."""
+"""The command line: it parses arguments and shows results, and does nothing else."""

@@ -71,11 +71,11 @@ def main() -> None:
         failures.require_text(sys.argv[1:])
         with child_processes.termination_interrupts():
             code = app(standalone_mode=False)
-        sys.stdout.flush()  # a full disk behind `> file` is met here, not when Python ends
+        sys.stdout.flush()  # so that a full disk behind `> file` is an error here
     except KeyboardInterrupt:
         failures.interrupted()
     except SystemExit as left:
-        # Typer's way out of a broken pipe, without a word.
+        # Typer exits so on a broken pipe, without a message.
         if isinstance(left.__context__, BrokenPipeError):
             failures.end_of_pipe(left.__context__, debug)
         raise
@@ -84,6 +84,6 @@ def main() -> None:
     except Exception as error:
         failures.end(error, debug)
     else:
-        if code == errors.Interrupted.exit_code:  # and as others do, without a word
+        if code == errors.Interrupted.exit_code:  # Typer returns it on Ctrl-C, without a message
             failures.interrupted()
         sys.exit(code if isinstance(code, int) else 0)

@@ -1,4 +1,4 @@
-"""What each command takes: its flags and help. Its body is in a module of its own.
+"""The flags and help of each command, whose body is in a module of its own.
 
 A body is imported when its command runs, so that `opsd --help` costs little more than importing
 Typer.

@@ -1,4 +1,4 @@
-"""What `opsd compare` shows: its runs' progress, the result, and a plot in characters."""
+"""The output of `opsd compare`: its runs' progress, the result, and a plot in characters."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where output goes: results on standard output, everything else on standard error.
+"""The output of a command: results on standard output, everything else on standard error.
 
-With `--json` standard output carries exactly one JSON object. With `--quiet` notes are dropped and
-results kept. Whatever is printed is text and nothing else: see `opsd_cli.printable`.
+With `--json` standard output holds exactly one JSON object. With `--quiet` notes are left out.
+Control characters are printed as escapes: see `opsd_cli.printable`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Output:
-    """The two consoles of a command."""
+    """The two consoles of a command; it receives `opsd_cli.tracking.listener.Messages`."""
 
     def __init__(self, json: bool = False, quiet: bool = False) -> None:
         self.json = json
@@ -45,7 +45,7 @@ class Output:
         return PlainConsole(stderr=True)
 
     def show(self, *parts: RenderableType) -> None:
-        """A result for people; goes to standard error under `--json`."""
+        """Print a result for people; with `--json`, on standard error."""
         console = self.shown_on
         if console.is_terminal or not all(isinstance(part, str) for part in parts):
             with naming(_stream(console)):
@@ -54,9 +54,9 @@ class Output:
             self.exact(" ".join(map(str, parts)))
 
     def exact(self, text: str) -> None:
-        """A result that is somebody's text: every space, tab and line break where it stands.
+        """Print text with every space, tab and line break unchanged.
 
-        A terminal breaks its long lines where it ends, and leaves them whole when they are copied.
+        Long lines are left to the terminal, so that they stay whole when they are copied.
         """
         console = self.shown_on
         with naming(_stream(console)):
@@ -65,16 +65,16 @@ class Output:
 
     @property
     def shown_on(self) -> Console:
-        """Where results for people go."""
+        """The console of results for people."""
         return self.messages if self.json else self.results
 
     def note(self, text: str) -> None:
-        """A sentence about what is going on."""
+        """Print a sentence about what is going on, unless `--quiet` is given."""
         if not self.quiet:
             self.messages.print(text, style="dim", soft_wrap=not self.messages.is_terminal)
 
     def warn(self, text: str) -> None:
-        """A sentence the reader should not miss, once; `--quiet` keeps it."""
+        """Print a warning, also with `--quiet`; the same text once only."""
         if text in self._warned:
             return
         self._warned.add(text)
@@ -83,19 +83,19 @@ class Output:
         )
 
     def object(self, value: Mapping[str, Any]) -> None:
-        """The one JSON object of `--json`."""
+        """Print the JSON object of `--json`; nothing without the flag."""
         if self.json:
             text = visible_json(json.dumps(json_safe(value), ensure_ascii=False))
             try:
                 text.encode(sys.stdout.encoding or "utf-8")
-            except UnicodeEncodeError:  # a terminal of another encoding
+            except UnicodeEncodeError:  # standard output has another encoding
                 text = json.dumps(json_safe(value))
             with naming(Path("standard output")):
                 print(text, flush=True)
 
     @contextlib.contextmanager
     def working(self, what: str) -> Iterator[None]:
-        """A spinner on a terminal; nothing elsewhere."""
+        """Show a spinner on a terminal until the end of the block."""
         if self.quiet or not sys.stderr.isatty():
             yield
         else:
@@ -106,5 +106,5 @@ class Output:
 
 
 def _stream(console: Console) -> Path:
-    """What an error in writing to a console is about."""
+    """What to name in an error in writing to a console."""
     return Path("standard error" if console.stderr else "standard output")

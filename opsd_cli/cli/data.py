@@ -1,4 +1,4 @@
-"""`opsd data`: the catalogued sets and benchmarks, and one of them as YAML to start from."""
+"""`opsd data`: the catalogued sets and benchmarks, and the description of one as YAML."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from opsd_cli.problems.set_description import SetDescription
 
 
 def show_all(as_json: bool) -> None:
-    """Both lists."""
+    """Show the sets to train on and the benchmarks."""
     out = Output(as_json)
     if not as_json:
         from rich.table import Table
@@ -43,7 +43,7 @@ def show_all(as_json: bool) -> None:
 
 
 def show(name: str, train: bool, as_json: bool) -> None:
-    """An entry as YAML: the benchmark of that name, or with `train` the set to train on.
+    """Show an entry as YAML: the benchmark of that name, or with `train` the set to train on.
 
     Raises:
         DataError: there is none.

@@ -1,7 +1,8 @@
-"""What went wrong outside of `opsd`, in a line and a hint: disks, permissions, memory, encodings.
+"""How a command ends: errors as a line, a hint and an exit code; a broken pipe; Ctrl-C.
 
-Errors that the code foresees are `OpsdError`s already. These here can come out of any line, so they
-are explained once, where the command ends; what is left over is a mistake in `opsd` itself.
+Errors that the code raises on purpose are `OpsdError`s. Errors of the system (disks, permissions,
+memory, encodings) can come from any line, so they are explained here, at the end of the command.
+Any other exception is a bug in `opsd`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from opsd_cli.errors import Interrupted, OpsdError, UsageError
 from opsd_cli.files.os_errors import os_error
 from opsd_cli.printable import shortened, visible_line
 
-#: Characters of an error's line; what is quoted in it may be of any length.
+#: Characters of an error's line; what it quotes can be of any length.
 LONGEST_LINE = 1000
 _ELSEWHERE = "write elsewhere (another --out), or copy it to where you may write"
 _PATH = "check the path"
-#: errno -> whether the request was wrong, the line with {path} in it, and the hint.
+#: errno -> (True if the request was wrong, the message with {path}, the hint).
 _SYSTEM: dict[int, tuple[bool, str, str]] = {
     errno.ENOSPC: (
         False,
@@ -47,7 +48,7 @@ _SYSTEM: dict[int, tuple[bool, str, str]] = {
 }
 _SYSTEM[errno.EDQUOT] = (False, "the disk quota is used up: cannot write {path}",
                          _SYSTEM[errno.ENOSPC][2])  # fmt: skip
-#: A longer path is shown with its middle left out.
+#: Characters of a path that is shown in full; the middle of a longer one is left out.
 _LONGEST_PATH = 160
 _MEMORY = (
     "memory is exhausted",
@@ -56,7 +57,7 @@ _MEMORY = (
 
 
 def explained(error: BaseException) -> OpsdError | None:
-    """The error as a line and a hint; None for one that only a mistake in `opsd` explains."""
+    """The error as an `OpsdError`; None if it can only be a bug in `opsd`."""
     if isinstance(error, OpsdError):
         return error
     if isinstance(error, MemoryError):
@@ -84,7 +85,7 @@ def explained(error: BaseException) -> OpsdError | None:
 def _of_the_system(error: BaseException) -> OpsdError | None:
     found = os_error(error)
     if found is None:
-        # Libraries raise it with a sentence of their own.
+        # Libraries raise OSError with a message and no errno.
         return OpsdError(_one_line(error), "run again with --debug") if _told(error) else None
     if found.errno == errno.ENOMEM:
         return OpsdError(*_MEMORY)
@@ -115,7 +116,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def require_text(arguments: Sequence[str]) -> None:
-    """Refuse arguments whose bytes are no text: no config, report or JSON could hold them.
+    """Refuse arguments that are not valid UTF-8: no config, report or JSON could hold them.
 
     Raises:
         UsageError: an argument is not valid UTF-8.
@@ -131,7 +132,7 @@ def require_text(arguments: Sequence[str]) -> None:
 
 
 def reader_left() -> bool:
-    """Whether standard output or error is a pipe that nobody reads any more."""
+    """True if standard output or error is a pipe whose reader has closed it."""
     if not hasattr(select, "poll"):  # Windows
         return True
     for stream in (sys.stdout, sys.stderr):
@@ -146,7 +147,7 @@ def reader_left() -> bool:
 
 
 def write_what_can_be() -> None:
-    """Have both streams write characters that their encoding lacks as escapes, not fail."""
+    """Make both streams write characters that their encoding lacks as escapes."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -157,12 +158,12 @@ def write_what_can_be() -> None:
 
 
 def interrupted() -> NoReturn:
-    """Leave after Ctrl-C or SIGTERM where no command had more to say."""
+    """Exit after Ctrl-C or SIGTERM that no command has reported itself."""
     fail("interrupted", "what was finished and written is kept", Interrupted.exit_code)
 
 
 def end_of_pipe(error: BrokenPipeError, debug: bool) -> NoReturn:
-    """Leave: a reader of what is printed has seen enough, or some other pipe broke."""
+    """Exit without an error if the reader of the output closed it; else with the error."""
     if not reader_left():
         end(error, debug)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -170,12 +171,12 @@ def end_of_pipe(error: BrokenPipeError, debug: bool) -> NoReturn:
 
 
 def end(error: Exception, debug: bool) -> NoReturn:
-    """Leave with what an exception means."""
+    """Exit with an exception's error line, hint and exit code."""
     usage = getattr(error, "format_message", None)
-    if usage is not None:  # Typer's own complaint about the command line
+    if usage is not None:  # Typer's error about the command line
         line = " ".join(usage().split())
         fail(line[:1].lower() + line[1:].rstrip("."), _where_help_is(error), 2)
-    if isinstance(error.__cause__, KeyboardInterrupt):  # as some versions of Typer tell it
+    if isinstance(error.__cause__, KeyboardInterrupt):  # as some versions of Typer raise it
         interrupted()
     if debug:
         raise error
@@ -187,7 +188,7 @@ def end(error: Exception, debug: bool) -> NoReturn:
 
 
 def _where_help_is(error: Exception) -> str:
-    """The command whose help is needed, and how settings are given that have no flag."""
+    """A hint that names the command's `--help`, and `--set` for an unknown option."""
     context, words = getattr(error, "ctx", None), list[str]()
     while context is not None and context.parent is not None:
         words.insert(0, context.info_name)
@@ -199,11 +200,11 @@ def _where_help_is(error: Exception) -> str:
 
 
 def fail(message: str, hint: str, code: int) -> NoReturn:
-    """Print an error as people see it, and leave."""
+    """Print an error line and a hint on standard error, and exit."""
     print(f"error: {shortened(visible_line(message), LONGEST_LINE)}", file=sys.stderr)
     if hint:
         print(f"hint: {shortened(visible_line(hint), LONGEST_LINE)}", file=sys.stderr)
-    # What standard output could not take is not tried again when Python ends.
+    # Flushed here, so that Python does not fail once more at its end.
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""What a training run looks like: a live panel on a terminal, plain lines everywhere else."""
+"""Progress of training and evaluation: a live panel on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 BARS = "▁▂▃▄▅▆▇█"
-#: Validations in the sparkline; more would not fit 80 columns.
+#: Validations in the sparkline; more do not fit into 80 columns.
 COURSE = 7
-#: Off a terminal, at most one line a step in so many seconds.
+#: Without a terminal, least seconds between two lines about steps.
 PLAIN_SECONDS = 5.0
-#: And in a phase that is long, one in so many.
+#: Likewise, seconds between two lines about the progress of a phase.
 PHASE_SECONDS = 60.0
 
 
 def sparkline(values: list[float]) -> str:
-    """The values as bars between their least and greatest."""
+    """The values as block characters, scaled to their minimum and maximum."""
     if not values:
         return ""
     low, high = min(values), max(values)
@@ -36,7 +36,7 @@ def sparkline(values: list[float]) -> str:
 
 
 class Phase:
-    """How far a phase is, and how long the rest will take at its pace."""
+    """The progress of a phase, and the time left at its average pace."""
 
     def __init__(self, name: str, total: int, done: int = 0) -> None:
         self.name, self.total, self.done = name, total, done
@@ -52,7 +52,7 @@ class Phase:
 
     @property
     def left(self) -> str:
-        """As in "3:20 left"; empty before there is a pace to go by."""
+        """As in "3:20 left"; empty until a unit is done."""
         new = self.done - self._before
         if not new:
             return ""
@@ -61,7 +61,7 @@ class Phase:
 
 
 class PlainListener(Listener):
-    """Lines for a log file."""
+    """Prints lines, as for a log file."""
 
     def __init__(self, out: Output) -> None:
         self.out = out
@@ -124,7 +124,7 @@ def preflight_line(student: Estimate, teacher: Estimate, problems: int) -> str:
 
 
 class LiveListener(PlainListener):
-    """A panel that is redrawn in place; evaluations scroll by above it."""
+    """Shows a panel that is redrawn in place; evaluations are printed above it."""
 
     def __init__(self, out: Output, live: Live) -> None:
         super().__init__(out)
@@ -172,7 +172,7 @@ class LiveListener(PlainListener):
                 ProgressBar(row.steps, row.step),
                 f"{row.step}/{row.steps}",
             )
-        # Alone, a phase may be long: its end is worth a guess.
+        # Before the first step there is no other estimate of the time left.
         state = f"{phase.share}  {phase.left}".rstrip() if row is None else phase.share
         bar = ProgressBar(max(1, phase.total), phase.done)
         bars.add_row(Text(visible(phase.name), style="dim"), bar, state)
@@ -207,7 +207,7 @@ class LiveListener(PlainListener):
         return Group(bars, facts)
 
     def _validated(self) -> tuple[str, str]:
-        """The newest accuracy with its course, and the best so far."""
+        """The newest validation accuracy with a sparkline, and the best so far."""
         if not self._validations:
             return "–", "–"
         course = sparkline(self._validations[-COURSE:])
@@ -215,7 +215,7 @@ class LiveListener(PlainListener):
 
 
 def watched(out: Output, work: Callable[[Listener], Result]) -> Result:
-    """Call `work` with the listener that fits where messages go."""
+    """Call `work` with a listener for the terminal, for plain lines, or for warnings alone."""
     if out.quiet:
         return work(Quiet(out))
     if not out.messages.is_terminal:
@@ -227,7 +227,7 @@ def watched(out: Output, work: Callable[[Listener], Result]) -> Result:
 
 
 class Quiet(Listener):
-    """Warnings only."""
+    """Prints warnings alone."""
 
     def __init__(self, out: Output) -> None:
         self._out = out

@@ -20,6 +20,7 @@ def summary(name: str) -> str:
 
 
 def show_all(as_json: bool) -> None:
+    """List the presets with their summaries."""
     out = Output(as_json)
     summaries = {name: summary(name) for name in preset_names()}
     if not as_json:
@@ -30,10 +31,12 @@ def show_all(as_json: bool) -> None:
 
 
 def show(name: str) -> None:
+    """Print a preset's file."""
     Output().exact(preset_path(name).read_text(encoding="utf-8").removesuffix("\n"))
 
 
 def copy(name: str, file: Path) -> None:
+    """Copy a preset to a new file; raises `UsageError` if it exists or cannot be written."""
     text = preset_path(name).read_text(encoding="utf-8")
     try:
         with file.open("x", encoding="utf-8") as target:
@@ -46,6 +49,7 @@ def copy(name: str, file: Path) -> None:
 
 
 def keys(as_json: bool) -> None:
+    """List every config key with its default and help."""
     listed: dict[str, Any] = {}
     for path, field in key_paths():
         if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):

@@ -61,7 +61,7 @@ class Options:
 
 
 def run(request: Request, options: Options) -> None:
-    """Draw the completions and show them."""
+    """Draw completions and show them."""
     out = request.out
     config = request.config(inherit=True)
     problems = _problems(config, options, out)

@@ -1,4 +1,4 @@
-"""The one console class that commands print with: nothing printed is ever obeyed as a command."""
+"""The console class of all commands: printed text cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from opsd_cli.printable import visible
 
 
 class PlainConsole(Console):
-    """A console to which every string is text: no markup, no emoji codes, no highlighting, and
-    control characters by their escapes.
+    """A console without markup, emoji codes and highlighting, that prints control characters as
+    escapes.
 
-    Strings are changed before they are measured, so that tables and wrapped lines stay in shape.
-    What reaches the console in another way, as a `Text` say, is changed in its segments; those in
-    which Rich itself moves the cursor are marked as control and left alone.
+    Strings are escaped before Rich measures them, so that tables and wrapped lines keep their
+    layout. Other renderables, such as `Text`, are escaped segment by segment; segments in which
+    Rich itself moves the cursor are marked as control, and not changed.
     """
 
     def __init__(self, **options: Any) -> None:

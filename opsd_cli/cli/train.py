@@ -94,7 +94,7 @@ def stop_on_signal(out: Output) -> Iterator[threading.Event]:
 
 
 def show_result(result: TrainResult, report: Path, out: Output) -> None:
-    """The closing table."""
+    """Show the accuracies as a table, tokens by kind, and where the run is."""
     from rich.table import Table
 
     base, best, final = (result.accuracy[name] for name in ("base", "best", "final"))

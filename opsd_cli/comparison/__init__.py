@@ -1,4 +1,4 @@
-"""Methods side by side: what each run measured, what may be compared, and what follows.
+"""Comparison of methods: learning curves, token-efficiency ratios and their intervals.
 
-runs -> curves -> comparable groups -> tokens to a target, ratios with intervals -> a verdict
+run directories -> curves -> comparable groups -> costs at a target accuracy, ratios -> summary
 """

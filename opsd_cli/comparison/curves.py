@@ -1,8 +1,8 @@
-"""What finished runs measured: accuracy on the test split against everything that was spent.
+"""Learning curves of finished runs: test accuracy against cumulative cost.
 
-Only runs that differ in method, seed and settings may be set against each other: same base model,
-same test problems in the same order, same student prompt, same way of sampling and grading the
-evaluation. Whatever else comes in is left out with the reason.
+Two runs are comparable if they agree in base model, test problems and their order, student prompt,
+evaluation sampling and grader; method, seed and settings may differ. A run that does not agree with
+the majority is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.training import run_directory
 
-#: What a run is charged for, in the order in which reports show it.
+#: Kinds of cost, with their names in reports, in the order in which these show them.
 COSTS = {
     "generated": "tokens generated",
     "generated_and_scored": "tokens generated or scored by the teacher",
@@ -35,10 +35,10 @@ COSTS = {
 
 
 def cost_of(ledger: Mapping[str, int], cpu_seconds: float) -> dict[str, float]:
-    """Every cost in `COSTS` of what a ledger holds.
+    """Every cost in `COSTS` of a token ledger.
 
-    The estimate of FLOPs per parameter is 2 a token read or generated, and 4 a token trained: the
-    backward pass through frozen weights needs the gradient of the activations alone.
+    FLOPs per parameter are estimated as 2 per token of a forward pass and 4 per trained token: the
+    backward pass through frozen weights computes gradients of activations only.
     """
     scored = ledger["teacher_scored"] + ledger.get("scored", 0)
     read = ledger["generated"] + ledger["prompt"] + scored
@@ -53,13 +53,16 @@ def cost_of(ledger: Mapping[str, int], cpu_seconds: float) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's test accuracy at each of its E evaluations of P problems.
+    """One run's learning curve: E evaluations of the same P test problems.
 
     Attributes:
-        label: which method, or which run, this belongs to.
-        cost_E: what was spent by then, by the names of `COSTS`.
+        label: name of the group that the run belongs to, usually its method.
+        steps: step of each evaluation, increasing.
+        cost_E: cumulative cost at each evaluation, by the names of `COSTS`.
         correct_EP: each problem's share of right samples, within [0, 1].
-        basis: everything that must agree for two curves to be compared.
+        basis: values that must be equal for two curves to be comparable, by name.
+        config: the run's resolved config.
+        result: contents of its result.json.
     """
 
     label: str
@@ -75,16 +78,19 @@ class Curve:
 
     @property
     def accuracy_E(self) -> np.ndarray:
-        """Mean accuracy at each evaluation."""
+        """Accuracy at each evaluation: the mean over problems."""
         return np.asarray(self.correct_EP.mean(axis=1))
 
 
 def read_curve(directory: Path, label: str | None = None) -> Curve:
-    """The curve of a finished run.
+    """The learning curve of a finished run.
+
+    Args:
+        label: name of its group; by default its method.
 
     Raises:
-        RunError: there is no run there, or it has not finished.
-        DataError: its evaluations lack what a comparison needs.
+        RunError: the directory is not a run, or the run has not finished.
+        DataError: an earlier version made the run, without the rows that a comparison needs.
     """
     if not (directory / run_directory.CONFIG).is_file():
         raise RunError(
@@ -127,7 +133,7 @@ def read_curve(directory: Path, label: str | None = None) -> Curve:
 
 
 def basis_of(config: Config, environment: Mapping[str, Any], problems: str) -> dict[str, Any]:
-    """What must agree, by what a person calls it."""
+    """The values that must be equal for two runs to be comparable, by a name for people."""
     evaluation = config.evaluation.model_dump(mode="json", exclude={"thinking", "template"})
     evaluation["max_new_tokens"] = (
         config.evaluation.max_new_tokens or config.sampling.max_new_tokens
@@ -135,7 +141,7 @@ def basis_of(config: Config, environment: Mapping[str, Any], problems: str) -> d
     return {
         "test problems": problems,
         "base model": [config.model, config.revision, config.adapter],
-        # As evaluations render it: methods may train on other prompts.
+        # The prompt of evaluations; methods may train on others.
         "student prompt": evaluation_view(config).prompts.student.model_dump(mode="json"),
         "evaluation sampling": evaluation,
         "grader": [
@@ -146,7 +152,7 @@ def basis_of(config: Config, environment: Mapping[str, Any], problems: str) -> d
 
 
 def comparable(curves: Sequence[Curve]) -> tuple[list[Curve], dict[str, str]]:
-    """The curves that agree with the most common basis, and why each other one is left out."""
+    """The curves with the most frequent basis; and for each other directory, how it differs."""
     keys = [json.dumps(curve.basis, sort_keys=True) for curve in curves]
     usual = max(keys, key=keys.count)
     reference = curves[keys.index(usual)]
@@ -161,10 +167,10 @@ def comparable(curves: Sequence[Curve]) -> tuple[list[Curve], dict[str, str]]:
 
 
 def labelled(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
-    """Curves by label; one label's differ in their seed alone.
+    """Curves grouped by a unique label; within a group only the seed differs.
 
-    Runs of one method with other settings are told apart by the settings in which they differ, and
-    runs of one method, setting and seed by their directory.
+    Runs of one method with different settings are labelled with the settings that differ, and runs
+    of equal method, settings and seed with their directory's name.
     """
     groups: dict[str, list[Curve]] = {}
     for curve in curves:
@@ -177,7 +183,7 @@ def labelled(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
 
 
 def _difference(curve: Curve, alike: Sequence[Curve]) -> str:
-    """As in " (per_question 8, passes 4)": the settings that not all of these runs share."""
+    """The settings in which runs of one label differ, as in " (per_question 8, passes 4)"."""
     settings = [_settings(other.config) for other in alike]
     mine = _settings(curve.config)
     varied = [key for key in mine if any(other[key] != mine[key] for other in settings)]
@@ -186,7 +192,7 @@ def _difference(curve: Curve, alike: Sequence[Curve]) -> str:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """Everything but the seed and the backend, by dotted name."""
+    """All settings but seed and backend, by dotted key."""
     flat: dict[str, Any] = {}
 
     def walk(tree: Mapping[str, Any], prefix: str) -> None:

@@ -1,13 +1,14 @@
-"""Tokens to reach an accuracy, and how many times fewer one method needs than another.
+"""Cost to reach a target accuracy, and the ratio of two methods' costs, with bootstrap intervals.
 
-A method's curve is the mean over its seeds and the problems. What it takes to reach a target is
-read off a monotone fit of that curve: least squares (isotonic) up to its highest point and level
-afterwards, so that neither a lucky evaluation on the way nor a later collapse moves the answer. A
-running maximum would do neither: it turns noise on a plateau into slow progress, which flatters
-whoever is compared with the slower method.
+A method's learning curve is its accuracy, averaged over seeds and problems, against its mean cost.
+The cost at the target is interpolated linearly on a monotone fit of that curve: isotonic least
+squares up to the curve's maximum and constant afterwards, so that neither one lucky evaluation nor
+a later collapse changes it. A running maximum is no substitute: it turns noise on a plateau into
+slow progress, which favours the faster method of a ratio.
 
-Intervals come from a paired bootstrap: seeds and problems are drawn again with replacement, the
-same for every method, and the whole calculation is repeated, the target included.
+Intervals are percentile intervals of a paired bootstrap: each replicate resamples seeds and
+problems with replacement, the same for every method, and repeats the whole computation, the choice
+of the target included.
 """
 
 from __future__ import annotations
@@ -23,15 +24,21 @@ from numpy.typing import NDArray
 from opsd_cli.comparison.curves import COSTS, Curve
 from opsd_cli.errors import UsageError
 
+#: Bootstrap replicates.
 REPLICATES = 2000
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times less the better method spends; infinite where the other never gets there.
+    """The other method's cost at the target over the better method's, with its interval.
 
-    `low` and `high` bound the central 95% of the bootstrap.
+    Attributes:
+        value: the ratio; infinite if only the other method does not reach the target, 0 if only the
+            better one does not, NaN if neither does.
+        low: 2.5% quantile of the bootstrap.
+        high: 97.5% quantile of the bootstrap.
+        counted: kind of cost, a key of `COSTS`.
     """
 
     value: float
@@ -44,9 +51,13 @@ class Ratio:
 
 
 def monotone(y_E: Array) -> Array:
-    """The nondecreasing curve nearest to y up to y's highest point, level from there on."""
+    """Isotonic least-squares fit of y up to its maximum, constant from there on.
+
+    Pool adjacent violators: neighbouring blocks are merged into their mean until the block means
+    increase.
+    """
     peak = int(np.argmax(y_E))
-    blocks: list[list[float]] = []  # mean, count
+    blocks: list[list[float]] = []  # (mean, number of evaluations)
     for value in y_E[: peak + 1]:
         blocks.append([float(value), 1.0])
         while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
@@ -60,10 +71,15 @@ def monotone(y_E: Array) -> Array:
 
 
 def cost_to_reach(target: float, cost_E: Array, fitted_E: Array) -> float:
-    """The cost at which a monotone curve first reaches a target, between points linearly.
+    """The cost at which a monotone curve first reaches a target, by linear interpolation.
+
+    Args:
+        target: an accuracy.
+        cost_E: cost at each of E evaluations, increasing.
+        fitted_E: accuracy at each evaluation, as `monotone` returns it.
 
     Returns:
-        Infinity where it never does.
+        The cost; infinity if the curve stays below the target.
     """
     reached = np.flatnonzero(fitted_E >= target - 1e-12)
     if not len(reached):
@@ -77,7 +93,10 @@ def cost_to_reach(target: float, cost_E: Array, fitted_E: Array) -> float:
 
 
 class Method:
-    """The curves of one method as arrays: seeds S, evaluations E, problems P."""
+    """The curves of one method as arrays: S seeds, E evaluations, P problems.
+
+    Runs with fewer evaluations than the others shorten all to their number.
+    """
 
     def __init__(self, name: str, curves: Sequence[Curve]) -> None:
         self.name = name
@@ -90,20 +109,32 @@ class Method:
         self.correct_SEP = np.stack([curve.correct_EP[:points] for curve in curves])
 
     def curve(self, seeds_S: Array, problems_P: Array, cost: str) -> tuple[Array, Array]:
-        """Mean cost and mean accuracy at each evaluation, with the given weights."""
+        """Weighted mean cost and accuracy at each evaluation.
+
+        Args:
+            seeds_S: weight of each seed, summing to 1.
+            problems_P: weight of each problem.
+            cost: kind of cost, a key of `COSTS`.
+
+        Returns:
+            Cost [E] and accuracy [E].
+        """
         accuracy_E = np.einsum("s,sep,p->e", seeds_S, self.correct_SEP, problems_P)
         return seeds_S @ self.cost_SE[cost], accuracy_E / (seeds_S.sum() * problems_P.sum())
 
 
 class Efficiency:
-    """Every method's curves, and what they say; the same draws serve every question asked.
+    """Estimates from several methods' curves; all of them use the same bootstrap replicates.
 
     Args:
         groups: curves by method, of the same P problems.
-        target: a fixed accuracy; None takes the best that the weakest method reaches.
+        target: the target accuracy; None takes the lowest of the methods' best accuracies, which
+            every method reaches.
+        replicates: number of bootstrap replicates.
+        seed: of the bootstrap's random generator.
 
     Raises:
-        UsageError: fewer than two methods, or a target that the base already meets.
+        UsageError: fewer than two methods, or a target that the base model already reaches.
     """
 
     def __init__(
@@ -126,9 +157,9 @@ class Efficiency:
         self.draws = list(self._draw(replicates, np.random.default_rng(seed)))
 
     def _draw(self, replicates: int, random: np.random.Generator) -> Any:
-        """Weights of every seed of each method and of every problem, for each replicate.
+        """Bootstrap weights for each replicate: of each method's seeds, and of the problems.
 
-        Methods with the same seeds get the same draw of them.
+        Methods with the same seeds get the same resample of them, which pairs their runs.
         """
         problems = next(iter(self.methods.values())).correct_SEP.shape[2]
         for _ in range(replicates):
@@ -142,6 +173,7 @@ class Efficiency:
             yield weights, _resample(problems, random)
 
     def _even(self) -> tuple[dict[str, Array], Array]:
+        """Equal weights of all seeds and problems: those of the point estimate."""
         methods = self.methods
         problems = next(iter(methods.values())).correct_SEP.shape[2]
         return {n: np.ones(len(m.curves)) / len(m.curves) for n, m in methods.items()}, np.ones(
@@ -151,7 +183,7 @@ class Efficiency:
     def _costs(
         self, weights: Mapping[str, Array], problems_P: Array, cost: str
     ) -> tuple[float, dict[str, float]]:
-        """The target, and what each method spends to reach it."""
+        """The target accuracy and each method's cost there, for one set of weights."""
         found = {}
         for name, method in self.methods.items():
             x_E, y_E = method.curve(weights[name], problems_P, cost)
@@ -163,16 +195,16 @@ class Efficiency:
 
     @property
     def target(self) -> float:
-        """The accuracy that is asked for."""
+        """The target accuracy."""
         return self._costs(*self._even(), "generated")[0]
 
     @property
     def weakest(self) -> str:
-        """The method whose best is lowest."""
+        """The method whose best accuracy is lowest."""
         return min(self.methods, key=lambda name: self.best(name))
 
     def best(self, name: str) -> float:
-        """The highest accuracy of a method's monotone curve."""
+        """The maximum of a method's monotone curve."""
         weights, problems_P = self._even()
         return float(monotone(self.methods[name].curve(weights[name], problems_P, "all")[1])[-1])
 
@@ -182,7 +214,7 @@ class Efficiency:
         return self.methods[name].curve(weights[name], problems_P, cost)
 
     def band(self, name: str) -> Array:
-        """The 95% interval of a method's accuracy at each evaluation, [E, 2]."""
+        """Pointwise 95% bootstrap interval of a method's accuracy at each evaluation, [E, 2]."""
         rows = [
             self.methods[name].curve(weights[name], problems_P, "all")[1]
             for weights, problems_P in self.draws
@@ -190,11 +222,11 @@ class Efficiency:
         return np.quantile(rows, [0.025, 0.975], axis=0).T
 
     def to_target(self, cost: str = "generated") -> dict[str, float]:
-        """What each method spends to reach the target; infinite where it does not."""
+        """Each method's cost at the target; infinite if it does not reach it."""
         return self._costs(*self._even(), cost)[1]
 
     def ratio(self, one: str, other: str, cost: str = "generated") -> Ratio:
-        """How many times less `one` spends than `other` to reach the target."""
+        """The cost of `other` over the cost of `one` at the target, with its bootstrap interval."""
         value = _quotient(self.to_target(cost), one, other)
         drawn = [
             _quotient(self._costs(weights, problems_P, cost)[1], one, other)
@@ -203,13 +235,17 @@ class Efficiency:
         known = np.array([ratio for ratio in drawn if not math.isnan(ratio)])
         if math.isnan(value) or not len(known):
             return Ratio(math.nan, math.nan, math.nan, cost)
-        # "lower"/"higher" pick existing draws: interpolating next to infinity gives NaN.
+        # "lower" and "higher" take existing values: interpolating next to infinity gives NaN.
         low = float(np.quantile(known, 0.025, method="lower"))
         high = float(np.quantile(known, 0.975, method="higher"))
         return Ratio(value, min(low, value), max(high, value), cost)
 
     def difference(self, one: str, other: str) -> tuple[float, float, float]:
-        """Best accuracy of `one` less that of `other`, with its interval."""
+        """Best accuracy of `one` minus that of `other`.
+
+        Returns:
+            The difference and its 95% bootstrap interval: (value, low, high).
+        """
 
         def gap(weights: Mapping[str, Array], problems_P: Array) -> float:
             best = [
@@ -224,13 +260,13 @@ class Efficiency:
 
 
 def _resample(count: int, random: np.random.Generator) -> Array:
-    """How often each of `count` things is drawn, with replacement, as weights."""
+    """Bootstrap weights: how often each of `count` items is drawn, divided by `count`."""
     drawn = np.bincount(random.integers(0, count, count), minlength=count)
     return drawn / count
 
 
 def _quotient(costs: Mapping[str, float], one: str, other: str) -> float:
-    """costs[other] / costs[one]: 0 where only `one` fails, NaN where both do."""
+    """costs[other] / costs[one]; 0 if only `one` is infinite, NaN if both are or `one` is 0."""
     if math.isinf(costs[one]):
         return math.nan if math.isinf(costs[other]) else 0.0
     if costs[one] <= 0:

@@ -35,14 +35,14 @@ from opsd_cli.comparison.running import (
     with_rate,
     write_plan,
 )
-from opsd_cli.comparison.summary import COMPARISON, summarise, times, verdict
+from opsd_cli.comparison.summary import COMPARISON, summarise, verdict
 from opsd_cli.comparison.supervisor import stopped
 from opsd_cli.config.bounds import LARGEST_SEED
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import GateNotMet, RunError, UsageError
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_directory
-from opsd_cli.formatting import count, duration, json_safe
+from opsd_cli.formatting import count, duration, json_safe, times
 from opsd_cli.loading import choose_backend
 from opsd_cli.problems.sources import load_splits
 from opsd_cli.tracking import trackers

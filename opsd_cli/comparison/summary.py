@@ -1,4 +1,4 @@
-"""What a comparison says: the object of `compare --json`, which the page and the picture draw."""
+"""The summary of a comparison: the object of `compare --json`, drawn by report and picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opsd_cli import methods
 from opsd_cli.comparison.curves import COSTS, Curve
 from opsd_cli.comparison.efficiency import Efficiency
 from opsd_cli.comparison.running import Tuned
-from opsd_cli.formatting import json_safe
+from opsd_cli.formatting import json_safe, share, times
 
 COMPARISON = "comparison.json"
 GENERATED, WITH_TEACHER = "generated", "generated_and_scored"
@@ -43,7 +43,19 @@ def summarise(
     left_out: Mapping[str, str] | None = None,
     tuned: Mapping[str, Tuned] | None = None,
 ) -> dict[str, Any]:
-    """Everything a comparison found; infinite costs (never reached) are None."""
+    """All estimates of a comparison as one JSON object.
+
+    Args:
+        groups: comparable curves by label.
+        directory: the comparison's.
+        target: a fixed target accuracy; None as in `Efficiency`.
+        left_out: directories that are not comparable, with the reason.
+        tuned: the selected learning rate of each method.
+
+    Returns:
+        Accuracies, costs at the target (None if it is not reached), the headline ratio for each
+        kind of cost, and paired differences of best accuracy.
+    """
     efficiency = Efficiency(groups, target)
     one, other = pair_of(list(groups))
     to_target = {cost: efficiency.to_target(cost) for cost in COSTS}
@@ -53,26 +65,10 @@ def summarise(
                "counted": cost, "better": one, "than": other}
         for cost, entry in ratios.items()
     }  # fmt: skip
-    methods = {}
-    for name, curves in groups.items():
-        methods[name] = {
-            "method": curves[0].method,
-            "accuracy": chosen_accuracy(efficiency, name),
-            "base_accuracy": float(np.mean([curve.accuracy_E[0] for curve in curves])),
-            "best": efficiency.best(name),
-            "tokens_generated": float(np.mean([c.cost_E[GENERATED][-1] for c in curves])),
-            "tokens_to_target": json_safe(to_target[GENERATED][name]),
-            "cost_to_target": {cost: json_safe(found[name]) for cost, found in to_target.items()},
-            "spent": {cost: float(np.mean([c.cost_E[cost][-1] for c in curves])) for cost in COSTS},
-            "learning_rate": curves[0].config.optimizer.learning_rate,
-            "per_question": curves[0].config.rollouts.per_question,
-            "questions_per_step": curves[0].config.train.questions_per_step,
-            "steps": int(curves[0].result["steps"]),
-            "seeds": [curve.seed for curve in curves],
-            "runs": [str(curve.directory) for curve in curves],
-            "tokens": _mean_tokens(curves),
-            "curve": _curve(efficiency, name),
-        }
+    by_method = {
+        name: _method_summary(efficiency, name, curves, to_target)
+        for name, curves in groups.items()
+    }
     names = list(groups)
     return {
         "comparison_dir": str(directory),
@@ -80,7 +76,7 @@ def summarise(
         "test_problems": int(next(iter(groups.values()))[0].correct_EP.shape[1]),
         "target_accuracy": efficiency.target,
         "target_from": f"the best that {efficiency.weakest} reaches" if target is None else "given",
-        "methods": methods,
+        "methods": by_method,
         "token_efficiency": named[GENERATED],
         "token_efficiency_all": named[WITH_TEACHER],
         "efficiency": named,
@@ -94,8 +90,39 @@ def summarise(
     }
 
 
+def _method_summary(
+    efficiency: Efficiency,
+    name: str,
+    curves: Sequence[Curve],
+    to_target: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
+    """One method's accuracies, costs, settings and curve.
+
+    Args:
+        to_target: by kind of cost and method, the cost of the target accuracy, in tokens.
+    """
+    return {
+        "method": curves[0].method,
+        "accuracy": chosen_accuracy(efficiency, name),
+        "base_accuracy": float(np.mean([curve.accuracy_E[0] for curve in curves])),
+        "best": efficiency.best(name),
+        "tokens_generated": float(np.mean([c.cost_E[GENERATED][-1] for c in curves])),
+        "tokens_to_target": json_safe(to_target[GENERATED][name]),
+        "cost_to_target": {cost: json_safe(found[name]) for cost, found in to_target.items()},
+        "spent": {cost: float(np.mean([c.cost_E[cost][-1] for c in curves])) for cost in COSTS},
+        "learning_rate": curves[0].config.optimizer.learning_rate,
+        "per_question": curves[0].config.rollouts.per_question,
+        "questions_per_step": curves[0].config.train.questions_per_step,
+        "steps": int(curves[0].result["steps"]),
+        "seeds": [curve.seed for curve in curves],
+        "runs": [str(curve.directory) for curve in curves],
+        "tokens": _mean_tokens(curves),
+        "curve": _curve(efficiency, name),
+    }
+
+
 def chosen_accuracy(efficiency: Efficiency, name: str) -> dict[str, float]:
-    """Test accuracy of the checkpoints that validation chose, with its bootstrap interval."""
+    """Test accuracy of the checkpoints selected on validation, with its 95% bootstrap interval."""
     method = efficiency.methods[name]
     chosen = np.stack(
         [
@@ -112,10 +139,10 @@ def chosen_accuracy(efficiency: Efficiency, name: str) -> dict[str, float]:
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """The comparison in a sentence or two."""
+    """The comparison's headline in one or two sentences."""
     found = summary["token_efficiency"]
     one, other = found["better"], found["than"]
-    target = f"{summary['target_accuracy']:.1%}"
+    target = share(summary["target_accuracy"])
     ratio = found["ratio"]
     if ratio is None or math.isnan(ratio):
         return f"Neither {one} nor {other} reaches {target}."
@@ -135,13 +162,6 @@ def verdict(summary: Mapping[str, Any]) -> str:
         said = f"{one} needs {times(1 / ratio)} more generated tokens than {other}"
         interval = f"ratio {times(ratio)}, {interval}"
     return f"{said} to reach {target} ({interval}). {also}"
-
-
-def times(ratio: float | None) -> str:
-    """As in "8.3×"; "∞" where the other never gets there."""
-    if ratio is None or math.isnan(ratio):
-        return "unknown"
-    return "∞" if math.isinf(ratio) else f"{ratio:.3g}×"
 
 
 def _difference(efficiency: Efficiency, one: str, other: str) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""Running a comparison's training runs, each in a process of its own that never outlives this one.
+"""Supervision of a comparison's training runs, each a child process that ends with this one.
 
-Ctrl-C and SIGTERM ask every run to save and stop, wait for that, and leave; a second one ends the
-runs at once. Where this process is killed, each run notices and stops by itself
-(`opsd_cli.processes.child_processes`). Either way a resumed comparison goes on from the newest
+Ctrl-C or SIGTERM asks every run to write a checkpoint and stop, and waits for that; a second one
+kills the runs. If this process is killed, each run notices and stops
+(`opsd_cli.processes.child_processes`). In every case a resumed comparison continues from the newest
 checkpoints.
 """
 
@@ -25,11 +25,12 @@ from opsd_cli.machine import available_cores
 from opsd_cli.processes.child_processes import GRACE_SECONDS, OPSD, package_environment, tied
 from opsd_cli.training import run_directory
 
+#: Time between two looks at the child processes.
 POLL_SECONDS = 0.5
 
 
-class Stop:
-    """Requests to stop: one asks the runs to save, a second ends them."""
+class StopRequests:
+    """Requests to stop: the first asks the runs to save and stop, the second kills them."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
@@ -44,14 +45,14 @@ class Stop:
         return self._asked.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the first request; whether there is one."""
+        """Wait for the first request, at most this long; True if there is one."""
         return self._asked.wait(seconds)
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Stop]:
-    """Ctrl-C and SIGTERM as requests; off the main thread, where there are no signals, none."""
-    stop = Stop()
+def stop_on_signal() -> Iterator[StopRequests]:
+    """Turn Ctrl-C and SIGTERM into requests; without effect outside the main thread."""
+    stop = StopRequests()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -74,16 +75,17 @@ def run_jobs(
     watch: Callable[[list[Progress]], None],
     note: Callable[[str], None] = lambda message: None,
 ) -> None:
-    """Run every job that has not finished, `at_once` side by side.
+    """Run every unfinished job, `at_once` of them concurrently.
 
     Args:
+        directory: the comparison's; each run's directory is below it.
         watch: called about twice a second with the progress of every job.
-        note: told what is being waited for.
+        note: called with what is being waited for.
 
     Raises:
-        RunError: another process is still at work on one of the runs.
-        TrainingError: a run failed; the others are asked to stop, and keep what they have.
-        Interrupted: Ctrl-C or SIGTERM; every run keeps what it has.
+        RunError: another process has one of the runs open.
+        TrainingError: a run failed; the others save and stop.
+        Interrupted: Ctrl-C or SIGTERM; every run keeps its newest checkpoint.
     """
     waiting = [job for job in jobs if run_directory.result_of(directory / job.name) is None]
     _refuse_busy(directory, waiting)
@@ -108,7 +110,7 @@ def run_jobs(
 
 
 def stopped(directory: Path) -> Interrupted:
-    """What a comparison says that was interrupted."""
+    """The error of an interrupted comparison."""
     return Interrupted(
         "the comparison was stopped; every run keeps its newest checkpoint",
         f"go on with: opsd compare --resume --out {directory}",
@@ -116,9 +118,9 @@ def stopped(directory: Path) -> Interrupted:
 
 
 def _end(
-    processes: Sequence[subprocess.Popen[bytes]], stop: Stop, note: Callable[[str], None]
+    processes: Sequence[subprocess.Popen[bytes]], stop: StopRequests, note: Callable[[str], None]
 ) -> None:
-    """Ask processes to stop, wait until they have, and leave no zombie."""
+    """Ask processes to stop, and wait for all of them; kill them on a second request."""
     left = [process for process in processes if process.poll() is None]
     for process in left:
         process.terminate()
@@ -135,7 +137,7 @@ def _end(
 
 
 def _refuse_busy(directory: Path, jobs: Sequence[Job]) -> None:
-    """Raise `RunError` where a run that is to go on is held by a process that lives."""
+    """Raise `RunError` if a living process has one of the runs open."""
     for job in jobs:
         run = directory / job.name
         if (run / run_directory.LOCK).is_file():
@@ -150,7 +152,7 @@ def _refuse_busy(directory: Path, jobs: Sequence[Job]) -> None:
 
 
 def start(directory: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
-    """Begin a run, or go on with it; its messages go to a log beside its directory."""
+    """Start or resume a run in a child process; its output goes to a log beside its directory."""
     run = directory / job.name
     run.parent.mkdir(parents=True, exist_ok=True)
     command = [*OPSD, "train", "--quiet", "--out", str(run)]
@@ -162,7 +164,7 @@ def start(directory: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
         command += ["--config", str(config)]
     environment = package_environment()
     if at_once > 1:
-        # Side by side, threads that wait for each other cost far more than they give.
+        # More threads than cores slow concurrent runs down.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // at_once)))
     with run.with_name(f"{run.name}.log").open("wb") as log:
         return subprocess.Popen(
@@ -177,7 +179,7 @@ def start(directory: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
 
 
 def ending(code: int) -> str:
-    """What a process's exit code says, where the process itself said nothing."""
+    """An exit code in words, for a process that printed no error."""
     return f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 

@@ -74,8 +74,15 @@ def _graders() -> Iterable[str]:
     return GRADERS
 
 
+def _divergences() -> Iterable[str]:
+    from opsd_cli.losses.divergence import KINDS
+
+    return KINDS
+
+
 BackendName = Annotated[str, OneOf(_backends)]
 EngineName = Annotated[str, OneOf(_engines)]
 MethodName = Annotated[str, OneOf(_methods)]
 TrackerName = Annotated[str, OneOf(_trackers)]
 GraderName = Annotated[str, OneOf(_graders)]
+DivergenceKind = Annotated[str, OneOf(_divergences)]

@@ -20,7 +20,7 @@ from opsd_cli.config.bounds import (
     Tokens,
     Whole,
 )
-from opsd_cli.config.choices import GraderName
+from opsd_cli.config.choices import DivergenceKind, GraderName
 from opsd_cli.losses.divergence import DivergenceSpec
 from opsd_cli.prompts.rendering import STUDENT_TEMPLATE, require_placeholders
 from opsd_cli.prompts.teacher import ANALYSIS_TEMPLATE, TEACHER_TEMPLATE
@@ -104,7 +104,7 @@ class Prompts(Section):
 
 
 class Divergence(Section):
-    kind: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
+    kind: DivergenceKind = "forward_kl"
     """Divergence between teacher T and student S: forward_kl is KL(T||S), reverse_kl is KL(S||T),
     jsd the generalised Jensen-Shannon divergence."""
     beta: Share = 0.5

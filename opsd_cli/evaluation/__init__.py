@@ -1,1 +1,1 @@
-"""Accuracy of a policy on benchmarks, and the directory that keeps its samples."""
+"""Accuracy of a policy on benchmarks, and the directory that holds its samples."""

@@ -1,12 +1,11 @@
-"""An evaluation directory: samples appended as they are graded, so that a kill loses little.
+"""An evaluation directory: each sample is appended once graded, so that a kill loses few of them.
 
     evaluation.json  config.yaml  problems.json  samples.jsonl  results.json  report.html
 
-`evaluation.json` says what was measured: model, adapter, prompts, sampling, where it ran. Samples
-of one such description are never mixed with another's, and neither are samples of a question or an
-answer that has changed (`problems.json` keeps both). Raising the number of samples a problem, the
-number of problems, or adding a benchmark is not another description: what is new is drawn and what
-is there is kept.
+`evaluation.json` describes what was measured: model, adapter, prompts, sampling, backend. All
+samples of a directory have one description, and questions and answers that have not changed since
+they were graded (`problems.json` records both). More samples a problem, more problems or another
+benchmark do not change the description: missing samples are drawn, and existing ones are kept.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import IO, Any
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
-from opsd_cli.evaluation.evaluate import Sample
+from opsd_cli.evaluation.samples import Sample
 from opsd_cli.files.atomic_write import commit_staged, stage, write_atomic
 from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.files.json_files import read_object
@@ -36,7 +35,7 @@ PROBLEMS = "problems.json"
 SAMPLES = "samples.jsonl"
 RESULTS = "results.json"
 REPORT = "report.html"
-#: What of `evaluation.json` may grow from one call to the next.
+#: Keys of `evaluation.json` that may grow from one call to the next.
 EXTENT = ("benchmarks", "limit", "samples")
 #: Settings that an older `evaluation.json` does not have, with the value they then had.
 DEFAULTS = {"grader": "math"}
@@ -49,9 +48,9 @@ def default_directory() -> Path:
 
 
 class EvaluationDirectory:
-    """Where one evaluation keeps its samples, a benchmark's name on each line.
+    """The directory of one evaluation; each line of its samples names the benchmark.
 
-    A context manager: while it is open, no other process may write there.
+    Use as a context manager to lock it: no other process can then write to it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -62,7 +61,7 @@ class EvaluationDirectory:
     def __enter__(self) -> EvaluationDirectory:
         self._lock = lock_directory(self.directory)
         self._log = Log(self.directory / SAMPLES)
-        self._log.keep(self._log.rows())  # a line that a kill cut short goes
+        self._log.keep(self._log.rows())  # drops a line that a kill cut short
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -96,7 +95,7 @@ class EvaluationDirectory:
                 f"{directory} is not an evaluation: it has no {DESCRIPTION}",
                 "give the directory of an evaluation",
             )
-        with contextlib.suppress(OSError):  # one that may only be read is read all the same
+        with contextlib.suppress(OSError):  # a read-only directory can still be read
             commit_staged(directory / CONFIG)
         return cls(directory)
 
@@ -206,7 +205,7 @@ class EvaluationDirectory:
         return tuple(found)
 
     def append(self, benchmark: str, sample: Sample) -> None:
-        """Add one sample and hand it to the operating system."""
+        """Append one sample and flush it to the operating system."""
         if self._log is None:
             self._log = Log(self.directory / SAMPLES)
         self._log.append({"benchmark": benchmark, **sample.as_dict()})
@@ -214,8 +213,11 @@ class EvaluationDirectory:
     def regrade(self, problems: Mapping[str, Sequence[Problem]], grader: Grader) -> tuple[int, int]:
         """Grade every stored sample of the given problems again; nothing is drawn.
 
-        Returns how many changed, and how many there are. `samples.jsonl` is replaced whole or not
-        at all, and a sample of a problem that is not given is an error, not dropped.
+        `samples.jsonl` is replaced atomically. A sample of a problem that is not given is an error;
+        it is never dropped.
+
+        Returns:
+            The number of samples whose grade changed, and the number of all samples.
 
         Raises:
             RunError: there are samples of other problems or benchmarks.
@@ -241,7 +243,7 @@ class EvaluationDirectory:
                 changed += now != sample
                 lines.append((benchmark, now))
         write_atomic(self.directory / SAMPLES, "".join(_line(*line) for line in lines))
-        self._log = None  # what it knew of the file is no longer true
+        self._log = None  # its state describes the former file
         return changed, len(lines)
 
     def write_results(self, results: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Two evaluations of the same problems, paired problem by problem."""
+"""Paired differences between two evaluations of the same problems."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ import numpy as np
 
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation.directory import EXTENT, EvaluationDirectory
-from opsd_cli.evaluation.evaluate import Evaluation, assemble
+from opsd_cli.evaluation.samples import Evaluation, assemble
 from opsd_cli.statistics import Estimate, paired_difference
 
 
 def against(
     results: Mapping[str, Evaluation], store: EvaluationDirectory, other: Path
 ) -> dict[str, dict[str, Any]]:
-    """For each benchmark: how much more often right than another evaluation was.
+    """The difference in accuracy to another evaluation, for each benchmark.
+
+    Args:
+        results: benchmark -> this evaluation's samples.
+        store: this evaluation's directory.
+        other: the other evaluation's directory.
 
     Returns:
         benchmark -> the difference with its 95% interval (Newcombe's method 10 on per-problem
-        rates), the share of problems on which each is ahead, the other's samples a problem, and
+        rates), the number of problems on which each is ahead, the other's samples a problem, and
         the settings in which the two differ.
 
     Raises:
-        RunError: the other is no evaluation, or of other problems or answers, or incomplete.
+        RunError: the other is not an evaluation, has other problems or answers, or is incomplete.
     """
     theirs = EvaluationDirectory.open(other)
     ours_known, theirs_known = store.problems(), theirs.problems()

@@ -19,7 +19,7 @@ from opsd_cli.tracking.listener import Messages
 
 @dataclass(frozen=True)
 class Recommended:
-    """Sampling numbers as in `backends.interface.Sampling`, and who recommends them."""
+    """Sampling settings as in `backends.interface.Sampling`, and their source."""
 
     temperature: float
     top_p: float
@@ -85,7 +85,7 @@ def recommended(
         thinking: whether the chat template is asked for a think block.
 
     Raises:
-        ConfigError: nobody recommends anything.
+        ConfigError: nothing is recommended, or what is not a number.
     """
     for family in _FAMILIES:
         if (
@@ -119,7 +119,7 @@ def with_recommended(config: Config, messages: Messages) -> tuple[Config, str]:
     """The config with `evaluation.sampling: recommended` made numbers, and where those come from.
 
     Raises:
-        ConfigError: the model's authors recommend nothing.
+        ConfigError: nothing is recommended for the model.
         ModelError: its config.json cannot be read.
     """
     if config.evaluation.sampling != "recommended":

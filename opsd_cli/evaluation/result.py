@@ -9,8 +9,8 @@ from typing import Any
 
 from opsd_cli.errors import UsageError
 from opsd_cli.evaluation.directory import REPORT, EvaluationDirectory
-from opsd_cli.evaluation.evaluate import Evaluation, Sample
 from opsd_cli.evaluation.pairing import against as paired_with
+from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.statistics import Estimate
 
 

@@ -17,19 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backends import AUTO
 from opsd_cli.config.schema import EMBEDDED, Config
 from opsd_cli.errors import Interrupted, UsageError
 from opsd_cli.evaluation.description import describe
 from opsd_cli.evaluation.directory import EvaluationDirectory
-from opsd_cli.evaluation.evaluate import (
-    Evaluation,
-    assemble,
-    evaluate,
-    evaluation_sampling,
-    evaluation_view,
-)
+from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluation_view
 from opsd_cli.evaluation.recommended_sampling import with_recommended
 from opsd_cli.evaluation.result import EvaluationResult, conclude
+from opsd_cli.evaluation.samples import Evaluation, assemble
 from opsd_cli.grading import open_grader
 from opsd_cli.loading import choose_backend, with_absolute_adapter
 from opsd_cli.problems import Problem, ProblemSet
@@ -278,7 +274,7 @@ def ready_to_regrade(session: Session, store: EvaluationDirectory) -> Session:
         RunError: the store was made with other settings.
     """
     config, then = session.config, store.description
-    if config.backend == "auto":
+    if config.backend == AUTO:
         config = config.model_copy(update={"backend": then["backend"]})
     description = describe(config, session.sets, session.sampling_from, session.limit, then)
     store.require_same(description, regrading=True)

@@ -15,7 +15,7 @@ from opsd_cli.grading.interface import Grade, Grader, GraderFactory, Status
 from opsd_cli.grading.mathematics import gold_is_matchable, grade_many
 
 if TYPE_CHECKING:
-    from opsd_cli.config.schema import Grading
+    from opsd_cli.config.sections import Grading
 
 __all__ = [
     "GRADERS",

@@ -1,6 +1,6 @@
 """The few array operations that NumPy, torch and MLX spell differently.
 
-The divergence is written once and run in three namespaces. Arithmetic operators, `concatenate` and
+The losses are written once and run in three namespaces. Arithmetic operators, `concatenate` and
 `sum(axis=, keepdims=)` already agree; what does not is collected here, one small class a
 namespace. The namespace arrives as an argument, so importing this module imports none of them.
 
@@ -20,10 +20,10 @@ Array = Any
 
 
 class ArrayOps(Protocol):
-    """What `opsd_cli.losses.divergence` needs beyond operators; rows are the last axis."""
+    """What the losses need beyond operators; rows are the last axis."""
 
     def floating(self, x: Array) -> Array:
-        """`x` cut from any autograd graph, in float32 unless it is float64 already."""
+        """`x` detached from any autograd graph, in float32 unless it is float64."""
         ...
 
     def concatenate(self, left: Array, right: Array) -> Array: ...
@@ -55,8 +55,8 @@ class ArrayOps(Protocol):
 
     def take(self, x: Array, index: Array) -> Array: ...
     def materialize(self, *arrays: Array) -> None:
-        """Compute these now. MLX computes when asked, and would otherwise keep all that they were
-        made from until the last of them is; for the others there is nothing to do."""
+        """Compute these now. MLX is lazy and would otherwise keep all that they are made from; the
+        other namespaces have nothing to do."""
         ...
 
     def put_(self, x: Array, index: Array, values: Array | float) -> Array:

@@ -1,12 +1,12 @@
-"""How far the teacher's next-token distribution is from the student's, and the way downhill.
+"""Per-token divergences between teacher and student, with analytic gradients.
 
-One body gives value and gradient for every choice; NumPy, torch and MLX all run it, and NumPy in
-float64 is what the other two are tested against. Notation: z are the student's logits, p its
-probabilities, q the teacher's, T the temperature that divides both logits; v runs over the
-vocabulary.
+The gradients are with respect to the student's logits. One body gives value and gradient for every
+kind; NumPy, torch and MLX all run it, and NumPy in float64 is the reference for the other two.
+Notation: z are the student's logits, p its probabilities, q the teacher's, T the temperature that
+divides both roles' logits; v runs over the vocabulary.
 
 Each divergence is a sum of terms l_v. With g_v = dl_v / dlog p_v the chain through the softmax is
-the same for all of them, so a kind has only to name its terms and its g:
+the same for all of them, so a kind is its terms and its g, one entry of `KINDS`:
 
     forward KL   l = q log(q/p)                               g = -q
     reverse KL   l = p log(p/q)                               g = l + p
@@ -22,9 +22,8 @@ as in GKD's implementations, beta = 0 *names* forward KL and beta = 1 reverse KL
 Clipping. *Pointwise* is the recipe of OPSD (Zhao et al., arXiv 2601.18734): min(l_v, clip_at) for
 each term. A term at its cap becomes a constant, so its g is zero, but its p stays in the softmax's
 normaliser: a token that the teacher favours strongly is then pushed *down*, and since only large
-positive terms are capped, the loss can go negative. It is here because it is the published recipe;
-`clipped_N` says how often it acts. *Token* caps the sum instead: a clipped token simply has no
-gradient.
+positive terms are capped, the loss can be negative. It is here because it is the published recipe;
+`clipped_N` says how often it acts. *Token* caps the sum instead: a clipped token has no gradient.
 
 Top-k. The kept tokens are the teacher's k most likely. With a tail, all others together are one
 more outcome for both roles, an exact divergence over k+1 outcomes (SDPO, Hübotter et al.,
@@ -33,35 +32,101 @@ renormalised over the kept tokens, as OPSD's and SDPO's code do; the mass the st
 elsewhere then costs nothing. Both are the full divergence of shorter logit rows, so both go
 through the same body.
 
-Numbers. Everything is computed in float32 at least. log m is the logarithm of the mixed
-probabilities rather than a logaddexp, which would cost two more transcendentals an entry: it can
-underflow only where p and q both have, and there every term is zero. Logs are floored at
-`LOG_FLOOR`, so that a masked token (a logit of -inf) gives 0 * finite where both roles mask it,
-and a large but finite price where the role that is averaged over does not.
+Numbers. log m is the logarithm of the mixed probabilities rather than a logaddexp, which would cost
+two more transcendentals an entry: it can underflow only where p and q both have, and there every
+term is zero. `softmax.LOG_FLOOR` gives a finite value where one role masks a token: 0 if the masked
+role is averaged over, else a large but finite one.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Literal, get_args
 
 from opsd_cli.errors import ConfigError
 from opsd_cli.losses.array_ops import Array, ArrayOps, array_ops
+from opsd_cli.losses.softmax import SMALLEST, log_softmax, tail
 
-Kind = Literal["forward_kl", "reverse_kl", "jsd"]
 Clip = Literal["none", "pointwise", "token"]
 
-LOG_FLOOR = -1e6
-"""Least log-probability told apart from zero probability: far below exp's underflow, far above
-float32's overflow."""
 
-_NO_MASS = -1e30
-"""Stands for the logit of an outcome that cannot happen; finite, unlike -inf."""
+@dataclass
+class Pair:
+    """Both roles' distributions over the outcomes compared, [N, V] each.
 
-_SMALLEST = 1e-37
-"""A probability below every one that counts, and still a normal float32."""
+    A kind's terms may overwrite `log_p`, `log_q` and `q`, or delete them to free memory early; `p`
+    is needed after them and must stay.
+    """
+
+    log_p: Array
+    p: Array
+    log_q: Array
+    q: Array
+
+
+@dataclass(frozen=True)
+class KindEntry:
+    """A kind of divergence.
+
+    Args:
+        summary: the formula in a few words, T the teacher and S the student.
+        terms: given both distributions, beta and the array operations, the terms l and their
+            derivatives g = dl / dlog p, [N, V] each.
+        named_at: values of beta at which this kind names another one.
+    """
+
+    summary: str
+    terms: Callable[[Pair, float, ArrayOps], tuple[Array, Array]]
+    named_at: Mapping[float, str] = field(default_factory=dict)
+
+
+def _forward_kl(pair: Pair, beta: float, ops: ArrayOps) -> tuple[Array, Array]:
+    terms, g = pair.log_q, pair.q
+    terms -= pair.log_p
+    terms *= g
+    g *= -1.0
+    return terms, g
+
+
+def _reverse_kl(pair: Pair, beta: float, ops: ArrayOps) -> tuple[Array, Array]:
+    terms = pair.log_p
+    terms -= pair.log_q
+    terms *= pair.p
+    return terms, pair.p + terms
+
+
+def _jsd(pair: Pair, beta: float, ops: ArrayOps) -> tuple[Array, Array]:
+    log_m = pair.q - pair.p
+    log_m *= beta
+    log_m += pair.p
+    log_m = ops.log_(ops.at_least_(log_m, SMALLEST))
+    pair.log_p -= log_m
+    pair.log_q -= log_m
+    ops.materialize(pair.log_p, pair.log_q)
+    del log_m
+    g, terms = pair.log_p, pair.log_q
+    g *= pair.p
+    g *= 1.0 - beta
+    terms *= pair.q
+    terms *= beta
+    terms += g
+    return terms, g
+
+
+KINDS: dict[str, KindEntry] = {
+    "forward_kl": KindEntry("KL(T||S)", _forward_kl),
+    "reverse_kl": KindEntry("KL(S||T)", _reverse_kl),
+    "jsd": KindEntry(
+        "generalised Jensen-Shannon divergence, beta the teacher's share of the mixture",
+        _jsd,
+        {0.0: "forward_kl", 1.0: "reverse_kl"},
+    ),
+}
+"""The kinds by name. A new kind is one entry: config, checks and both backends read this table
+(the Triton kernel leaves kinds that it does not know to the shared body)."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +134,7 @@ class DivergenceSpec:
     """Which divergence, over which outcomes, clipped how.
 
     Args:
-        kind: `forward_kl` is KL(teacher || student), `reverse_kl` the other way round, `jsd` the
-            generalised Jensen-Shannon divergence.
+        kind: a name of `KINDS`.
         beta: the teacher's share of JSD's mixture, 0 to 1; 0 names forward KL, 1 reverse KL.
         temperature: divides both roles' logits; greater than 0.
         clip: `none`, each vocabulary term (`pointwise`), or each token's sum (`token`).
@@ -82,7 +146,7 @@ class DivergenceSpec:
         ConfigError: a value outside these bounds.
     """
 
-    kind: Kind = "forward_kl"
+    kind: str = "forward_kl"
     beta: float = 0.5
     temperature: float = 1.0
     clip: Clip = "none"
@@ -91,10 +155,10 @@ class DivergenceSpec:
     tail: bool = True
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
+        if self.kind not in KINDS:
             raise ConfigError(
                 f"divergence.kind: {self.kind!r} is not a divergence",
-                f"choose one of {', '.join(get_args(Kind))}",
+                f"choose one of {', '.join(KINDS)}",
             )
         if self.clip not in get_args(Clip):
             raise ConfigError(
@@ -116,29 +180,31 @@ class DivergenceSpec:
                 f"divergence.clip_at: {self.clip_at} is not a positive number",
                 "set divergence.clip to none to leave the divergence unclipped",
             )
-        if self.top_k is not None:
-            if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 1:
-                raise ConfigError(
-                    f"divergence.top_k: {self.top_k!r} is not a positive whole number",
-                    "leave it null to compare the whole vocabulary",
-                )
-            if self.top_k == 1 and not self.tail:
-                raise ConfigError(
-                    "divergence.top_k: one token without a tail has probability 1 for both roles",
-                    "set divergence.tail to true, or divergence.top_k to 2 or more",
-                )
+        self._check_top_k()
+
+    def _check_top_k(self) -> None:
+        if self.top_k is None:
+            return
+        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 1:
+            raise ConfigError(
+                f"divergence.top_k: {self.top_k!r} is not a positive whole number",
+                "leave it null to compare the whole vocabulary",
+            )
+        if self.top_k == 1 and not self.tail:
+            raise ConfigError(
+                "divergence.top_k: one token without a tail has probability 1 for both roles",
+                "set divergence.tail to true, or divergence.top_k to 2 or more",
+            )
 
     @property
-    def named_kind(self) -> Kind:
-        """The divergence that is computed: `jsd` at beta 0 and 1 names one of the KLs."""
-        if self.kind == "jsd" and self.beta in (0.0, 1.0):
-            return "forward_kl" if self.beta == 0.0 else "reverse_kl"
-        return self.kind
+    def named_kind(self) -> str:
+        """The kind that is computed: `jsd` at beta 0 and 1 names one of the KLs."""
+        return KINDS[self.kind].named_at.get(self.beta, self.kind)
 
 
 @dataclass(frozen=True)
 class DivergenceResult:
-    """One divergence a token, with what training does and what monitoring reads.
+    """The divergences of N tokens, their gradients, and the numbers that monitoring reads.
 
     Args:
         value_N: nats; after clipping.
@@ -162,7 +228,7 @@ def value_and_gradient(
 ) -> tuple[Array, Array]:
     """Divergence of each token and its gradient with respect to the student's logits.
 
-    The first two fields of `evaluate`, which see.
+    The first two fields of what `evaluate` returns; same arguments and errors.
     """
     result = evaluate(student_logits_NV, teacher_logits_NV, spec, xp)
     return result.value_N, result.gradient_NV
@@ -171,7 +237,7 @@ def value_and_gradient(
 def evaluate(
     student_logits_NV: Array, teacher_logits_NV: Array, spec: DivergenceSpec, xp: ModuleType
 ) -> DivergenceResult:
-    """Divergence, gradient, clipping and entropies of N tokens in one sweep.
+    """Divergence, gradient, clipping and entropies of N tokens in one pass.
 
     No gradient flows to the teacher, and none is recorded by autograd: what is returned is the
     whole gradient. The inputs are left as they are. Beside them, at most five arrays of their
@@ -207,43 +273,16 @@ def evaluate(
 def _compare(
     student_NV: Array, teacher_NV: Array, spec: DivergenceSpec, ops: ArrayOps
 ) -> DivergenceResult:
-    """The body: every outcome is a column."""
+    """The body of every kind: each outcome is a column."""
     log_p, p = log_softmax(student_NV, spec.temperature, ops)
     log_q, q = log_softmax(teacher_NV, spec.temperature, ops)
     student_entropy_N1, teacher_entropy_N1 = -ops.row_dot(p, log_p), -ops.row_dot(q, log_q)
     ops.materialize(student_entropy_N1, teacher_entropy_N1)
 
-    # The logs and probabilities are consumed from here on: each name below takes over a buffer.
-    kind = spec.named_kind
-    if kind == "forward_kl":
-        log_q -= log_p
-        log_q *= q
-        q *= -1.0
-        terms, g = log_q, q
-        del log_p
-    elif kind == "reverse_kl":
-        log_p -= log_q
-        log_p *= p
-        terms, g = log_p, p + log_p
-        del log_q, q
-    else:
-        beta = spec.beta
-        log_m = q - p
-        log_m *= beta
-        log_m += p
-        log_m = ops.log_(ops.at_least_(log_m, _SMALLEST))
-        log_p -= log_m
-        log_q -= log_m
-        ops.materialize(log_p, log_q)
-        del log_m
-        log_p *= p
-        log_p *= 1.0 - beta
-        log_q *= q
-        log_q *= beta
-        log_q += log_p
-        terms, g = log_q, log_p
-        del q
-
+    pair = Pair(log_p, p, log_q, q)
+    del log_p, log_q, q  # so that the terms can free or reuse them
+    terms, g = KINDS[spec.named_kind].terms(pair, spec.beta, ops)
+    del pair
     ops.materialize(terms, g)
     kept_N1 = None
     if spec.clip == "pointwise":
@@ -288,8 +327,8 @@ def _compare_top_k(
         gradient_NV = ops.zeros_like(ops.floating(student_NV))
         return replace(short, gradient_NV=ops.put_(gradient_NV, kept_NK, gradient_K))
 
-    teacher_tail_N1 = _tail(teacher_NV, kept_NK, spec.temperature, ops)[0]
-    student_tail_N1, weight_NV, total_N1 = _tail(student_NV, kept_NK, spec.temperature, ops)
+    teacher_tail_N1 = tail(teacher_NV, kept_NK, spec.temperature, ops)[0]
+    student_tail_N1, weight_NV, total_N1 = tail(student_NV, kept_NK, spec.temperature, ops)
     short = _compare(
         ops.concatenate(student_K, student_tail_N1),
         ops.concatenate(teacher_K, teacher_tail_N1),
@@ -300,48 +339,3 @@ def _compare_top_k(
     # The tail's logit is the logsumexp of its tokens' logits, whose derivative is their softmax.
     weight_NV *= gradient_K1[:, k:] / total_N1
     return replace(short, gradient_NV=ops.put_(weight_NV, kept_NK, gradient_K1[:, :k]))
-
-
-def log_softmax(logits_NV: Array, temperature: float, ops: ArrayOps) -> tuple[Array, Array]:
-    """Log-probabilities and probabilities of each row, for one exponential an entry.
-
-    Args:
-        logits_NV: before temperature; left as it is.
-        temperature: divides the logits.
-        ops: the operations of the array's namespace.
-
-    Returns:
-        Log-probabilities, none below `LOG_FLOOR`, and probabilities, both [N, V] and new.
-    """
-    logits_NV = ops.floating(logits_NV)
-    log_p_NV = logits_NV - ops.row_max(logits_NV)
-    if temperature != 1.0:
-        log_p_NV *= 1.0 / temperature
-    p_NV = ops.exp(log_p_NV)
-    total_N1 = ops.row_sum(p_NV)
-    ops.materialize(p_NV, total_N1)
-    p_NV *= 1.0 / total_N1
-    log_p_NV -= ops.log_(total_N1)
-    log_p_NV = ops.at_least_(log_p_NV, LOG_FLOOR)
-    ops.materialize(log_p_NV, p_NV)
-    return log_p_NV, p_NV
-
-
-def _tail(
-    logits_NV: Array, kept_NK: Array, temperature: float, ops: ArrayOps
-) -> tuple[Array, Array, Array]:
-    """Logit of the tokens that were not kept, taken together.
-
-    Summed directly rather than as 1 minus the kept mass, which loses the tail when it is small.
-
-    Returns:
-        The tail's logit [N, 1]; its tokens' unnormalised probabilities [N, V], zero at the kept
-        ones; and the sum [N, 1] of these.
-    """
-    rest_NV = ops.floating(logits_NV) / temperature
-    rest_NV = ops.put_(rest_NV, kept_NK, -math.inf)
-    top_N1 = ops.at_least_(ops.row_max(rest_NV), _NO_MASS)
-    rest_NV -= top_N1
-    rest_NV = ops.exp_(rest_NV)
-    total_N1 = ops.at_least_(ops.row_sum(rest_NV), _SMALLEST)
-    return top_N1 + ops.log_(total_N1 + 0.0), rest_NV, total_N1

@@ -29,7 +29,7 @@ class SurrogateResult:
 
     Args:
         value_N: the loss of each token, before any weight; nats times advantage.
-        slope_N: d value / d log p.
+        slope_N: d (weight * value) / d log p.
         clipped_N: 1.0 where the clip made the slope zero, else 0.0; all zeros without old
             log-probabilities.
     """
@@ -44,6 +44,7 @@ def surrogate(
     advantages_N: Array,
     xp: ModuleType,
     *,
+    weights_N: Array | float = 1.0,
     old_log_p_N: Array | None = None,
     initial_log_p_N: Array | None = None,
     clip_low: float = 0.2,
@@ -59,6 +60,7 @@ def surrogate(
         log_p_N: log-probability of each sampled token now, nats.
         advantages_N: the advantage of each token.
         xp: the namespace of the arrays: numpy, torch or mlx.core.
+        weights_N: factor of each token in the loss; it scales the slope alone.
         old_log_p_N: log-probabilities under the weights that drew the tokens; None leaves ratio
             and clip out.
         initial_log_p_N: log-probabilities under the initial policy; required where `kl` is not 0.
@@ -75,9 +77,10 @@ def surrogate(
     """
     ops = array_ops(xp)
     log_p_N = ops.floating(log_p_N)
+    weighted_N = -advantages_N * weights_N
     if old_log_p_N is None:
         value_N = -advantages_N * log_p_N
-        slope_N = -advantages_N
+        slope_N = weighted_N
         clipped_N = ops.zeros_like(log_p_N)
     else:
         ratio_N = ops.exp(log_p_N - old_log_p_N)
@@ -86,7 +89,7 @@ def surrogate(
         free_N, capped_N = ratio_N * advantages_N, bounded_N * advantages_N
         value_N = -xp.minimum(free_N, capped_N)
         unclipped_N = ops.not_above(free_N, capped_N)
-        slope_N = -free_N * unclipped_N
+        slope_N = weighted_N * ratio_N * unclipped_N
         clipped_N = 1 - unclipped_N
     if kl:
         if initial_log_p_N is None:
@@ -94,5 +97,5 @@ def surrogate(
         gap_N = initial_log_p_N - log_p_N
         odds_N = ops.exp(gap_N)
         value_N = value_N + kl * (odds_N - gap_N - 1)
-        slope_N = slope_N + kl * (1 - odds_N)
+        slope_N = slope_N + (weights_N * kl - weights_N * kl * odds_N)
     return SurrogateResult(value_N, slope_N, clipped_N)

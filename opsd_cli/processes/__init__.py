@@ -1,1 +1,1 @@
-"""Processes that opsd starts: each imports our packages and ends with its parent."""
+"""Child processes that import the right packages and end with their parent."""

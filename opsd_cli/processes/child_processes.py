@@ -1,19 +1,17 @@
-"""Starting a Python process of our own, and ending it when the process that started it ends.
+"""Child processes that run our code, and end when their parent ends.
 
-Two rules hold for every process that `opsd` starts from its own code:
+Two rules hold for every Python process that opsd starts:
 
-* It imports this package and no other. `-P` keeps the working directory off its path, so that a
-  stray `backends` or `json.py` there is not imported, and `PYTHONPATH` names the folder that this
-  package was imported from, which the parent may owe to its working directory or to a changed
-  `sys.path`.
-* It does not outlive its parent, even one ended by `kill -9`, which runs no code on the way out.
-  The parent holds the write end of a pipe and hands each child the read end. Whatever ends the
-  parent closes the write end, and a thread in the child reads the end of the file. This needs
-  nothing but pipes, so it works on Linux and macOS alike; Linux's PR_SET_PDEATHSIG would end the
-  child with the *thread* that started it.
+* It imports this package. `-P` keeps the working directory off its import path, so that a
+  `backends` or `json.py` there is not imported, and `PYTHONPATH` names the folder that this package
+  was imported from, which the parent may have found through its working directory or `sys.path`.
+* It does not outlive its parent, not even after `kill -9`, which runs no cleanup. The parent keeps
+  the write end of a pipe open and each child inherits the read end. When the parent ends, the
+  operating system closes the write end, and a thread in the child reads end-of-file. Pipes work on
+  Linux and macOS alike; Linux's PR_SET_PDEATHSIG would end the child with the parent's *thread*.
 
-A program that is not ours cannot have such a thread: `opsd_cli.processes.guard` starts it and
-watches for it.
+Other programs, such as a vLLM server, have no such thread: `opsd_cli.processes.guard` starts them
+and watches the pipe for them.
 """
 
 from __future__ import annotations
@@ -27,11 +25,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-#: Names the inherited file descriptor whose end of file is the end of the parent.
+#: Environment variable with the number of the inherited read end of the parent's pipe.
 VARIABLE = "OPSD_PARENT_PIPE"
-#: How long a process whose parent has ended may take to save and stop before it is ended.
+#: Time that a process whose parent has ended may take to save and stop before it exits.
 GRACE_SECONDS = 60.0
-#: The command line that starts `opsd` again; a command's words follow.
+#: Beginning of a command line that starts `opsd`; a command and its arguments follow.
 OPSD = (sys.executable, "-P", "-m", "opsd_cli")
 
 _lock = threading.Lock()
@@ -39,11 +37,11 @@ _pipe: tuple[int, int] | None = None
 
 
 def package_environment() -> dict[str, str]:
-    """This process's environment, with this package to be found first."""
+    """This process's environment variables, with this package first on the import path."""
     environment = dict(os.environ)
     root = Path(__file__).resolve().parents[2]
-    # Where the package is installed it is found anyway, and `site-packages` on PYTHONPATH would
-    # come before the standard library.
+    # An installed package is found anyway, and `site-packages` on PYTHONPATH would precede the
+    # standard library.
     paths = [] if root.name in ("site-packages", "dist-packages") else [str(root)]
     paths += [path for path in [environment.get("PYTHONPATH")] if path]
     if paths:
@@ -53,30 +51,30 @@ def package_environment() -> dict[str, str]:
 
 
 def tied(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Arguments of `subprocess.Popen` or `run` that tie a process to this one.
+    """Arguments of `subprocess.Popen` or `run` that let a child end with this process.
 
-    The process must call `watch_parent`, or be `opsd_cli.processes.guard`.
+    The child must call `watch_parent`, or be `opsd_cli.processes.guard`.
 
     Args:
-        environment: what it is to get besides; a copy is made.
+        environment: the child's environment variables; not changed.
     """
-    if os.name != "posix":  # inheriting a descriptor by number is a thing of POSIX
+    if os.name != "posix":  # only POSIX inherits descriptors by number
         return {"env": dict(environment)}
     read_end = _own_pipe()[0]
     return {"env": {**environment, VARIABLE: str(read_end)}, "pass_fds": (read_end,)}
 
 
 def _own_pipe() -> tuple[int, int]:
-    """The pipe that lasts as long as this process; one serves every child."""
+    """This process's pipe, shared by all its children; closed when the process ends."""
     global _pipe
     with _lock:
         if _pipe is None:
-            _pipe = os.pipe()  # neither end is inherited unless `pass_fds` says so
+            _pipe = os.pipe()  # inherited only through `pass_fds`
         return _pipe
 
 
 def _forget_pipe() -> None:
-    """After a fork: the copy would keep the parent's children from seeing its end."""
+    """Close a forked copy of the pipe, which would keep it open after the parent's end."""
     global _lock, _pipe
     _lock = threading.Lock()
     if _pipe is not None:
@@ -90,12 +88,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def watch_parent(at_the_end: Callable[[], None] | None = None) -> None:
-    """Have this process end with the one that started it, if that one asked for it by `tied`.
+    """End this process with its parent, if the parent started it with `tied`.
 
     Args:
-        at_the_end: called, in a thread of its own, when the parent has ended. By default this
-            process gets a SIGTERM, upon which training saves and stops, and is ended for good
-            `GRACE_SECONDS` later.
+        at_the_end: called in a separate thread when the parent has ended. By default this process
+            receives SIGTERM, on which training saves and stops, and exits `GRACE_SECONDS` later at
+            the latest.
     """
     number = os.environ.pop(VARIABLE, "")
     if not number.isdecimal():
@@ -116,7 +114,7 @@ def watch_parent(at_the_end: Callable[[], None] | None = None) -> None:
 
 
 def _stop_then_end() -> None:
-    # To the main thread, so that a system call it waits in is interrupted.
+    # Sent to the main thread, so that a system call it waits in is interrupted.
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
     threading.Event().wait(GRACE_SECONDS)
     os._exit(130)
@@ -124,9 +122,9 @@ def _stop_then_end() -> None:
 
 @contextmanager
 def termination_interrupts() -> Iterator[None]:
-    """SIGTERM raises `KeyboardInterrupt` as Ctrl-C does, so that what is open is closed.
+    """Let SIGTERM raise `KeyboardInterrupt` as Ctrl-C does, so that `finally` blocks run.
 
-    A handler that is there already is left, and so is a process that ignores SIGTERM.
+    Without effect if SIGTERM is ignored or has a handler already.
     """
 
     def interrupt(number: int, frame: Any) -> None:

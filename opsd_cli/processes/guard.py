@@ -1,11 +1,11 @@
-"""Runs a program that is not ours, and ends it and all it started when whoever asked has ended.
+"""Runs another program, and kills it and its children when the process that asked has ended.
 
     python -I opsd_cli/processes/guard.py COMMAND...
 
-with the descriptor of `opsd_cli.processes.child_processes.tied` in the environment. It is run by
-its path and imports the standard library alone, so that the program's environment stays the
-program's own. It leads a process group of its own (`start_new_session=True`) that the program is in
-too: a signal to the group reaches both. When the program has ended, so has the group.
+with the environment of `opsd_cli.processes.child_processes.tied`. It is run by its path and imports
+only the standard library, so that the program's environment is not changed. It leads a process
+group of its own (`start_new_session=True`) that contains the program: a signal to the group reaches
+both. When the program has ended, the rest of the group is killed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import sys
 import threading
 from contextlib import suppress
 
-#: How long the program may take to end by itself.
+#: Time that the program may take to end after SIGTERM.
 GRACE_SECONDS = 10.0
 
 
 def main() -> None:
-    # A request to stop is for the program; this process ends when that has.
+    # Signals to the group are for the program; this process ends after it.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     descriptor = int(os.environ.pop("OPSD_PARENT_PIPE"))
@@ -33,7 +33,7 @@ def main() -> None:
         sys.exit(f"{type(error).__name__}: {error}")
     threading.Thread(target=_watch, args=(descriptor, program), daemon=True).start()
     program.wait()
-    # The processes that it started, which may hold a GPU's memory, and this one.
+    # The program's children, which can hold a GPU's memory, and this process.
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 

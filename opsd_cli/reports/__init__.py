@@ -1,4 +1,4 @@
-"""What a person reads after a run: one page, self-contained, and a picture of it."""
+"""Self-contained HTML reports of runs, evaluations and comparisons, and PNG pictures of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw a finished run's picture: `python -m opsd_cli.reports RUN_DIR PICTURE.png`."""
+"""Draw the picture of a finished run: `python -m opsd_cli.reports RUN_DIR PICTURE.png`."""
 
 from __future__ import annotations
 

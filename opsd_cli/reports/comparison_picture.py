@@ -27,13 +27,15 @@ def write_comparison_picture(summary: Mapping[str, Any], out: Path) -> Path:
     from matplotlib import pyplot
 
     from opsd_cli.files.os_errors import naming
+    from opsd_cli.formatting import share
 
     figure, axes = pyplot.subplots(figsize=(8, 4.6), layout="constrained")
-    target = 100 * summary["target_accuracy"]
+    target = 100 * summary["target_accuracy"]  # in percent, as all accuracies of the picture
     axes.axhline(target, color="0.45", linestyle="--", linewidth=1, zorder=1)
     axes.annotate(
-        f"target {target:.1f}%", (1, target), xycoords=("axes fraction", "data"),
-        xytext=(-4, 4), textcoords="offset points", ha="right", va="bottom", color="0.35",
+        f"target {share(summary['target_accuracy'])}", (1, target),
+        xycoords=("axes fraction", "data"), xytext=(-4, 4), textcoords="offset points",
+        ha="right", va="bottom", color="0.35",
     )  # fmt: skip
     _draw_curves(axes, summary, target)
     axes.set_title(_draw_ratio(axes, summary, target), fontsize=11, loc="left")
@@ -73,7 +75,7 @@ def _draw_curves(axes: Any, summary: Mapping[str, Any], target: float) -> None:
 
 def _draw_ratio(axes: Any, summary: Mapping[str, Any], target: float) -> str:
     """An arrow between the two methods' costs at the target; returns the title, with the ratio."""
-    from opsd_cli.comparison.summary import times
+    from opsd_cli.formatting import times
 
     found = summary["token_efficiency"]
     better, than = (

@@ -1,6 +1,6 @@
-"""`report.html` of a comparison: the verdict, the curves, and everything a sceptic asks for next.
+"""`report.html` of a comparison: result, learning curves, ratios, tokens, rollouts.
 
-Everything a model or a data set wrote is escaped.
+All text from models and data sets is escaped.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.comparison.curves import COSTS
-from opsd_cli.comparison.summary import times, verdict
+from opsd_cli.comparison.summary import verdict
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.formatting import count, percent
+from opsd_cli.formatting import count, percent, share, signed, times
 from opsd_cli.reports.page import figure, html_page
 from opsd_cli.reports.run_report import REPORT
 from opsd_cli.reports.svg import Series, line_chart, linear_until
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from opsd_cli.comparison.curves import Curve
 
 COLOURS = ("var(--one)", "var(--two)", "var(--three)", "var(--four)", "var(--dim)", "var(--ink)")
-MONITORS = {
+#: Keys of metrics.jsonl that are drawn, with their titles.
+COLLAPSE_METRICS = {
     "reward": "share of training rollouts that are right",
     "completion_tokens": "completion length, tokens",
     "entropy": "student's entropy, nats a token",
@@ -37,7 +38,7 @@ MONITORS = {
     "zero_variance_groups": "share of groups all right or all wrong",
     "grad_norm": "gradient norm",
 }
-#: Upper edges of the colour scale of tokens, in nats, with the share of colour.
+#: Colour scale of tokens: (upper edge in nats, share of colour in percent).
 SHADES = ((0.01, 0), (0.05, 18), (0.2, 36), (0.5, 58), (float("inf"), 85))
 
 Summary = Mapping[str, Any]
@@ -47,7 +48,17 @@ Groups = Mapping[str, Sequence["Curve"]]
 def write_comparison_report(
     summary: Summary, groups: Groups, samples: Mapping[str, list[dict[str, Any]]], directory: Path
 ) -> Path:
-    """Write the page; returns its path."""
+    """Write the report.
+
+    Args:
+        summary: as `opsd_cli.comparison.summary.summarise` returns it.
+        groups: the compared curves by method.
+        samples: by method, completions of the same validation problems.
+        directory: the comparison's.
+
+    Returns:
+        The path of `report.html`.
+    """
     sections = [
         f"<h1>{escape(verdict(summary))}</h1>",
         f"<p class=dim>{escape(what_was_compared(summary))}</p>",
@@ -57,7 +68,7 @@ def write_comparison_report(
         differences_section(summary),
         tokens_section(summary),
         tuning_section(summary),
-        monitors_section(groups),
+        collapse_section(groups),
         samples_section(samples),
         reproduction_section(summary, groups),
     ]
@@ -67,6 +78,7 @@ def write_comparison_report(
 
 
 def what_was_compared(summary: Summary) -> str:
+    """Methods, seeds, test problems, target and excluded runs, in sentences."""
     left = "".join(f" Left out: {path}, {why}." for path, why in summary["left_out"].items())
     return (
         f"{len(summary['methods'])} methods, seeds {', '.join(map(str, summary['seeds']))}, "
@@ -76,6 +88,7 @@ def what_was_compared(summary: Summary) -> str:
 
 
 def curves_section(summary: Summary) -> str:
+    """Learning curves with 95% bands, one chart per kind of cost."""
     figures = []
     for cost, title in COSTS.items():
         series = [
@@ -103,13 +116,14 @@ def curves_section(summary: Summary) -> str:
 
 
 def methods_section(summary: Summary) -> str:
-    target = f"{summary['target_accuracy']:.1%}"
+    """A table with each method's accuracies, tokens and settings."""
+    target = share(summary["target_accuracy"])
     rows = [
         (
             name,
-            f"{entry['base_accuracy']:.1%}",
+            share(entry["base_accuracy"]),
             percent(Estimate(**entry["accuracy"])),
-            f"{entry['best']:.1%}",
+            share(entry["best"]),
             "not reached" if entry["tokens_to_target"] is None
             else count(entry["tokens_to_target"]),
             count(entry["tokens_generated"]),
@@ -126,6 +140,7 @@ def methods_section(summary: Summary) -> str:
 
 
 def efficiency_section(summary: Summary) -> str:
+    """The ratio of the two methods' costs at the target, for each kind of cost."""
     found = summary["efficiency"]
     rows = [
         (title, times(found[cost]["ratio"]),
@@ -141,9 +156,10 @@ def efficiency_section(summary: Summary) -> str:
 
 
 def differences_section(summary: Summary) -> str:
+    """Paired differences of best accuracy, for each pair of methods."""
     rows = [
-        (f"{d['one']} less {d['other']}", f"{100 * d['value']:+.1f} points",
-         f"{100 * d['low']:+.1f} to {100 * d['high']:+.1f}")
+        (f"{d['one']} less {d['other']}", f"{signed(d['value'])} points",
+         f"{signed(d['low'])} to {signed(d['high'])}")
         for d in summary["differences"]
     ]  # fmt: skip
     return "<h2>Best accuracy, paired differences</h2>" + _table(
@@ -152,6 +168,7 @@ def differences_section(summary: Summary) -> str:
 
 
 def tokens_section(summary: Summary) -> str:
+    """Mean token counts and CPU time of each method's runs."""
     methods = summary["methods"]
     kinds = list(next(iter(methods.values()))["tokens"])
     rows = [
@@ -164,6 +181,7 @@ def tokens_section(summary: Summary) -> str:
 
 
 def tuning_section(summary: Summary) -> str:
+    """The learning rates tried by `--tune`, and the one selected for each method."""
     if not summary["tuned"]:
         return (
             "<h2>Learning rates</h2><p>Taken from the config; no search was part of this "
@@ -173,7 +191,7 @@ def tuning_section(summary: Summary) -> str:
         (
             name,
             ", ".join(
-                f"{rate:g}: {accuracy:.1%}"
+                f"{rate:g}: {share(accuracy)}"
                 for rate, accuracy in zip(entry["rates"], entry["validation"], strict=True)
             ),
             f"{entry['chosen']:g}",
@@ -186,14 +204,14 @@ def tuning_section(summary: Summary) -> str:
     return "<h2>The search over learning rates, on validation alone</h2>" + _table(heads, rows)
 
 
-def monitors_section(groups: Groups) -> str:
-    """Each method's first run, step by step."""
+def collapse_section(groups: Groups) -> str:
+    """Collapse metrics of each method's first run, against generated tokens."""
     metrics = {
         name: list(read_rows(curves[0].directory / run_directory.METRICS))
         for name, curves in groups.items()
     }
     figures = []
-    for key, title in MONITORS.items():
+    for key, title in COLLAPSE_METRICS.items():
         series = [
             Series(
                 name,
@@ -216,7 +234,7 @@ def monitors_section(groups: Groups) -> str:
 
 
 def samples_section(samples: Mapping[str, list[dict[str, Any]]]) -> str:
-    """The same problems answered by each method's model, tokens shaded by divergence."""
+    """Completions of the same problems by each method's model, shaded by divergence per token."""
     if not samples:
         return ""
     names = list(samples)
@@ -265,6 +283,7 @@ def _shade(share: int) -> str:
 
 
 def reproduction_section(summary: Summary, groups: Groups) -> str:
+    """Commands, configs and environment that reproduce the comparison."""
     parts = ["<h2>Exactly what ran</h2>"]
     first = next(iter(groups.values()))[0]
     environment = read_object(first.directory / run_directory.ENVIRONMENT) or {}

@@ -1,8 +1,8 @@
-"""Pages of an evaluation: the results and every problem on one, every sample a click away.
+"""`report.html` of an evaluation: results, problems, and a page with the samples of each problem.
 
-`report.html` lists the problems; each has a page of its own under `pages/`, since thirty problems
-with sixteen long completions each are too much for one. Everything a model or a data set wrote is
-escaped: a completion may hold any markup.
+Every problem has a page of its own under `pages/`, since thirty problems with sixteen long
+completions each are too large for one. All text from models and data sets is escaped: a completion
+can contain any markup.
 """
 
 from __future__ import annotations
@@ -16,22 +16,32 @@ from pathlib import Path
 from typing import Any
 
 from opsd_cli.evaluation.directory import REPORT, EvaluationDirectory
-from opsd_cli.evaluation.evaluate import Evaluation, Sample
+from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.files.atomic_write import write_atomic
-from opsd_cli.formatting import count, percent, points
+from opsd_cli.formatting import count, percent, points, share
 from opsd_cli.reports.page import html_page
 from opsd_cli.statistics import Estimate
 
 PAGES = "pages"
+#: Characters of a question that the list of problems shows.
 QUESTION_SHOWN = 90
-#: A completion of so many characters is shown without a click.
+#: Maximum length in characters of a completion that is shown unfolded.
 SHORT = 600
 
 
 def write_evaluation_report(
     store: EvaluationDirectory, results: Mapping[str, Evaluation], summary: Mapping[str, Any]
 ) -> Path:
-    """Write `report.html` and a page for each problem; returns the former's path."""
+    """Write `report.html` and a page for each problem.
+
+    Args:
+        store: the evaluation's directory, which has the problems' texts.
+        results: the measured results by benchmark.
+        summary: contents of results.json, with the differences from another evaluation if any.
+
+    Returns:
+        The path of `report.html`.
+    """
     pages = store.directory / PAGES
     shutil.rmtree(pages, ignore_errors=True)
     questions = store.problems()
@@ -78,8 +88,8 @@ def _results(results: Mapping[str, Evaluation], summary: Mapping[str, Any]) -> s
         k = result.samples_per_problem
         cells = (
             escape(name), len(result.problem_ids), percent(result.accuracy),
-            percent(result.pass_at[k]), percent(result.majority), f"{result.truncated:.1%}",
-            f"{result.no_answer:.1%}", count(result.mean_tokens),
+            percent(result.pass_at[k]), percent(result.majority), share(result.truncated),
+            share(result.no_answer), count(result.mean_tokens),
             _count(tokens["mean_of_right"]), _count(tokens["mean_of_wrong"]),
         )  # fmt: skip
         rows.append("<tr>" + "".join(f"<td class=nowrap>{cell}" for cell in cells))

@@ -1,6 +1,6 @@
-"""What every page shares: one self-contained HTML file, light and dark, wide and narrow.
+"""The frame of every report: one self-contained HTML file with a light and a dark scheme.
 
-No script, no font, no network. Whoever adds text from a model or a data set escapes it first.
+It has no script, no font and no network access. Callers escape all text from models and data sets.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ background:var(--card);padding:.75rem;border-radius:.5rem;font-size:.85rem;margi
 
 
 def html_page(title: str, sections: Sequence[str]) -> str:
-    """The whole file."""
+    """A complete HTML document; `title` is escaped, `sections` are HTML already."""
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width,initial-scale=1">'
@@ -48,5 +48,5 @@ def html_page(title: str, sections: Sequence[str]) -> str:
 
 
 def figure(title: str, body: str) -> str:
-    """A chart with its caption."""
+    """A chart with a caption; `title` is escaped, `body` is HTML already."""
     return f"<figure><figcaption>{escape(title)}</figcaption>{body}</figure>"

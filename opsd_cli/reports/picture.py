@@ -1,4 +1,4 @@
-"""The picture of a run: accuracy against generated tokens, as a PNG."""
+"""The picture of a run: accuracy against generated tokens, as a PNG file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from pathlib import Path
 from opsd_cli.errors import RunError
 from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.files.os_errors import naming
+from opsd_cli.formatting import share
 from opsd_cli.training import run_directory
 
 
 def write_picture(run_dir: Path, out: Path) -> Path:
-    """Draw validation accuracy over tokens with its interval, and test accuracy before and after.
+    """Draw a run's validation curve with 95% intervals, and test accuracy of base and best.
+
+    Args:
+        run_dir: directory of a finished run.
+        out: the PNG file to write; its folder is created.
+
+    Returns:
+        `out`.
 
     Raises:
         RunError: the run has not finished, or its result is damaged.
@@ -34,17 +42,19 @@ def write_picture(run_dir: Path, out: Path) -> Path:
     axes.fill_between(tokens, low, high, alpha=0.15, linewidth=0)
     values = [100 * row["accuracy"]["value"] for row in rows]
     axes.plot(tokens, values, marker="o", label="validation (95% interval)")
-    test = {name: 100 * result["accuracy"][name]["value"] for name in ("base", "best")}
+    test = {name: result["accuracy"][name]["value"] for name in ("base", "best")}
     best_at = next(
         t for t, row in zip(tokens, rows, strict=True) if row["step"] == result["best_step"]
     )
-    axes.axhline(test["base"], color="0.5", linestyle="--", linewidth=1)
+    axes.axhline(100 * test["base"], color="0.5", linestyle="--", linewidth=1)
     axes.annotate(
-        f"base model on test: {test['base']:.1f}%", (tokens[-1], test["base"]),
+        f"base model on test: {share(test['base'])}", (tokens[-1], 100 * test["base"]),
         ha="right", va="bottom", color="0.35",
     )  # fmt: skip
-    axes.plot([best_at], [test["best"]], marker="*", markersize=16, color="C1", linestyle="none",
-              label=f"best checkpoint on test: {test['best']:.1f}%")  # fmt: skip
+    axes.plot(
+        [best_at], [100 * test["best"]], marker="*", markersize=16, color="C1", linestyle="none",
+        label=f"best checkpoint on test: {share(test['best'])}",
+    )  # fmt: skip
     axes.set_xlabel("thousand tokens generated")
     axes.set_ylabel("accuracy, %")
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,6 +1,6 @@
-"""`report.html` of a training run: the verdict first, then what it rests on.
+"""`report.html` of a training run: the result in a sentence, then curves, metrics and rollouts.
 
-Everything a model or a data set wrote is escaped: a completion may hold any markup.
+All text from models and data sets is escaped: a completion can contain any markup.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from typing import Any
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.formatting import count, duration, percent
+from opsd_cli.formatting import count, duration, gibibytes, percent
 from opsd_cli.reports.page import figure, html_page
 from opsd_cli.reports.svg import Series, line_chart
 from opsd_cli.statistics import Estimate
 from opsd_cli.training import run_directory
 
 REPORT = "report.html"
+#: Rollouts shown of the first and of the last step.
 SAMPLES_SHOWN = 4
 
 
 def write_run_report(run_dir: Path) -> Path:
-    """Write `report.html` for a run, finished or not; returns its path."""
+    """Write `report.html` of a run, finished or not; returns its path."""
     page = build_page(run_dir)
     write_atomic(run_dir / REPORT, page)
     return run_dir / REPORT
 
 
 def build_page(run_dir: Path) -> str:
-    """The page's HTML."""
+    """The HTML of a run's report."""
     metrics = list(read_rows(run_dir / run_directory.METRICS))
     evaluations = list(read_rows(run_dir / run_directory.EVALUATIONS))
     rollouts = list(read_rows(run_dir / run_directory.ROLLOUTS))
@@ -42,7 +43,7 @@ def build_page(run_dir: Path) -> str:
         f"<h1>{escape(verdict(result, metrics))}</h1>",
         accuracy_section(result, evaluations),
         learning_section(metrics),
-        monitors_section(metrics),
+        collapse_section(metrics),
         tokens_section(metrics),
         rollouts_section(rollouts),
         "<h2>How to run it again</h2>"
@@ -56,7 +57,7 @@ def build_page(run_dir: Path) -> str:
 
 
 def verdict(result: dict[str, Any] | None, metrics: list[dict[str, Any]]) -> str:
-    """The run in a sentence."""
+    """The run's result in a sentence; `metrics` are the rows of metrics.jsonl."""
     if result is None:
         return f"This run has not finished: {len(metrics)} steps are done."
     base, best = (percent(Estimate(**result["accuracy"][name])) for name in ("base", "best"))
@@ -69,6 +70,7 @@ def verdict(result: dict[str, Any] | None, metrics: list[dict[str, Any]]) -> str
 
 
 def accuracy_section(result: dict[str, Any] | None, evaluations: list[dict[str, Any]]) -> str:
+    """Accuracy of both splits against generated tokens, and the table of test accuracies."""
     series = []
     for split, colour in (("validation", "var(--one)"), ("test", "var(--two)")):
         rows = sorted((r for r in evaluations if r["split"] == split), key=lambda r: r["step"])
@@ -94,6 +96,7 @@ def accuracy_section(result: dict[str, Any] | None, evaluations: list[dict[str, 
 
 
 def learning_section(metrics: list[dict[str, Any]]) -> str:
+    """Loss, reward, gradient norm and entropy by step."""
     charts = [
         ("loss", [("loss", "loss")]),
         ("share of training rollouts that are right", [("reward", "right")]),
@@ -103,7 +106,8 @@ def learning_section(metrics: list[dict[str, Any]]) -> str:
     return _charts("Learning", charts, metrics)
 
 
-def monitors_section(metrics: list[dict[str, Any]]) -> str:
+def collapse_section(metrics: list[dict[str, Any]]) -> str:
+    """Collapse metrics and divergence by class of token, by step."""
     charts = [
         ("completion length, tokens", [("completion_tokens", "mean")]),
         ("share of completions cut at the limit", [("truncated", "truncated")]),
@@ -146,6 +150,12 @@ def _charts(
     metrics: list[dict[str, Any]],
     extra: str = "",
 ) -> str:
+    """A section of line charts by step.
+
+    Args:
+        charts: (title, lines) of each chart; a line is (key of metrics.jsonl, label).
+        extra: further figures, as HTML.
+    """
     colours = ("var(--one)", "var(--two)")
     figures = []
     for title, lines in charts:
@@ -162,6 +172,7 @@ def _charts(
 
 
 def tokens_section(metrics: list[dict[str, Any]]) -> str:
+    """The token ledger, time and memory at the last step."""
     if not metrics:
         return ""
     last = metrics[-1]
@@ -172,7 +183,7 @@ def tokens_section(metrics: list[dict[str, Any]]) -> str:
     return (
         f"<h2>Tokens</h2><div class=scroll><table><tr><th>kind<th>count{rows}</table></div>"
         f"<p class=dim>{duration(last['seconds'])} in all, {duration(last['cpu_seconds'])} of CPU; "
-        f"highest memory {last['memory_peak'] / 2**30:.2f} GiB.</p>"
+        f"highest memory {gibibytes(last['memory_peak'])}.</p>"
     )
 
 
@@ -182,7 +193,7 @@ def _divergence(row: dict[str, Any]) -> str:
 
 
 def rollouts_section(rollouts: list[dict[str, Any]]) -> str:
-    """A few rollouts of the first and of the last step, side by side."""
+    """Rollouts of the first and of the last step in two columns."""
     if not rollouts:
         return ""
     columns = []

@@ -15,6 +15,7 @@ import numpy as np
 from backends.interface import Policy, Rollout
 from opsd_cli.config.schema import Config
 from opsd_cli.grading import Grader
+from opsd_cli.interruption import Stop, never, until_stopped
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import completion_text
 from opsd_cli.rollouts.prefetch import Prefetcher
@@ -27,7 +28,6 @@ from opsd_cli.rollouts.types import (
     training_sampling,
 )
 from opsd_cli.seeds import derive_seed
-from opsd_cli.stopping import Stop, never, until_stopped
 from opsd_cli.tracking.listener import Listener
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 
 from backends.interface import Policy, RolloutRequest, Sampling
 from opsd_cli.config.schema import Config
+from opsd_cli.interruption import Stop, never, until_stopped
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import Prompt, after_thinking
 from opsd_cli.seeds import derive_seed
-from opsd_cli.stopping import Stop, never, until_stopped
 from opsd_cli.token_ledger import TokenLedger
 
 

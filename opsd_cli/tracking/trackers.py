@@ -114,9 +114,9 @@ class TrackedListener(Listener):
         self._inner.step(row)
         flat = asdict(row)
         ledger = {f"tokens/{kind}": number for kind, number in flat.pop("ledger").items()}
-        monitors = flat.pop("metrics")
+        metrics = flat.pop("metrics")
         own = {f"train/{name}": value for name, value in flat.items() if name not in _POSITION}
-        everything = {**own, **ledger, **dict(_prefixed("monitors", monitors))}
+        everything = {**own, **ledger, **dict(_prefixed("monitors", metrics))}
         self._log(_numbers(everything), row.step)
 
     def evaluation(self, row: EvaluationRow) -> None:

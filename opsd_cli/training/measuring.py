@@ -17,21 +17,16 @@ from typing import Any
 
 from backends.interface import Policy
 from opsd_cli.errors import RunError
-from opsd_cli.evaluation.evaluate import (
-    Evaluation,
-    Sample,
-    evaluate,
-    evaluation_sampling,
-    evaluation_view,
-)
+from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluation_view
+from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.files.jsonl_log import Log
 from opsd_cli.grading import Grader
+from opsd_cli.interruption import Stop
 from opsd_cli.problems import Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.statistics import Estimate
-from opsd_cli.stopping import Stop
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import EvaluationRow, Listener
 from opsd_cli.training import run_directory

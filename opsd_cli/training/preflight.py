@@ -12,12 +12,12 @@ from typing import Any
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.evaluate import evaluation_sampling
+from opsd_cli.interruption import Stop
 from opsd_cli.problems import ProblemSet
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.teacher import boundary_mismatch
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
 from opsd_cli.statistics import Estimate
-from opsd_cli.stopping import Stop
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import Listener
 from opsd_cli.training import run_directory

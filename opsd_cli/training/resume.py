@@ -14,10 +14,10 @@ logs to the checkpoint's step. The steps in between are trained again.
 * no checkpoint verifies, or what the chosen one depends on was lost (`_choose`);
 
 and elsewhere if another process has the run open (`opsd_cli.files.directory_lock`), a log has a
-damaged line (`opsd_cli.files.jsonl_log`), a checkpoint of an earlier version has an unreadable
-state (`opsd_cli.training.checkpoints.state_of`) or the base accuracy was lost
-(`opsd_cli.training.measuring`). Which flags go with `--resume` is the command line's matter
-(`opsd_cli.cli.train`).
+damaged line (`opsd_cli.files.jsonl_log`), the checkpoint's state is unreadable or of another
+version (`opsd_cli.training.checkpoints.state_of`, `opsd_cli.training.state`), or the base accuracy
+was lost (`opsd_cli.training.measuring`). The command line refuses flags that do not go with
+`--resume` (`opsd_cli.cli.train`).
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.recommended_sampling import with_recommended
+from opsd_cli.interruption import Stop, never
 from opsd_cli.loading import choose_backend, with_absolute_adapter
 from opsd_cli.problems.sources import Splits, load_splits
 from opsd_cli.provenance import provenance
-from opsd_cli.stopping import Stop, never
 from opsd_cli.tracking import trackers
 from opsd_cli.tracking.listener import Listener, Messages
 from opsd_cli.tracking.trackers import tracking

@@ -24,6 +24,7 @@ from backends.interface import BatchReport, LossBatch, Policy
 from opsd_cli import methods
 from opsd_cli.errors import ConfigError, Interrupted, TrainingError
 from opsd_cli.grading import Grader, open_grader
+from opsd_cli.interruption import Stop, never
 from opsd_cli.methods.base import StepInputs
 from opsd_cli.problems.sources import Splits
 from opsd_cli.prompts.builder import PromptBuilder
@@ -32,7 +33,6 @@ from opsd_cli.rollouts.importance import SamplerComparison
 from opsd_cli.rollouts.prefetch import Prefetcher
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
 from opsd_cli.rollouts.types import StepRequests, training_sampling
-from opsd_cli.stopping import Stop, never
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import Listener
 from opsd_cli.training import run_directory

@@ -82,7 +82,7 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", ["qwen3", "llama", "gemma3"])
-def test_another_backend_gives_the_same_scores(
+def test_adapter_gives_the_same_scores_on_another_backend(
     backend: Backend, trained: Trained, model_folder: Callable[[str], Path], family: str, kind: str
 ) -> None:
     adapter = trained(family, kind)
@@ -118,7 +118,9 @@ def test_plain_mlx_lm_loads_what_is_exported(
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])
-def test_the_way_to_mlx_lm_and_back_is_exact(trained: Trained, tmp_path: Path, kind: str) -> None:
+def test_adapter_round_trip_through_mlx_lm_format_is_exact(
+    trained: Trained, tmp_path: Path, kind: str
+) -> None:
     adapter = trained("llama", kind)
     settings, weights = adapter_files.read_settings(adapter), adapter_files.read_weights(adapter)
     adapter_files.write_mlx(tmp_path / "mlx", weights, settings)
@@ -134,7 +136,7 @@ def test_the_way_to_mlx_lm_and_back_is_exact(trained: Trained, tmp_path: Path, k
     assert all((first[key] == last[key]).all() for key in first)
 
 
-def test_an_adapter_of_mlx_lm_s_is_taken_as_a_start(
+def test_mlx_lm_adapter_is_accepted_as_starting_adapter(
     backend: Backend, trained: Trained, model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     adapter = trained("llama")
@@ -162,7 +164,7 @@ def test_bfloat16_adapters_are_read(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", ["qwen3", "llama", "gemma3"])
-def test_a_merged_model_says_what_base_and_adapter_said(
+def test_merged_model_gives_the_logits_of_base_and_adapter(
     backend: Backend,
     trained: Trained,
     model_folder: Callable[[str], Path],
@@ -184,7 +186,7 @@ def test_a_merged_model_says_what_base_and_adapter_said(
     assert close(mlx_logits(mlx_lm.load(str(tmp_path / "merged"))[0]), wanted)
 
 
-def test_full_fine_tuning_of_mlx_lm_s_is_refused(trained: Trained) -> None:
+def test_mlx_lm_full_fine_tuning_weights_are_refused_as_adapter(trained: Trained) -> None:
     adapter = trained()
     written = {"fine_tune_type": "full", "lora_parameters": {}}
     (adapter / adapter_files.CONFIG_FILE).write_text(json.dumps(written))
@@ -193,7 +195,7 @@ def test_full_fine_tuning_of_mlx_lm_s_is_refused(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize("weights", ["initial", "ema"])
-def test_a_checkpoint_goes_on_elsewhere(
+def test_checkpoint_resumes_on_another_backend(
     backend: Backend, load: Load, model_folder: Callable[[str], Path], tmp_path: Path, weights: str
 ) -> None:
     """Weights, moments, average and the adapter of the start: the next step is the same step."""

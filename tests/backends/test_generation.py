@@ -53,7 +53,7 @@ def by_request(rollouts: Sequence[Rollout]) -> dict[tuple[str, int], Rollout]:
     ],
     ids=["all", "filtered", "top_k", "top_p", "min_p"],
 )
-def test_each_token_is_the_one_its_uniform_number_names(
+def test_drawn_tokens_invert_the_cumulative_distribution_at_the_seeds_uniforms(
     load: Load, model_folder: Callable[[str], Path], family: str, sampling: Sampling
 ) -> None:
     policy = load(family, rollouts={"batch_size": 5})
@@ -80,7 +80,7 @@ def test_each_token_is_the_one_its_uniform_number_names(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_greedy_takes_the_most_probable_token(
+def test_greedy_sampling_takes_the_most_probable_token(
     load: Load, model_folder: Callable[[str], Path], family: str
 ) -> None:
     policy = load(family)
@@ -93,7 +93,9 @@ def test_greedy_takes_the_most_probable_token(
 
 @pytest.mark.parametrize("sampling", [EVERYTHING, FILTERED, GREEDY])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_company_does_not_matter(load: Load, family: str, sampling: Sampling) -> None:
+def test_rollouts_do_not_depend_on_the_rest_of_the_batch(
+    load: Load, family: str, sampling: Sampling
+) -> None:
     found = []
     for order, size in ((REQUESTS, 64), (REQUESTS[::-1], 64), (REQUESTS[3:] + REQUESTS[:3], 5)):
         policy = load(family, rollouts={"batch_size": size})
@@ -108,7 +110,7 @@ def test_company_does_not_matter(load: Load, family: str, sampling: Sampling) ->
             np.testing.assert_allclose(other[key].log_probs, rollout.log_probs, atol=1e-4)
 
 
-def test_seeds_tell_samples_of_one_prompt_apart(load: Load) -> None:
+def test_seeds_distinguish_samples_of_one_prompt(load: Load) -> None:
     same = RolloutRequest("p", 0, (5, 6), seed=1)
     again = RolloutRequest("p", 1, (5, 6), seed=1)
     other = RolloutRequest("p", 2, (5, 6), seed=2)
@@ -137,7 +139,7 @@ def test_scores_equal_the_sampler_s_log_probabilities(
     assert (np.abs(plain - np.concatenate(scores)).max() > 0.01) == (sampling.temperature != 1)
 
 
-def test_tokens_that_the_filters_keep_out_have_no_probability(load: Load) -> None:
+def test_tokens_excluded_by_top_k_top_p_min_p_score_minus_infinity(load: Load) -> None:
     policy = load()
     drawn = list(policy.generate(REQUESTS, Sampling(max_new_tokens=14)))
     pairs = [(r.request.prompt_ids, r.completion_ids) for r in drawn]
@@ -146,7 +148,7 @@ def test_tokens_that_the_filters_keep_out_have_no_probability(load: Load) -> Non
     np.testing.assert_allclose(one[np.isfinite(one)], 0, atol=1e-6)
 
 
-def test_rollouts_are_those_of_the_student_as_it_is_now(
+def test_rollouts_follow_the_students_current_weights(
     load: Load, model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = oracle.random_adapter(model_folder("qwen3"), tmp_path / "adapter", 3)
@@ -158,7 +160,7 @@ def test_rollouts_are_those_of_the_student_as_it_is_now(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_how_a_completion_ends(load: Load, family: str) -> None:
+def test_finish_reason_is_stop_or_length(load: Load, family: str) -> None:
     policy = load(family)
     requests = [RolloutRequest("p", seed, (5, 6), seed) for seed in range(60)]
     rollouts = list(policy.generate(requests, Sampling(temperature=1.5, max_new_tokens=9)))
@@ -174,7 +176,7 @@ def test_how_a_completion_ends(load: Load, family: str) -> None:
     assert ended_on == policy.stop_ids == ({0, 1} if family == "llama" else {0})
 
 
-def test_a_completion_may_stop_on_its_last_token(load: Load) -> None:
+def test_stop_token_at_max_new_tokens_is_a_stop(load: Load) -> None:
     policy = load("llama")
     stopped = [
         rollout
@@ -194,7 +196,7 @@ def test_a_completion_may_stop_on_its_last_token(load: Load) -> None:
     assert stopped
 
 
-def test_the_context_ends_a_completion(load: Load) -> None:
+def test_context_limit_ends_a_completion(load: Load) -> None:
     policy = load("llama")
     assert policy.context_limit == 48
     requests = [RolloutRequest("p", n, (5,) * n, seed=n) for n in (45, 48, 60, 2)]
@@ -211,7 +213,7 @@ def test_the_context_ends_a_completion(load: Load) -> None:
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3"])
-def test_long_completions_stay_right_beyond_the_sliding_window(
+def test_completions_longer_than_the_sliding_window_equal_the_dense_model(
     load: Load, model_folder: Callable[[str], Path], family: str
 ) -> None:
     policy = load(family)
@@ -229,7 +231,7 @@ def test_long_completions_stay_right_beyond_the_sliding_window(
     assert longest > 16
 
 
-def test_each_rollout_is_handed_over_when_it_ends(load: Load) -> None:
+def test_each_rollout_is_yielded_when_it_finishes(load: Load) -> None:
     policy = load()
     rollouts = list(policy.generate(REQUESTS, EVERYTHING))
     lengths = [len(rollout.completion_ids) for rollout in rollouts]
@@ -237,7 +239,7 @@ def test_each_rollout_is_handed_over_when_it_ends(load: Load) -> None:
     assert lengths[0] < lengths[-1]
 
 
-def test_other_work_between_two_rollouts_does_no_harm(load: Load) -> None:
+def test_training_between_two_rollouts_does_not_change_them(load: Load) -> None:
     policy = load()
     wanted = by_request(list(policy.generate(REQUESTS, EVERYTHING)))
     item = DivergenceItem((5,), (6,), (7, 8))
@@ -250,7 +252,7 @@ def test_other_work_between_two_rollouts_does_no_harm(load: Load) -> None:
         assert rollout.completion_ids == wanted[key].completion_ids
 
 
-def test_the_teacher_writes_with_its_own_weights(load: Load) -> None:
+def test_teacher_generates_with_its_own_weights(load: Load) -> None:
     policy = load(optimizer={"learning_rate": 1.0})
     base = by_request(list(policy.generate(REQUESTS, EVERYTHING)))
     items = tuple(DivergenceItem((5,), (6,), (7, 8, n)) for n in (9, 10))
@@ -278,7 +280,7 @@ def test_the_teacher_writes_with_its_own_weights(load: Load) -> None:
     np.testing.assert_array_equal(policy.score(pair)[0], before)
 
 
-def test_no_id_beyond_the_tokenizer_is_ever_drawn(
+def test_ids_beyond_the_tokenizer_are_never_drawn(
     load: Load, model_folder: Callable[[str], Path]
 ) -> None:
     # The padded rows of this head give the largest logits of all (tests.support.tiny_models).
@@ -294,7 +296,7 @@ def test_a_prompt_without_tokens_is_refused(load: Load) -> None:
         list(load().generate([RolloutRequest("p", 0, (), 0)], GREEDY))
 
 
-def test_nothing_is_drawn_for_no_requests(load: Load) -> None:
+def test_generate_of_no_requests_yields_nothing(load: Load) -> None:
     assert list(load().generate([], EVERYTHING)) == []
 
 

@@ -45,7 +45,7 @@ def test_a_loaded_policy_describes_itself(load: Load) -> None:
     assert policy.tokenizer.decode(policy.tokenizer.encode("1+2=")) == "1+2="
 
 
-def test_the_tokenizer_stops_where_the_model_names_no_stop(load: Load, copy: Path) -> None:
+def test_stop_ids_fall_back_to_the_tokenizers_eos(load: Load, copy: Path) -> None:
     (copy / "generation_config.json").unlink()
     config = json.loads((copy / "config.json").read_text())
     config["eos_token_id"] = None
@@ -53,39 +53,43 @@ def test_the_tokenizer_stops_where_the_model_names_no_stop(load: Load, copy: Pat
     assert load(model=str(copy), trainable=False).stop_ids == {0}
 
 
-def test_nothing_at_the_path(refused: Callable[..., ModelError], tmp_path: Path) -> None:
+def test_missing_model_path_is_refused(refused: Callable[..., ModelError], tmp_path: Path) -> None:
     error = refused(model=str(tmp_path / "nothing"))
     assert "no model folder at" in error.message and "nothing" in error.message
 
 
-def test_a_file_instead_of_a_folder(refused: Callable[..., ModelError], copy: Path) -> None:
+def test_file_as_model_folder_is_refused(refused: Callable[..., ModelError], copy: Path) -> None:
     error = refused(model=str(copy / "model.safetensors"))
     assert "is a file" in error.message and "did you mean a folder?" in error.hint
 
 
-def test_a_folder_without_a_model(refused: Callable[..., ModelError], tmp_path: Path) -> None:
+def test_folder_without_a_model_is_refused(
+    refused: Callable[..., ModelError], tmp_path: Path
+) -> None:
     assert "config.json is missing" in refused(model=str(tmp_path)).message
 
 
-def test_an_adapter_given_as_the_model(
+def test_adapter_given_as_the_model_is_refused(
     refused: Callable[..., ModelError], model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = oracle.random_adapter(model_folder("qwen3"), tmp_path / "adapter", 1)
     assert "--adapter" in refused(model=str(folder)).hint
 
 
-def test_weights_of_another_format(refused: Callable[..., ModelError], copy: Path) -> None:
+def test_weights_in_another_format_are_refused(
+    refused: Callable[..., ModelError], copy: Path
+) -> None:
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     assert "no *.safetensors" in refused(model=str(copy)).message
 
 
-def test_weights_cut_off(refused: Callable[..., ModelError], copy: Path) -> None:
+def test_truncated_weights_are_refused(refused: Callable[..., ModelError], copy: Path) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     assert "cannot be loaded" in refused(model=str(copy)).message
 
 
-def test_weights_of_another_model(
+def test_weights_of_another_model_are_refused(
     refused: Callable[..., ModelError], model_folder: Callable[[str], Path], copy: Path
 ) -> None:
     shutil.copy(model_folder("gemma2") / "model.safetensors", copy / "model.safetensors")
@@ -94,37 +98,41 @@ def test_weights_of_another_model(
     assert re.search(r"model\.layers\.0\.\S+\.weight and \d+ more", message)
 
 
-def test_weights_of_another_size(refused: Callable[..., ModelError], copy: Path) -> None:
+def test_weights_of_another_size_are_refused(
+    refused: Callable[..., ModelError], copy: Path
+) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "intermediate_size": 28}))
     assert "_proj.weight" in refused(model=str(copy)).message
 
 
-def test_a_config_that_is_not_json(refused: Callable[..., ModelError], copy: Path) -> None:
+def test_config_that_is_not_json_is_refused(refused: Callable[..., ModelError], copy: Path) -> None:
     (copy / "config.json").write_text("{")
     assert "cannot be loaded" in refused(model=str(copy)).message
 
 
-def test_a_model_that_does_not_continue_text(
+def test_model_without_a_causal_head_is_refused(
     refused: Callable[..., ModelError], copy: Path
 ) -> None:
     (copy / "config.json").write_text(json.dumps({"model_type": "clip"}))
     assert "not a causal language model" in refused(model=str(copy)).message
 
 
-def test_a_folder_without_a_tokenizer(refused: Callable[..., ModelError], copy: Path) -> None:
+def test_folder_without_a_tokenizer_is_refused(
+    refused: Callable[..., ModelError], copy: Path
+) -> None:
     for file in copy.glob("tokenizer*"):
         file.unlink()
     assert "no tokenizer" in refused(model=str(copy)).message
 
 
-def test_a_hub_id_without_the_hub(refused: Callable[..., ModelError]) -> None:
+def test_hub_id_without_a_connection_is_refused(refused: Callable[..., ModelError]) -> None:
     error = refused(model="nobody/nothing-of-this-name")
     assert "not in the cache" in error.message and "offline" in error.message
     assert "name a local folder" in error.hint
 
 
-def test_targets_that_no_layer_has(
+def test_unknown_lora_targets_are_refused(
     refused: Callable[..., ModelError], model_folder: Callable[[str], Path]
 ) -> None:
     error = refused(model=str(model_folder("qwen3")), lora={"targets": ["q_proj", "c_attn"]})
@@ -133,14 +141,14 @@ def test_targets_that_no_layer_has(
         assert name in error.hint
 
 
-def test_the_output_head_is_no_target(
+def test_output_head_as_lora_target_is_refused(
     refused: Callable[..., ModelError], model_folder: Callable[[str], Path]
 ) -> None:
     error = refused(model=str(model_folder("llama")), lora={"targets": ["lm_head"]})
     assert "'lm_head'" in error.message and "lm_head" not in error.hint
 
 
-def test_a_starting_adapter_of_another_model(
+def test_starting_adapter_of_another_model_is_refused(
     refused: Callable[..., ModelError], model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = oracle.random_adapter(model_folder("qwen3"), tmp_path / "adapter", 1)

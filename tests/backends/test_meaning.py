@@ -140,7 +140,7 @@ def refusal(folder: Path) -> ModelError:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_mlx_computes_what_transformers_does(build: Build, variant: str) -> None:
+def test_mlx_logits_equal_transformers(build: Build, variant: str) -> None:
     require_backend("mlx")
     folder = build(**VARIANTS[variant])
     wanted = log_probs(transformers_logits(folder))
@@ -148,7 +148,9 @@ def test_mlx_computes_what_transformers_does(build: Build, variant: str) -> None
 
 
 @pytest.mark.parametrize("variant", ["llama", "qwen2 yarn", "mistral", "granite", "olmo2"])
-def test_with_both_spellings_plain_mlx_lm_does_too(build: Build, variant: str) -> None:
+def test_plain_mlx_lm_logits_equal_transformers_with_both_rope_spellings(
+    build: Build, variant: str
+) -> None:
     require_backend("mlx")
     folder = build(**VARIANTS[variant])
     wanted = transformers_logits(folder)
@@ -161,7 +163,7 @@ def test_with_both_spellings_plain_mlx_lm_does_too(build: Build, variant: str) -
 
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
-def test_both_spellings_say_one_thing(
+def test_both_rope_spellings_give_the_same_logits(
     model_folder: Callable[[str], Path], tmp_path: Path, family: str
 ) -> None:
     folder = Path(shutil.copytree(model_folder(family), tmp_path / "model"))
@@ -180,7 +182,7 @@ def test_both_spellings_say_one_thing(
         assert written["rope_local_base_freq"] == 90.0
 
 
-def test_the_older_spelling_alone_is_read(build: Build) -> None:
+def test_older_rope_spelling_alone_is_read(build: Build) -> None:
     """As hub repositories from before transformers 5 have it."""
     require_backend("mlx")
     folder = build(**VARIANTS["qwen2 yarn"])
@@ -193,7 +195,7 @@ def test_the_older_spelling_alone_is_read(build: Build) -> None:
     np.testing.assert_allclose(our_scores("mlx", folder), log_probs(wanted), rtol=1e-4, atol=1e-4)
 
 
-def test_a_base_that_no_key_names_is_transformers_own(build: Build) -> None:
+def test_rope_base_without_a_key_is_transformers_default(build: Build) -> None:
     """mlx-lm's Qwen2 takes 1,000,000 for want of the key, transformers 10,000."""
     require_backend("mlx")
     folder = build(model_type="qwen2")
@@ -244,7 +246,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("said", REFUSED)
-def test_what_mlx_lm_would_drop_is_refused(build: Build, said: str) -> None:
+def test_config_keys_that_mlx_lm_would_drop_are_refused(build: Build, said: str) -> None:
     require_backend("mlx")
     kind, changes = REFUSED[said]
     error = refusal(build(model_type=kind, **changes))
@@ -261,7 +263,7 @@ def test_what_mlx_lm_would_drop_is_refused(build: Build, said: str) -> None:
         ("mistral", {"sliding_window": 64}),  # as long as the context
     ],
 )
-def test_what_changes_nothing_is_not_refused(
+def test_config_keys_without_effect_are_accepted(
     build: Build, kind: str, changes: dict[str, Any]
 ) -> None:
     require_backend("mlx")
@@ -309,7 +311,7 @@ ROTATIONS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("parameters", ROTATIONS, ids=lambda p: "-".join(map(str, p.values()))[:40])
-def test_frequencies_are_transformers_own(parameters: dict[str, Any]) -> None:
+def test_rope_frequencies_equal_transformers(parameters: dict[str, Any]) -> None:
     from transformers import LlamaConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -331,5 +333,5 @@ def test_frequencies_are_transformers_own(parameters: dict[str, Any]) -> None:
     assert found.factor == pytest.approx(factor)
 
 
-def test_a_way_of_scaling_that_is_not_known_is_not_guessed() -> None:
+def test_unknown_rope_scaling_is_not_guessed() -> None:
     assert rotary.rotation({"rope_type": "axial", "rope_theta": 10.0}, None, 8) is None

@@ -35,13 +35,15 @@ def modes(folder: Path) -> set[int]:
     return {stat.S_IMODE(path.stat().st_mode) for path in files}
 
 
-def test_an_adapter_is_as_readable_as_any_new_file(mode: int, tmp_path: Path) -> None:
+def test_adapter_weights_have_the_permissions_of_a_new_file(mode: int, tmp_path: Path) -> None:
     adapter_files.write_peft(tmp_path / "peft", WEIGHTS, SETTINGS)
     adapter_files.write_mlx(tmp_path / "mlx", WEIGHTS, SETTINGS)
     assert modes(tmp_path / "peft") == modes(tmp_path / "mlx") == {mode}
 
 
-def test_so_is_a_checkpoint_and_a_merged_model(mode: int, load: Load, tmp_path: Path) -> None:
+def test_checkpoint_and_merged_weights_have_the_permissions_of_a_new_file(
+    mode: int, load: Load, tmp_path: Path
+) -> None:
     policy = load()
     for folder in ("saved", "merged"):
         (tmp_path / folder).mkdir()

@@ -104,7 +104,7 @@ def log_probs(backend: Backend, rows_BV: np.ndarray, sampling: Sampling) -> np.n
 
 
 @given(logits=logits_rows, sampling=samplings)
-def test_kept_tokens_and_probabilities_are_the_definition_s(
+def test_top_k_top_p_min_p_filters_equal_their_definition(
     backend: Backend, logits: list[float], sampling: Sampling
 ) -> None:
     assume(not on_a_threshold(logits, sampling))
@@ -130,7 +130,7 @@ def test_a_draw_inverts_the_cumulative_distribution(
 
 
 @given(logits=logits_rows, sampling=samplings)
-def test_each_token_s_probability_is_that_of_being_drawn(
+def test_log_probs_equal_the_filtered_distribution(
     backend: Backend, logits: list[float], sampling: Sampling
 ) -> None:
     assume(not on_a_threshold(logits, sampling))
@@ -141,7 +141,7 @@ def test_each_token_s_probability_is_that_of_being_drawn(
 
 
 @given(logits=logits_rows, sampling=samplings, number=st.sampled_from([0.0, 1 - 2**-53]))
-def test_the_extreme_numbers_draw_tokens_that_were_kept(
+def test_extreme_uniform_numbers_draw_kept_tokens(
     backend: Backend, logits: list[float], sampling: Sampling, number: float
 ) -> None:
     rows = np.array([[-np.inf, *logits, -np.inf]])
@@ -152,7 +152,9 @@ def test_the_extreme_numbers_draw_tokens_that_were_kept(
 
 
 @given(logits=logits_rows)
-def test_greedy_takes_the_first_of_the_largest(backend: Backend, logits: list[float]) -> None:
+def test_greedy_sampling_breaks_ties_by_the_lowest_id(
+    backend: Backend, logits: list[float]
+) -> None:
     row = np.float32(logits)
     token, log_prob = drawn(backend, row[None], Sampling(temperature=0.0), np.array([0.5]))
     assert token.item() == int(np.argmax(row))
@@ -161,9 +163,7 @@ def test_greedy_takes_the_first_of_the_largest(backend: Backend, logits: list[fl
 
 
 @pytest.mark.parametrize("sampling", [Sampling(0.0), Sampling(1.0), Sampling(1.0, 0.9, 2, 0.1)])
-def test_logits_that_are_not_numbers_show_in_the_log_probability(
-    backend: Backend, sampling: Sampling
-) -> None:
+def test_nan_logits_give_nan_log_probability(backend: Backend, sampling: Sampling) -> None:
     rows = np.array([[0.0, 1.0, np.nan, 2.0], [0.0, 1.0, 1.0, 2.0]])
     tokens, log_probs = drawn(backend, rows, sampling, np.array([0.5, 0.5]))
     assert np.isnan(log_probs).tolist() == [True, False]
@@ -182,7 +182,7 @@ def test_logits_that_are_not_numbers_show_in_the_log_probability(
     ],
     ids=str,
 )
-def test_over_a_large_vocabulary_the_distribution_is_the_definition_s(
+def test_sampling_over_a_large_vocabulary_equals_its_definition(
     backend: Backend, sampling: Sampling
 ) -> None:
     """Larger than the blocks in which sums are made; and every part of it can be drawn."""

@@ -41,7 +41,7 @@ def scores(policy: Policy) -> np.ndarray:
     return np.concatenate(policy.score(PAIRS))
 
 
-def test_two_steps_are_adamw_s(load: Load, tmp_path: Path) -> None:
+def test_two_optimizer_steps_equal_adamw(load: Load, tmp_path: Path) -> None:
     """Against AdamW written out in float64, with decay, moments and clipping at work."""
     beta1, beta2, decay, limit = 0.8, 0.95, 0.1, 0.01
     policy = load(
@@ -75,7 +75,7 @@ def test_two_steps_are_adamw_s(load: Load, tmp_path: Path) -> None:
     oracle.assert_close(oracle.optimizer_state(tmp_path / "end", "exp_avg"), first, 1e-3)
 
 
-def test_a_gradient_below_the_limit_is_left_alone(load: Load, tmp_path: Path) -> None:
+def test_gradient_below_max_grad_norm_is_not_clipped(load: Load, tmp_path: Path) -> None:
     policy = load(optimizer={"max_grad_norm": 1e6})
     policy.accumulate(BATCH)
     norm = policy.apply(0.0)
@@ -85,9 +85,7 @@ def test_a_gradient_below_the_limit_is_left_alone(load: Load, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
-def test_a_gradient_that_is_not_finite_changes_nothing(
-    load: Load, tmp_path: Path, bad: float
-) -> None:
+def test_non_finite_gradient_changes_nothing(load: Load, tmp_path: Path, bad: float) -> None:
     policy = load(teacher={"weights": "ema", "ema_decay": 0.5})
     step(policy)
     policy.save(tmp_path / "before")
@@ -106,7 +104,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
 
 
 @pytest.mark.parametrize("start", [False, True], ids=["fresh", "started"])
-def test_a_restored_policy_goes_on_bit_for_bit(
+def test_restored_policy_continues_bit_for_bit(
     load: Load, model_folder: Callable[[str], Path], tmp_path: Path, start: bool
 ) -> None:
     sections = {
@@ -140,7 +138,7 @@ def test_a_restored_policy_goes_on_bit_for_bit(
     ).read_bytes()
 
 
-def test_a_policy_saved_before_its_first_step_can_be_restored(load: Load, tmp_path: Path) -> None:
+def test_policy_saved_before_its_first_step_can_be_restored(load: Load, tmp_path: Path) -> None:
     policy = load()
     policy.save(tmp_path)
     step(policy)
@@ -151,7 +149,7 @@ def test_a_policy_saved_before_its_first_step_can_be_restored(load: Load, tmp_pa
     np.testing.assert_array_equal(scores(policy), wanted)
 
 
-def test_restoring_what_is_not_there_says_so(load: Load, tmp_path: Path) -> None:
+def test_restore_of_a_missing_or_damaged_state_is_refused(load: Load, tmp_path: Path) -> None:
     plain, averaged = load(), load(teacher={"weights": "ema"})
     with pytest.raises(ModelError, match="cannot be read"):
         plain.restore(tmp_path / "nothing")
@@ -163,7 +161,7 @@ def test_restoring_what_is_not_there_says_so(load: Load, tmp_path: Path) -> None
         plain.restore(tmp_path / "plain")
 
 
-def test_the_seed_decides_the_fresh_adapter(load: Load, tmp_path: Path) -> None:
+def test_fresh_adapter_is_reproducible_from_the_seed(load: Load, tmp_path: Path) -> None:
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         load(seed=seed).save_adapter(tmp_path / name)
     a, b, c = ((tmp_path / n / "adapter_model.safetensors").read_bytes() for n in "abc")
@@ -172,7 +170,7 @@ def test_the_seed_decides_the_fresh_adapter(load: Load, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma2"])
 @pytest.mark.parametrize("variant", [{}, {"rslora": True}, {"dora": True}], ids=str)
-def test_plain_peft_loads_what_was_saved(
+def test_peft_loads_a_saved_adapter(
     load: Load, model_folder: Callable[[str], Path], tmp_path: Path, family: str, variant: dict
 ) -> None:
     policy = load(family, lora=variant)
@@ -224,7 +222,7 @@ def test_load_adapter_takes_weights_alone(
     np.testing.assert_allclose(np.concatenate(after), np.concatenate(initial), atol=1e-6)
 
 
-def test_a_starting_adapter_brings_its_own_rank_and_targets(
+def test_starting_adapter_keeps_its_rank_and_targets(
     load: Load, model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = oracle.random_adapter(model_folder("qwen3"), tmp_path / "start", 6)
@@ -264,7 +262,7 @@ def test_an_adapter_that_does_not_fit_is_refused_and_changes_nothing(
     np.testing.assert_array_equal(scores(policy), before)
 
 
-def test_a_policy_for_inference_does_not_train(load: Load, tmp_path: Path) -> None:
+def test_policy_loaded_for_inference_does_not_train(load: Load, tmp_path: Path) -> None:
     policy = load(trainable=False)
     for attempt in (
         lambda: policy.accumulate(BATCH),
@@ -278,6 +276,6 @@ def test_a_policy_for_inference_does_not_train(load: Load, tmp_path: Path) -> No
     assert policy.measure(BATCH).loss > 0
 
 
-def test_memory_counts_up(load: Load) -> None:
+def test_memory_in_use_is_at_most_the_peak(load: Load) -> None:
     memory = load().memory()
     assert 0 < memory.current <= memory.peak

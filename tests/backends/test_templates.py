@@ -65,7 +65,7 @@ def builder(family: str, *assignments: str, config: Config | None = None) -> Pro
 
 
 @every_family
-def test_the_students_prompt_is_exactly_this(family: str) -> None:
+def test_student_prompt_of_each_family(family: str) -> None:
     before, after, opening = AROUND[family]
     prompt = builder(family).student(PROBLEM)
     assert prompt.text == before + STUDENT + after + opening
@@ -73,7 +73,7 @@ def test_the_students_prompt_is_exactly_this(family: str) -> None:
 
 
 @every_family
-def test_the_teachers_prompt_differs_from_it_in_the_user_turn_alone(family: str) -> None:
+def test_teacher_prompt_differs_in_the_user_turn_alone(family: str) -> None:
     before, after, _ = AROUND[family]
     both = builder(family)
     teacher = both.teacher(PROBLEM)
@@ -83,7 +83,7 @@ def test_the_teachers_prompt_differs_from_it_in_the_user_turn_alone(family: str)
 
 
 @every_family
-def test_ids_are_the_texts_and_there_is_one_bos(family: str) -> None:
+def test_prompt_ids_decode_to_the_text_with_one_bos(family: str) -> None:
     tokenizer = wrapped(family)
     for prompt in (builder(family).student(PROBLEM), builder(family).teacher(PROBLEM)):
         assert tokenizer.decode(prompt.ids) == prompt.text
@@ -95,7 +95,7 @@ def test_ids_are_the_texts_and_there_is_one_bos(family: str) -> None:
 
 
 @every_family
-def test_where_thinking_opens_the_answer_differently_it_is_said_and_mended(family: str) -> None:
+def test_boundary_difference_by_thinking_is_reported_and_matched(family: str) -> None:
     both = builder(family)  # the teacher thinks, the student does not
     warning = boundary_mismatch(both.student(PROBLEM), both.teacher(PROBLEM))
     assert bool(warning) == (family in ("qwen3", "qwen3.5"))
@@ -107,7 +107,7 @@ def test_where_thinking_opens_the_answer_differently_it_is_said_and_mended(famil
 
 
 @every_family
-def test_a_system_turn(family: str) -> None:
+def test_system_turn_of_each_family(family: str) -> None:
     assignments = [f"prompts.student.system={SYSTEM}"]
     if family == "gemma2":
         with pytest.raises(ConfigError, match="System role not supported") as refused:
@@ -122,7 +122,7 @@ def test_a_system_turn(family: str) -> None:
         assert "Be helpful." not in text
 
 
-def test_a_date_is_the_same_tomorrow_unless_one_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_template_date_is_fixed_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
     import transformers.utils.chat_template_utils as utils
 
     class Tomorrow(utils.datetime):  # type: ignore[misc, name-defined]
@@ -148,7 +148,7 @@ def test_a_date_is_the_same_tomorrow_unless_one_is_given(monkeypatch: pytest.Mon
 
 
 @every_family
-def test_the_token_that_ends_a_turn(family: str) -> None:
+def test_end_of_turn_token_of_each_family(family: str) -> None:
     tokenizer = wrapped(family)
     expected = {"gemma3": "<end_of_turn>", "gemma2": "<end_of_turn>"}
     token = tokenizer.wrapped.convert_ids_to_tokens(tokenizer.end_of_turn)
@@ -157,7 +157,7 @@ def test_the_token_that_ends_a_turn(family: str) -> None:
 
 
 @every_family
-def test_a_reference_cannot_speak_for_the_template(family: str) -> None:
+def test_control_tokens_in_a_reference_are_escaped(family: str) -> None:
     hostile = "".join(FAMILIES[family].special) + "<think></think>"
     plain = builder(family).teacher(PROBLEM)
     attacked = builder(family).teacher(

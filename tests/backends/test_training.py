@@ -14,9 +14,9 @@ from backends.interface import Backend
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import Interrupted, PreflightFailed
 from opsd_cli.files.jsonl_log import read_rows
+from opsd_cli.interruption import never
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
-from opsd_cli.stopping import never
 from opsd_cli.tracking.listener import StepRow
 from opsd_cli.training import run_directory
 from opsd_cli.training.result import TrainResult
@@ -99,7 +99,7 @@ def files(directory: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("stopped_at", [1, 3, 4])
-def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
+def test_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     start: Callable[..., TrainResult], tmp_path: Path, stopped_at: int
 ) -> None:
     whole = start("whole")
@@ -113,7 +113,7 @@ def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
     assert resumed.best_step == whole.best_step
 
 
-def test_a_killed_run_repeats_what_was_not_checkpointed(
+def test_killed_run_resumes_from_its_last_checkpoint(
     start: Callable[..., TrainResult], tmp_path: Path
 ) -> None:
     start("whole")
@@ -131,7 +131,9 @@ def test_a_killed_run_repeats_what_was_not_checkpointed(
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
-def test_a_run_leaves_what_it_promises(start: Callable[..., TrainResult], tmp_path: Path) -> None:
+def test_run_directory_holds_the_promised_files(
+    start: Callable[..., TrainResult], tmp_path: Path
+) -> None:
     result = start("run")
     directory = tmp_path / "run"
     rows = list(read_rows(directory / run_directory.METRICS))
@@ -154,7 +156,7 @@ def test_a_run_leaves_what_it_promises(start: Callable[..., TrainResult], tmp_pa
     )
 
 
-def test_patience_stops_a_run_that_does_not_improve(start: Callable[..., TrainResult]) -> None:
+def test_early_stop_by_patience(start: Callable[..., TrainResult]) -> None:
     """A random model is never right, so no validation is better than the first."""
     train_section = {
         "steps": STEPS, "questions_per_step": 3, "evaluate_every": 1, "patience": 2,
@@ -165,7 +167,7 @@ def test_patience_stops_a_run_that_does_not_improve(start: Callable[..., TrainRe
     assert "had not improved" in result.stopped_because
 
 
-def test_preflight_stops_where_the_reference_does_not_help(
+def test_preflight_stops_a_run_whose_reference_does_not_help(
     start: Callable[..., TrainResult], tmp_path: Path
 ) -> None:
     with pytest.raises(PreflightFailed, match="nothing to distil") as caught:

@@ -1,1 +1,1 @@
-"""Seeded fuzzers: short forms run with the suite, long ones with `--long`."""
+"""Seeded fuzzers; README.md in this folder says what each does and how to run it."""

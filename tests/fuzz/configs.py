@@ -1,10 +1,11 @@
-"""Throws values at every config key, by `--set` and by files: each resolves, or is one clear line.
+"""Hostile values for every config key, by `--set` and in files.
 
     python -m tests.fuzz.configs --trials 5000 --seed 1
 
-prints how many resolved, were refused in a line, and ended otherwise (and each of those). What
-resolves must also survive a round trip through YAML and the making of what a run makes of it at
-once: sampling, prompts, divergence, method, plans, the rate of its steps, its first seeds.
+Each config resolves or is refused in one clear line. What resolves must also survive a round trip
+through YAML and everything that a run makes of it before it loads a model: sampling, prompts,
+divergence, method, plans, learning rates, seeds. Prints how many resolved, were refused, and ended
+otherwise, with each of the latter.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from opsd_cli.training.trainer import learning_rate
 from tests.support.small_tokenizers import CharacterTokenizer
 
 KEYS = [path for path, _ in key_paths()]
-#: As typed after `key=`, or written in a file.
+#: Values as typed after `key=` or written in a file.
 HOSTILE = [
     "0", "1", "-1", "2", "7", "0.5", "1.0", "-0.0", "1e-320", "1e-12", "1e10", "1e30", "1e308",
     "-1e308", ".nan", ".inf", "-.inf", "nan", "inf", "1" + "0" * 30, "-1" + "0" * 30,
@@ -89,7 +90,7 @@ QWEN = known_shape("Qwen/Qwen3-0.6B")
 
 
 def random_value(rng: random.Random) -> str:
-    """One of the hostile values, a number of any size, or a splice of two."""
+    """A hostile value, a number of any size, or two values spliced."""
     kind = rng.random()
     if kind < 0.6:
         return rng.choice(HOSTILE)
@@ -102,7 +103,7 @@ def random_value(rng: random.Random) -> str:
 
 
 def random_key(rng: random.Random) -> str:
-    """Nearly always a key that there is; else one that is mangled."""
+    """Nearly always a valid key, else a mangled one."""
     key = rng.choice(KEYS)
     if rng.random() > 0.06:
         return key
@@ -131,7 +132,7 @@ def random_case(rng: random.Random) -> tuple[str | None, list[str], dict[str, An
     lines = []
     for assignment in assignments:
         key, _, value = assignment.partition("=")
-        # A line each: nested keys in flow style, the value as it is.
+        # One line each: nested keys in flow style, the value unchanged.
         parts = key.split(".")[:50]
         line = ": {".join(parts) + f": {value}" + "}" * (len(parts) - 1)
         lines.append(line)
@@ -139,7 +140,7 @@ def random_case(rng: random.Random) -> tuple[str | None, list[str], dict[str, An
 
 
 def exercise(config: Config, folder: Path) -> None:
-    """What a run makes of its config before it touches a model or data."""
+    """Call everything that a run makes of its config before it loads a model or data."""
     path = folder / "config.yaml"
     path.write_text(to_yaml(config), encoding="utf-8")
     assert validate(read_tree(path)) == config
@@ -169,7 +170,7 @@ def exercise(config: Config, folder: Path) -> None:
 
 
 def trial(rng: random.Random, folder: Path) -> tuple[str, str]:
-    """What became of one case, and the case."""
+    """Outcome of a random case, and the case."""
     text, assignments, flags = random_case(rng)
     return outcome(text, assignments, flags, folder, rng.choice((None, *preset_names())))
 
@@ -181,7 +182,7 @@ def outcome(
     folder: Path,
     preset: str | None = None,
 ) -> tuple[str, str]:
-    """ "resolved", "refused", or what else happened; and the case."""
+    """Returns "resolved", "refused" or what else happened, and the case."""
     case = f"{text!r:.300} {[a[:200] for a in assignments]!r} {flags!r} {preset}"
     name = preset
     if text is not None:
@@ -215,7 +216,7 @@ def _judged(error: OpsdError) -> str:
 
 
 def every_key_by_every_value() -> Iterator[tuple[str | None, list[str], dict[str, Any]]]:
-    """The whole product by `--set`, then every file."""
+    """Every key with every value by `--set`, then every file."""
     for key in KEYS:
         for value in HOSTILE:
             yield None, [f"{key}={value}"], {}

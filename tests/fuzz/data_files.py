@@ -1,9 +1,9 @@
-"""Hostile data files through the real loader: each loads with every row accounted for and every
-text as a plain reader has it, or ends in one clear line.
+"""Damaged and odd data files through the real loader.
 
     python -m tests.fuzz.data_files --cases 2000 --seed 0
 
-prints a table. The same seed makes the same files.
+A file loads with every row accounted for and every text as a plain reader of the format has it, or
+it is refused in one clear line. Prints a table of outcomes; the same seed makes the same files.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ Rows = list[dict[str, Any]]
 
 
 class Wrong(AssertionError):
-    """A case that neither loaded rightly nor was refused in one line."""
+    """A case that loaded with other texts or counts, or failed without one clear line."""
 
 
 def cell(rng: random.Random, depth: int = 0) -> Any:
-    """A value of any kind that JSON has."""
+    """A random JSON value."""
     kind = rng.randrange(14)
     if kind < 6:
         return hostile_text.text(rng, surrogates=rng.random() < 0.1)
@@ -70,7 +70,7 @@ def some_rows(rng: random.Random) -> Rows:
 
 
 def nested(rng: random.Random) -> bytes:
-    """Deep JSON, written by hand: the standard library would refuse to."""
+    """Deeply nested JSON, written by hand because `json.dumps` refuses such depth."""
     depth = rng.choice([50, 480, 490, 496, 600, 900, 990, 1500, 100_000])
     opening, closing = rng.choice([('{"a":', "}"), ("[", "]"), ('[{"b":', "}]")])
     deep = opening * depth + "1" + closing * depth
@@ -152,7 +152,7 @@ def _column(rng: random.Random, size: int) -> Any:
 
 
 def described(rng: random.Random) -> bytes:
-    """A YAML description of a set, with good.jsonl beside it."""
+    """A YAML description of a problem set, which refers to good.jsonl beside it."""
     keys = ["data", "columns", "keep", "drop", "verified_by", "prompt", "problems", "title", "x"]
     lines = [f"data: {rng.choice(['good.jsonl', 'good.jsonl', 'none.jsonl', '[]', '~x/y.csv'])}"]
     for _ in range(rng.randint(0, 3)):
@@ -177,7 +177,7 @@ MAKERS: dict[str, tuple[str, Callable[[random.Random], bytes]]] = {
 
 
 def spoilt(rng: random.Random, data: bytes) -> bytes:
-    """The file as it is, or cut, flipped, with a mark of byte order, in another encoding."""
+    """The bytes as they are, truncated, with flipped bits, with a BOM, or in another encoding."""
     kind = rng.randrange(12)
     if kind == 0 and data:
         return data[: rng.randrange(len(data))]
@@ -197,12 +197,13 @@ def spoilt(rng: random.Random, data: bytes) -> bytes:
 
 
 def plain_rows(path: Path) -> Rows | None:
-    """The rows as the usual reader of the format has them; None where it fails."""
+    """The rows as the usual reader of the format reads them; None if it fails."""
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
-            return pq.read_table(path).to_pylist()
+            table: Rows = pq.read_table(path).to_pylist()
+            return table
         text = path.read_bytes().decode("utf-8-sig")
         if path.suffix == ".csv":
             rows = list(csv.reader(io.StringIO(text, newline="")))
@@ -211,15 +212,14 @@ def plain_rows(path: Path) -> Rows | None:
         if path.suffix == ".jsonl":
             return [json.loads(line) for line in text.split("\n") if line.strip()]
         value = json.loads(text)
-        if isinstance(value, dict):
-            value = value["rows"]
-        return value
+        listed: Rows = value["rows"] if isinstance(value, dict) else value
+        return listed
     except Exception:
         return None
 
 
 def require_same_texts(loaded: ProblemSet, rows: Rows) -> None:
-    """Every problem's texts are those of a row, in the order of the rows."""
+    """Check that every problem's texts are those of a row, in the order of the rows."""
 
     def said(row: Mapping[str, Any], *names: str) -> Any:
         found = next((v for n in names for k, v in row.items() if k.casefold() == n), None)
@@ -235,7 +235,7 @@ def require_same_texts(loaded: ProblemSet, rows: Rows) -> None:
         question, solution, answer = (
             said(row, *role) for role in (("question", "problem"), ("solution",), ("answer",))
         )
-        # Of a number, or of a list of one, text is made; of a long answer its marked part.
+        # A number or a list of one becomes text; of a long answer the marked part is taken.
         marked = isinstance(answer, str) and (not answer or "box" in answer or "####" in answer)
         return (
             (not isinstance(question, str) or question == problem.question)
@@ -275,7 +275,7 @@ def load(path: Path, rng: random.Random) -> ProblemSet:
 
 
 def run_case(seed: int, kind: str, folder: Path) -> str:
-    """What became of a case: "loaded" or "refused".
+    """Run one case; returns "loaded" or "refused".
 
     Raises:
         Wrong: neither, with what happened.
@@ -303,7 +303,7 @@ def run_case(seed: int, kind: str, folder: Path) -> str:
 
 
 def run_all(cases: int, seed: int) -> dict[str, Counter[str]]:
-    """Counts of what became of so many cases of each kind; "wrong" ones are printed."""
+    """Outcomes of so many cases of each kind, counted; wrong ones are printed."""
     table: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in MAKERS:

@@ -1,17 +1,18 @@
-"""`train`, `eval` and `compare` killed at random events and resumed, against ones never killed.
+"""`train`, `eval` and `compare` killed at random events and resumed, against unkilled ones.
 
     python -m tests.fuzz.kills --kills 100 --seed 0
 
 Each trial kills a command up to three times, with SIGKILL, SIGTERM or SIGINT, at events drawn from
 the seed (see `tests.support.killable_run`; never at a time), resumes it each time, lets it end, and
-compares every file with those of a command that nobody killed, byte for byte. A comparison's
-training runs are killed too, alone or with the comparison, and whichever is killed must not leave
-the other at work. Every fourth trial resumes once more what has ended. What may differ is in
-`MASKED` and in `contents`; clocks stand still, so there are no times.
+compares every file with those of a command that nobody killed, byte for byte. Training runs of a
+comparison are killed too, alone or with the comparison, and whichever is killed must not leave the
+other running. Every fourth trial resumes a finished command once more. What may differ is in
+`MASKED` and `contents` of `tests.support.killable_commands`; clocks stand still, so no file holds
+a time.
 
-The table says for each command how many kills there were, and of the trials how many ended equal,
-how many resumes were refused with a plain error, and how many left different files or failed
-otherwise. It exits with 1 unless all are equal.
+The table has for each command the number of kills, and of the trials how many ended equal, were
+refused at a resume with a plain error, left different files, or failed otherwise. The program exits
+with 1 unless all are equal.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 @dataclass
 class Outcome:
-    """How a trial ended."""
+    """Outcome of a trial: "equal", "refused", "different" or "failed", and the error."""
 
     command: str
     kills: list[Kill] = field(default_factory=list)
@@ -44,7 +45,7 @@ class Outcome:
 
 
 class Fuzzer(KillableCommand):
-    """One folder with the command never killed, and one for each trial."""
+    """Runs trials of one command, each in a folder of its own."""
 
     def draw(self, random: random.Random) -> Kill:
         role = random.choice(sorted(self.events))
@@ -58,7 +59,7 @@ class Fuzzer(KillableCommand):
         return Kill(role, random.randint(1, self.events[role]), number, victim, torn)
 
     def trial(self, name: str, random: random.Random, most_kills: int) -> Outcome:
-        """Kill up to three times, resume, end, compare."""
+        """Kill up to three times, resume, let it end, compare the files."""
         outcome = Outcome(self.command)
         folder = self.prepared(name)
         finished = False
@@ -68,14 +69,14 @@ class Fuzzer(KillableCommand):
             counts.mkdir()
             done = self.run(folder, self.next_words(folder), kill, counts)
             if left := left_in(folder):
-                outcome.ended, outcome.said = "failed", f"left at work: {left}"
+                outcome.ended, outcome.said = "failed", f"left running: {left}"
                 return outcome
-            # A comparison whose page lacks samples says so, and draws them when it is resumed.
+            # A comparison whose report lacks samples warns, and draws them when it is resumed.
             finished = done.returncode == 0 and "warning: no samples" not in done.stderr
             if (counts / f"{kill.role}fired").exists():
                 outcome.kills.append(kill)
             if finished:
-                break  # what was left had fewer events, or was asked to stop at its very end
+                break  # fewer events were left, or the signal came at the very end
             if done.returncode and not was_killed(done, kill):
                 return failed(outcome, done)
         more = random.random() < 0.25
@@ -97,11 +98,11 @@ class Fuzzer(KillableCommand):
 
 
 def was_killed(done: subprocess.CompletedProcess[str], kill: Kill) -> bool:
-    """Whether a process ended as it should when killed so: at once, or with a line and a hint."""
+    """True if a process ended as this kill should end it: at once, or with an error and a hint."""
     if done.returncode == -kill.signal and kill.signal == signal.SIGKILL:
         return True
     if kill.role.startswith(("train:", "sample:")) and kill.victim == "self":
-        # A comparison one of whose runs was killed says which.
+        # A comparison names its run that was killed.
         died = done.returncode == 1 and "failed: " in done.stderr
         if died and "Traceback" not in done.stderr and "unexpected" not in done.stderr:
             return True
@@ -120,7 +121,7 @@ def failed(outcome: Outcome, done: subprocess.CompletedProcess[str]) -> Outcome:
 def fuzz(
     command: str, kills: int, seed: int, folder: Path, real: bool = False, tell: Any = print
 ) -> list[Outcome]:
-    """Trials of a command until there were so many kills."""
+    """Run trials of a command until there were so many kills."""
     (folder / command).mkdir()
     fuzzer = Fuzzer(folder / command, command, real)
     tell(f"{command}: events {fuzzer.events}")
@@ -152,7 +153,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 def shares(kills: int) -> dict[str, int]:
-    """How many kills each command gets: a comparison is several runs, and takes longest."""
+    """Kills of each command; a comparison gets a fifth, because it takes longest."""
     compare = kills // 5
     return {
         "train": (kills - compare + 1) // 2, "eval": (kills - compare) // 2, "compare": compare

@@ -1,13 +1,13 @@
-"""Corrupts the files of a tiny model and its adapter, and loads them: it works, or it is refused.
+"""Damaged files of a tiny model and its adapter: they load, or they are refused in one line.
 
     python -m tests.fuzz.model_files --cases 500 --seed 1 --backend cpu
 
 Each case copies both folders, damages one file in one way, loads them, renders a chat, draws three
-tokens and scores a completion. A refusal is an `OpsdError` of one line with a hint of one line;
-anything else that is raised is "unexpected", and the program then exits 1. What loads is held
-against the undamaged model: "the same", or "different", which no program could know where a value
-that may well be so was changed (a bit of a weight, a norm's epsilon). Kinds of damage of which
-every program could know are asserted to be refused.
+tokens and scores a completion. A refusal is an `OpsdError` of one line with a hint of one line; any
+other exception is "unexpected", and the program then exits with 1. What loads is compared with the
+undamaged model: "the same", or "different", which no program can detect if the new value is a
+possible one (a bit of a weight, a norm's epsilon). Kinds of damage that are always detectable must
+be refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numpy as np
 
 from tests.support import tiny_models
 
-#: A case that takes longer hangs; it is generous to a busy machine.
+#: A case that takes longer counts as a hang; long enough for a busy machine.
 HANG_SECONDS = 300
 SMALL_FILES = (
     "config.json",
@@ -45,13 +45,13 @@ VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 7, 2**31, 2**63, -(2**63), 10**30, 1e308, -1e-308, 0.5,
     float("nan"), float("inf"), "", "x", "../../x", "model.bin", [], [1], ["x"], {}, {"x": 1},
 )  # fmt: skip
-#: Damage that never goes unseen, whatever the file.
+#: Kinds of damage that must be refused, whatever the file.
 SEEN = ("truncate a weights file", "not a number", "lie in the header", "enormous header")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case; `kind` is one of the four of the table."""
+    """Outcome of one case; `kind` is a column of the table."""
 
     file: str
     damage: str
@@ -60,7 +60,7 @@ class Outcome:
 
 
 def undamaged(root: Path) -> tuple[Path, Path]:
-    """A model in two files with an index, and an adapter on it."""
+    """Write a model in two files with an index, and an adapter on it."""
     from safetensors.numpy import load_file, save_file
 
     from tests.support import oracle
@@ -128,7 +128,7 @@ def another_file(path: Path, draw: random.Random) -> str:
 
 
 def _slots(tree: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """Every place in a tree of JSON that holds a value."""
+    """Every place of a JSON tree that holds a value."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree)
     for key, value in items:
         found.append((tree, key))
@@ -148,7 +148,7 @@ def replace_value(path: Path, draw: random.Random) -> str:
 
     def change(tree: Any, slots: list[tuple[Any, Any]]) -> Any:
         nonlocal said
-        # Half of the time at the top, where a vocabulary does not outnumber what matters.
+        # Half of the time at the top level, because a vocabulary outnumbers all other places.
         if draw.random() < 0.5:
             slots = [slot for slot in slots if slot[0] is tree] or slots
         place, key = draw.choice(slots)
@@ -246,7 +246,7 @@ OF_WEIGHTS = (not_a_number, lie_in_the_header, lie_in_the_header, enormous_heade
 
 
 def damage(model: Path, adapter: Path, draw: random.Random) -> tuple[str, str]:
-    """Damage one file in one way; which, and how."""
+    """Damage one file in one way; returns the file and the kind of damage."""
     json_file = draw.random() < 0.7
     name = draw.choice(SMALL_FILES if json_file else WEIGHTS)
     path = (adapter if name.startswith("adapter") else model) / name
@@ -259,7 +259,7 @@ def damage(model: Path, adapter: Path, draw: random.Random) -> tuple[str, str]:
 
 
 def use(backend: str, model: Path, adapter: Path) -> np.ndarray:
-    """What a model and its adapter give; all that a run would ask of them is asked."""
+    """Make every call of a run; returns the token ids and log-probabilities."""
     import backends
     from backends.interface import RolloutRequest, Sampling
     from opsd_cli.config.schema import Config
@@ -278,7 +278,7 @@ def use(backend: str, model: Path, adapter: Path) -> np.ndarray:
 
 
 def judged(backend: str, model: Path, adapter: Path, wanted: np.ndarray) -> tuple[str, str]:
-    """The kind of outcome, and what was said."""
+    """The kind of outcome, and the error."""
     from opsd_cli.errors import OpsdError
 
     try:
@@ -296,7 +296,7 @@ def judged(backend: str, model: Path, adapter: Path, wanted: np.ndarray) -> tupl
 
 
 def fuzz(backend: str, cases: int, seed: int) -> list[Outcome]:
-    """The outcomes of so many cases."""
+    """Outcomes of so many cases."""
     outcomes = []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -312,7 +312,7 @@ def fuzz(backend: str, cases: int, seed: int) -> list[Outcome]:
             kind, said = judged(backend, copy / "model", copy / "adapter", wanted)
             faulthandler.cancel_dump_traceback_later()
             if kind in ("the same", "different") and how in SEEN:
-                kind, said = "unexpected", "it went unseen"
+                kind, said = "unexpected", "it was not noticed"
             outcomes.append(Outcome(file, how, kind, said.replace(str(copy), "")))
     return outcomes
 

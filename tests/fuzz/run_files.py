@@ -1,8 +1,10 @@
-"""Damages the files of a run and goes on with it: `python -m tests.fuzz.run_files --cases 500`.
+"""Damage to the files of a run before it is resumed.
 
-A damaged run may end in three ways: like the run that was never damaged (the damage was noticed and
-mended, or does not matter), refused in one clear line, or, never, with other numbers or an
-exception that nobody meant. The cases are drawn from a seed, so a case is run again by its number.
+    python -m tests.fuzz.run_files --cases 500 --seed 0
+
+A damaged run may end like the undamaged one (the damage was repaired, or does not matter), or be
+refused in one clear line. It must never end with other numbers or with an unexpected exception.
+The cases are drawn from a seed, so that a case can be run again by its number.
 """
 
 from __future__ import annotations
@@ -85,17 +87,17 @@ def folder(path: Path, random: random.Random) -> None:
 DAMAGES: tuple[Callable[[Path, random.Random], None], ...] = (
     delete, empty, truncate, flip, scramble, append, lose_a_line, repeat_a_line, other_json, folder,
 )  # fmt: skip
-#: Runs that are gone on with: stopped after step 4, stopped inside a measurement, finished.
+#: Runs that are resumed: stopped after step 4, stopped during a measurement, finished.
 KINDS = ("stopped", "within", "finished")
 SETTINGS = ("teacher.reason_first=true", "preflight.problems=12")
-#: Files that describe the machine, are made from the others, or are read no more once there is a
-#: checkpoint: their loss changes no number.
+#: Files that describe the machine, are made from other files, or are not read once there is a
+#: checkpoint: damage to them changes no number.
 NO_NUMBERS = (run_directory.ENVIRONMENT, "report.html", run_directory.PREFLIGHT)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One damaged run and what became of it; `said` is the line that a user reads."""
+    """Outcome of one damaged run; `said` is the error that a user reads."""
 
     kind: str
     file: str
@@ -105,7 +107,7 @@ class Case:
 
 
 def make(folder: Path) -> dict[str, Path]:
-    """A run of each kind, and "whole", which was never stopped."""
+    """Train a run of each kind, and "whole", which nothing interrupted."""
     for kind, stop in (
         ("whole", None),
         ("finished", None),
@@ -123,7 +125,7 @@ def make(folder: Path) -> dict[str, Path]:
 
 
 def cases(made: dict[str, Path], folder: Path, count: int, seed: int) -> list[Case]:
-    """Damage and go on, `count` times."""
+    """Damage a run and resume it, `count` times."""
     expected = numbers(made["whole"])
     chosen = random.Random(seed)
     found = []
@@ -134,15 +136,15 @@ def cases(made: dict[str, Path], folder: Path, count: int, seed: int) -> list[Ca
         files = sorted(p for p in run.rglob("*") if p.is_file() and p.name != run_directory.LOCK)
         file = chosen.choice(files)
         damage(file, random.Random(chosen.random()))
-        outcome, said = gone_on(run, expected)
+        outcome, said = resumed(run, expected)
         name = str(file.relative_to(run))
         found.append(Case(kind, name, damage.__name__, outcome, said))
         shutil.rmtree(run)
     return found
 
 
-def gone_on(run: Path, expected: dict[str, object]) -> tuple[str, str]:
-    """How it ends."""
+def resumed(run: Path, expected: dict[str, object]) -> tuple[str, str]:
+    """Resume a damaged run; returns the outcome and the error or the names that differ."""
     try:
         resume(run)
         write_run_report(run)
@@ -159,7 +161,7 @@ def gone_on(run: Path, expected: dict[str, object]) -> tuple[str, str]:
 
 
 def numbers(run: Path) -> dict[str, object]:
-    """What a run ended with, without what was set aside on the way."""
+    """Contents of a run at its end, without files that resuming set aside."""
     for path in [*run.glob(f"{LATER}-*"), *(run / "checkpoints").iterdir()]:
         if path.is_file():
             path.unlink()
@@ -169,7 +171,7 @@ def numbers(run: Path) -> dict[str, object]:
 
 
 def table(found: list[Case]) -> str:
-    """Tried, and how many of each outcome, by file."""
+    """Table of the outcomes by file."""
     rows = [f"{'file':<44}{'tried':>6}" + "".join(f"{each:>12}" for each in OUTCOMES)]
     by_file: dict[str, Counter[str]] = {}
     for case in found:

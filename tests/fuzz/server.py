@@ -41,10 +41,10 @@ from tests.support.hostile_server import COMPLETIONS, LOAD, Behaviour, good, sen
 SAMPLING = Sampling(temperature=1.1, top_p=0.95, top_k=20, max_new_tokens=6)
 REQUESTS = [RolloutRequest(f"p{n}", n % 2, (5, 6, 7 + n), 10_000 + n) for n in range(9)]
 BATCH = 4
-#: Requests of a run that meets no fault, and those that the worst fault may add: each rollout under
-#: way tries as often as it may, once the adapter was loaded anew as often as that may be.
+#: Requests of a run without a fault, and those that the worst fault may add: each concurrent
+#: rollout uses all its tries, after the adapter was reloaded as often as is allowed.
 MOST_REQUESTS = 60 + BATCH * client.TRIES + 4 * (len(REQUESTS) + 2)
-#: Values that no place in an answer may hold, or none that changes what is drawn.
+#: Values to put into an answer: refused there, or without effect on the rollouts.
 JUNK: list[Any] = [
     None, True, "x", "", [], {}, [[]], float("nan"), float("inf"), 1e9, -1e9, 10**30, -(10**30),
 ]  # fmt: skip
@@ -52,15 +52,15 @@ JUNK: list[Any] = [
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run.
+    """How a run ended.
 
     Attributes:
         kind: survived, refused, different, or unexpected.
         line: the error, where there is one.
-        hint: what it advises.
-        requests: that the server had.
-        waits: seconds between two tries.
-        told: what was said meanwhile.
+        hint: its hint.
+        requests: number of requests that the server received.
+        waits: seconds before each retry.
+        told: warnings to the user.
     """
 
     kind: str
@@ -71,7 +71,7 @@ class Outcome:
     told: tuple[str, ...]
 
 
-#: The deadline that a server's hanging must pass, by the paths at which it hangs.
+#: The client's deadline for each path at which a server may hang.
 DEADLINES = {
     "/health": "_QUICK_SECONDS", "/metrics": "_ASIDE_SECONDS", "/v1/unload": "_ASIDE_SECONDS",
     LOAD: "_ADAPTER_SECONDS", "/sleep": "_ADAPTER_SECONDS",
@@ -80,7 +80,7 @@ DEADLINES = {
 
 @contextlib.contextmanager
 def impatient(behaviour: Behaviour) -> Iterator[None]:
-    """A short deadline where this server passes it, and for what no outcome hangs on."""
+    """Shorten the deadline that this behaviour exceeds, and those that affect no outcome."""
     with contextlib.ExitStack() as patches:
         patches.enter_context(mock.patch.object(adapters, "PARTING_SECONDS", 0.5))
         if behaviour.hangs and behaviour.at in DEADLINES:
@@ -88,8 +88,10 @@ def impatient(behaviour: Behaviour) -> Iterator[None]:
         yield
 
 
-def met(behaviour: Behaviour, ahead: bool = False, after: int = 0, batch: int = BATCH) -> Outcome:
-    """Run against a server of this behaviour, which shows from the `after`-th request on."""
+def met(
+    behaviour: Behaviour, prefetch: bool = False, after: int = 0, batch: int = BATCH
+) -> Outcome:
+    """Run against a server that shows this behaviour after so many requests to its path."""
     server = FakeVllm()
     server.released = threading.Event()  # type: ignore[attr-defined]
     seen = Counter[str]()
@@ -125,7 +127,7 @@ def met(behaviour: Behaviour, ahead: bool = False, after: int = 0, batch: int = 
             policy = None
             try:
                 policy = VllmPolicy(config, FakePolicy(), Path(folder), clock, told.append)
-                if not steps(policy, ahead):
+                if not steps(policy, prefetch):
                     kind = "different"
             except OpsdError as error:
                 clear = error.exit_code in (1, 2) and server.url in error.message
@@ -143,10 +145,10 @@ def met(behaviour: Behaviour, ahead: bool = False, after: int = 0, batch: int = 
     return Outcome(kind, line, hint, len(server.asked), tuple(clock.waits), tuple(told))
 
 
-def steps(policy: VllmPolicy, ahead: bool) -> bool:
-    """Two steps of a run; whether every rollout was the right one."""
+def steps(policy: VllmPolicy, prefetch: bool) -> bool:
+    """Two steps of a run; True if every rollout was as expected."""
     for _ in range(2):
-        if ahead:
+        if prefetch:
             drawn = policy.prefetch(REQUESTS, SAMPLING).result(60)
         else:
             drawn = list(policy.generate(REQUESTS, SAMPLING))
@@ -159,7 +161,7 @@ def steps(policy: VllmPolicy, ahead: bool) -> bool:
 
 
 def right(drawn: list[Rollout]) -> bool:
-    """Whether these are the rollouts that were asked for, to the last bit."""
+    """True if these are the requested rollouts, to the last bit."""
     found = {r.request: (r.completion_ids, r.log_probs.tolist(), r.finish_reason) for r in drawn}
     wanted = {}
     for request in REQUESTS:
@@ -169,7 +171,7 @@ def right(drawn: list[Rollout]) -> bool:
 
 
 def replaced(seed: int) -> Behaviour:
-    """Answers in which one value, drawn at random, is another."""
+    """A behaviour that replaces one random value of each answer."""
     names = random.Random(seed)
     junk = names.choice(JUNK)
     place = names.random()
@@ -194,7 +196,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def at_random(seed: int) -> tuple[Behaviour, Outcome]:
-    """One of the long form's rounds."""
+    """One round of the long form."""
     drawn = random.Random(seed)
     behaviour = replaced(seed) if drawn.random() < 0.5 else drawn.choice(BEHAVIOURS)
     after = drawn.randrange(30) if behaviour.at == COMPLETIONS else drawn.randrange(3)
@@ -202,7 +204,7 @@ def at_random(seed: int) -> tuple[Behaviour, Outcome]:
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """Tried, survived, refused in one clear line, and what must not be."""
+    """Table of the outcomes."""
     kinds = Counter(outcome.kind for outcome in outcomes)
     rows = [
         ("tried", len(outcomes)),
@@ -221,7 +223,7 @@ def main() -> None:
     given = parser.parse_args()
     outcomes = []
     for number, behaviour in enumerate(BEHAVIOURS):
-        outcome = met(behaviour, ahead=number % 2 == 1)
+        outcome = met(behaviour, prefetch=number % 2 == 1)
         outcomes.append(outcome)
         print(f"{behaviour.name}: {outcome.kind}: {outcome.line} ({outcome.requests} requests)")
     for number in range(given.rounds):

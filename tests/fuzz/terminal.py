@@ -1,13 +1,11 @@
-"""Hostile text along every way to the terminal: nothing of it is obeyed, and `--json` is exact.
-
-Models, prompts, data, file names and arguments are made of sequences that a terminal obeys, of
-overrides of direction, and of what Rich takes for markup. What each command prints must hold none
-of them: without colours no control character but newline and tab, with colours only sequences that
-the same command prints for harmless text.
+"""Hostile text on every way to the terminal: no control sequence is obeyed, and `--json` is exact.
 
     python -m tests.fuzz.terminal --cases 50 --seed 0
 
-prints a table.
+Completions, prompts, data, file names and arguments are made of terminal control sequences,
+overrides of direction, and Rich markup. What each command prints must hold none of them: without
+colours no control character but newline and tab; with colours only sequences that the same command
+prints for harmless text. Prints a table of outcomes.
 """
 
 from __future__ import annotations
@@ -37,13 +35,13 @@ from opsd_cli.printable import visible
 from tests.support import hostile_text
 from tests.support.fakes import STOP, FakeBackend, FakePolicy
 
-#: What no output may hold besides sequences of Rich's own.
+#: Characters that no output may hold outside Rich's own sequences.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-#: What the emoji codes among the hostile strings would become.
+#: The emoji that the codes among the hostile strings stand for.
 _EMOJI = re.compile("[💯😄👍]")
-#: Sequences that Rich writes: colours, and where it redraws in place.
+#: Sequences that Rich writes: colours, and redrawing in place.
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r(?=\x1b)")
-#: Those of notes, warnings, progress bars and redrawing, which not every harmless run shows.
+#: Those of notes, warnings, progress bars and redrawing, which some harmless runs lack.
 _SHADES = r"(?:0|1|2|3|33|36|38;5;\d+|38;2;\d+;\d+;\d+)"
 _USUAL = re.compile(rf"\x1b\[(?:{_SHADES}(?:;{_SHADES})*m|\d+A|2K|\?25[lh])|\r")
 QUICK = [
@@ -53,11 +51,11 @@ QUICK = [
 
 
 class Wrong(AssertionError):
-    """Something got through."""
+    """A control sequence was printed, or text was changed."""
 
 
 class Hostile(FakeBackend):
-    """A model that says one thing, on a device whose name is that too."""
+    """Implements `Backend`: every completion, description and device name is the hostile text."""
 
     says = ""
 
@@ -156,7 +154,7 @@ def train_and_compare(folder: Path, text: str) -> list[tuple[int, str, str]]:
 
 
 def mistakes(folder: Path, text: str) -> list[tuple[int, str, str]]:
-    """Arguments and files that are wrong, quoted in the error."""
+    """Errors that quote a wrong argument or file."""
     name = _file_name(text)
     (folder / f"{name}.yaml").write_text(json.dumps({text: {text: 1}}), encoding="utf-8")
     (folder / f"{name}.csv").write_text(f"{text}\nx\n", encoding="utf-8")
@@ -190,7 +188,7 @@ def about_the_machine(folder: Path, text: str) -> list[tuple[int, str, str]]:
 
 
 def listeners(folder: Path, text: str) -> list[tuple[int, str, str]]:
-    """The panel that is redrawn in place, and the lines in its stead."""
+    """The progress panel, and the plain lines that replace it without a terminal."""
     from opsd_cli.cli.live import watched
     from opsd_cli.tracking.listener import Listener
 
@@ -224,7 +222,7 @@ PATHS: dict[str, Callable[[Path, str], list[tuple[int, str, str]]]] = {
 
 @contextlib.contextmanager
 def stage(text: str, colours: bool) -> Iterator[Path]:
-    """An empty current folder, the hostile backend, and a terminal of 80 columns or none."""
+    """An empty working directory, the hostile backend, and a terminal of 80 columns or none."""
     before = os.getcwd()
     environment = {"COLUMNS": "80", "TERM": "xterm-256color", "COLORTERM": "truecolor"}
     if colours:
@@ -244,7 +242,7 @@ def stage(text: str, colours: bool) -> Iterator[Path]:
 
 
 def run_case(path: str, text: str, colours: bool) -> None:
-    """One hostile text along one way.
+    """Print one hostile text in one way.
 
     Raises:
         Wrong: some of it reached the terminal, or an error was not foreseen.
@@ -275,7 +273,7 @@ def run_case(path: str, text: str, colours: bool) -> None:
 
 
 def require_exact(text: str) -> None:
-    """Prompts are printed exactly, but for the escapes; `--json` has the very text.
+    """Check that prompts are printed exactly but for escapes, and `--json` has the very text.
 
     Raises:
         Wrong: it has another.
@@ -294,7 +292,7 @@ def require_exact(text: str) -> None:
 
 
 def in_short() -> list[str]:
-    """Every hostile string, in two texts."""
+    """All hostile strings, joined into two texts."""
     joined = "|".join(hostile_text.CONTROL).replace("\x00", "\x01")
     return [joined, " ".join((*hostile_text.BIDI, *hostile_text.MARKUP))]
 
@@ -305,13 +303,13 @@ def texts(cases: int, seed: int) -> list[str]:
     rng = random.Random(seed)
     rng.shuffle(alone)
     drawn = [hostile_text.text(rng) for _ in range(max(0, cases - len(alone)))]
-    # No argument can hold a NUL, and an empty question is another test's.
+    # No argument can hold a NUL; an empty question has a test of its own.
     found = [text.replace("\x00", "\x01") for text in (alone + drawn)[:cases]]
     return [text if text.strip() else f"{text}x" for text in found]
 
 
 def run_all(cases: int, seed: int) -> dict[str, Counter[str]]:
-    """Counts by way; what is wrong is printed."""
+    """Outcomes counted by way of printing; wrong ones are printed."""
     table: dict[str, Counter[str]] = {}
     for path in PATHS:
         found: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Hostile data files: some of each kind in every run of the suite, thousands in the long form."""
+"""Damaged data files: some of each kind, and thousands in the long form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kills at events change nothing: the short form of `tests.fuzz.kills`, and the long one."""
+"""Kills at random events and resumes: the short form of `tests.fuzz.kills`, and the long one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.kills import COMMANDS, fuzz, shares
+from tests.fuzz.kills import fuzz, shares
+from tests.support.killable_commands import COMMANDS
 
 
 def all_equal(command: str, kills: int, seed: int, folder: Path, real: bool = False) -> None:

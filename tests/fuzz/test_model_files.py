@@ -1,4 +1,4 @@
-"""The fuzzer of a model's files, in processes of its own: a crash of a library's would be ours."""
+"""The fuzzer of model files, in processes of its own, because a library may crash."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def fuzz(backend: str, cases: int, seed: int) -> str:
-    """The program's table; it must end well."""
+    """Run the program, which must exit with 0; returns its table."""
     require_backend(backend)
     command = [sys.executable, "-m", "tests.fuzz.model_files", "--backend", backend]
     done = subprocess.run(

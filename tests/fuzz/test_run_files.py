@@ -1,4 +1,4 @@
-"""No damage to a run's files changes a number without a word, or ends in an unmeant exception."""
+"""Damage to a run's files is repaired or refused: the short form of `tests.fuzz.run_files`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fuzzer of `tests.fuzz.server`: every behaviour once, and the long form on request."""
+"""Every fault of a vLLM server once; the long form of `tests.fuzz.server` with `--long`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ CASES = [
 
 
 def require_clear(outcome: Outcome) -> None:
-    """It went on with the same bits or ended in one clear line, and asked no more than it may."""
+    """Check that a run ended well: the same rollouts or one clear line, and few requests."""
     assert outcome.kind in ("survived", "refused"), outcome
     assert "unexpected" not in outcome.line and "\n" not in outcome.line + outcome.hint
     assert outcome.requests <= MOST_REQUESTS
     assert all(0 < wait <= 60 for wait in outcome.waits)
 
 
-@pytest.mark.parametrize(("behaviour", "ahead"), CASES)
+@pytest.mark.parametrize(("behaviour", "prefetch"), CASES)
 def test_vllm_server_fault_ends_in_one_line_or_is_survived(
-    behaviour: Behaviour, ahead: bool
+    behaviour: Behaviour, prefetch: bool
 ) -> None:
-    outcome = met(behaviour, ahead)
+    outcome = met(behaviour, prefetch)
     require_clear(outcome)
     assert outcome.kind == ("refused" if behaviour.says else "survived"), outcome
     assert behaviour.says in outcome.line

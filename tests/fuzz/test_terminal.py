@@ -1,4 +1,4 @@
-"""Hostile text on the terminal: every string along every way in two texts, or a long form."""
+"""Hostile text on the terminal: all strings in two texts, and a long form."""
 
 from __future__ import annotations
 

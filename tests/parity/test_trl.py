@@ -170,7 +170,7 @@ def test_grpo(policy: Policy, model: Path, case: tuple[int, dict[str, Any]], tmp
 @pytest.mark.parametrize(
     "case", [c for c in CASES if not (c[1]["stale"] or c[1]["bias_corrected"])], ids=case_name
 )
-def test_grpo_lesson(policy: Policy, case: tuple[int, dict[str, Any]], tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_grpo_loss_plan(policy: Policy, case: tuple[int, dict[str, Any]], tmp_path) -> None:  # type: ignore[no-untyped-def]
     """The method as a whole, which leaves a group of equal rewards out of the forward pass."""
     place, settings = case
     config = Config(

@@ -1,4 +1,4 @@
-"""Forty-odd ways to get it wrong: what is typed, what lies there, and what comes back.
+"""Invalid command lines, configs and files: what is typed, the exit code, and the two error lines.
 
 One table serves the test and `docs/errors.md`, which `python -m tests.support.bad_input`
 prints.
@@ -26,7 +26,7 @@ ADAPTER = {
 
 @dataclass(frozen=True)
 class Case:
-    """A mistake. `says` and `hints` are parts of the two lines; `files` lie in the directory."""
+    """`says` and `hints` are parts of the two error lines; `files` are in the working directory."""
 
     command: str
     code: int

@@ -1,8 +1,8 @@
-"""Small tokenizers whose chat templates are built like those of the models people use.
+"""Stand in for the tokenizers of model families: small ones with chat templates built like theirs.
 
 The templates are written for these tests: the same turn markers, think blocks, dates, BOS tokens
-and treatment of system turns as the families', in as few words as that takes. Vocabularies are
-bytes, so any text goes through.
+and treatment of system turns as the families', as short as possible. Vocabularies are bytes, so
+that any text can be encoded.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ FAMILIES: dict[str, Family] = {
         "<think>\n\n</think>\n\n{% endif %}{% endif %}",
         QWEN, "<|im_end|>", ("<|im_end|>", "<|endoftext|>"),
     ),
-    # Its successors open the block in the prompt where thinking is on.
+    # Its successors open the think block in the prompt when thinking is on.
     "qwen3.5": Family(
         _CHATML + "{% if enable_thinking is defined and not enable_thinking %}"
         "<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}{% endif %}",
         QWEN, "<|im_end|>", ("<|im_end|>", "<|endoftext|>"),
     ),
-    # Without a system turn it writes one of its own; no notion of thinking.
+    # Adds its own system turn if there is none; has no thinking mode.
     "qwen2.5": Family(
         "{% if messages[0].role != 'system' %}<|im_start|>system\nBe helpful.<|im_end|>\n"
         "{% endif %}" + _CHATML + "{% endif %}",
         QWEN, "<|im_end|>", ("<|im_end|>", "<|endoftext|>"),
     ),
-    # Writes today's date into its system turn, and its own BOS.
+    # Writes today's date into the system turn, and the BOS token.
     "llama3.2": Family(
         "{% if date_string is not defined %}{% if strftime_now is defined %}"
         "{% set date_string = strftime_now('%d %b %Y') %}{% else %}"
@@ -75,21 +75,21 @@ FAMILIES: dict[str, Family] = {
         LLAMA, "<|eot_id|>", ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"), "<|begin_of_text|>",
         adds_bos=True,
     ),
-    # Folds a system turn into the user's first.
+    # Prepends the system turn to the first user turn.
     "gemma3": Family(
         "{{ bos_token }}{% set folded = '' %}{% set turns = messages %}"
         "{% if messages[0].role == 'system' %}{% set folded = messages[0].content + '\n\n' %}"
         "{% set turns = messages[1:] %}{% endif %}" + _GEMMA_TURNS,
         GEMMA, "<eos>", ("<eos>", "<end_of_turn>"), "<bos>", adds_bos=True,
     ),
-    # Refuses one.
+    # Refuses a system turn.
     "gemma2": Family(
         "{{ bos_token }}{% set folded = '' %}{% set turns = messages %}"
         "{% if messages[0].role == 'system' %}"
         "{{ raise_exception('System role not supported') }}{% endif %}" + _GEMMA_TURNS,
         GEMMA, "<eos>", ("<eos>", "<end_of_turn>"), "<bos>", adds_bos=True,
     ),
-    # No header opens the answer: the user's turn is closed, and that is all.
+    # No header begins the answer: the user turn is closed and nothing follows.
     "mistral": Family(
         "{{ bos_token }}{% set folded = '' %}{% if messages[0].role == 'system' %}"
         "{% set folded = messages[0].content + '\n\n' %}"

@@ -1,7 +1,7 @@
-"""A server that speaks the part of vLLM's API that is used, and can be told to fail.
+"""Stands in for a vLLM server: the part of its API that is used, with faults on request.
 
-As a module it stands for `vllm.entrypoints.openai.api_server`: `interpreter` writes a python that
-finds it under that name. `OPSD_FAKE_VLLM` holds a JSON object of faults.
+As a module it stands for `vllm.entrypoints.openai.api_server`: `interpreter` writes a python
+executable that finds it under that name. `OPSD_FAKE_VLLM` holds a JSON object of faults.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ STOP = 1
 
 
 class Faults:
-    """What goes wrong, by name; counters fall as it happens."""
+    """Faults by name."""
 
     def __init__(self, **faults: Any) -> None:
         self.version = faults.get("version", "0.32.0")
-        self.dies_after = faults.get("dies_after")  # so many completions
+        self.dies_after = faults.get("dies_after")  # number of completions
         self.no_ids = faults.get("no_ids", False)
         self.refuses_adapters = faults.get("refuses_adapters", False)
-        self.at_start = faults.get("at_start")  # what it says as it ends
-        self.key = faults.get("key")  # without which it serves nothing under /v1
+        self.at_start = faults.get("at_start")  # text that it prints before it exits
+        self.key = faults.get("key")  # API key that /v1 requires
         self.root = faults.get("root", "embedded")  # the model it serves
-        self.metrics = faults.get("metrics")  # text of /metrics
-        self.info = faults.get("info")  # of /server_info
+        self.metrics = faults.get("metrics")  # answer to /metrics
+        self.info = faults.get("info")  # answer to /server_info
         self.cannot_sleep = faults.get("cannot_sleep", False)
 
 
@@ -47,16 +47,16 @@ class FakeVllm(ThreadingHTTPServer):
         self.adapters: dict[str, str] = {}
         self.calls: list[tuple[str, Any]] = []
         self.asleep = False
-        #: Every request: its method and path, and what it was authorised with.
+        #: Every request: method, path, Authorization header.
         self.asked: list[tuple[str, str, str | None]] = []
-        #: Answers in our place: gets the handler, path and body, and says whether it did.
+        #: May answer instead: gets handler, path and body, and returns True if it did.
         self.hostile: Callable[[_Handler, str, Any], bool] | None = None
-        #: Completions wait for it.
+        #: Completions wait until this is set.
         self.answers = threading.Event()
         self.answers.set()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: whoever asked has hung up."""
+        """Ignored: the client has closed the connection."""
 
     @property
     def url(self) -> str:
@@ -64,7 +64,7 @@ class FakeVllm(ThreadingHTTPServer):
 
 
 def completion(seed: int, limit: int) -> list[int]:
-    """The tokens that a seed stands for."""
+    """The completion of a seed: its digits as token ids, then `STOP`, within the limit."""
     length = 1 + seed % 7
     return ([2 + (seed >> n) % 9 for n in range(length)] + [STOP])[:limit]
 
@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._complete(body)
 
     def _turned_away(self, body: Any) -> bool:
-        """Note the request; whether it has had its answer already."""
+        """Record the request; True if it was already answered."""
         server = self.server
         given = self.headers.get("Authorization")
         server.asked.append((self.command, self.path, given))
@@ -175,7 +175,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def interpreter(folder: Path, **faults: Any) -> Path:
-    """A python in whose world vLLM is this file; `once` among the faults spares later starts."""
+    """Write a python executable whose vLLM is this file.
+
+    With `once` among the faults, they affect the first start only.
+    """
     package = folder / "site/vllm/entrypoints/openai"
     package.mkdir(parents=True)
     for inside in (package, package.parent, package.parent.parent):

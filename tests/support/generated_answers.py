@@ -1,6 +1,6 @@
-"""Answers in the styles of AIME, MATH, OlympiadBench and Minerva, right and wrong by construction.
+"""Answers in the styles of AIME, MATH, OlympiadBench and Minerva, correct or wrong by construction.
 
-Each family draws numbers and gives a gold with spellings that mean it and near misses that do not.
+Each family draws numbers and gives a gold answer, spellings that equal it, and near misses.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def cases(seed: int, rounds: int) -> Iterator[tuple[str, str, str, bool]]:
-    """(family, gold, prediction, whether it is right), every family so many times."""
+    """(family, gold, prediction, correct) for every family and spelling, so many times."""
     r = random.Random(seed)
     for _ in range(rounds):
         for family in FAMILIES:

@@ -22,13 +22,14 @@ Act = Callable[[Any, Any], None]
 
 @dataclass(frozen=True)
 class Behaviour:
-    """A fault.
+    """A fault of the server.
 
     Attributes:
-        at: where paths begin at which it shows.
-        says: a part of the error; empty where the run goes on with the same bits.
+        act: answers a request.
+        says: part of the error; empty if the run continues with the same rollouts.
+        at: prefix of the paths at which it shows.
         times: how often it shows; None: always.
-        settings: of the run.
+        settings: config of the run.
     """
 
     name: str
@@ -40,12 +41,12 @@ class Behaviour:
 
     @property
     def hangs(self) -> bool:
-        """Whether nothing but a deadline ends its answer."""
+        """True if only a deadline ends the answer."""
         return self.name.endswith("hangs") or self.name.startswith(("hangs in", "drips"))
 
 
 def send(handler: Any, status: int, body: bytes, *headers: tuple[str, str]) -> None:
-    """A whole answer."""
+    """Send a complete answer."""
     handler.send_response(status)
     for name, value in (("Content-Length", str(len(body))), *headers):
         handler.send_header(name, value)
@@ -54,7 +55,7 @@ def send(handler: Any, status: int, body: bytes, *headers: tuple[str, str]) -> N
 
 
 def good(body: Any) -> dict[str, Any]:
-    """What a well-behaved server answers."""
+    """The answer of a correct server."""
     ids = completion(body["seed"], body["max_tokens"])
     return {
         "id": "cmpl-1",
@@ -79,7 +80,7 @@ def status(code: int, said: str = "boom", *headers: tuple[str, str]) -> Act:
 
 
 def text(body: bytes) -> Act:
-    """HTTP 200 with this body."""
+    """Answer HTTP 200 with this body."""
     return lambda handler, _: send(handler, 200, body)
 
 
@@ -88,7 +89,7 @@ def json_of(value: Any) -> Act:
 
 
 def raw(data: bytes, then: str = "close") -> Act:
-    """These bytes, and then the connection closed, reset or left open."""
+    """Send these bytes, then close or reset the connection, or leave it open."""
 
     def act(handler: Any, body: Any) -> None:
         handler.wfile.write(data)
@@ -105,7 +106,7 @@ def raw(data: bytes, then: str = "close") -> Act:
 
 
 def dripping(head: bytes, drop: bytes) -> Act:
-    """A beginning, and then a little now and then, for as long as anybody listens."""
+    """Send a beginning, then a few bytes now and then until the client leaves."""
 
     def act(handler: Any, body: Any) -> None:
         handler.wfile.write(head)
@@ -116,7 +117,7 @@ def dripping(head: bytes, drop: bytes) -> Act:
 
 
 def endless(head: bytes, piece: bytes) -> Act:
-    """As `dripping`, as fast as the network takes it."""
+    """As `dripping`, as fast as possible."""
 
     def act(handler: Any, body: Any) -> None:
         handler.wfile.write(head)
@@ -127,7 +128,7 @@ def endless(head: bytes, piece: bytes) -> Act:
 
 
 def answering(change: Callable[[dict[str, Any]], Any]) -> Act:
-    """A good answer, changed: in place, or as what is given back."""
+    """A correct answer, changed in place or replaced by the return value."""
 
     def act(handler: Any, body: Any) -> None:
         answer = good(body)
@@ -139,7 +140,7 @@ def answering(change: Callable[[dict[str, Any]], Any]) -> Act:
 
 
 def choice(**changes: Any) -> Act:
-    """A good answer whose completion has other fields; `...` leaves one out."""
+    """A correct answer with other fields of its completion; `...` removes one."""
 
     def change(answer: dict[str, Any]) -> None:
         for name, value in changes.items():
@@ -151,7 +152,7 @@ def choice(**changes: Any) -> Act:
 
 
 def log_prob(value: Any) -> Act:
-    """A good answer with another first log-probability."""
+    """A correct answer with another first log-probability."""
 
     def change(answer: dict[str, Any]) -> None:
         answer["choices"][0]["logprobs"]["token_logprobs"][0] = value
@@ -160,7 +161,7 @@ def log_prob(value: Any) -> Act:
 
 
 def token(value: Any) -> Act:
-    """A good answer with another first token."""
+    """A correct answer with another first token."""
 
     def change(answer: dict[str, Any]) -> None:
         answer["choices"][0]["token_ids"][0] = value
@@ -169,7 +170,7 @@ def token(value: Any) -> Act:
 
 
 def chunked(handler: Any, body: Any) -> None:
-    """A good answer in pieces of one byte."""
+    """A correct answer in chunks of one byte."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     for byte in json.dumps(good(body)).encode():
         handler.wfile.write(b"1\r\n" + bytes([byte]) + b"\r\n")

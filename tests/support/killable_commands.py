@@ -1,7 +1,7 @@
-"""A command of `opsd` in processes of their own that can be killed, and what it leaves behind.
+"""Commands of `opsd` in processes of their own that can be killed, and the files they leave.
 
 `tests.support.killable_run` stands in for the `opsd` command: its model is a fake, its clocks stand
-still, and it kills itself at an event of choice. Here are the commands, the kills that can be
+still, and it kills itself at a chosen event. Here are the commands, the kills that can be
 ordered, and the files to compare with those of a command that nobody killed.
 """
 
@@ -36,12 +36,12 @@ COMMANDS = {
     "compare": f"compare --quiet --methods opsd,grpo --seeds 1 {_RUN} "
     "--set rollouts.per_question=2",
 }
-#: What is there once a command has something to go on with.
+#: The file that is there once a command can be resumed.
 BEGUN = {"train": "config.yaml", "eval": "evaluation.json", "compare": "plan.json"}
 
 
 def problems() -> str:
-    """Sums, under names that take several bytes a character."""
+    """A JSONL file of sums, with ids whose characters take several bytes."""
     rows = [
         {"id": f"é{n}→", "question": f"{n} + 3", "solution": f"{n} + 3 = {n + 3}", "answer": n + 3}
         for n in range(24)
@@ -51,7 +51,15 @@ def problems() -> str:
 
 @dataclass(frozen=True)
 class Kill:
-    """Who is killed, when in the life of whom, and how."""
+    """A kill of the process of a role, or of its parent, at an event.
+
+    Attributes:
+        role: of the process that counts the events.
+        at: number of the event, from 1.
+        signal: the signal's number.
+        victim: "self" or "parent".
+        torn: share of the bytes that a write keeps at which the process is killed.
+    """
 
     role: str
     at: int
@@ -82,7 +90,7 @@ def run_killable(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        # As from a terminal, where SIGINT is not ignored.
+        # As in a terminal, where SIGINT is not ignored.
         restore_signals=True,
     )
 

@@ -1,17 +1,16 @@
-r"""`opsd` with a made-up model, stopped clocks, and a kill at an event of choice.
+r"""Stands in for `opsd`: a fake model, stopped clocks, and a kill at a chosen event.
 
     OPSD_KILL='{"role": "train:run", "at": 17, "signal": 9}' \
         python -m tests.support.killable_run train --out run
 
 An event is a rollout, or a call that changes files below the working directory: a file opened for
 writing, a write, a sync, a rename, a removal, a folder made. They come in the same order every
-time, so the n-th is a moment that does not depend on the machine's speed. With `torn`, a write that
-is chosen is cut off after that share of its bytes.
+time, so the n-th event does not depend on the speed of the machine. With `torn`, a write at which
+the process is killed keeps only that share of its bytes.
 
-A process's role is its command and the name of the directory it works on. `OPSD_EVENTS` names a
-folder in which every process leaves, on a regular end, how many events it had, and before a kill
-that there is one. Clocks stand still, so that files hold no times and can be compared byte for
-byte.
+A process's role is its command and the name of its output directory. `OPSD_EVENTS` names a folder
+in which every process writes how many events it had, when it exits, and a marker before it kills.
+Clocks stand still, so that files hold no times and can be compared byte for byte.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ KILL, EVENTS, REAL = "OPSD_KILL", "OPSD_EVENTS", "OPSD_REAL"
 
 
 def role_of(words: list[str]) -> str:
-    """As in "train:opsd-s0"."""
+    """Role of a command line, such as "train:opsd-s0"."""
     for flag in ("--out", "--adapter"):
         if flag in words:
             return f"{words[0]}:{Path(words[words.index(flag) + 1]).name}"
@@ -47,7 +46,7 @@ def role_of(words: list[str]) -> str:
 
 
 class Events:
-    """Counts events, and kills at the one that was chosen."""
+    """Counts events, and kills at the chosen one."""
 
     def __init__(self) -> None:
         self.role = role_of(sys.argv[1:])
@@ -61,7 +60,7 @@ class Events:
         self.home = os.getcwd() + os.sep
 
     def happen(self) -> bool:
-        """Count one; whether it is the one."""
+        """Count an event; True if it is the chosen one."""
         self.count += 1
         return self.count == self.at
 
@@ -77,7 +76,7 @@ class Events:
         return isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(self.home)
 
     def leave(self, name: str = "") -> None:
-        """Write down how many there were, under the role's name and this one."""
+        """Write the count to a file of the role's name with this suffix."""
         folder = os.environ.get(EVENTS)
         if folder:
             with real_open(os.path.join(folder, self.role + name), "w") as out:
@@ -85,7 +84,7 @@ class Events:
 
 
 class Watched:
-    """A file open for writing, each of whose writes is an event."""
+    """A file open for writing; each write is an event."""
 
     def __init__(self, file: Any, events: Events) -> None:
         self._file, self._events = file, events
@@ -97,7 +96,7 @@ class Watched:
                 self._file.flush()
                 os.write(self._file.fileno(), whole[: int(len(whole) * self._events.torn)])
             self._events.kill()
-        return self._file.write(data)
+        return int(self._file.write(data))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
@@ -116,7 +115,7 @@ real_open = io.open
 
 
 def install(events: Events) -> None:
-    """Have every change of files counted."""
+    """Count every change of a file as an event."""
 
     def opened(file: Any, mode: str = "r", *more: Any, **named: Any) -> Any:
         if not set(mode) & set("wax+") or not events.inside(file):
@@ -139,7 +138,7 @@ def install(events: Events) -> None:
 
 
 def count_rollouts(policy: Any, events: Events) -> None:
-    """Have every rollout of a policy counted."""
+    """Count every rollout of a policy as an event."""
     real = policy.generate
 
     def generate(*arguments: Any, **named: Any) -> Iterator[Rollout]:
@@ -151,7 +150,7 @@ def count_rollouts(policy: Any, events: Events) -> None:
 
 
 class KilledBackend(FakeBackend):
-    """A backend that is always there: the fake, or where `OPSD_REAL` is set the CPU's own."""
+    """The fake backend, or if `OPSD_REAL` is set the CPU's own."""
 
     events: Events
 
@@ -161,7 +160,7 @@ class KilledBackend(FakeBackend):
             from backends.pytorch.backend import CpuBackend
 
             policy = CpuBackend().load(config, trainable)
-            policy.memory = lambda: Memory(1, 2)  # the process's, which a resumed one has less of
+            policy.memory = lambda: Memory(1, 2)  # a resumed process would report less
         count_rollouts(policy, self.events)
         return policy
 

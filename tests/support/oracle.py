@@ -1,7 +1,7 @@
-"""The plainest way to compute what a backend must: dense, in float64, one sequence at a time.
+"""Stands in for a backend's computations: dense, in float64, one sequence at a time.
 
-Nothing here comes from `backends` or from `opsd_cli.losses.divergence`: logits are those of the
-model's own forward pass over one unpadded sequence, the adapter is loaded by PEFT, the losses are
+Nothing here comes from `backends` or from `opsd_cli.losses.divergence`: logits come from the
+model's own forward pass over one unpadded sequence, the adapter is loaded by PEFT, losses are
 written out and differentiated by autograd, and the sampler's filters are loops over a sorted list.
 """
 
@@ -24,7 +24,7 @@ from tests.support.backend_fixtures import LORA
 
 
 class Dense:
-    """A model in float64, with an adapter or without."""
+    """A model in float64, with or without an adapter."""
 
     def __init__(self, folder: Path, adapter: Path | None = None) -> None:
         model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
@@ -35,7 +35,7 @@ class Dense:
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """The adapter's, named as in its file."""
+        """Parameters of the adapter, named as in its file."""
         return {
             name.replace(".default", ""): parameter
             for name, parameter in self.model.named_parameters()
@@ -43,13 +43,13 @@ class Dense:
         }
 
     def logits(self, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:
-        """[N, V]: what predicts each token of the completion."""
+        """Logits [N, V] that predict each token of the completion."""
         ids = torch.tensor([[*prompt, *completion]])
         whole = self.model(input_ids=ids, use_cache=False).logits[0]
         return whole[len(prompt) - 1 : -1, : self.vocabulary]
 
     def gradient(self, loss: Tensor) -> dict[str, np.ndarray]:
-        """Of the adapter's parameters."""
+        """Gradient of a loss with respect to the adapter's parameters."""
         named = self.parameters
         found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         return {
@@ -64,7 +64,7 @@ def dense(folder: Path, adapter: Path | None = None) -> Dense:
 
 
 def divergence(student_NV: Tensor, teacher_NV: Tensor, spec: DivergenceSpec) -> Tensor:
-    """[N], differentiable in the student's logits; full vocabulary."""
+    """Divergence [N] in nats over the whole vocabulary, differentiable in the student's logits."""
     log_p = (student_NV / spec.temperature).log_softmax(-1)
     log_q = (teacher_NV.detach() / spec.temperature).log_softmax(-1)
     p, q = log_p.exp(), log_q.exp()
@@ -82,7 +82,7 @@ def divergence(student_NV: Tensor, teacher_NV: Tensor, spec: DivergenceSpec) -> 
 
 
 def filtered(logits_V: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """The distribution that `Sampling` describes, [V] in float64; ties go to the lower id."""
+    """Probabilities [V] in float64 that `Sampling` describes; ties go to the lower token id."""
     scores = np.asarray(logits_V, np.float64) / sampling.temperature
     p = np.exp(scores - scores.max())
     ranked = sorted(range(len(p)), key=lambda v: (-scores[v], v))
@@ -99,11 +99,11 @@ def filtered(logits_V: np.ndarray, sampling: Sampling) -> np.ndarray:
         p = np.array([p[v] if v in nucleus else 0.0 for v in range(len(p))])
         p /= p.sum()
     p = np.where(p >= sampling.min_p * p.max(), p, 0.0)
-    return p / p.sum()
+    return np.asarray(p / p.sum())
 
 
 def random_adapter(model: Path, folder: Path, seed: int, scale: float = 0.3) -> Path:
-    """An adapter with random weights, written by PEFT itself."""
+    """Write an adapter of random weights with PEFT."""
     torch.manual_seed(seed)
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -121,12 +121,12 @@ def random_adapter(model: Path, folder: Path, seed: int, scale: float = 0.3) -> 
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
-    """The adapter's tensors in a folder that a policy saved."""
+    """Tensors of the adapter that a policy saved in a folder."""
     return {k: v.numpy() for k, v in load_file(folder / "adapter_model.safetensors").items()}
 
 
 def optimizer_state(folder: Path, part: str) -> dict[str, np.ndarray]:
-    """`exp_avg`, `exp_avg_sq`, `ema` or `start` of each of the adapter's tensors."""
+    """`exp_avg`, `exp_avg_sq`, `ema` or `start` of each tensor of the adapter."""
     tensors = load_file(folder / "optimizer.safetensors")
     return {
         name.removeprefix(f"{part}."): tensor.numpy()
@@ -136,7 +136,7 @@ def optimizer_state(folder: Path, part: str) -> dict[str, np.ndarray]:
 
 
 def gradient(policy: Policy, folder: Path) -> dict[str, np.ndarray]:
-    """What was accumulated since the last step: a step of rate 0, whose first moment it is."""
+    """Gradient accumulated since the last step, read from the first moment of a step of rate 0."""
     policy.apply(0.0)
     policy.save(folder)
     return optimizer_state(folder, "exp_avg")
@@ -145,7 +145,7 @@ def gradient(policy: Policy, folder: Path) -> dict[str, np.ndarray]:
 def assert_close(
     found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], tolerance: float = 1e-4
 ) -> None:
-    """Same names, and each tensor within `tolerance` of the largest number among all of them."""
+    """Check names, and that no entry differs by more than `tolerance` times the largest of all."""
     assert set(found) == set(wanted)
     scale = max(float(np.abs(w).max()) for w in wanted.values())
     assert scale > 0

@@ -37,7 +37,7 @@ class Prefetching(FakePolicy):
         drawing.set_result(list(self.generate(requests, sampling)))
         return drawing
 
-    def accumulate(self, batch: LossBatch) -> BatchReport:  # type: ignore[override]
+    def accumulate(self, batch: LossBatch) -> BatchReport:
         self.learnt.append(batch)
         return self.measure(batch)
 

@@ -1,6 +1,6 @@
-"""Looking at processes that a test started, directly or not, and waiting for their end.
+"""Processes that a test started, directly or not: are they running, and do they end?
 
-Waiting has a limit only so that a failure is one: a test that passes never comes near it.
+Waiting has a limit only so that a failure ends; a passing test never comes near it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ POLL_SECONDS = 0.02
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and has not ended; a zombie has."""
+    """True if a process runs; a zombie does not."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
 def gone(pid: int) -> bool:
-    """Whether a process ends, however long that takes on a busy machine."""
+    """True if a process ends within `PATIENCE_SECONDS`."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while alive(pid):
         if time.monotonic() > deadline:
@@ -33,7 +33,7 @@ def gone(pid: int) -> bool:
 
 
 def working_in(folder: Path) -> list[psutil.Process]:
-    """The processes whose working directory a folder is."""
+    """Processes whose working directory is this folder."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -45,7 +45,7 @@ def working_in(folder: Path) -> list[psutil.Process]:
 
 
 def left_in(folder: Path) -> list[str]:
-    """Command lines of processes that stay at work in a folder; they are ended."""
+    """Command lines of processes that do not leave a folder in time; they are killed."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while left := working_in(folder):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""A tiny tokenizer with a Qwen-style chat template, for tests that need no model."""
+"""Stands in for a tokenizer: characters as ids, and a Qwen-style chat template."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TURNS = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
 
 
 class CharacterTokenizer:
-    """One id a character, and one for each control token; implements prompts.Tokenizer."""
+    """Implements `opsd_cli.prompts.rendering.Tokenizer`: one id a character or control token."""
 
     control_tokens = TURNS
     end_of_turn = TURNS.index("<|im_end|>")

@@ -1,11 +1,11 @@
-"""A stand-in for the hub on loopback: folders served over the hub's own HTTP protocol.
+"""Stands in for the Hugging Face hub: folders served on loopback over the hub's HTTP protocol.
 
     with StandInHub(root) as hub:
         environment = {"HF_ENDPOINT": hub.url, "HF_HOME": ...}
 
 `root` holds models/ORG/NAME and datasets/ORG/NAME. A repository's commit is a digest of its
 contents, so changing a file makes a new revision, and the old one is gone, as after a force-push.
-Repositories named in `gated` want a licence accepted. `requests` keeps what was asked for.
+Repositories in `gated` require an accepted licence. `requests` has every request.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ class StandInHub:
         return self.root / kind / name
 
     def files(self, kind: str, name: str) -> dict[str, Path]:
-        """Its files by their paths inside it."""
+        """Files of a repository by their paths inside it."""
         folder = self.folder(kind, name)
         found = sorted(path for path in folder.rglob("*") if path.is_file())
         return {path.relative_to(folder).as_posix(): path for path in found}
 
     def commit(self, kind: str, name: str) -> str:
-        """Its one commit."""
+        """The only commit of a repository."""
         digest = hashlib.sha1(f"{kind}/{name}".encode())
         for inside, path in self.files(kind, name).items():
             digest.update(inside.encode() + path.read_bytes())
@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *values: Any) -> None:
-        """Nothing: the tests' output is not a server's log."""
+        """Ignored: the output of the tests is no server log."""
 
     def do_GET(self) -> None:
         self._answer()
@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "EntryNotFound", "no such page")
 
     def _found(self, kind: str, name: str, revision: str | None) -> str | None:
-        """The commit that is asked for, or None once refused."""
+        """The requested commit, or None if the request was refused."""
         if not self.owner.folder(kind, name).is_dir():
             self._refuse(401, "RepoNotFound", "Invalid username or password.")
             return None

@@ -1,16 +1,16 @@
-"""Tiny random models on disk, one an architecture family, with a tiny tokenizer.
+"""Stand in for pretrained models: tiny random ones on disk, one per architecture family.
 
-Built with transformers from a seed in a fraction of a second, so that the suite needs no network
-and no model of the package's own. What each is for:
+Built with transformers from a seed in a fraction of a second, with a tiny tokenizer, so that the
+suite needs no network. What each is for:
 
     qwen3   tied head, padded beyond the tokenizer's vocabulary; pad and stop share an id; YaRN
     llama   untied head, two stop ids, a context of 48; scaled as Llama 3 is
     gemma2  soft-capped logits, sliding windows of 8, tied head; mlx-lm's is refused
     gemma3  sliding windows of 8 in two of three layers, a rotary base for each kind, tied head
 
-No value that a config may name is the default of transformers' class or of mlx-lm's: rotary base
-and scaling, the heads' size (which is not hidden size over heads), the norms' epsilon, windows,
-soft caps. A default that is taken for want of the key shows in the logits.
+No config value is a default of transformers or mlx-lm: rotary base and scaling, head size (which is
+not hidden size over heads), epsilon of the norms, windows, soft caps. So a backend that falls back
+to a default gives other logits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 CHARACTERS = "0123456789+-*= abcdefgh"
 END, PAD, OTHER_END = "<end>", "<pad>", "<stop>"
 FAMILIES = ("qwen3", "llama", "gemma2", "gemma3")
-#: (backend, family): architectures that a backend's own library gets wrong.
+#: (backend, family): architectures that a backend refuses, because its library is wrong.
 REFUSED = {("mlx", "gemma2")}
 COMMON: dict[str, Any] = {
     "hidden_size": 16,
@@ -95,7 +95,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(folder: Path, pad_is_end: bool) -> int:
-    """A character tokenizer; returns how many ids it has."""
+    """Write a character tokenizer; returns its number of ids."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     special = [END, OTHER_END] if pad_is_end else [END, OTHER_END, PAD]
@@ -118,7 +118,7 @@ def build_tokenizer(folder: Path, pad_is_end: bool) -> int:
 
 
 def build_model(folder: Path, family: str, seed: int = 0) -> Path:
-    """One of `FAMILIES`, written to `folder`."""
+    """Write one of `FAMILIES` to a folder."""
     stops: Any = [0, 1] if family == "llama" else 0
     padding = 7 if family == "qwen3" else 0
     return build(folder, SETTINGS[family], seed, family == "qwen3", stops, padding)
@@ -132,7 +132,7 @@ def build(
     stops: Any = 0,
     padding: int = 0,
 ) -> Path:
-    """A model of these settings (and `COMMON`), written to `folder` as transformers writes it."""
+    """Write a model of these settings and `COMMON` to a folder, as transformers writes it."""
     import torch
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GenerationConfig
 
@@ -148,7 +148,7 @@ def build(
                 parameter.normal_(0.0, 0.5 if "embed" in name or "lm_head" in name else 0.3)
             elif "bias" in name:
                 parameter.normal_(0.0, 0.3)
-        # Rows that stand for no token win every comparison they are let into.
+        # Rows of the head without a token get the largest logits, so that using them shows.
         model.get_output_embeddings().weight[ids:] *= 20.0
     model.generation_config = GenerationConfig(eos_token_id=stops)
     model.save_pretrained(folder)

@@ -1,6 +1,6 @@
-"""Models and data by hub id, from a stand-in hub on loopback, and then again without it.
+"""Models and data by hub id, from a stand-in hub on loopback, and then offline.
 
-Each command runs in a process of its own, as a person would run it: `HF_ENDPOINT` and `HF_HOME` are
+Each command runs in a process of its own, because `HF_ENDPOINT` and `HF_HOME` are
 read when the libraries are imported.
 """
 
@@ -43,7 +43,7 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @dataclass
 class Session:
-    """A hub, a cache, and a way to run commands with them."""
+    """Runs commands with a hub and a cache of their own."""
 
     hub: StandInHub
     home: Path
@@ -58,7 +58,7 @@ class Session:
         variables = {
             "HF_ENDPOINT": self.hub.url,
             "HF_HOME": str(self.home),
-            # The stand-in hub shares a machine that may be very busy.
+            # The machine may be busy.
             "HF_HUB_ETAG_TIMEOUT": "600",
             "HF_HUB_DOWNLOAD_TIMEOUT": "600",
             "MLX_DISABLE_COMPILE": "1",
@@ -76,13 +76,13 @@ class Session:
         )
 
     def json(self, *words: str, **environment: str) -> Mapping[str, Any]:
-        """The object that a command prints, which must succeed."""
+        """Run a command that must succeed; returns the object that it prints."""
         done = self.run(*words, "--json", **environment)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     def refused(self, *words: str, **environment: str) -> str:
-        """What is said by a command that must be refused as wrongly asked for."""
+        """Run a command that must end with exit code 2; returns its standard error."""
         done = self.run(*words, **environment)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
         return done.stderr
@@ -144,7 +144,7 @@ def test_hub_ids_work_online_and_then_offline_from_the_cache(
     assert measured["benchmarks"][f"{DATA}:test"]["revision"] == session.hub.commit(
         "datasets", DATA
     )
-    # Again from the cache: with a hub that is not there, and asked to be offline.
+    # Again from the cache: with an unreachable hub, and in offline mode.
     asked = len(session.hub.requests)
     unreached = session.json(
         f"{evaluation} --limit 2 --out unreached", HF_ENDPOINT="http://127.0.0.1:9"

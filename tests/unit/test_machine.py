@@ -1,4 +1,4 @@
-"""Memory and cores within a container's limits, on trees that look like /proc and the cgroups."""
+"""Memory and cores within the limits of a container, on stand-ins for /proc and the cgroups."""
 
 from __future__ import annotations
 

@@ -65,7 +65,11 @@ def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert found["heard"] == found["losses"], "a run of the same config is the same run"
     assert found["validation"] == 2
     assert "unknown config key 'train.setps'" in found["error"]
-    for name in ("run/report.html", "evaluation/results.json", "comparison/comparison.json"):
+    assert len(re.findall(r"^0\.\d+ nats a token$", done.stdout, re.MULTILINE)) == 2
+    for name in (
+        "run/report.html", "evaluation/results.json", "comparison/comparison.json",
+        "exported/adapters.safetensors",
+    ):  # fmt: skip
         assert (tmp_path / name).is_file(), name
     assert done.stderr == ""
 
@@ -252,6 +256,10 @@ def test_evaluate_refuses_what_excludes_each_other(folder: Path) -> None:
         opsd_cli.evaluate(resume=True)
     with pytest.raises(UsageError, match="describes a model by its files"):
         opsd_cli.evaluate(None, "good.jsonl", "e", policy=FakePolicy())
+    with pytest.raises(UsageError, match="limit is 0"):
+        opsd_cli.evaluate(None, "good.jsonl", limit=0)
+    with pytest.raises(ConfigError, match=r"evaluation\.samples: .* got 0"):
+        opsd_cli.evaluate(None, "good.jsonl", samples=0)
     mixed: list[object] = ["good.jsonl", Problem("p", "1 + 1", None, "2", "made")]
     with pytest.raises(UsageError, match="in one list"):
         opsd_cli.evaluate(None, mixed)  # type: ignore[arg-type]
@@ -285,6 +293,10 @@ def test_compare_refuses_labels_and_numbers_of_configs(folder: Path) -> None:
         opsd_cli.compare({"opsd": small(), "../sft": small()}, "c")
     with pytest.raises(UsageError, match="its own plan"):
         opsd_cli.compare({"opsd": small()}, "c", resume=True)
+    with pytest.raises(UsageError, match="seeds is 0"):
+        opsd_cli.compare(seeds=0)
+    with pytest.raises(UsageError, match="target is 2"):
+        opsd_cli.compare(target=2)
     with pytest.raises(RunError, match="not a comparison"):
         opsd_cli.compare(out="c", resume=True)
     assert [path.name for path in folder.iterdir()] == ["good.jsonl"]

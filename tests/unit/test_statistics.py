@@ -1,4 +1,4 @@
-"""Estimates against enumeration and tables, intervals against simulated coverage."""
+"""Estimates against enumeration and printed tables, intervals against simulated coverage."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_t_quantile_refuses_probability_0_and_1_and_no_degrees(
 def bimodal_draws(
     rng: np.random.Generator, draws: int, problems: int, samples: int, a: float, b: float
 ) -> np.ndarray:
-    """Benchmarks whose problems are nearly always or nearly never solved: [draws, P, K]."""
+    """Simulated grades [draws, P, K]; problems are nearly always or nearly never solved."""
     chance_DP = rng.beta(a, b, size=(draws, problems))
     return rng.random((draws, problems, samples)) < chance_DP[:, :, None]
 

@@ -83,7 +83,7 @@ def learnt(name: str, start: Path, made: list[LossBatch], folder: Path) -> dict[
 
 
 @pytest.mark.parametrize("divergence", [True, False], ids=["opsd", "grpo"])
-def test_five_steps_end_where_pytorch_s_do(tmp_path: Path, divergence: bool) -> None:
+def test_five_steps_equal_pytorchs(tmp_path: Path, divergence: bool) -> None:
     config = resolve("embedded", [], {"backend": "cpu"})
     get("cpu").load(config, trainable=True).save_adapter(tmp_path / "start")
     start = oracle.weights(tmp_path / "start")
@@ -99,7 +99,7 @@ def test_five_steps_end_where_pytorch_s_do(tmp_path: Path, divergence: bool) -> 
     assert off < 1e-2 * way
 
 
-def test_greedy_completions_are_pytorch_s() -> None:
+def test_greedy_completions_equal_pytorchs() -> None:
     config = resolve("embedded", [], {"backend": "cpu"})
     problems = load_splits(config).test.problems[:12]
     words = {}

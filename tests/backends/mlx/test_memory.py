@@ -18,7 +18,7 @@ mx = pytest.importorskip("mlx.core", exc_type=ImportError)
 
 
 @pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jsd"])
-def test_the_loss_holds_a_chunk_s_arrays_and_no_more(kind: str) -> None:
+def test_loss_memory_is_that_of_one_chunk(kind: str) -> None:
     from mlx import nn
 
     from backends.mlx.loss_head import chunked_divergence
@@ -85,14 +85,14 @@ def peak_of(config: Config) -> int:
     return int(mx.get_peak_memory())
 
 
-def test_gradient_checkpointing_forgets_activations(deep: Path) -> None:
+def test_gradient_checkpointing_frees_activations(deep: Path) -> None:
     peaks = [peak_of(config_of(deep, checkpointing)) for checkpointing in (False, True)]
     # Two of twelve blocks' worth at most, and what does not depend on depth.
     assert peaks[1] < 0.5 * peaks[0]
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_plan_is_what_is_measured(deep: Path, checkpointing: bool) -> None:
+def test_memory_plan_equals_the_measured_peak(deep: Path, checkpointing: bool) -> None:
     from backends.mlx.traits import MLX
     from backends.shared.model_files import read_settings
     from opsd_cli.planning.memory_plan import Prompts, plan
@@ -105,7 +105,7 @@ def test_the_plan_is_what_is_measured(deep: Path, checkpointing: bool) -> None:
     assert planned == pytest.approx(peak_of(config), rel=0.25)
 
 
-def test_spare_buffers_are_bounded() -> None:
+def test_allocator_cache_is_bounded() -> None:
     from backends.mlx import device_memory
 
     device_memory.set_limits()

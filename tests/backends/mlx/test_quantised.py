@@ -95,7 +95,7 @@ def adapter(folders: tuple[Path, Path], tmp_path: Path) -> Path:
     return oracle.random_adapter(folders[1], tmp_path / "adapter", 3)
 
 
-def test_the_base_stays_quantised(policy: Callable[..., Any]) -> None:
+def test_base_stays_quantised(policy: Callable[..., Any]) -> None:
     assert "4-bit" in policy().description or "8-bit" in policy().description
 
 
@@ -141,7 +141,7 @@ def test_policy_gradient_equals_the_dense_one(
     oracle.assert_close(oracle.gradient(own, tmp_path / "step"), student.gradient(loss))
 
 
-def test_rollouts_are_those_of_the_dense_model(
+def test_rollouts_equal_the_dense_models(
     policy: Callable[..., Any], folders: tuple[Path, Path], adapter: Path
 ) -> None:
     requests = [RolloutRequest(str(i), 0, (5, 6, 7 + i), i) for i in range(8)]
@@ -154,7 +154,9 @@ def test_rollouts_are_those_of_the_dense_model(
     assert found == wanted
 
 
-def test_a_step_leaves_the_base_as_it_was(policy: Callable[..., Any], tmp_path: Path) -> None:
+def test_step_leaves_the_quantised_base_unchanged(
+    policy: Callable[..., Any], tmp_path: Path
+) -> None:
     own = policy()
     pairs = [(i.student_prompt, i.completion) for i in ITEMS]
     before = np.concatenate(own.score(pairs, "teacher", "initial"))
@@ -163,7 +165,7 @@ def test_a_step_leaves_the_base_as_it_was(policy: Callable[..., Any], tmp_path: 
     assert (np.concatenate(own.score(pairs, "teacher", "initial")) == before).all()
 
 
-def test_merging_writes_full_precision(
+def test_merged_model_is_in_full_precision(
     policy: Callable[..., Any], folders: tuple[Path, Path], adapter: Path, tmp_path: Path
 ) -> None:
     policy(trainable=False, adapter=adapter).save_merged(tmp_path / "merged")

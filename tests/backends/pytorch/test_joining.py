@@ -57,7 +57,7 @@ def drawn(
     return draw
 
 
-def test_waiting_prompts_join_and_what_has_passed_leaves(drawn: Any) -> None:
+def test_waiting_prompts_join_the_batch_and_finished_rows_leave(drawn: Any) -> None:
     found, readings = drawn("qwen3", 12)
     lengths = [len(ids) for ids in found.values()]
     assert min(lengths) < 5 and max(lengths) > 15  # or there is nothing to gain
@@ -73,20 +73,20 @@ def test_waiting_prompts_join_and_what_has_passed_leaves(drawn: Any) -> None:
     assert max(columns for _, _, columns in readings) <= 2 * (6 + 24)
 
 
-def test_rollouts_are_the_same_alone(drawn: Any) -> None:
+def test_rollouts_are_the_same_at_any_batch_size(drawn: Any) -> None:
     alone, _ = drawn("qwen3", 1)
     for size in (3, 5, 12, 64):
         assert drawn("qwen3", size)[0] == alone, size
 
 
-def test_windows_that_slide_keep_batches_apart(drawn: Any) -> None:
+def test_sliding_window_caches_do_not_join(drawn: Any) -> None:
     alone, _ = drawn("gemma3", 1)
     found, readings = drawn("gemma3", 12)
     assert found == alone
     assert sum(tokens > 1 for _, tokens, _ in readings) == 3
 
 
-def test_a_buffer_grows_seldom_and_holds_what_it_was_given() -> None:
+def test_cache_buffer_grows_seldom_and_keeps_its_contents() -> None:
     layer, given = GrowingLayer(), []
     buffers = set()
     for n in range(700):
@@ -100,7 +100,7 @@ def test_a_buffer_grows_seldom_and_holds_what_it_was_given() -> None:
     assert len(buffers) < 12
 
 
-def test_rows_join_at_the_right_and_only_zeros_stand_before_them() -> None:
+def test_cache_rows_join_right_aligned_over_zeros() -> None:
     long, short = GrowingLayer(), GrowingLayer()
     long.update(torch.ones(2, 1, 5, 4), torch.ones(2, 1, 5, 4))
     short.update(torch.full((1, 1, 2, 4), 3.0), torch.full((1, 1, 2, 4), 3.0))

@@ -90,7 +90,7 @@ def test_value_and_hidden_gradient_equal_the_dense_form(spec, chunk_tokens):
 
 
 @pytest.mark.parametrize("block_bytes", [1, 3 * 4 * VOCABULARY])
-def test_blocks_within_a_chunk_change_nothing(monkeypatch, block_bytes):
+def test_blocks_within_a_chunk_leave_the_loss_unchanged(monkeypatch, block_bytes):
     monkeypatch.setattr(head_module, "_BLOCK_BYTES_CPU", block_bytes)
     student, teacher, head, weights = inputs()
     ours = chunked_divergence(
@@ -107,7 +107,7 @@ def test_blocks_within_a_chunk_change_nothing(monkeypatch, block_bytes):
     torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), student)[0])
 
 
-def test_gradient_reaches_the_student_through_what_came_before_and_no_one_else():
+def test_gradient_reaches_the_students_hidden_states_alone():
     student, teacher, head, weights = inputs()
     teacher.requires_grad_()
     head.requires_grad_()
@@ -128,7 +128,7 @@ def test_gradient_reaches_the_student_through_what_came_before_and_no_one_else()
     assert not ours.value_N.requires_grad and not ours.student_entropy_N.requires_grad
 
 
-def test_without_a_gradient_to_give_none_is_computed(monkeypatch):
+def test_no_jacobian_is_computed_without_a_gradient(monkeypatch):
     def refuse(self, gradient_NV):
         raise AssertionError("multiplied back through the head for nothing")
 
@@ -196,7 +196,7 @@ def test_log_probs_and_entropy_equal_the_dense_form(chunk_tokens, temperature):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_narrower_types_stay_close_to_the_oracle(dtype):
+def test_float32_and_bfloat16_stay_close_to_the_reference(dtype):
     tolerance = (
         {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.1, "atol": 0.02}
     )
@@ -215,7 +215,7 @@ def test_narrower_types_stay_close_to_the_oracle(dtype):
     torch.testing.assert_close(student.grad.double(), wide[0].grad, **tolerance)
 
 
-def test_hidden_states_wider_than_the_head_keep_their_type():
+def test_hidden_states_wider_than_the_head_keep_their_dtype():
     student, teacher, head, weights = inputs(torch.float32)
     ours = chunked_divergence(student, teacher, Head(head.bfloat16()), weights, DivergenceSpec())
     ours.loss.backward()
@@ -246,7 +246,7 @@ def test_no_tokens_is_a_loss_of_zero():
     assert empty.log_prob_N.shape == empty.entropy_N.shape == (0,)
 
 
-def test_shapes_and_sizes_that_make_no_sense_are_refused():
+def test_mismatched_shapes_and_chunk_sizes_are_refused():
     student, teacher, head, weights = inputs()
     spec = DivergenceSpec()
     with pytest.raises(ValueError, match="share one shape"):
@@ -261,7 +261,7 @@ def test_shapes_and_sizes_that_make_no_sense_are_refused():
         chunked_log_probs(student, Head(head), torch.arange(TOKENS), chunk_tokens=-4)
 
 
-def test_a_chunk_is_of_its_usual_size_unless_memory_is_short():
+def test_chunk_size_is_usual_unless_memory_is_short():
     def size(free, requested=None, tokens=1000):
         return chunk_size(requested, tokens, 400, 40_000, free)
 
@@ -274,7 +274,7 @@ def test_a_chunk_is_of_its_usual_size_unless_memory_is_short():
         size(10**9, requested=0)
 
 
-def test_little_free_memory_makes_smaller_chunks_and_the_same_loss(monkeypatch):
+def test_little_free_memory_gives_smaller_chunks_and_the_same_loss(monkeypatch):
     student, teacher, head, weights = inputs()
     seen = []
     plain = Head.logits

@@ -37,7 +37,7 @@ def build(folder: Path, recipe: Recipe = TINY) -> list[tuple[int, float, Measure
     return steps
 
 
-def test_a_tiny_recipe_leaves_a_loadable_model(tmp_path: Path) -> None:
+def test_tiny_recipe_writes_a_loadable_model(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     steps = build(tmp_path)
@@ -53,7 +53,7 @@ def test_a_tiny_recipe_leaves_a_loadable_model(tmp_path: Path) -> None:
     assert model.generation_config.eos_token_id[0] == tokenizer.eos_token_id
 
 
-def test_the_same_seed_gives_the_same_model(tmp_path: Path) -> None:
+def test_pretraining_is_reproducible_from_its_seed(tmp_path: Path) -> None:
     for name in ("one", "two"):
         build(tmp_path / name)
     build(tmp_path / "other", replace(TINY, seed=1))
@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_model(tmp_path: Path) -> None:
     assert weights["one"] != weights["other"]
 
 
-def test_only_completions_are_learnt() -> None:
+def test_pretraining_labels_cover_completions_alone() -> None:
     ids, labels = collate([Document((1, 2), (3, 4)), Document((5,), (6,))], pad=0)
     assert ids.tolist() == [[1, 2, 3, 4], [5, 6, 0, 0]]
     assert labels.tolist() == [[IGNORED, IGNORED, 3, 4], [IGNORED, 6, IGNORED, IGNORED]]

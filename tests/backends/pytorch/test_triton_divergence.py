@@ -38,11 +38,11 @@ def cases(name: str) -> None:
 
 
 @needs_triton
-def test_the_kernel_gives_what_the_plain_body_gives() -> None:
+def test_triton_kernel_cases() -> None:
     cases("triton_cases.py")
 
 
-def test_a_cpu_takes_the_plain_body_of_its_own_accord() -> None:
+def test_auto_kernel_is_plain_on_a_cpu() -> None:
     logits = torch.zeros(1, 8)
     assert not loss_head._takes_kernel("auto", logits, logits, DivergenceSpec())
     assert loss_head._takes_kernel("triton", logits, logits, DivergenceSpec())
@@ -50,7 +50,7 @@ def test_a_cpu_takes_the_plain_body_of_its_own_accord() -> None:
     assert not loss_head._takes_kernel("plain", logits, logits, DivergenceSpec())
 
 
-def test_a_kernel_that_cannot_run_is_refused(load: Load) -> None:
+def test_triton_kernel_without_a_gpu_is_refused(load: Load) -> None:
     if load().description.endswith("cuda"):
         pytest.skip("it can run here")
     with pytest.raises(UsageError, match="needs an NVIDIA or AMD GPU"):

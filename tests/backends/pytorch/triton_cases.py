@@ -1,4 +1,4 @@
-"""The Triton kernel against the plain body; test_fused.py runs it, interpreted or on a GPU.
+"""The Triton kernel against the plain body; run by test_triton_divergence.py, here or on a GPU.
 
 Not collected by itself: whether Triton interprets is decided when it is first imported.
 """
@@ -51,7 +51,7 @@ def check(student, teacher, spec, softcap=None, **tolerance):
 @pytest.mark.parametrize("temperature", [1.0, 1.3])
 @pytest.mark.parametrize("clip", ["none", "pointwise", "token"])
 @pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jsd"])
-def test_value_gradient_and_entropies_are_the_plain_ones(kind, clip, temperature):
+def test_value_gradient_and_entropies_equal_the_plain_ones(kind, clip, temperature):
     student, teacher = logits()
     free = evaluate(student, teacher, DivergenceSpec(kind, 0.3, temperature), torch)
     middle = 0.004 if clip == "pointwise" else float(free.value_N.median()) * 1.001
@@ -63,7 +63,7 @@ def test_value_gradient_and_entropies_are_the_plain_ones(kind, clip, temperature
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0])
-def test_jsd_at_its_ends_is_a_kl(beta):
+def test_jsd_at_an_end_of_beta_is_a_kl(beta):
     check(*logits(), DivergenceSpec("jsd", beta))
 
 
@@ -84,7 +84,7 @@ def test_what_one_role_alone_masks_stays_finite(kind):
     assert student.isfinite().all()
 
 
-def test_the_way_back_through_a_soft_cap_is_in_the_gradient():
+def test_soft_cap_is_in_the_gradient():
     student, teacher = (torch.tanh(x / 5.0) * 5.0 for x in logits())
     check(student, teacher, DivergenceSpec("jsd"), softcap=5.0)
 
@@ -101,7 +101,7 @@ def test_rows_may_be_part_of_a_wider_buffer_and_of_a_narrower_type():
     check(student.bfloat16(), teacher.bfloat16(), DivergenceSpec("jsd"), rtol=0.02, atol=1e-4)
 
 
-def test_what_it_cannot_do_is_refused():
+def test_unsupported_specs_are_refused():
     student, teacher = logits()
     with pytest.raises(ValueError, match="whole rows"):
         triton_divergence.divergence_in_place(student, teacher, DivergenceSpec(top_k=5), True)
@@ -115,7 +115,7 @@ def test_no_rows_are_no_work():
 
 
 @pytest.mark.parametrize("softcap", [None, 4.0])
-def test_the_chunked_loss_is_the_same_with_it(softcap):
+def test_chunked_loss_is_the_same_with_the_kernel(softcap):
     torch.manual_seed(1)
     student = torch.randn(11, 16, device=DEVICE).requires_grad_()
     teacher, weight = torch.randn(11, 16, device=DEVICE), torch.randn(VOCABULARY, 16, device=DEVICE)
@@ -141,7 +141,7 @@ def test_the_chunked_loss_is_the_same_with_it(softcap):
     ("times", "agrees", "chosen"),
     [((1.0, 2.0), True, "triton"), ((2.0, 1.0), True, "plain"), ((1.0, 2.0), False, "plain")],
 )
-def test_the_faster_way_is_taken_where_both_agree(monkeypatch, caplog, times, agrees, chosen):
+def test_faster_kernel_is_chosen_where_both_agree(monkeypatch, caplog, times, agrees, chosen):
     measured = iter(times)
     monkeypatch.setattr(triton_divergence, "_seconds", lambda work, device: next(measured))
     if not agrees:
@@ -160,7 +160,7 @@ def test_the_faster_way_is_taken_where_both_agree(monkeypatch, caplog, times, ag
     assert ("disagrees" in caplog.text) == (not agrees)
 
 
-def test_a_kernel_that_does_not_compile_is_not_used(monkeypatch, caplog):
+def test_kernel_that_does_not_compile_is_not_used(monkeypatch, caplog):
     def fails(*args, **options):
         raise RuntimeError("no compiler")
 

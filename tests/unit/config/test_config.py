@@ -1,4 +1,4 @@
-"""Configs: precedence, presets, round trips, and errors that say what was meant."""
+"""Config resolution: precedence, presets, round trips, and errors with a hint."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from opsd_cli.methods import METHODS
 from opsd_cli.prompts.rendering import EVALUATION_TEMPLATE, STUDENT_TEMPLATE
 
 
-def test_the_default_is_the_embedded_preset() -> None:
+def test_config_default_is_the_embedded_preset() -> None:
     config = resolve()
     assert config.model == "embedded"
     assert config == resolve("embedded")
 
 
-def test_another_model_gets_the_published_recipe() -> None:
+def test_config_default_of_another_model_is_the_published_recipe() -> None:
     config = resolve(flags={"model": "some/model"})
     assert (config.optimizer.learning_rate, config.lora.rank, config.sampling.top_k) == (
         5e-6,
@@ -32,7 +32,7 @@ def test_another_model_gets_the_published_recipe() -> None:
     assert config.data.train is None
 
 
-def test_preset_then_file_then_set_then_flag(tmp_path: Path) -> None:
+def test_config_precedence_is_preset_file_set_flag(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("preset: embedded\ntrain: {steps: 7, patience: 3}\nseed: 5\n")
     config = resolve(str(file), ["seed=6", "train.patience=4"], {"seed": 7, "model": None})
@@ -40,7 +40,7 @@ def test_preset_then_file_then_set_then_flag(tmp_path: Path) -> None:
     assert config.sampling.max_new_tokens == resolve("embedded").sampling.max_new_tokens
 
 
-def test_a_preset_may_build_on_another() -> None:
+def test_preset_may_build_on_another() -> None:
     long, default = (
         resolve(name, [], {"method": "grpo"}) for name in ("embedded-long", "embedded")
     )
@@ -51,7 +51,7 @@ def test_a_preset_may_build_on_another() -> None:
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_every_shipped_preset_is_valid_and_survives_a_round_trip(name: str, tmp_path: Path) -> None:
+def test_preset_is_valid_and_survives_a_round_trip(name: str, tmp_path: Path) -> None:
     config = resolve(name)
     path = tmp_path / "again.yaml"
     path.write_text(to_yaml(config))
@@ -59,11 +59,11 @@ def test_every_shipped_preset_is_valid_and_survives_a_round_trip(name: str, tmp_
     assert preset_path(name).read_text().startswith("# ")
 
 
-def test_small_rates_are_numbers() -> None:
+def test_set_parses_scientific_notation_as_a_number() -> None:
     assert resolve(None, ["optimizer.learning_rate=1e-4"]).optimizer.learning_rate == 1e-4
 
 
-def test_text_is_taken_as_it_stands() -> None:
+def test_set_takes_text_keys_literally() -> None:
     config = resolve(
         None,
         ["prompts.student.template={question}: {}", "data.test=7", "prompts.student.system=null"],
@@ -73,11 +73,11 @@ def test_text_is_taken_as_it_stands() -> None:
     assert config.prompts.student.system is None
 
 
-def test_every_key_has_a_help_text() -> None:
+def test_config_every_key_has_a_help_text() -> None:
     assert [path for path, field in key_paths() if not field.description] == []
 
 
-def test_a_config_cannot_be_changed() -> None:
+def test_config_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Config().seed = 3  # type: ignore[misc]
 
@@ -95,7 +95,7 @@ def test_a_config_cannot_be_changed() -> None:
         ("prompts.student.template=hello", "exactly once", ""),
     ],
 )
-def test_mistakes_are_explained(assignment: str, message: str, hint: str) -> None:
+def test_set_mistakes_are_explained_with_a_hint(assignment: str, message: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(None, [assignment])
     assert message in caught.value.message
@@ -112,7 +112,7 @@ def test_mistakes_are_explained(assignment: str, message: str, hint: str) -> Non
         ("seed: 1\nseed: 2\n", "duplicate"),
     ],
 )
-def test_bad_files_are_explained(text: str, message: str, tmp_path: Path) -> None:
+def test_config_file_mistakes_are_explained(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
@@ -148,7 +148,9 @@ MERGES = "a: &a {k: 1}\n" + "".join(
     ],
     ids=lambda text: text[:24],
 )
-def test_hostile_files_are_refused_in_a_line(text: str, message: str, tmp_path: Path) -> None:
+def test_config_file_that_is_hostile_is_refused_in_one_line(
+    text: str, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:
@@ -157,32 +159,32 @@ def test_hostile_files_are_refused_in_a_line(text: str, message: str, tmp_path: 
     assert len(said.message) < 400 and "\n" not in said.message + said.hint
 
 
-def test_a_config_that_never_ends_is_not_read_to_its_end() -> None:
+def test_config_file_that_is_endless_is_refused() -> None:
     with pytest.raises(ConfigError, match="longer than"):
         resolve("/dev/zero")
 
 
-def test_aliases_that_stand_for_little_are_what_they_are_for(tmp_path: Path) -> None:
+def test_config_file_may_use_yaml_aliases(tmp_path: Path) -> None:
     path = tmp_path / "fine.yaml"
     path.write_text("methods:\n  grpo: &rewards {train: {steps: 3}}\n  hybrid: *rewards\n")
     for method in ("grpo", "hybrid"):
         assert resolve(str(path), [], {"method": method}).train.steps == 3
 
 
-def test_method_names_come_from_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_method_names_come_from_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="'sft' or 'hybrid', got 'mine'"):
         resolve(None, ["method=mine"])
     monkeypatch.setitem(METHODS, "mine", "a.module:Mine")
     assert resolve(None, ["method=mine"]).method == "mine"
 
 
-def test_the_largest_seed_is_the_largest_that_is_taken() -> None:
+def test_config_seed_is_at_most_63_bits() -> None:
     assert resolve(None, [f"seed={2**63 - 1}"]).seed == 2**63 - 1
     with pytest.raises(ConfigError, match="seed: input should be less than or equal"):
         resolve(None, [f"seed={2**63}"])
 
 
-def test_a_missing_config_suggests_the_nearest_preset() -> None:
+def test_config_that_is_missing_suggests_the_nearest_preset() -> None:
     with pytest.raises(ConfigError) as caught:
         resolve("embeded")
     assert "did you mean 'embedded'" in caught.value.hint
@@ -192,7 +194,7 @@ PAPER = ("qwen3-1.7b", "qwen3-4b", "qwen3-8b")
 
 
 @pytest.mark.parametrize("size", PAPER)
-def test_the_published_recipes_are_what_was_published(size: str) -> None:
+def test_recipe_presets_have_the_published_values(size: str) -> None:
     """From the authors' scripts, apart from docs/recipes.md, which has them all."""
     opsd, first, nothink, grpo, sft = (
         resolve(f"{kind}-{size}") for kind in ("opsd", "opsd-v1", "opsd-nothink", "grpo", "sft")
@@ -236,7 +238,7 @@ def test_the_published_recipes_are_what_was_published(size: str) -> None:
     assert hybrid.hybrid.decay_updates == 50 and hybrid.teacher.weights == "live"
 
 
-def test_evaluations_are_as_published() -> None:
+def test_evaluation_presets_have_the_published_values() -> None:
     paper, plain = resolve("eval-paper").evaluation, resolve("eval-paper-nothink").evaluation
     assert (paper.samples, paper.temperature, paper.top_p, paper.top_k) == (12, 1.0, 0.95, 0)
     assert (plain.samples, plain.temperature, plain.top_p, plain.top_k) == (12, 1.0, 0.8, 0)
@@ -246,7 +248,7 @@ def test_evaluations_are_as_published() -> None:
         assert section.template == EVALUATION_TEMPLATE
 
 
-def test_an_evaluation_has_its_own_words_and_a_set_s_own_prevail() -> None:
+def test_evaluation_template_replaces_the_student_s_and_yields_to_a_set_s() -> None:
     config = resolve("eval-paper", ["prompts.student.template=Solve {question}"])
     assert evaluation_view(config).prompts.student.template == EVALUATION_TEMPLATE
     assert evaluation_view(config, "A: {question}").prompts.student.template == "A: {question}"
@@ -254,7 +256,7 @@ def test_an_evaluation_has_its_own_words_and_a_set_s_own_prevail() -> None:
     assert evaluation_view(plain).prompts.student.template == "Solve {question}"
 
 
-def test_the_defaults_are_worded_as_published() -> None:
+def test_prompt_templates_are_as_published() -> None:
     config = Config()
     assert config.prompts.student.template == STUDENT_TEMPLATE
     assert STUDENT_TEMPLATE == "Problem: " + EVALUATION_TEMPLATE
@@ -262,12 +264,12 @@ def test_the_defaults_are_worded_as_published() -> None:
     assert "copy or paraphrase" in config.prompts.teacher.template
 
 
-def test_a_recipe_s_baseline_is_the_same_by_method_or_by_name() -> None:
+def test_recipe_baseline_is_the_same_by_method_or_by_preset() -> None:
     by_method = resolve("opsd-qwen3-4b", [], {"method": "grpo"})
     assert by_method == resolve("grpo-qwen3-4b")
 
 
-def test_a_preset_laid_over_a_run_s_own_config_keeps_its_model(tmp_path: Path) -> None:
+def test_preset_over_a_run_s_config_keeps_the_run_s_model(tmp_path: Path) -> None:
     run = tmp_path / "config.yaml"
     run.write_text(to_yaml(resolve("opsd-qwen3-4b", ["prompts.student.system=Be brief."])))
     config = resolve("eval-paper", ["evaluation.samples=3"], base=run)
@@ -277,7 +279,7 @@ def test_a_preset_laid_over_a_run_s_own_config_keeps_its_model(tmp_path: Path) -
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_anchor_that_is_given_again_is_no_warning(tmp_path: Path) -> None:
+def test_config_file_may_redefine_a_yaml_anchor_without_a_warning(tmp_path: Path) -> None:
     file = tmp_path / "anchors.yaml"
     file.write_text("train: &a {steps: 2}\noptimizer: &a {learning_rate: 1e-4}\n")
     assert resolve(str(file)).train.steps == 2

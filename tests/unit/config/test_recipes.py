@@ -1,4 +1,4 @@
-"""docs/recipes.md says what the presets say, and whether each value is the published one."""
+"""docs/recipes.md agrees with the presets, and marks each value that differs from the paper."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ GROUPS = {
     "sft": "sft-qwen3-",
     "rlsd": "opsd-qwen3-",
 }
-#: Where a run looks and how it fits a machine: no part of a recipe.
+#: Keys that are no part of a recipe: the model, the method, and what fits a machine.
 NOT_A_RECIPE = {"model", "method", "rollouts.batch_size"}
 EQUAL = "–"
 
 
 def table(heading: str) -> list[dict[str, str]]:
-    """The first table of the document whose head starts so."""
+    """The rows of the document's first table whose header begins with `heading`."""
     lines = DOCUMENT.read_text(encoding="utf-8").splitlines()
     start = next(n for n, line in enumerate(lines) if line.startswith(f"| {heading} |"))
     names = cells(lines[start])
@@ -48,7 +48,7 @@ def cells(line: str) -> list[str]:
 
 
 def presets(cell: str) -> list[tuple[str, str | None]]:
-    """Names and methods of the presets that a row speaks of."""
+    """(preset, method) pairs that a row is about; method None is the preset's own."""
     found: list[tuple[str, str | None]] = []
     for name in cell.split(", "):
         if name.startswith("eval-"):
@@ -74,7 +74,7 @@ def at(config: Config, key: str) -> Any:
 
 
 def literal(cell: str) -> str | None:
-    """What stands between a cell's only backticks, else None."""
+    """The text of a cell that is one piece of code in backticks; None for any other cell."""
     found = re.fullmatch(r"`([^`]*)`", cell)
     return found[1] if found else None
 
@@ -84,7 +84,7 @@ KEYED = [row for row in ROWS if literal(row["setting"]) is not None]
 
 
 @pytest.mark.parametrize("row", KEYED, ids=[f"{r['preset']}: {r['setting']}" for r in KEYED])
-def test_what_the_table_says_is_ours_is_ours(row: dict[str, str]) -> None:
+def test_recipes_page_has_the_presets_values(row: dict[str, str]) -> None:
     text = literal(row["ours"])
     assert text is not None, "ours is a value"
     ours, key = read_yaml(text, "ours"), literal(row["setting"]) or ""
@@ -93,7 +93,7 @@ def test_what_the_table_says_is_ours_is_ours(row: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{r['preset']}: {r['setting']}" for r in ROWS])
-def test_a_row_without_a_departure_is_equal_to_what_was_published(row: dict[str, str]) -> None:
+def test_recipes_page_marks_every_departure_from_the_published_value(row: dict[str, str]) -> None:
     published, ours = (literal(row[column]) for column in ("published", "ours"))
     if published is None or ours is None:
         assert row["departure"] != EQUAL, "a row in words is a departure, or has no place here"
@@ -103,7 +103,7 @@ def test_a_row_without_a_departure_is_equal_to_what_was_published(row: dict[str,
     assert row["source"]
 
 
-def test_every_value_that_a_recipe_sets_has_its_row() -> None:
+def test_recipes_page_has_a_row_for_every_value_that_a_preset_sets() -> None:
     spoken = {
         (name, method, literal(row["setting"]))
         for row in KEYED
@@ -120,7 +120,7 @@ def test_every_value_that_a_recipe_sets_has_its_row() -> None:
 
 
 def keys_set(name: str, method: str) -> set[str]:
-    """Dotted keys that a preset and what it builds on set for a method."""
+    """Dotted keys that a preset, and those that it builds on, set for a method."""
     tree = read_tree(preset_path(name))
     below = tree.pop("preset", None)
     chosen = tree.pop("methods", {}).get(method, {})
@@ -139,7 +139,7 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def matters(key: str, config: Config) -> bool:
-    """Whether a key means anything to the config's method."""
+    """True if a key has an effect on the config's method."""
     section, method = key.partition(".")[0], config.method
     if key.startswith(("prompts.teacher", "teacher")):
         return method in ("opsd", "hybrid") and not (
@@ -162,7 +162,7 @@ def matters(key: str, config: Config) -> bool:
     }.get(section, True)
 
 
-def test_planned_tokens_are_those_of_the_document() -> None:
+def test_recipes_page_has_the_planned_token_counts() -> None:
     rows = [row for row in table("preset | authors: rollouts")]
     assert {row["preset"] for row in rows} == {
         f"{GROUPS[group]}{size}" for group in GROUPS if group != "rlsd" for size in SIZES
@@ -173,7 +173,7 @@ def test_planned_tokens_are_those_of_the_document() -> None:
         assert number(row["ours: generated tokens"]) == most.generated
         assert number(row["scored by the teacher"]) == most.teacher_scored
         assert number(row["trained"]) == most.trained
-        # The authors': what their settings amount to, written out; and ours amount to the same.
+        # The authors' columns are products of their settings, and equal ours.
         assert number(row["authors: rollouts"].rpartition("= ")[2]) == most.rollouts
         assert number(row["authors: generated tokens"]) == most.generated
     grpo = next(row for row in rows if row["preset"] == "grpo-qwen3-1.7b")
@@ -185,7 +185,7 @@ def number(cell: str) -> int:
     return int(cell.replace(",", ""))
 
 
-def test_sft_s_steps_and_the_schedules_follow_from_the_data() -> None:
+def test_recipe_steps_and_schedules_follow_from_the_number_of_problems() -> None:
     problems = 29_434
     held_out = -(-problems // 100)  # 1%, rounded up, as scikit-learn's and datasets' splits do
     batches = -(-(problems - held_out) // 16)
@@ -200,8 +200,8 @@ def test_sft_s_steps_and_the_schedules_follow_from_the_data() -> None:
 @pytest.mark.parametrize(
     "name", [name for name in preset_names() if not name.startswith("embedded")]
 )
-def test_a_preset_says_where_its_values_come_from(name: str) -> None:
-    """In its header, or in that of the preset it names there."""
+def test_preset_names_the_source_of_its_values(name: str) -> None:
+    """The source is in the preset's header, or in that of the preset that it names there."""
     text = preset_path(name).read_text(encoding="utf-8")
     header = "\n".join(line for line in text.splitlines() if line.startswith("#"))
     sized = re.search(r"(opsd-[\w.-]+|mac-16gb)", header)
@@ -212,7 +212,7 @@ def test_a_preset_says_where_its_values_come_from(name: str) -> None:
         assert sized[1].rstrip(".") in preset_names()
 
 
-def test_a_mac_s_preset_differs_from_its_recipe_in_what_fits_alone() -> None:
+def test_mac_preset_differs_from_its_recipe_only_in_what_fits_the_machine() -> None:
     fits = {
         "model", "backend", "rollouts.batch_size", "prompts.teacher.max_tokens",
         "train.micro_batch_tokens", "train.checkpoint_every", "sampling.max_new_tokens",

@@ -1,4 +1,4 @@
-"""The config reference is the schema, written out."""
+"""docs/config.md is generated from the schema."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from opsd_cli.config.reference import reference
-from opsd_cli.config.resolve import key_paths
+from opsd_cli.config.schema import key_paths
 
 PAGE = Path(__file__).parents[3] / "docs" / "config.md"
 COMMAND = "python -m opsd_cli.config.reference > docs/config.md"
 
 
-def test_the_page_is_what_the_schema_gives() -> None:
+def test_config_reference_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == reference(), f"run: {COMMAND}"
 
 
-def test_every_key_has_a_row_and_every_row_a_help_text() -> None:
+def test_config_reference_has_a_row_with_a_help_text_for_every_key() -> None:
     rows = [line for line in reference().splitlines() if line.startswith("| `")]
     listed = {row.split("`")[1]: row for row in rows}
     keys = {
@@ -29,7 +29,7 @@ def test_every_key_has_a_row_and_every_row_a_help_text() -> None:
     assert not [path for path, row in listed.items() if row.endswith("|  |")]
 
 
-def test_bounds_and_choices_are_on_the_page() -> None:
+def test_config_reference_has_bounds_and_choices() -> None:
     page = reference()
     assert "| `sampling.top_p` | number | `0.95` | > 0, ≤ 1 |" in page
     assert '| `teacher.weights` | `initial`, `live`, `ema` | `"initial"` |' in page

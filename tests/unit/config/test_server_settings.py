@@ -1,4 +1,4 @@
-"""What a config may say of a vLLM server."""
+"""Validation of a vLLM server's address and arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def config(*assignments: str) -> object:
         "http://a:8000/v1", "http://a:8000/v1/", "http://b\u00fccher:8000", "http://a\x00b",
     ],
 )  # fmt: skip
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_vllm_url_that_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"rollouts\.vllm\.url (is|holds)") as failed:
         resolve(None, [], {"rollouts": {"engine": "vllm", "vllm": {"url": url}}})
     assert failed.value.hint
@@ -30,12 +30,12 @@ def test_what_is_no_address_is_refused(url: str) -> None:
     "url",
     ["http://a", "http://a:8000", "https://a.b:443/path", "http://[::1]:8000/", "http://10.0.0.1"],
 )
-def test_what_is_one_is_taken(url: str) -> None:
+def test_vllm_url_that_is_an_address_is_accepted(url: str) -> None:
     config(f"rollouts.vllm.url={url}")
 
 
 @pytest.mark.parametrize("url", ["http://me:hunter2@a:8000", "http://hunter2@a", "hunter2@a:1"])
-def test_a_password_is_neither_kept_nor_shown(url: str) -> None:
+def test_vllm_url_with_a_password_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ConfigError, match="holds a user or password") as failed:
         config(f"rollouts.vllm.url={url}")
     assert "hunter2" not in failed.value.message + failed.value.hint
@@ -51,19 +51,19 @@ def test_a_password_is_neither_kept_nor_shown(url: str) -> None:
         ["--data-parallel-si", "2"], ["--enforce-eager", "--data-parallel-size", "2"],
     ],
 )  # fmt: skip
-def test_replicas_behind_one_port_are_refused_with_the_reason(arguments: list[str]) -> None:
+def test_vllm_data_parallelism_is_refused(arguments: list[str]) -> None:
     with pytest.raises(ConfigError, match="reaches only the replica that answers") as failed:
         config(f"rollouts.vllm.arguments={arguments}")
     assert "--tensor-parallel-size" in failed.value.hint
 
 
-def test_one_replica_and_several_gpus_are_taken() -> None:
+def test_vllm_tensor_parallelism_is_accepted() -> None:
     for arguments in (["--data-parallel-size", "1"], ["-dp=1"], ["--tensor-parallel-size", "2"]):
         config(f"rollouts.vllm.arguments={arguments}")
 
 
 @pytest.mark.parametrize("arguments", [["--api-key", "hunter2"], ["--api_key=hunter2"]])
-def test_a_key_among_the_arguments_is_neither_kept_nor_shown(arguments: list[str]) -> None:
+def test_vllm_api_key_argument_is_refused_without_showing_it(arguments: list[str]) -> None:
     with pytest.raises(ConfigError, match="holds --api-key") as failed:
         config(f"rollouts.vllm.arguments={arguments}")
     assert "hunter2" not in failed.value.message + failed.value.hint

@@ -33,10 +33,10 @@ def test_accuracy_with_and_without_the_reference() -> None:
     with MathGrader() as grader:
         without_reference, with_reference = (
             evaluate(
-                policy, "validation", problems, builder.student, evaluation_sampling(config),
-                samples=2, seed=0, grader=grader, privileged=privileged,
+                policy, "validation", problems, prompt_of, evaluation_sampling(config),
+                samples=2, seed=0, grader=grader,
             )
-            for privileged in (False, True)
+            for prompt_of in (builder.student, builder.teacher)
         )  # fmt: skip
         assert 0.4 <= without_reference.accuracy.value <= 0.6
         assert with_reference.accuracy.value >= 0.95

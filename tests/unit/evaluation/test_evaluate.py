@@ -12,7 +12,8 @@ from backends.interface import Sampling
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation.directory import SAMPLES, EvaluationDirectory
-from opsd_cli.evaluation.evaluate import Evaluation, Sample, assemble, evaluate
+from opsd_cli.evaluation.evaluate import evaluate
+from opsd_cli.evaluation.samples import Evaluation, Sample, assemble
 from opsd_cli.files.jsonl_log import Log
 from opsd_cli.grading.mathematics import MathGrader
 from opsd_cli.problems import Problem

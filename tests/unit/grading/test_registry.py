@@ -13,6 +13,7 @@ import backends
 from opsd_cli.cli.app import main
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import ConfigError
+from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.grading import GRADERS, get, open_grader
 from opsd_cli.grading.mathematics import MathGrader
 from opsd_cli.training import run_directory
@@ -79,7 +80,7 @@ def accuracy(out: str) -> float:
 
 
 def statuses(directory: Path) -> set[tuple[str, str]]:
-    rows = run_directory.read_rows(directory / "samples.jsonl")
+    rows = read_rows(directory / "samples.jsonl")
     return {(row["status"], row["answer"]) for row in rows}
 
 

@@ -60,6 +60,14 @@ def test_surrogate_slope_equals_finite_differences(ratio: bool, kl: float) -> No
     np.testing.assert_allclose(slope_N, (above - below) / (2 * step), rtol=1e-7, atol=1e-8)
 
 
+@every_part
+def test_token_weights_scale_the_surrogates_slope_alone(ratio: bool, kl: float) -> None:
+    weights_N = np.random.default_rng(1).uniform(0, 2, TOKENS)
+    plain, weighted = evaluated(ratio, kl), evaluated(ratio, kl, weights_N=weights_N)
+    np.testing.assert_array_equal(weighted.value_N, plain.value_N)
+    np.testing.assert_allclose(weighted.slope_N, weights_N * plain.slope_N, rtol=1e-12)
+
+
 def test_surrogate_clips_only_where_the_ratio_leaves_its_bounds_in_the_advantages_favour() -> None:
     given = inputs()
     ratio_N = np.exp(given["log_p_N"] - given["old_log_p_N"])

@@ -1,4 +1,4 @@
-"""Plans are bounds: small trainings of random configs never spend more than they planned."""
+"""Token plans are upper bounds: runs of random configs never spend more than was planned."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.fakes import FakePolicy
 from tests.support.small_problems import SPLITS, problem_set
 
 KINDS = ("rollouts", "generated", "prompt", "teacher_scored", "trained", "scored", "evaluation")
-#: More words than numbers: the fake answers in about 20 tokens, so 8 cuts it and 40 does not.
+#: The fake policy answers in about 20 tokens, so 8 truncates its completions and 40 does not.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "method": ("opsd", "grpo", "sft", "hybrid"),
     "train.steps": (1, 2, 3, 5),
@@ -58,7 +58,7 @@ def random_settings(rng: random.Random) -> list[str]:
 
 
 def exact_lengths(settings: list[str], splits: Splits, policy: FakePolicy) -> Lengths:
-    """The longest prompts that a run can render, an analysis apart."""
+    """Lengths in tokens of the longest prompts that a run can render, without the analysis."""
     config = resolve(None, ["model=a-model", *settings])
     config = config.model_copy(
         update={"teacher": config.teacher.model_copy(update={"reason_first": False})}
@@ -89,7 +89,7 @@ def test_token_plan_is_an_upper_bound_of_the_ledger(trial: int, tmp_path: Path) 
     rng = random.Random(f"token plan {trial}")
     settings = random_settings(rng)
     splits = replace(SPLITS, train=problem_set("train", range(rng.choice(TRAINED_ON))))
-    # Some students are nearly always right or wrong: that is where questions are replaced.
+    # Some students are nearly always right or wrong, so that zero-variance groups are resampled.
     skill = rng.choice((0.0, 0.02, 0.5, 0.9))
     try:
         spent, plan = spent_and_planned(tmp_path / "run", settings, splits, skill)

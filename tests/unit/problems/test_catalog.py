@@ -15,7 +15,7 @@ import pytest
 import backends
 from opsd_cli.cli.app import main
 from opsd_cli.config.resolve import resolve
-from opsd_cli.config.schema import Columns
+from opsd_cli.config.sections import Columns
 from opsd_cli.errors import ConfigError, DataError
 from opsd_cli.problems import ProblemSet
 from opsd_cli.problems.catalog import BENCHMARKS, TRAINING, describe

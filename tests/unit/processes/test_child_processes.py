@@ -1,4 +1,4 @@
-"""Processes end with their parent, whatever ends it, and import opsd's own packages."""
+"""Child processes end with their parent, and import the packages of this project."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.processes import gone
 
 ROOT = Path(opsd_cli.__file__).resolve().parents[1]
 
-#: Starts a child with the code in argv[1], passes on what it says first, and does as argv[2] says.
+#: Starts a child with the code in argv[1], prints its first line, and runs the code in argv[2].
 PARENT = """
 import os, signal, subprocess, sys
 from opsd_cli.processes.child_processes import package_environment, tied
@@ -30,7 +30,7 @@ print(child.pid, child.stdout.readline().decode(), flush=True)
 exec(sys.argv[2])
 os.kill(os.getpid(), signal.SIGKILL)
 """
-#: Ends only where something ends it.
+#: Never ends by itself.
 CHILD = """
 import signal, threading
 from opsd_cli.processes import child_processes
@@ -41,7 +41,7 @@ threading.Event().wait()
 
 
 def orphaned(child: str, parent: str = "") -> int:
-    """The process id of a child whose parent was killed when it had said "ready"."""
+    """Process id of a child whose parent was killed once the child had printed "ready"."""
     done = subprocess.run(
         [sys.executable, "-c", PARENT, child, parent],
         cwd=ROOT,
@@ -68,7 +68,7 @@ def test_child_process_that_ignores_sigterm_is_killed() -> None:
 
 
 def test_child_process_gets_sigterm_before_it_is_killed(tmp_path: Path) -> None:
-    """Within a call that a signal interrupts, so that it need not return first."""
+    """The child waits in a call that a signal interrupts."""
     kept = tmp_path / "kept"
     asked = (
         "import signal, pathlib, os\n"
@@ -92,7 +92,7 @@ def test_child_process_ends_though_a_fork_of_its_parent_lives(tmp_path: Path) ->
 
 
 def test_grading_worker_ends_with_its_parent() -> None:
-    """Long before the alarm that ends one which cannot watch."""
+    """Long before the alarm that ends a worker that cannot watch its parent."""
     child = """
 import json, os, sys, threading, types
 stub = types.ModuleType("opsd_cli.grading.compare")
@@ -138,7 +138,7 @@ exec(sys.argv[2])
     ],
 )
 def test_guarded_program_ends_with_its_descendants(program: str, then: str) -> None:
-    """As a vLLM server does, whose engines are processes of their own."""
+    """For example a vLLM server, whose engines are processes of their own."""
     done = subprocess.run(
         [sys.executable, "-c", GUARDED, program, then],
         cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
@@ -159,7 +159,7 @@ def test_every_started_python_has_safe_path() -> None:
     assert found >= 3
 
 
-# -- a `backends` of somebody else ---------------------------------------------------------------
+# -- a foreign package named `backends` ------------------------------------------------------------
 
 
 def version(folder: Path, *options: str, **environment: str) -> tuple[int, str]:

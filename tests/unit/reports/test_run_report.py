@@ -1,4 +1,4 @@
-"""The report: well-formed, self-contained, escaped, and saying what the files say."""
+"""The run report: well-formed, self-contained, escaped HTML with the values of the run's files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOSTILE = '<script>alert(1)</script> & "quotes" </pre>'
 
 
 class Strict(HTMLParser):
-    """Fails on a tag closed out of turn; collects the text."""
+    """A parser that fails on tags that are not nested properly, and collects the text."""
 
     OPTIONAL = ("tr", "td", "th", "html", "body")
 
@@ -91,7 +91,7 @@ def finish(run: Path) -> None:
     )  # fmt: skip
 
 
-def test_a_finished_run_is_told_in_a_sentence(run: Path) -> None:
+def test_report_of_a_finished_run_begins_with_its_result(run: Path) -> None:
     finish(run)
     page = Strict()
     page.feed(write_run_report(run).read_text())
@@ -103,32 +103,32 @@ def test_a_finished_run_is_told_in_a_sentence(run: Path) -> None:
     assert "validation: 90% at 4.94k generated tokens" in text
 
 
-def test_what_a_model_wrote_is_escaped(run: Path) -> None:
+def test_report_escapes_completions_and_ids(run: Path) -> None:
     html = write_run_report(run).read_text()
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "p&lt;1&gt;" in html
 
 
-def test_the_page_needs_nothing_from_outside(run: Path) -> None:
+def test_report_is_self_contained(run: Path) -> None:
     html = write_run_report(run).read_text()
     assert not re.search(r"https?://|src=|url\(|@import", html)
 
 
-def test_an_unfinished_run_says_so(run: Path) -> None:
+def test_report_of_an_unfinished_run_says_so(run: Path) -> None:
     assert "has not finished: 4 steps are done" in write_run_report(run).read_text()
     for name in ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl"):
         (run / name).unlink()
     assert "0 steps are done" in write_run_report(run).read_text()
 
 
-def test_the_picture_is_a_picture(run: Path, tmp_path: Path) -> None:
+def test_picture_of_a_run_is_a_png(run: Path, tmp_path: Path) -> None:
     finish(run)
     picture = write_picture(run, tmp_path / "out" / "run.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_charts_hold_every_point() -> None:
+def test_chart_has_every_point() -> None:
     chart = line_chart([Series("a", "red", [(0, 1), (1, 3), (2, 2)])], "x", "y")
     assert chart.count("<circle") == 3
     assert "<title>a: 3 at 1 x</title>" in chart
@@ -136,7 +136,7 @@ def test_charts_hold_every_point() -> None:
     assert "<circle" in line_chart([Series("a", "red", [(0, 0)])], "x", "y")
 
 
-def test_ticks_are_round_numbers_within_the_range() -> None:
+def test_chart_ticks_are_round_numbers_within_the_range() -> None:
     assert nice_ticks(0, 1) == [0, 0.25, 0.5, 0.75, 1.0]
     assert nice_ticks(0, 97000, 5) == [0, 20000, 40000, 60000, 80000]
     assert nice_ticks(3, 3) == [3]

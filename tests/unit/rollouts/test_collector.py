@@ -10,12 +10,12 @@ import pytest
 from opsd_cli import methods
 from opsd_cli.errors import Interrupted
 from opsd_cli.grading import open_grader
+from opsd_cli.interruption import Stop, never
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.rollouts.collector import RolloutCollector
 from opsd_cli.rollouts.prefetch import Prefetcher
 from opsd_cli.rollouts.types import StepRequests, groups_of, training_sampling
-from opsd_cli.stopping import Stop, never
 from opsd_cli.tracking.listener import Listener
 from tests.support.prefetching import OVERLAP, Prefetching, run_config
 
@@ -65,7 +65,7 @@ def test_rollouts_are_grouped_in_the_order_of_the_questions(made: Any) -> None:
         assert graded.correct == (graded.text == f"\\boxed{{{graded.problem.answer}}}")
 
 
-def test_resampling_replaces_only_zero_variance_groups(made: Any) -> None:
+def test_resample_replaces_only_zero_variance_groups(made: Any) -> None:
     questions = PROBLEMS[:6]
     one = made(*RESAMPLE)
     plain = made("method=grpo", "rollouts.per_question=2").collector.collect(questions, 1)
@@ -83,7 +83,7 @@ def test_resampling_replaces_only_zero_variance_groups(made: Any) -> None:
     assert [g.text for g in again.everything] == [g.text for g in resampled.everything]
 
 
-def test_resampling_ends_when_no_problem_is_left(made: Any) -> None:
+def test_resample_ends_when_no_problem_is_left(made: Any) -> None:
     rollouts = made(*RESAMPLE, "grpo.resampling_rounds=9", skill=1.0).collector.collect(PROBLEMS, 1)
     assert rollouts.replaced == () and len(rollouts.graded) == 24
 

@@ -181,7 +181,7 @@ class MemorySink:
         self.closed = True
 
 
-def test_a_tracker_is_added_by_one_line_in_the_registry(
+def test_tracker_is_added_by_one_line_in_the_registry(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="'trackio', 'wandb' or 'tensorboard', got 'memory'"):

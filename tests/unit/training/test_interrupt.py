@@ -43,7 +43,7 @@ def test_interrupt_stops_at_the_next_rollout_and_resume_keeps_the_samples(
     assert f"--resume --out {directory}" in caught.value.hint
     again = learner()
     resume(directory, policy=again)
-    if step % 2:  # the checkpoint that stopping made
+    if step % 2:  # the checkpoint written by the interrupt
         shutil.rmtree(directory / "checkpoints" / f"step-{step:06d}")
     assert run_contents(directory) == run_contents(finished_run)
     # A measurement under way is continued; the rollouts of a step are drawn again.

@@ -30,7 +30,7 @@ def test_preflight_failure_says_whether_samples_were_cut_off(tmp_path: Path, cut
 
 
 def test_evaluation_sets_with_the_same_problem_ids_get_their_own_prompts(tmp_path: Path) -> None:
-    """Ids 1 to 20 in both files: the test split was once measured on validation's questions."""
+    """With ids 1 to 20 in both, the test split was once measured on the questions of validation."""
     from dataclasses import replace
 
     from opsd_cli.problems.sources import told_apart

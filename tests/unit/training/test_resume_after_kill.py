@@ -26,10 +26,10 @@ from tests.support.training_runs import (
 def test_resume_after_a_kill_at_any_rollout_equals_an_unkilled_run(
     tmp_path: Path, finished_run: Path, rollouts: int
 ) -> None:
-    """Preflight, base, validations, steps and the end phase: result.json and ledger included."""
+    """Preflight, base, validations, steps and final test; result.json and the ledger included."""
     directory = tmp_path / "run"
     run_until_killed(directory, KilledAfter(rollouts))
-    run_until_killed(directory, KilledAfter(rollouts // 2))  # and again, wherever that is
+    run_until_killed(directory, KilledAfter(rollouts // 2))  # and again, elsewhere
     resume(directory)
     assert run_contents(directory) == run_contents(finished_run)
 
@@ -48,7 +48,7 @@ def test_resume_between_evaluations_counts_each_once_in_the_ledger(
 def test_resume_counts_each_teacher_analysis_once_in_the_ledger(
     tmp_path: Path, rollouts: int
 ) -> None:
-    """A resumed run of a teacher that reasons first once had every analysis written again."""
+    """With `teacher.reason_first` a resumed run once wrote every analysis again."""
     policy = learner()
     begin(tmp_path / "whole", "teacher.reason_first=true", policy=policy)
     with contextlib.suppress(Killed):

@@ -120,7 +120,7 @@ def test_logs_are_synced_before_the_checkpoint_that_refers_to_them(
 
 
 def test_resume_removes_an_old_checkpoint_that_a_kill_left(tmp_path: Path) -> None:
-    """Killed after a checkpoint was written and before the one before it was dropped."""
+    """The kill came after a checkpoint was written and before the older one was removed."""
     begin(tmp_path / "run", "train.keep_checkpoints=1")
     folder = tmp_path / "run" / "checkpoints"
     shutil.copytree(folder / "step-000006", folder / "step-000004")

@@ -30,9 +30,8 @@ def test_resume_refuses_a_damaged_log(stopped_run: Path, log: str, loss: str) ->
     with pytest.raises(RunError, match=log) as caught:
         resume(stopped_run)
     assert caught.value.hint
-    assert (
-        run_contents(stopped_run / "checkpoints") == before
-    )  # nothing was cut, renamed or measured
+    # Nothing was truncated, renamed or measured.
+    assert run_contents(stopped_run / "checkpoints") == before
 
 
 def test_resume_from_a_step_before_the_damaged_log(stopped_run: Path, finished_run: Path) -> None:
@@ -47,9 +46,9 @@ def test_resume_from_a_step_before_the_damaged_log(stopped_run: Path, finished_r
 
 
 def test_resume_never_measures_base_accuracy_with_trained_weights(stopped_run: Path) -> None:
-    """Without the evaluations a resumed run once took the trained accuracy for the base's."""
+    """Without evaluations.jsonl a resumed run once took the trained accuracy for the base's."""
     for path in (stopped_run / "checkpoints").glob("*/manifest.json"):
-        path.unlink()  # as an earlier version left it: nothing tells that the log was there
+        path.unlink()  # as an earlier version left it: no manifest mentions the log
     (stopped_run / run_directory.SEALS).unlink()
     (stopped_run / run_directory.EVALUATIONS).unlink()
     with pytest.raises(RunError, match="before the first step"):

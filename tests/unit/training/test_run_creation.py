@@ -36,7 +36,7 @@ def test_run_creation_accepts_a_directory_that_a_killed_creation_left(
 def test_run_creation_killed_at_any_write_can_be_repeated_or_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished_run: Path, at: int
 ) -> None:
-    """Renames and writes are counted; the one at `at` is the last thing that happens."""
+    """Renames and writes are counted, and the process dies at number `at`."""
     directory, left = tmp_path / "run", at
 
     def mortal(name: str) -> None:

@@ -66,7 +66,7 @@ def test_a_step_without_loss_batches_leaves_the_weights_alone(tmp_path: Path) ->
     assert all(row["zero_variance_groups"] == 1 for row in metrics)
 
 
-def test_resampling_replaces_zero_variance_groups_and_the_ledger_counts_both(
+def test_resample_replaces_zero_variance_groups_and_the_ledger_counts_both(
     tmp_path: Path,
 ) -> None:
     settings = ["method=grpo", "rollouts.per_question=2", "train.steps=2"]

@@ -1,4 +1,4 @@
-"""How Ctrl-C and SIGTERM reach a run: a question that is asked after each finished rollout."""
+"""Interruption of a run by Ctrl-C or SIGTERM, checked after each finished rollout."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from opsd_cli.errors import Interrupted
 
 Item = TypeVar("Item")
 Stop = Callable[[], bool]
-"""Whether the user has asked for an end."""
+"""Returns True once the user has asked to stop."""
 
 
 def never() -> bool:
-    """The `Stop` of work that nobody can interrupt."""
+    """The `Stop` of work that cannot be interrupted."""
     return False
 
 
 def until_stopped(items: Iterator[Item], expected: int, stop: Stop) -> Iterator[Item]:
-    """The items as they come.
+    """The items of an iterator, until the user asks to stop.
 
     Args:
-        expected: how many there are; once all are in, there is nothing left to stop.
+        expected: number of items; after the last one `stop` is not called.
 
     Raises:
-        Interrupted: `stop` said so after one of them. An engine that was still drawing the others
-            is told to give up.
+        Interrupted: `stop` returned True after an item. A generator is closed, so that an engine
+            gives up the unfinished rollouts.
     """
     for number, item in enumerate(items, 1):
         yield item

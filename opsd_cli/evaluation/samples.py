@@ -1,0 +1,193 @@
+"""Graded samples and the statistics of a set of them: avg@k, pass@k, maj@k, lengths.
+
+Shapes: P problems, K samples a problem.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from opsd_cli.errors import RunError
+from opsd_cli.grading import Grader
+from opsd_cli.statistics import Estimate, average_at_k, majority_at_k, pass_at_k
+
+_RIGHT = "\N{CHECK MARK}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One graded completion, a line of `samples.jsonl`."""
+
+    problem_id: str
+    sample_index: int
+    completion: str
+    tokens: int
+    finish_reason: str
+    answer: str | None
+    status: str
+    correct: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All samples of a set, problem by problem, and the statistics computed from them.
+
+    Attributes:
+        generated, prompt_tokens: tokens of what this call drew, without the samples passed to it.
+        votes: for each problem, the cluster of each sample's answer (see `with_votes`).
+    """
+
+    name: str
+    problem_ids: tuple[str, ...]
+    samples_per_problem: int
+    samples: tuple[Sample, ...]
+    generated: int
+    prompt_tokens: int
+    votes: tuple[tuple[Hashable | None, ...], ...] | None = None
+
+    @property
+    def _grid(self) -> list[tuple[Sample, ...]]:
+        k = self.samples_per_problem
+        return [self.samples[start : start + k] for start in range(0, len(self.samples), k)]
+
+    @property
+    def correct_PK(self) -> np.ndarray:
+        """Whether each sample is right: booleans [P, K]."""
+        return np.array([[sample.correct for sample in row] for row in self._grid])
+
+    @property
+    def accuracy(self) -> Estimate:
+        """avg@k with its interval clustered by problem."""
+        return average_at_k(self.correct_PK, problem_ids=self.problem_ids)
+
+    @property
+    def all_tokens(self) -> int:
+        """Tokens of all samples, whichever process drew them."""
+        return sum(sample.tokens for sample in self.samples)
+
+    @property
+    def pass_at(self) -> dict[int, Estimate]:
+        """pass@1, 2, 4, ... up to k, and k."""
+        k = self.samples_per_problem
+        powers = {1 << n for n in range(k.bit_length()) if 1 << n <= k} | {k}
+        return {n: pass_at_k(self.correct_PK, n) for n in sorted(powers)}
+
+    @property
+    def majority(self) -> Estimate:
+        """maj@k: right samples share one vote; wrong ones vote by `votes`, or by their text."""
+        keys = self.votes or [[_vote(sample) for sample in row] for row in self._grid]
+        return majority_at_k(self.correct_PK, keys)
+
+    def with_votes(self, grader: Grader) -> Evaluation:
+        """The evaluation with its wrong answers clustered by meaning in place of their text.
+
+        A sample without an answer, or with one that cannot be compared, has no vote.
+        """
+        from opsd_cli.grading.clusters import clusters
+
+        wrong = [
+            [sample.answer if sample.status == "wrong" else None for sample in row]
+            for row in self._grid
+        ]
+        votes = tuple(
+            tuple(
+                _RIGHT if sample.correct else number
+                for sample, number in zip(row, numbers, strict=True)
+            )
+            for row, numbers in zip(self._grid, clusters(wrong, grader), strict=True)
+        )
+        return replace(self, votes=votes)
+
+    def share(self, predicate: Callable[[Sample], bool]) -> float:
+        """Share of samples for which the predicate is true."""
+        return sum(map(predicate, self.samples)) / len(self.samples)
+
+    @property
+    def truncated(self) -> float:
+        """Share of samples that hit the length limit."""
+        return self.share(lambda sample: sample.finish_reason == "length")
+
+    @property
+    def no_answer(self) -> float:
+        """Share of samples without an extractable answer."""
+        return self.share(lambda sample: sample.status == "no_answer")
+
+    @property
+    def mean_tokens(self) -> float:
+        """Mean completion length in tokens."""
+        return sum(sample.tokens for sample in self.samples) / len(self.samples)
+
+    def token_statistics(self) -> dict[str, float | None]:
+        """Completion lengths in tokens: of all samples, and means of right and of wrong ones."""
+        lengths = np.array([sample.tokens for sample in self.samples])
+        return {
+            "mean": self.mean_tokens,
+            "median": float(np.median(lengths)),
+            "p90": float(np.quantile(lengths, 0.9)),
+            "max": int(lengths.max()),
+            "total": int(lengths.sum()),
+            "mean_of_right": _mean(s.tokens for s in self.samples if s.correct),
+            "mean_of_wrong": _mean(s.tokens for s in self.samples if not s.correct),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary, as in `results.json`."""
+        return {
+            "benchmark": self.name,
+            "problems": len(self.problem_ids),
+            "samples": self.samples_per_problem,
+            "accuracy": self.accuracy.as_dict(),
+            "pass_at": {str(k): value.as_dict() for k, value in self.pass_at.items()},
+            "majority": self.majority.as_dict(),
+            "truncated": self.truncated,
+            "no_answer": self.no_answer,
+            "mean_tokens": self.mean_tokens,
+            "tokens": self.token_statistics(),
+            "statuses": dict(Counter(sample.status for sample in self.samples)),
+        }
+
+
+def _vote(sample: Sample) -> str | None:
+    if sample.correct:
+        return _RIGHT
+    return sample.answer if sample.status == "wrong" else None
+
+
+def _mean(numbers: Iterable[int]) -> float | None:
+    found = list(numbers)
+    return sum(found) / len(found) if found else None
+
+
+def assemble(
+    name: str,
+    problem_ids: Sequence[str],
+    samples: Collection[Sample],
+    k: int,
+    generated: int = 0,
+    prompt_tokens: int = 0,
+) -> Evaluation:
+    """An evaluation of exactly k samples a problem.
+
+    Raises:
+        RunError: a sample is missing; an average of fewer would be biased.
+    """
+    have = {(sample.problem_id, sample.sample_index): sample for sample in samples}
+    wanted = [(problem_id, index) for problem_id in problem_ids for index in range(k)]
+    missing = [key for key in wanted if key not in have]
+    if missing:
+        problem_id, index = missing[0]
+        raise RunError(
+            f"{name} lacks {len(missing):,} of {len(wanted):,} samples, the first is "
+            f"number {index} of problem {problem_id!r}",
+            "go on with the evaluation: --resume",
+        )
+    ordered = tuple(have[key] for key in wanted)
+    return Evaluation(name, tuple(problem_ids), k, ordered, generated, prompt_tokens)
