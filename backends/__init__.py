@@ -8,11 +8,11 @@ read it, so a new backend is one folder and one line below. The class implements
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.errors import BackendMissing, ConfigError
+from opsd_cli.lazy import load
 
 if TYPE_CHECKING:
     from backends.interface import Backend
@@ -69,9 +69,8 @@ def traits_of(name: str) -> BackendTraits:
 def _class_of(name: str) -> Any:
     if name not in BACKENDS:
         raise ConfigError(f"unknown backend {name!r}", f"choose from {', '.join(choices())}")
-    module, _, attribute = BACKENDS[name].partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return load(BACKENDS[name])
     except ImportError as error:
         missing = error.name or str(error)
         # Its traits, which name the extra, are out of reach: assume an extra of the same name.

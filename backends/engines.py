@@ -7,10 +7,11 @@ code that must know how an engine works asks its declared traits.
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from opsd_cli.lazy import load
 
 if TYPE_CHECKING:
     from backends.interface import Policy
@@ -74,7 +75,5 @@ def get_engine(name: str) -> RolloutEngine:
     Raises:
         KeyError: no engine has that name; the config has checked it.
     """
-    module, _, attribute = ENGINES[name].partition(":")
-    found: Any = getattr(importlib.import_module(module), attribute)
-    engine: RolloutEngine = found()
+    engine: RolloutEngine = load(ENGINES[name])()
     return engine

@@ -7,12 +7,12 @@ grader is used; that of the math grader is cheap to import.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, cast
 
 from opsd_cli.errors import ConfigError
 from opsd_cli.grading.interface import Grade, Grader, GraderFactory, Status
 from opsd_cli.grading.mathematics import gold_is_matchable, grade_many
+from opsd_cli.lazy import load
 
 if TYPE_CHECKING:
     from opsd_cli.config.sections import Grading
@@ -43,9 +43,8 @@ def get(name: str) -> GraderFactory:
     """
     if name not in GRADERS:
         raise ConfigError(f"unknown grader {name!r}", f"choose from {', '.join(GRADERS)}")
-    module, _, attribute = GRADERS[name].partition(":")
     try:
-        return cast(GraderFactory, getattr(importlib.import_module(module), attribute))
+        return cast(GraderFactory, load(GRADERS[name]))
     except ImportError as error:
         missing = error.name or str(error)
         raise ConfigError(
