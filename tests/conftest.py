@@ -40,6 +40,7 @@ SLOW = (
     "unit/grading/test_causes.py",
     "unit/grading/test_generated.py",
     "unit/test_hub.py",
+    "unit/test_python_api.py",
 )
 #: Values of a backend's parameter, and the marker that they bring.
 BACKEND_MARKERS = {"mlx": "mlx", "cuda": "gpu"}
