@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.interface import DivergenceBatch, DivergenceItem, RolloutRequest
 from opsd_cli.config.schema import Config
+from opsd_cli.errors import UsageError
 from opsd_cli.grading import Grade, Grader
-from opsd_cli.problems import Problem
+from opsd_cli.problems import Problem, ProblemSet
+from opsd_cli.problems.files import load_file
+from opsd_cli.problems.sources import load_splits
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import Prompt, completion_text
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst, TeacherPrompts
@@ -18,6 +22,9 @@ from opsd_cli.seeds import derive_seed
 
 if TYPE_CHECKING:
     from backends.interface import Policy, Rollout, TokenReport
+
+
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,34 @@ class Completion:
             "finish_reason": self.rollout.finish_reason,
             "status": self.grade.status if self.grade else None,
         }
+
+
+def problems_to_inspect(
+    config: Config,
+    split: str,
+    file: Path | None = None,
+    *,
+    need_solution: bool = False,
+    limit: int | None = None,
+) -> ProblemSet:
+    """The problems of one of the config's splits, or of a file.
+
+    Args:
+        split: one of `SPLITS`, where no file is given.
+        need_solution: refuse a file's problems without a reference solution.
+        limit: read no more than so many of a file; a split is given whole.
+
+    Raises:
+        UsageError: there is no such split.
+        DataError: the problems cannot be read.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"there is no split {split!r}", f"choose from {', '.join(SPLITS)}")
+    if file is None:
+        splits = load_splits(config)
+        return {"train": splits.train, "validation": splits.validation, "test": splits.test}[split]
+    columns = {k: v for k, v in config.data.columns.model_dump().items() if v}
+    return load_file(file, columns, need_solution=need_solution, need_answer=False, limit=limit)
 
 
 def teacher_prompts(

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from opsd_cli.cli.compare_output import show, watched_jobs
 from opsd_cli.cli.console import Output
-from opsd_cli.cli.plan import plan_table, prompts_of, splits_at_hand
+from opsd_cli.cli.plan import plan_table, prompts_of
 from opsd_cli.cli.request import Request
 from opsd_cli.comparison import session
-from opsd_cli.comparison.jobs import evaluated_alike, prepared, tuning_jobs
 from opsd_cli.comparison.session import Comparison
+from opsd_cli.comparison.token_plans import comparison_plan
 from opsd_cli.config.explain import suggest
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
 from opsd_cli.methods import METHODS
-from opsd_cli.planning.token_plan import TokenPlan, token_plan
-from opsd_cli.problems.sources import Splits
 from opsd_cli.reports.comparison_pages import write_comparison_pages
 
 
@@ -117,8 +116,8 @@ def named_methods(text: str) -> tuple[str, ...]:
 def _show_plan(request: Request, named: dict[str, Config], options: Options) -> None:
     """The tokens of every method side by side, also of those that were not asked for."""
     out = request.out
-    splits = _splits_at_hand(named, out)
-    plans = _token_plans(request, named, splits)
+    planned = comparison_plan(named, partial(_of_method, request), out)
+    plans = planned.runs
     out.show("tokens at most, of one run of each method, all evaluated alike:")
     out.show(plan_table(plans))
     for name, plan in plans.items():
@@ -131,15 +130,16 @@ def _show_plan(request: Request, named: dict[str, Config], options: Options) -> 
     others = [name for name in plans if name not in named]
     if others:
         out.show(f"not asked for (--methods): {', '.join(others)}")
-    tuning = [token_plan(job.config, splits[job.method]) for job in tuning_jobs(named)]
-    generated = sum(plan.most.generated for plan in tuning)
     if options.tune:
         out.show(
-            f"before that, {len(tuning)} runs to choose learning rates, at most "
-            f"{generated:,} generated tokens"
+            f"before that, {len(planned.tuning)} runs to choose learning rates, at most "
+            f"{planned.tuning_generated:,} generated tokens"
         )
     out.show("nothing was written")
-    tuned = {"runs": len(tuning), "generated_tokens_at_most": generated}
+    tuned = {
+        "runs": len(planned.tuning),
+        "generated_tokens_at_most": planned.tuning_generated,
+    }
     out.object(
         {
             "plan": {name: plan.as_dict() for name, plan in plans.items()},
@@ -148,30 +148,3 @@ def _show_plan(request: Request, named: dict[str, Config], options: Options) -> 
             "tuning": tuned if options.tune else None,
         }
     )
-
-
-def _splits_at_hand(named: dict[str, Config], out: Output) -> dict[str, Splits | None]:
-    """Each method's problems; None where they cannot be read, which is tried and reported once."""
-    splits: dict[str, Splits | None] = {}
-    absent: set[str] = set()
-    for name, config in named.items():
-        data = config.data.model_dump_json()
-        splits[name] = None if data in absent else splits_at_hand(config, out)
-        if splits[name] is None:
-            absent.add(data)
-    return splits
-
-
-def _token_plans(
-    request: Request, named: dict[str, Config], splits: dict[str, Splits | None]
-) -> dict[str, TokenPlan]:
-    """The plan of every method, those not named as they would be measured beside them."""
-    configs = dict(named)
-    for name in METHODS:
-        if name not in named:
-            configs[name] = evaluated_alike({**named, name: _of_method(request, name)})[name]
-    first = next(iter(splits.values()))
-    return {
-        name: token_plan(prepared(config), splits.get(name, first))
-        for name, config in configs.items()
-    }

@@ -1,48 +1,11 @@
-"""`opsd doctor`: platform, versions and what each backend can do here, to paste into an issue."""
+"""`opsd doctor`: prints the report of this machine, to paste into an issue."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-import backends
 from opsd_cli.cli.console import Output
-from opsd_cli.config.presets import preset_names
-from opsd_cli.errors import OpsdError
-from opsd_cli.machine import available_memory, physical_memory
-from opsd_cli.provenance import provenance
-
-
-def report() -> dict[str, Any]:
-    """Platform, versions, and each backend's capability."""
-    found: dict[str, dict[str, Any]] = {}
-    for name in backends.BACKENDS:
-        try:
-            capability = backends.get(name).capability()
-        except OpsdError as error:
-            found[name] = {"available": False, "detail": error.message, "hint": error.hint}
-            continue
-        found[name] = {
-            "available": capability.available,
-            "detail": capability.detail,
-            "hint": capability.hint,
-        }
-    choice: dict[str, str | None]
-    try:
-        chosen = backends.choose(backends.AUTO)
-        choice = {"name": chosen.name, "reason": chosen.reason}
-    except OpsdError as error:
-        choice = {"name": None, "reason": error.message}
-    facts = provenance(str(choice["name"]), str(choice["reason"]))
-    return {
-        **facts,
-        "memory": physical_memory(),
-        "memory_free": available_memory(),
-        "backends": found,
-        "auto": choice,
-        "hub_offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
-        "presets": preset_names(),
-    }
+from opsd_cli.system_report import system_report
 
 
 def machine_line(facts: dict[str, Any]) -> str:
@@ -57,8 +20,8 @@ def machine_line(facts: dict[str, Any]) -> str:
 
 
 def run(as_json: bool) -> None:
-    """Print the report. A backend that cannot run is part of it, never an error."""
-    facts = report()
+    """Print the report."""
+    facts = system_report()
     out = Output(as_json)
     if not as_json:
         out.exact(f"opsd {facts['opsd']}, Python {facts['python']}, {facts['platform']}")

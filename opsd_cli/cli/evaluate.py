@@ -50,10 +50,10 @@ def run(request: Request, options: Options) -> None:
     """Evaluate every benchmark, or grade again what is there."""
     out = request.out
     again = options.resume or options.regrade
-    if again and options.out is None:
+    directory = directory_to_continue(options.out, again, options.against)
+    if again and directory is None:
         flag = "--regrade" if options.regrade else "--resume"
         raise UsageError(f"{flag} needs the evaluation's directory", "give --out DIR")
-    directory = directory_to_continue(options.out, again, options.against)
     config = request.config(inherit=True, base=directory.config_file if directory else None)
     if directory is not None and request.flags["evaluation"]["samples"] is None:
         config = with_samples(config, directory.description["samples"])

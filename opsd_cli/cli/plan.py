@@ -9,27 +9,12 @@ from typing import TYPE_CHECKING, Any
 from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
-from opsd_cli.errors import DataNotAtHand, OpsdError
-from opsd_cli.planning import memory_plan
-from opsd_cli.planning.model_shape import configured_shape
-from opsd_cli.planning.planned_device import planned_device
+from opsd_cli.planning.planned_memory import PlannedMemory, UnknownMemory, planned_memory
 from opsd_cli.planning.token_plan import TokenPlan, token_plan
-from opsd_cli.problems.sources import Splits, load_splits
+from opsd_cli.problems.sources import Splits
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-def splits_at_hand(config: Config, out: Output) -> Splits | None:
-    """The problems; None where they are on a hub that cannot be reached."""
-    try:
-        splits = load_splits(config)
-    except DataNotAtHand as error:
-        out.note(f"{error.message}: planned without it")
-        return None
-    for warning in splits.warnings:
-        out.warn(warning)
-    return splits
 
 
 def show_plan(config: Config, splits: Splits | None, out: Output) -> None:
@@ -47,13 +32,14 @@ def show_plan(config: Config, splits: Splits | None, out: Output) -> None:
         f"{prompts_of(plan)}: at most {most.teacher_scored:,} tokens scored by the teacher, "
         f"{most.trained:,} trained"
     )
-    memory = _memory(config, splits, out)
+    memory = planned_memory(config, splits, out)
+    _show_memory(memory, out)
     out.show("nothing was written")
     out.object(
         {
             "config": json.loads(config.model_dump_json()),
             "plan": plan.as_dict(),
-            "memory": memory,
+            "memory": None if isinstance(memory, UnknownMemory) else memory.as_dict(),
         }
     )
 
@@ -81,48 +67,25 @@ def plan_table(plans: Mapping[str, TokenPlan]) -> Table:
     return table
 
 
-def _memory(config: Config, splits: Splits | None, out: Output) -> dict[str, Any] | None:
-    """Show the memory that the run needs, part by part, and settings that fit if it is too much.
-
-    None where it cannot be computed: a model that is not at hand, or an unknown architecture.
-    """
-    try:
-        device = planned_device(config)
-        if device.note:
-            out.note(device.note)
-        shape = configured_shape(config)
-    except OpsdError as error:
-        out.show(f"memory: not known: {error.message}")
-        return None
-    if shape is None:
-        out.show("memory: not known for this architecture")
-        return None
-    prompts = memory_plan.estimated(config, splits.train.problems if splits else [])
-
-    def planned(changed: Config) -> memory_plan.MemoryPlan:
-        return memory_plan.plan(changed, shape, prompts, device.memory, device.on_cpu)
-
-    found, limit = planned(config), device.limit
+def _show_memory(memory: PlannedMemory | UnknownMemory, out: Output) -> None:
+    """Show the memory part by part, and settings that fit if it is too much."""
+    if isinstance(memory, UnknownMemory):
+        reason = " for this architecture" if memory.reason is None else f": {memory.reason}"
+        out.show(f"memory: not known{reason}")
+        return
+    device, prompts, plan = memory.device, memory.prompts, memory.plan
     out.show(
         f"\nmemory on {device.backend}, prompts of about {prompts.student} and {prompts.teacher} "
         "tokens at most"
     )
-    for part, size in found.parts.items():
+    for part, size in plan.parts.items():
         out.show(f"  {part:<24}{_size(size):>10}")
-    answer: dict[str, Any] = {"parts": found.parts, "peak": found.peak, "limit": limit}
-    if limit is None:
-        out.show(f"  {'peak':<24}{_size(found.peak):>10}")
-        return answer
-    fits = found.peak <= limit
-    out.show(
-        f"  {'peak':<24}{_size(found.peak):>10}  {'fits in' if fits else 'does not fit in'} "
-        f"{_size(limit)}"
-    )
-    if not fits:
-        changes = memory_plan.nearest_that_fits(config, limit, lambda c: planned(c).peak)
-        answer["nearest"] = changes
-        _show_changes(changes, out)
-    return answer
+    peak = f"  {'peak':<24}{_size(plan.peak):>10}"
+    if device.limit is not None:
+        peak += f"  {'fits in' if memory.fits else 'does not fit in'} {_size(device.limit)}"
+    out.show(peak)
+    if memory.fits is False:
+        _show_changes(memory.nearest, out)
 
 
 def _show_changes(changes: dict[str, Any] | None, out: Output) -> None:

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel
 
 from opsd_cli.cli.console import Output
-from opsd_cli.config.presets import preset_names, preset_path
-from opsd_cli.config.schema import key_paths
-from opsd_cli.errors import UsageError
-
-
-def summary(name: str) -> str:
-    """A preset's first comment line."""
-    return preset_path(name).read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+from opsd_cli.config.presets import copy_preset, preset_names, preset_path, preset_summary
+from opsd_cli.config.schema import described_keys
 
 
 def show_all(as_json: bool) -> None:
     """List the presets with their summaries."""
     out = Output(as_json)
-    summaries = {name: summary(name) for name in preset_names()}
+    summaries = {name: preset_summary(name) for name in preset_names()}
     if not as_json:
         width = max(map(len, summaries))
         for name, text in summaries.items():
@@ -36,26 +27,14 @@ def show(name: str) -> None:
 
 
 def copy(name: str, file: Path) -> None:
-    """Copy a preset to a new file; raises `UsageError` if it exists or cannot be written."""
-    text = preset_path(name).read_text(encoding="utf-8")
-    try:
-        with file.open("x", encoding="utf-8") as target:
-            target.write(text)
-    except FileExistsError as error:
-        raise UsageError(f"{file} exists already", "give another name") from error
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}", "give another place") from error
+    """Copy a preset to a new file."""
+    copy_preset(name, file)
     Output().exact(f"copied to {file}; use it with --config {file}")
 
 
 def keys(as_json: bool) -> None:
     """List every config key with its default and help."""
-    listed: dict[str, Any] = {}
-    for path, field in key_paths():
-        if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            help_text = " ".join((field.description or "").split())
-            default = field.default
-            listed[path] = {"default": default, "help": help_text}
+    listed = described_keys()
     out = Output(as_json)
     if not as_json:
         for path, entry in listed.items():

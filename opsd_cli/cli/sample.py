@@ -16,13 +16,14 @@ from opsd_cli.inspection import (
     completions_of,
     divergence_entry,
     draw,
+    problems_to_inspect,
     prompts_of_roles,
     teacher_prompts,
     token_divergences,
 )
 from opsd_cli.loading import choose_backend, loaded_policy
 from opsd_cli.printable import visible
-from opsd_cli.problems import Problem, ProblemSet
+from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.teacher import boundary_mismatch
 from opsd_cli.rollouts.teacher_analysis import TeacherPrompts
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from backends.interface import Policy, TokenReport
 
-SPLITS = ("train", "validation", "test")
 #: Problems shown when no question and no limit is given.
 A_FEW = 3
 #: Upper edges of the colour scale, in nats a token, and the style up to each.
@@ -118,30 +118,18 @@ def _problems(config: Config, options: Options, out: Output) -> tuple[Problem, .
         return (Problem("question", options.question, options.solution, None, "typed"),)
     if options.solution is not None:
         raise UsageError("--solution belongs to a typed question", "type the question too")
-    if options.split not in SPLITS:
-        raise UsageError(f"there is no split {options.split!r}", f"choose from {', '.join(SPLITS)}")
-    loaded = _loaded(config, options)
+    loaded = problems_to_inspect(
+        config,
+        options.split,
+        options.file,
+        need_solution=options.privileged or options.divergence,
+        limit=options.limit,
+    )
     if options.file is not None and loaded.report.remarkable:
         out.note(f"{loaded.name}: {loaded.report.sentence()}")
     for warning in loaded.notes:
         out.warn(warning)
     return loaded.problems[: options.limit or A_FEW]
-
-
-def _loaded(config: Config, options: Options) -> ProblemSet:
-    from opsd_cli.problems.files import load_file
-    from opsd_cli.problems.sources import load_splits
-
-    if options.file is None:
-        splits = load_splits(config)
-        return {"train": splits.train, "validation": splits.validation, "test": splits.test}[
-            options.split
-        ]
-    columns = {k: v for k, v in config.data.columns.model_dump().items() if v}
-    need = options.privileged or options.divergence
-    return load_file(
-        options.file, columns, need_solution=need, need_answer=False, limit=options.limit
-    )
 
 
 def _require_solutions(problems: tuple[Problem, ...], options: Options) -> None:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
-from opsd_cli.cli.plan import show_plan, splits_at_hand
+from opsd_cli.cli.plan import show_plan
 from opsd_cli.cli.request import Request
 from opsd_cli.errors import UsageError
 from opsd_cli.formatting import count, duration, percent
 from opsd_cli.loading import loaded_policy, with_absolute_adapter
+from opsd_cli.planning.available_splits import available_splits
 from opsd_cli.reports.run_report import write_run_report
 from opsd_cli.training import run_directory, session
 from opsd_cli.training.session import TrainingSession
@@ -49,7 +50,7 @@ def run(
         config = with_absolute_adapter(config)
         if directory is not None:
             run_directory.refuse_used(directory)
-        show_plan(config, splits_at_hand(config, out), out)
+        show_plan(config, available_splits(config, out), out)
         return
     with session.begin(config, directory, out) as opened:
         _train(opened, out)

@@ -7,7 +7,7 @@ from typing import Any
 
 from opsd_cli.config.explain import shown, suggest
 from opsd_cli.config.yaml_files import read_tree
-from opsd_cli.errors import ConfigError
+from opsd_cli.errors import ConfigError, UsageError
 
 
 def preset_folder() -> Path:
@@ -32,6 +32,23 @@ def preset_path(name: str) -> Path:
             f"there is no preset {name!r}", suggest(name, preset_names(), "opsd presets")
         )
     return path
+
+
+def preset_summary(name: str) -> str:
+    """A preset's first comment line."""
+    return preset_path(name).read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+
+
+def copy_preset(name: str, file: Path) -> None:
+    """Copy a preset to a new file; raises `UsageError` if it exists or cannot be written."""
+    text = preset_path(name).read_text(encoding="utf-8")
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{file} exists already", "give another name") from error
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}", "give another place") from error
 
 
 def preset_trees(name: str | None) -> list[dict[str, Any]]:

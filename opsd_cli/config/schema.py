@@ -141,3 +141,12 @@ def key_paths(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tup
         yield path, field
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from key_paths(field.annotation, f"{path}.")
+
+
+def described_keys() -> dict[str, dict[str, Any]]:
+    """Every dotted key that holds a value, with its default and its help text."""
+    return {
+        path: {"default": field.default, "help": " ".join((field.description or "").split())}
+        for path, field in key_paths()
+        if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel))
+    }

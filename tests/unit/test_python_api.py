@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -195,6 +197,23 @@ def test_train_uses_a_policy_that_is_loaded(folder: Path) -> None:
     before = policy.skill
     opsd_cli.train(small(), "run", policy=policy)
     assert policy.skill > before
+
+
+def test_load_policy_ends_its_engine_with_the_stack(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    @contextlib.contextmanager
+    def loaded(*_: object) -> Iterator[FakePolicy]:
+        yield FakePolicy()
+        ended.append("engine")
+
+    monkeypatch.setattr("opsd_cli.api.loaded_policy", loaded)
+    with contextlib.ExitStack() as stack:
+        assert isinstance(opsd_cli.load_policy(small(), stack=stack), FakePolicy)
+        assert not ended
+    assert ended == ["engine"]
 
 
 # -- evaluation --------------------------------------------------------------------------------

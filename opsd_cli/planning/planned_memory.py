@@ -1,0 +1,82 @@
+"""The memory plan of a run on the device it is for, with settings that fit where it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from opsd_cli.config.schema import Config
+from opsd_cli.errors import OpsdError
+from opsd_cli.planning import memory_plan
+from opsd_cli.planning.memory_plan import MemoryPlan, Prompts
+from opsd_cli.planning.model_shape import configured_shape
+from opsd_cli.planning.planned_device import PlannedDevice, planned_device
+from opsd_cli.problems.sources import Splits
+from opsd_cli.tracking.listener import Messages
+
+
+@dataclass(frozen=True)
+class UnknownMemory:
+    """The memory cannot be computed.
+
+    Attributes:
+        reason: what is missing: the model's config.json, or the backend's declaration; None for an
+            architecture that is not known.
+    """
+
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class PlannedMemory:
+    """What a run needs, and what its device has.
+
+    Attributes:
+        prompts: tokens of the longest prompts, estimated.
+        nearest: for a plan that exceeds the limit, new values by config key that bring it within;
+            None if no combination does, and for a plan that fits.
+    """
+
+    device: PlannedDevice
+    prompts: Prompts
+    plan: MemoryPlan
+    nearest: dict[str, Any] | None
+
+    @property
+    def fits(self) -> bool | None:
+        """True if the peak is within the device's limit; None if the limit is unknown."""
+        return None if self.device.limit is None else self.plan.peak <= self.device.limit
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `--dry-run --json` has it; sizes are bytes."""
+        found = {"parts": self.plan.parts, "peak": self.plan.peak, "limit": self.device.limit}
+        return found | ({"nearest": self.nearest} if self.fits is False else {})
+
+
+def planned_memory(
+    config: Config, splits: Splits | None, messages: Messages
+) -> PlannedMemory | UnknownMemory:
+    """The memory that a run of this config needs.
+
+    Args:
+        splits: its problems; without them, long prompts are assumed.
+        messages: gets a note if the device is an assumption.
+    """
+    try:
+        device = planned_device(config)
+        if device.note:
+            messages.note(device.note)
+        shape = configured_shape(config)
+    except OpsdError as error:
+        return UnknownMemory(error.message)
+    if shape is None:
+        return UnknownMemory()
+    prompts = memory_plan.estimated(config, splits.train.problems if splits else [])
+
+    def planned(changed: Config) -> MemoryPlan:
+        return memory_plan.plan(changed, shape, prompts, device.memory, device.on_cpu)
+
+    found, nearest = planned(config), None
+    if device.limit is not None and found.peak > device.limit:
+        nearest = memory_plan.nearest_that_fits(config, device.limit, lambda c: planned(c).peak)
+    return PlannedMemory(device, prompts, found, nearest)
