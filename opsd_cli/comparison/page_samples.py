@@ -54,6 +54,6 @@ def page_samples(
                 messages.warn(f"no samples of {label} for the page: {said[0]}")
             else:
                 drawn[label] = json.loads(answer.stdout)["completions"]
-    if len(drawn) == len(groups):  # otherwise the next time may have more luck
+    if len(drawn) == len(groups):  # otherwise retry next time
         write_atomic(path, json.dumps(drawn, ensure_ascii=False) + "\n")
     return drawn
