@@ -3,9 +3,9 @@
     prepare -> ready_to_draw -> opened, measure -> conclude (opsd_cli.evaluation.result)
     prepare -> ready_to_regrade -> regrade, which concludes
 
-`prepare` reads the problems and determines benchmarks, problem and sample counts; `describe` says
-what was measured, which decides whether samples may join those that a directory already holds.
-Nothing here prints: callers pass a listener.
+`prepare` reads the problems and settles the extent (which benchmarks, how many problems and
+samples); `describe` says what was measured, which decides whether samples may join those that a
+directory holds already. Nothing here prints: callers pass a listener.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Session:
         sets: benchmark -> its problems, in the order of the report.
         sampling_from: where the sampling numbers come from, in words.
         limit: at most so many problems of each set; None for all.
-        store: the directory to resume; None for a new evaluation.
+        store: the directory that is gone on with; None for a new evaluation.
         description: as `describe` gives it; empty until `ready_to_draw`.
     """
 
@@ -93,13 +93,13 @@ def prepare(
     regrading: bool = False,
     given: Mapping[str, ProblemSet] | None = None,
 ) -> Session:
-    """Read the problems and determine benchmarks, problem and sample counts.
+    """Read the problems and settle the extent.
 
     Args:
-        store: the evaluation to resume; its benchmarks, limit and samples are kept or grow.
+        store: the evaluation to go on with; its benchmarks, limit and samples are kept or grow.
         benchmarks: names, files or keys of `given`; by default the store's, else the embedded set.
         limit: at most so many problems of each.
-        given: problems in memory, by benchmark.
+        given: problems at hand, by benchmark.
 
     Raises:
         UsageError: a benchmark is named twice, or fewer problems or samples than the store holds.
@@ -181,7 +181,7 @@ def ready_to_draw(session: Session, messages: Messages) -> Session:
 def opened(
     session: Session, directory: Path, policy: Policy, messages: Messages
 ) -> Iterator[EvaluationDirectory]:
-    """The session's directory, created or resumed, locked until the end of the block.
+    """The session's directory, made or gone on with, locked until the end of the block.
 
     Args:
         directory: where to make a new one.
