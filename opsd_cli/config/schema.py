@@ -56,8 +56,8 @@ class Config(Section):
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """Seed from which every random number of a run derives."""
     log: tuple[TrackerName, ...] = ()
-    """Experiment trackers that receive the metrics; none uses the network unless told to
-    (WANDB_MODE=online)."""
+    """Experiment trackers that receive the metrics; they stay offline unless their own settings
+    say otherwise (WANDB_MODE=online)."""
     method: MethodName = DEFAULT_METHOD
     """Training method: opsd (on-policy self-distillation), grpo (rewards), sft (the reference
     solutions) or hybrid (rewards scaled by the teacher)."""
