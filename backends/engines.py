@@ -46,9 +46,9 @@ class RolloutEngine(Protocol):
         """The policy with its rollouts sampled by this engine, until the context ends.
 
         Args:
-            policy: learns, and samples whatever the engine cannot.
+            policy: trains, and samples what the engine cannot.
             folder: where the engine may keep files of its own.
-            tell: gets one-line warnings for people.
+            tell: receives one-line warnings for the user.
 
         Raises:
             UsageError, BackendMissing, TrainingError: the engine cannot be used.

@@ -1,7 +1,7 @@
 """What the benchmarks share: options, memory of this process, figures of another process.
 
 Each figure comes from a process of its own, because a process's peak memory never goes down. The
-forms of one case take turns, so that other work on the machine slows all of them alike.
+forms of one case take turns, so that other work on the machine slows all of them equally.
 """
 
 from __future__ import annotations

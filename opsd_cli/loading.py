@@ -1,7 +1,8 @@
 """From a preset, a file or a run to a config, and from a config to a loaded policy.
 
-What every command does before its own work, and a notebook does by itself: resolve the config, find
-the adapter that a path stands for, choose the backend, load the model and start its rollout engine.
+The steps that every command runs before its own work, also available to a notebook: resolve the
+config, find the adapter that a path stands for, choose the backend, load the model and start its
+rollout engine.
 """
 
 from __future__ import annotations

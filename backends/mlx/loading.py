@@ -1,7 +1,7 @@
 """Loading a frozen MLX model and its tokenizer, with each failure explained in one line.
 
 Models are loaded by mlx-lm, quantised ones as they are; tokenizers by transformers, as on PyTorch,
-so that both backends render and encode alike.
+so that both backends render and encode in the same way.
 """
 
 from __future__ import annotations

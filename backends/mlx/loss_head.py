@@ -56,7 +56,7 @@ def chunked_divergence(
     Args:
         head: the output projection that both roles share.
         student_ND: its inputs for the student at the N completion positions.
-        teacher_ND: likewise for the teacher.
+        teacher_ND: the same for the teacher.
         spec: the divergence.
         gradient: whether to compute the Jacobian.
         chunk_tokens: tokens projected at once, C; None sizes it from vocabulary and free memory.

@@ -43,7 +43,7 @@ class ChunkedDivergence:
         value_N: the divergence of each token, nats, float32, detached.
         clipped_N: as `DivergenceResult.clipped_N`.
         student_entropy_N: as `DivergenceResult.student_entropy_N`.
-        teacher_entropy_N: likewise.
+        teacher_entropy_N: the same for the teacher.
     """
 
     loss: Tensor

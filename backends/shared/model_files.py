@@ -130,7 +130,7 @@ def load_tokenizer(folder: Path, config: Config) -> Any:
                 "download the model again, whole",
             ) from error
     if not set(vocabulary) - set(special):
-        # For lack of files some architectures get a tokenizer that knows no text.
+        # Without tokenizer files, some architectures get a tokenizer that cannot encode text.
         raise ModelError(
             f"{config.model} has no tokenizer", "put tokenizer.json beside its config.json"
         )

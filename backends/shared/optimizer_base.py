@@ -1,4 +1,4 @@
-"""What both backends' optimisers do alike: the moving average, and the state that a resume needs.
+"""Shared part of the optimisers: the moving average, and the state that a resume needs.
 
 Clipping is by the global norm. A parameter that no gradient reached counts as having gradient
 zero, so all parameters are always at the same step, and one number says where a run stands.

@@ -1,4 +1,4 @@
-"""What both backends' policies do alike: micro-batches, reports, teacher weights, state files.
+"""Shared part of the policies: micro-batches, reports, teacher weights, state files.
 
 A backend's policy derives from `PolicyBase` and implements the passes over one micro-batch. Nothing
 here knows of tensors: hidden states are handed from one of the backend's methods to another.
@@ -117,7 +117,7 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
         weights_N: np.ndarray,
         training: bool,
     ) -> TokenReport:
-        """Likewise for the surrogate; `batch` holds the micro-batch's items alone."""
+        """The same for the surrogate; `batch` holds only the micro-batch's items."""
 
     @abstractmethod
     def _random_state(self) -> Arrays:

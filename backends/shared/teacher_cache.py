@@ -1,4 +1,4 @@
-"""The teacher's hidden states, kept while the same batch is learnt from again.
+"""The teacher's hidden states, kept while the same batch is trained on again.
 
 A teacher of initial weights gives the same hidden states for the same tokens however the student
 changes, so later passes over a batch need no teacher pass. The cache holds [N, D] numbers, never

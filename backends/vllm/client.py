@@ -4,8 +4,8 @@ Prompts are sent as token ids and completions come back as token ids: text is ne
 Each completion is a request with its own seed, so a rollout's random numbers do not depend on which
 other requests are under way; the server batches them as it likes.
 
-A failing server is asked again a bounded number of times, with waits that double. Its responses are
-validated (`backends.vllm.responses`). Every error names the server and quotes its answer.
+Failed requests are retried a limited number of times, with waiting times that double. Its responses
+are validated (`backends.vllm.responses`). Every error names the server and quotes its answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ASIDE_SECONDS = 10.0
 _ADAPTER_SECONDS = 300.0
 PARTING_SECONDS = 2.0
 _SHORT_BYTES = 2**22
-#: How often a failing server is asked in all; the first and the longest wait in seconds.
+#: Attempts per request in total; the first and the longest wait in seconds.
 TRIES = 7
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 #: HTTP statuses of temporary failures: too many requests, a failing server or proxy.
@@ -50,9 +50,9 @@ class Client:
         request_seconds: deadline of one completion.
         key: API key, if the server has one; no error and no log shows it.
         own: True if this run started the server. A failed connection then means that it has ended,
-            and it is not asked again.
+            and the request is not retried.
         clock: time and waiting.
-        tell: gets a one-line warning when a failing server is asked again.
+        tell: receives a one-line warning when a request is retried.
     """
 
     def __init__(

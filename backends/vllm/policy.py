@@ -49,7 +49,7 @@ class VllmPolicy(DelegatingPolicy):
         inner: the backend's policy, which learns.
         folder: for adapters and the server's log; a server elsewhere must see it by this path.
         clock: time and waiting between requests; tests pass their own.
-        tell: gets a one-line warning when a failing server is asked again.
+        tell: receives a one-line warning when a request is retried.
 
     Raises:
         UsageError, BackendMissing, TrainingError: no server can be used.

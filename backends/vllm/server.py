@@ -54,7 +54,7 @@ class Server:
         model: folder or hub id of the base model.
         context: the model's context length in tokens; None if unknown.
         clock: time and waiting of the client.
-        tell: gets the client's warnings.
+        tell: receives the client's warnings.
 
     Raises:
         UsageError: there is no such interpreter, or vLLM cannot serve this adapter.

@@ -39,7 +39,7 @@ class Clock:
 
 
 class NoResponse(Exception):
-    """There was no complete response; the text says why.
+    """There was no complete response; the text states the reason.
 
     Attributes:
         late: True if the deadline passed; False if the connection failed.

@@ -106,7 +106,7 @@ class EvaluationDirectory:
         return path if path.is_file() else None
 
     def require_same(self, description: Mapping[str, Any], regrading: bool = False) -> None:
-        """Raise `RunError`, naming what differs, unless this was described alike.
+        """Raise `RunError`, naming what differs, unless the descriptions are equal.
 
         Only regrading may change the grader: otherwise one set of samples would have two.
         """
@@ -136,7 +136,7 @@ class EvaluationDirectory:
         return DEFAULTS | found
 
     def require_extent(self) -> None:
-        """Raise `RunError` unless `evaluation.json` says how far the evaluation went."""
+        """Raise `RunError` unless `evaluation.json` records how far the evaluation went."""
         if not self.description.keys() >= set(EXTENT):
             raise _damaged(self.directory / DESCRIPTION)
 

@@ -1,4 +1,4 @@
-"""What `opsd_cli.evaluate` is asked to measure on: names and files, or problems in memory."""
+"""What `opsd_cli.evaluate` measures on: names and files, or problems in memory."""
 
 from __future__ import annotations
 

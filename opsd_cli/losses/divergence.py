@@ -23,7 +23,7 @@ Clipping. *Pointwise* is the recipe of OPSD (Zhao et al., arXiv 2601.18734): min
 each term. A term at its cap becomes a constant, so its g is zero, but its p stays in the softmax's
 normaliser: a token that the teacher favours strongly is then pushed *down*, and since only large
 positive terms are capped, the loss can be negative. It is here because it is the published recipe;
-`clipped_N` says how often it acts. *Token* caps the sum instead: a clipped token has no gradient.
+`clipped_N` is how often it acts. *Token* caps the sum instead: a clipped token has no gradient.
 
 Top-k. The kept tokens are the teacher's k most likely. With a tail, all others together are one
 more outcome for both roles, an exact divergence over k+1 outcomes (SDPO, Hübotter et al.,
@@ -213,7 +213,7 @@ class DivergenceResult:
             (`pointwise`) was at its cap, else 0.0.
         student_entropy_N: nats, of the distribution compared: at `temperature`, and over the
             outcomes that `top_k` and `tail` leave.
-        teacher_entropy_N: likewise.
+        teacher_entropy_N: the same for the teacher.
     """
 
     value_N: Array

@@ -86,7 +86,7 @@ class Measurements:
         """Accuracy on the test split with the weights as they are, or as recorded before.
 
         Raises:
-            RunError: "base" is asked for after the first step, and its record is gone.
+            RunError: "base" is needed after the first step, and its record is lost.
         """
         known = self._recorded("test", step)
         if known is not None:
