@@ -14,6 +14,8 @@ FOLDERS = ("opsd_cli", "backends", "tests", "benchmarks")
 MOST_LINES, MOST_FUNCTION_LINES = 350, 60
 #: A line of a module's docstring that allows the module more than `MOST_LINES`.
 REASON = "Longer than 350 lines: "
+#: Lines in a row that must not be the same in `backends/pytorch` and `backends/mlx`.
+NEAR_COPY = 10
 
 #: Functions that may have more than `MOST_FUNCTION_LINES`, as "path::function": why.
 LONG_FUNCTIONS: dict[str, str] = {
@@ -25,8 +27,8 @@ NOUNS = (
     "adapter", "advantage", "chat_template", "checkpoint", "clip", "config", "divergence",
     "dry_run", "early_stop", "ema", "entropy", "export", "gradient", "grpo", "hub", "hybrid",
     "importance", "interrupt", "interval", "jsd", "learning_rate", "ledger", "lora", "majority",
-    "memory_plan", "micro_batch", "optimizer", "pass_at_k", "prefetch", "preflight", "preset",
-    "prompt", "resample", "resume", "rollout", "seed", "sft", "stop_token", "teacher",
+    "memory_plan", "micro_batch", "min_p", "optimizer", "pass_at_k", "prefetch", "preflight",
+    "preset", "prompt", "resample", "resume", "rollout", "seed", "sft", "stop_token", "teacher",
     "token_efficiency", "token_plan", "top_k", "top_p", "tracker", "truncat", "vllm",
     "zero_variance",
 )  # fmt: skip
@@ -123,6 +125,30 @@ def test_layout_every_noun_of_the_field_is_in_a_test_name() -> None:
     }
     missing = {noun for noun in NOUNS if not any(noun in name for name in names)}
     assert not missing, "pytest -k finds no test by these"
+
+
+def test_layout_no_ten_lines_are_the_same_in_both_backends() -> None:
+    own, others = (windows(ROOT / "backends" / name, NEAR_COPY) for name in ("pytorch", "mlx"))
+    assert sorted(own[window] + others[window] for window in own.keys() & others.keys()) == []
+
+
+def windows(folder: Path, size: int) -> dict[tuple[str, ...], list[str]]:
+    """All runs of `size` lines of code in a folder, with the places where they are.
+
+    Imports, comments and lines of brackets alone do not count.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    for path in sorted(folder.rglob("*.py")):
+        lines = [
+            (number, " ".join(line.split()))
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+            if line.strip(" ()[]{},:") and not line.lstrip().startswith(("#", "import ", "from "))
+        ]
+        for start in range(len(lines) - size + 1):
+            window = lines[start : start + size]
+            place = f"{path.relative_to(ROOT)}:{window[0][0]}"
+            found.setdefault(tuple(text for _, text in window), []).append(place)
+    return found
 
 
 def test_layout_no_file_is_long_without_a_reason() -> None:

@@ -45,7 +45,8 @@ def test_extreme_and_masked_logits_stay_finite(rows, spec, dtype):
     value, gradient = value_and_gradient(student, teacher, spec, np)
     assert np.isfinite(value).all()
     assert np.isfinite(gradient).all()
-    scale = np.abs(gradient).max() + 1.0
+    # The gradient's terms cancel to 0; where logits are extreme they are as large as the value.
+    scale = np.abs(gradient).max() + np.abs(value).max() + 1.0
     assert abs(gradient.sum()) <= 20 * np.finfo(dtype).eps * scale
 
 
