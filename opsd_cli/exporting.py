@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from backends.engines import BUILTIN
+from backends.rollout_engines import BUILTIN
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError, ModelError, RunError
 from opsd_cli.files.os_errors import naming

@@ -1,7 +1,7 @@
-"""MLX in the registry: Apple silicon, and Linux for proving that it is right.
+"""MLX in the registry: for Apple silicon, and on Linux for tests only.
 
 mlx is imported only when asked what the machine can do, or to load a model. On Linux it runs on
-the CPU, some twenty times slower than PyTorch there, which is of use for tests alone.
+the CPU, about twenty times slower than PyTorch there.
 """
 
 from __future__ import annotations

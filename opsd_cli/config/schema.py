@@ -94,7 +94,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _rollouts_fit(self) -> Config:
-        from backends.engines import get_engine
+        from backends.rollout_engines import get_engine
 
         rollouts = self.rollouts
         separate = get_engine(rollouts.engine).separate_from_trainer

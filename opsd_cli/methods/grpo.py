@@ -22,7 +22,7 @@ import numpy as np
 
 from backends.interface import Policy, PolicyGradientBatch, PolicyGradientItem, Sampling
 from opsd_cli.config.schema import Config
-from opsd_cli.losses.reduction import GRPO_LOSS_REDUCTIONS, token_weights
+from opsd_cli.losses.reduction import GRPO_LOSS_REDUCTIONS, completion_weights
 from opsd_cli.methods.base import Headline, LossPlan, Method, Needs, RunSizes, StepInputs
 from opsd_cli.rollouts.types import GradedRollout, groups_of
 from opsd_cli.token_ledger import TokenLedger
@@ -125,7 +125,7 @@ def _weights(
     weights = [0.0] * len(rollouts)
     for minibatch in set(minibatch_of):
         rows = [row for row, of in enumerate(minibatch_of) if of == minibatch]
-        found = token_weights(
+        found = completion_weights(
             [len(rollouts[row].rollout.completion_ids) for row in rows],
             GRPO_LOSS_REDUCTIONS[config.grpo.loss],
             config.sampling.max_new_tokens,
