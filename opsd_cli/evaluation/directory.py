@@ -4,8 +4,8 @@
 
 `evaluation.json` describes what was measured: model, adapter, prompts, sampling, backend. All
 samples of a directory have one description, and questions and answers that have not changed since
-they were graded (`problems.json` records both). More samples a problem, more problems or another
-benchmark do not change the description: missing samples are drawn, and existing ones are kept.
+they were graded (`problems.json` records both). More samples per problem, more problems or another
+benchmark do not change the description: missing samples are generated, and existing ones are kept.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class EvaluationDirectory:
         self._log.append({"benchmark": benchmark, **sample.as_dict()})
 
     def regrade(self, problems: Mapping[str, Sequence[Problem]], grader: Grader) -> tuple[int, int]:
-        """Grade every stored sample of the given problems again; nothing is drawn.
+        """Grade every stored sample of the given problems again; nothing is sampled.
 
         `samples.jsonl` is replaced atomically. A sample of a problem that is not given is an error;
         it is never dropped.

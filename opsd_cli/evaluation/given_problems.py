@@ -1,4 +1,4 @@
-"""What `opsd_cli.evaluate` is asked to measure on: names and files, or problems at hand."""
+"""What `opsd_cli.evaluate` is asked to measure on: names and files, or problems in memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from opsd_cli.problems import LoadReport, Problem, ProblemSet
 Names = str | Path | Sequence[str | Path]
 """Benchmarks by name (see `opsd data`), or files."""
 Benchmarks = Names | ProblemSet | Sequence[Problem] | Mapping[str, Sequence[Problem]]
-"""Names and files, or problems at hand: one list of them, or several by name."""
+"""Names and files, or problems in memory: one list of them, or several by name."""
 
 #: What a list of problems is called.
 UNNAMED = "problems"
 
 
 def asked_for(benchmarks: Benchmarks | None) -> tuple[list[str], dict[str, ProblemSet]]:
-    """The names of the benchmarks, and the problems of those that are at hand.
+    """The names of the benchmarks, and the problems of those that are in memory.
 
     Raises:
         UsageError: names and problems in one list.
@@ -44,7 +44,7 @@ def asked_for(benchmarks: Benchmarks | None) -> tuple[list[str], dict[str, Probl
 
 
 def problem_set(name: str, problems: Sequence[Problem]) -> ProblemSet:
-    """Problems at hand as a set to evaluate on.
+    """Problems in memory as a set to evaluate on.
 
     Raises:
         DataError: there are none, an id occurs twice, or one has no answer to grade against.
