@@ -33,7 +33,7 @@ SLOW = (
     "backends",
     "fuzz",
     "parity",
-    "unit/comparison/test_running.py",
+    "unit/comparison/test_jobs.py",
     "unit/comparison/test_supervisor.py",
     "unit/embedded/test_model.py",
     "unit/evaluation/test_killed_evaluation.py",
