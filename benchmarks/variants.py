@@ -22,7 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measuring import parser
-from opsd_cli.comparison.running import Job, Progress
+from opsd_cli.comparison.jobs import Job, Progress
 from opsd_cli.comparison.supervisor import run_jobs
 from opsd_cli.config.resolve import resolve
 from opsd_cli.files.jsonl_log import read_rows

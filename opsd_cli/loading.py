@@ -178,7 +178,7 @@ def loaded_policy(
         BackendMissing: the backend's packages are not installed.
     """
     import backends
-    from backends.engines import get_engine
+    from backends.rollout_engines import get_engine
 
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as waiting:
         waiting.enter_context(messages.working("loading the model"))

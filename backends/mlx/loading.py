@@ -24,7 +24,7 @@ from backends.mlx.model_config import (
 )
 from backends.mlx.split_model import SplitModel
 from backends.shared.model_files import (
-    explained,
+    as_model_error,
     load_tokenizer,
     model_folder,
     read_settings,
@@ -133,7 +133,7 @@ def _refusal(error: BaseException, name: str) -> ModelError:
             "download the model again, whole",
         )
     if "trust_remote_code" in text and isinstance(error, Exception):
-        return explained(error, name, "model")
+        return as_model_error(error, name, "model")
     if isinstance(error, SystemExit):
         return ModelError(
             f"{name} needs a package of its own on MLX, which is not installed",

@@ -41,7 +41,7 @@ def draw(
         tokens_B = _lowest_id(logits_BV == top_B1)
         log_probs_B = top_B1[:, 0] - mx.logsumexp(logits_BV, axis=-1)
         return np.array(tokens_B).astype(np.int64), np.array(log_probs_B, np.float32)
-    weights_BV = keep(logits_BV, sampling)
+    weights_BV = filtered_weights(logits_BV, sampling)
     return _invert(weights_BV, uniform_B)
 
 
@@ -53,12 +53,12 @@ def log_probs(logits_BV: mx.array, sampling: Sampling, tokens_B: mx.array) -> mx
         sampling: `temperature` must not be 0. A token that a filter drops gets -inf.
         tokens_B: one per row.
     """
-    weights_BV = keep(logits_BV, sampling)
+    weights_BV = filtered_weights(logits_BV, sampling)
     weight_B = mx.take_along_axis(weights_BV, tokens_B[:, None], axis=-1)[:, 0]
     return mx.log(weight_B) - mx.log(weights_BV.sum(axis=-1))
 
 
-def keep(logits_BV: mx.array, sampling: Sampling) -> mx.array:
+def filtered_weights(logits_BV: mx.array, sampling: Sampling) -> mx.array:
     """The filtered, tempered distribution, up to a factor: zero where a filter dropped a token.
 
     `temperature` must not be 0.

@@ -27,7 +27,7 @@ from backends.interface import Sampling
 from backends.pytorch import sampler
 from backends.pytorch.head import Head
 from opsd_cli.losses.array_ops import array_ops
-from opsd_cli.losses.divergence import DivergenceSpec, evaluate
+from opsd_cli.losses.divergence import DivergenceSpec, compute_divergence
 from opsd_cli.losses.softmax import log_softmax
 
 LossKernel = Literal["auto", "plain", "triton"]
@@ -174,7 +174,7 @@ def _compare_in_blocks(
 ) -> None:
     """A chunk by the shared body; the student's logits become the gradient if one is wanted."""
     for block in _slices(len(student_CV), head.block_tokens(len(student_CV))):
-        result = evaluate(student_CV[block], teacher_CV[block], spec, torch)
+        result = compute_divergence(student_CV[block], teacher_CV[block], spec, torch)
         rows.write(
             start + block.start,
             result.value_N,

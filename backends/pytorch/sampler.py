@@ -36,7 +36,7 @@ def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tens
         ids_V = torch.arange(logits_BV.shape[-1], device=logits_BV.device)
         tokens_B = torch.where(logits_BV == top_B1, ids_V, ids_V[-1]).amin(-1)
         return tokens_B, (top_B1[:, 0] - logits_BV.logsumexp(-1))
-    ids_BK, weights_BK = keep(logits_BV, sampling)
+    ids_BK, weights_BK = filtered_weights(logits_BV, sampling)
     cumulative_BK = weights_BK.cumsum(-1, dtype=torch.float64)
     total_B1 = cumulative_BK[:, -1:].contiguous()
     target_B1 = total_B1 * uniform_B[:, None]
@@ -59,7 +59,7 @@ def log_probs(logits_BV: Tensor, sampling: Sampling, tokens_B: Tensor) -> Tensor
         sampling: `temperature` must not be 0. A token that a filter drops gets -inf.
         tokens_B: one per row.
     """
-    ids_BK, weights_BK = keep(logits_BV, sampling)
+    ids_BK, weights_BK = filtered_weights(logits_BV, sampling)
     total_B = weights_BK.sum(-1, dtype=torch.float64)
     if ids_BK is None:
         weight_B = weights_BK.gather(-1, tokens_B[:, None])[:, 0]
@@ -68,7 +68,7 @@ def log_probs(logits_BV: Tensor, sampling: Sampling, tokens_B: Tensor) -> Tensor
     return (weight_B.double().log() - total_B.log()).float()
 
 
-def keep(logits_BV: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
+def filtered_weights(logits_BV: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
     """The filtered, tempered distribution, up to a factor; `temperature` must not be 0.
 
     Returns:

@@ -20,8 +20,8 @@ from packaging.version import InvalidVersion, Version
 from backends.interface import Rollout, Sampling
 from backends.vllm import responses
 from backends.vllm.responses import OLDEST, CompletionRequest, InvalidResponse, UnsupportedServer
-from backends.vllm.server_errors import RequestRefused, ServerUnavailable, explained
-from backends.vllm.transport import Clock, NoResponse, Response, ResponseTooLarge, Transport
+from backends.vllm.server_errors import RequestRefused, ServerUnavailable, user_error
+from backends.vllm.transport import NoResponse, RequestClock, Response, ResponseTooLarge, Transport
 from opsd_cli.errors import TrainingError, UsageError
 
 #: Deadlines in seconds: of answers from memory, of optional requests, of loading an adapter or
@@ -61,14 +61,14 @@ class Client:
         request_seconds: float,
         key: str | None = None,
         own: bool = False,
-        clock: Clock | None = None,
+        clock: RequestClock | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.url = url
         self.request_seconds = request_seconds
         self._key = key
         self._own = own
-        self._clock = clock or Clock()
+        self._clock = clock or RequestClock()
         self._tell = tell
         self._transport = Transport(url, key, self._clock)
         self._told: set[int | None] = set()
@@ -226,11 +226,11 @@ class Client:
 
     # -- sending -------------------------------------------------------------------------------
 
-    def explained(
+    def user_error(
         self, error: ServerUnavailable | RequestRefused, what: str
     ) -> UsageError | TrainingError:
         """The error for the user: what the server was asked to do and what it answered."""
-        return explained(error, self.url, self._key is not None, what)
+        return user_error(error, self.url, self._key is not None, what)
 
     def _known(self, method: str, path: str, read: Callable[[Any], T]) -> T:
         """The response of a short request, parsed by `read`."""
@@ -247,7 +247,7 @@ class Client:
                 error.hint,
             ) from error
         except (ServerUnavailable, RequestRefused) as error:
-            raise self.explained(error, f"answer {path}") from error
+            raise self.user_error(error, f"answer {path}") from error
 
     def _work(self, path: str, body: Mapping[str, Any]) -> None:
         """Send a request that takes a while and whose response holds no data."""

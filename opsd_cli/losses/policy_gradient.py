@@ -27,7 +27,7 @@ from opsd_cli.losses.array_ops import Array, array_ops
 class SurrogateResult:
     """Value and slope of N tokens.
 
-    Args:
+    Attributes:
         value_N: the loss of each token, before any weight; nats times advantage.
         slope_N: d (weight * value) / d log p.
         clipped_N: 1.0 where the clip made the slope zero, else 0.0; all zeros without old

@@ -26,7 +26,7 @@ GRPO_LOSS_REDUCTIONS: dict[str, Reduction] = {
 """The reduction behind each value of `grpo.loss`, whose names are TRL's `loss_type`."""
 
 
-def token_weights(
+def completion_weights(
     lengths: Sequence[int], reduction: str, longest: int | None = None
 ) -> list[float]:
     """The weight in the loss of every token of each completion.

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backends.engines import get_engine
+from backends.rollout_engines import get_engine
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.methods.base import RunSizes

@@ -17,8 +17,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from backends.engines import get_engine
 from backends.interface import Policy
+from backends.rollout_engines import get_engine
 from opsd_cli.config.schema import Config
 from opsd_cli.rollouts.types import GradedRollout, StepRollouts, training_sampling
 from opsd_cli.token_ledger import TokenLedger

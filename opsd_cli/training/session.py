@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Session:
+class TrainingSession:
     """An open run, and what it still needs: problems to train on, or nothing.
 
     Attributes:
@@ -53,7 +53,7 @@ class Session:
 
 
 @contextlib.contextmanager
-def begin(config: Config, directory: Path | None, messages: Messages) -> Iterator[Session]:
+def begin(config: Config, directory: Path | None, messages: Messages) -> Iterator[TrainingSession]:
     """A new run, its directory held until the end of the block.
 
     Args:
@@ -79,13 +79,13 @@ def begin(config: Config, directory: Path | None, messages: Messages) -> Iterato
     where |= {"data": splits.provenance(), "model_commit": commit_of(config)}
     with Run.create(directory, config, where) as run:
         messages.note(f"run {run.directory}")
-        yield Session(run, splits)
+        yield TrainingSession(run, splits)
 
 
 @contextlib.contextmanager
 def resume(
     directory: Path, messages: Messages, step: int | None = None, backend: str | None = None
-) -> Iterator[Session]:
+) -> Iterator[TrainingSession]:
     """A run that was begun before, its directory held until the end of the block.
 
     Args:
@@ -103,7 +103,7 @@ def resume(
             for note in run.notes:
                 messages.warn(note)
             messages.note(f"this run has finished: {run.directory}")
-            yield Session(run, finished=finished)
+            yield TrainingSession(run, finished=finished)
             return
         trackers.require(run.config.log)
         _choose_again(run, backend, messages)
@@ -115,7 +115,7 @@ def resume(
             where = provenance(run.config.backend, "as the run began")
             run.add_environment(where | {"data": splits.provenance()})
         messages.note(f"run {run.directory}")
-        yield Session(run, splits)
+        yield TrainingSession(run, splits)
 
 
 def _choose_again(run: Run, backend: str | None, messages: Messages) -> None:
@@ -140,7 +140,9 @@ def _step_of(run: Run) -> int:
     return run.state()["step"] if run.latest() else 0
 
 
-def work(session: Session, policy: Policy, listener: Listener, stop: Stop = never) -> TrainResult:
+def work(
+    session: TrainingSession, policy: Policy, listener: Listener, stop: Stop = never
+) -> TrainResult:
     """Train until the result, with the config's trackers beside the listener.
 
     Args:

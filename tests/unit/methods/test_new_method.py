@@ -12,13 +12,14 @@ from opsd_cli import methods
 from opsd_cli.cli.app import main
 from opsd_cli.errors import ConfigError
 from opsd_cli.files.jsonl_log import read_rows
+from tests.support.cli import help_with
 from tests.support.fakes import FakeBackend
 
 SOURCE = '''
 """Rejection fine-tuning: cross-entropy on the student's own right completions."""
 
 from backends.interface import PolicyGradientBatch, PolicyGradientItem
-from opsd_cli.losses.reduction import token_weights
+from opsd_cli.losses.reduction import completion_weights
 from opsd_cli.methods.base import LossPlan, Method, Needs
 from opsd_cli.token_ledger import TokenLedger
 
@@ -32,7 +33,7 @@ class RejectionFineTuning(Method):
 
     def build_loss(self, inputs, policy):
         right = [g.rollout for g in inputs.rollouts if g.correct]
-        weights = token_weights([len(r.completion_ids) for r in right], "tokens")
+        weights = completion_weights([len(r.completion_ids) for r in right], "tokens")
         items = tuple(
             PolicyGradientItem(
                 r.request.prompt_ids, r.completion_ids, (1.0,) * len(r.completion_ids), weight
@@ -90,6 +91,12 @@ def test_a_new_method_is_one_file_and_one_line(
     metrics = list(read_rows(tmp_path / "run" / "metrics.jsonl"))
     assert len(metrics) == 2 and all(0 <= row["kept"] <= 1 for row in metrics)
     assert result["tokens"]["teacher_scored"] == 0  # no preflight and no teacher
+
+
+def test_a_new_method_is_in_the_help() -> None:
+    added = "from opsd_cli.methods import METHODS; METHODS['rft'] = 'rejection:Rft'"
+    assert "opsd|grpo|sft|hybrid|rft" in help_with(added, "train")
+    assert "Of opsd, grpo, sft, hybrid and rft." in help_with(added, "compare")
 
 
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:

@@ -22,7 +22,7 @@ BUILTIN = "builtin"
 
 #: name -> "module:class"
 ENGINES: dict[str, str] = {
-    BUILTIN: "backends.engines:BuiltinEngine",
+    BUILTIN: "backends.rollout_engines:BuiltinEngine",
     "vllm": "backends.vllm.engine:VllmEngine",
 }
 
@@ -56,7 +56,7 @@ class RolloutEngine(Protocol):
 
 
 class BuiltinEngine:
-    """The backend's own engine: it samples with the very weights that learn."""
+    """The backend's own engine: it samples with the trainer's own weights."""
 
     title = "the backend's own engine"
     separate_from_trainer = False
