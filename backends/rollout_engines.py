@@ -34,7 +34,7 @@ class RolloutEngine(Protocol):
         title: the engine's name for people.
         separate_from_trainer: True if it samples with a copy of the weights of its own. Its
             log-probabilities can then differ from the trainer's, which is measured and may be
-            corrected, and it can sample while the trainer learns (`Prefetches`).
+            corrected, and it can sample while the trainer computes (`Prefetches`).
     """
 
     title: str

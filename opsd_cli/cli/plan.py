@@ -84,7 +84,7 @@ def plan_table(plans: Mapping[str, TokenPlan]) -> Table:
 def _memory(config: Config, splits: Splits | None, out: Output) -> dict[str, Any] | None:
     """Show the memory that the run needs, part by part, and settings that fit if it is too much.
 
-    None where it cannot be computed: a model that is not at hand, or an unknown architecture.
+    None where it cannot be computed: an unknown architecture, or a model that is not available.
     """
     try:
         device = planned_device(config)

@@ -79,7 +79,7 @@ class Opsd(Method):
         if self._sampled:
             return TokenLedger(teacher_scored=teacher, scored=student, trained=student)
         passes = self._config.train.passes
-        # An initial teacher reads a batch once, however often it is learnt from.
+        # An initial teacher scores a batch once, however many passes train on it.
         readings = 1 if self._config.teacher.weights == "initial" else passes
         return TokenLedger(teacher_scored=teacher * readings, trained=student * passes)
 

@@ -40,7 +40,7 @@ class TokenPlan:
     """Upper bounds of what a run spends.
 
     Attributes:
-        problems: problems of each split; None for training problems that are not at hand.
+        problems: problems of each split; None for training problems that are not available.
         lengths: prompt lengths, in tokens, that the bounds are computed with.
         updates: optimiser updates.
         most: the bound of each kind of token.

@@ -1,4 +1,4 @@
-"""A step's rollouts: drawn, graded, and replaced where a group has zero variance.
+"""A step's rollouts: sampled, graded, and replaced if a group has zero variance.
 
 Prefetched rollouts (`opsd_cli.rollouts.prefetch`) are taken where there are any. How far the
 sampler is from the trainer is measured afterwards (`opsd_cli.rollouts.importance`).
@@ -36,12 +36,12 @@ class RolloutCollector:
 
     Args:
         config: the run.
-        policy: draws the rollouts.
+        policy: samples the rollouts.
         method: the group size, and which groups have a signal.
         requests: the run's rollout requests.
-        prefetcher: rollouts that were drawn before their step.
+        prefetcher: rollouts that were sampled before their step.
         train: the training problems, from which replacements come.
-        stop: polled after each finished rollout; the step being collected is then given up.
+        stop: polled after each finished rollout; the step being collected is then discarded.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class RolloutCollector:
         chooses the same.
 
         Raises:
-            Interrupted: `stop` said so. Rollouts that were prefetched for this step are kept.
+            Interrupted: `stop` returned True. Rollouts that were prefetched for this step are kept.
         """
         requests = self._requests.of(questions, step)
         self._listener.phase("rollouts", len(requests))

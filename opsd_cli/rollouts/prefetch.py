@@ -1,4 +1,4 @@
-"""The next step's rollouts, drawn while this step is learnt (`rollouts.overlap`).
+"""The next step's rollouts, sampled while this step trains (`rollouts.overlap`).
 
 Prefetched rollouts are one step old and never more: a step's rollouts are requested only once those
 of the step before are in. A checkpoint holds what was prefetched, so that a resumed run uses it.
@@ -48,7 +48,7 @@ class Prefetcher:
         self._held: tuple[int, Future[Prefetched]] | None = None
 
     def start(self, questions: Sequence[Problem], step: int) -> None:
-        """Draw the rollouts of a later step in the background, with the weights as they are."""
+        """Sample the rollouts of a later step in the background, with the weights as they are."""
         requests = self._requests.of(questions, step)
         if requests:
             started = time.perf_counter()

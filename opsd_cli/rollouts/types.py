@@ -88,7 +88,7 @@ class GroupSampling(Protocol):
         """How many times a step may replace the questions of zero-variance groups."""
 
     def has_signal(self, group: Sequence[GradedRollout]) -> bool:
-        """False for a zero-variance group: nothing can be learnt from one question's rollouts."""
+        """False for a zero-variance group: one question's rollouts have no training signal."""
 
 
 class StepRequests:

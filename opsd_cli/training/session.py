@@ -64,7 +64,7 @@ def begin(config: Config, directory: Path | None, messages: Messages) -> Iterato
         UsageError: a tracker's package is not installed.
         DataError: the problems cannot be read.
         BackendMissing: the backend cannot run on this machine.
-        ConfigError, ModelError: recommended sampling numbers cannot be had.
+        ConfigError, ModelError: recommended sampling numbers are not available.
     """
     from backends.shared.model_files import commit_of
 
