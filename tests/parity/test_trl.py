@@ -151,7 +151,7 @@ def grpo_batch(
 @pytest.mark.parametrize("case", [c for c in CASES if not c[1]["bias_corrected"]], ids=case_name)
 def test_grpo(policy: Policy, model: Path, case: tuple[int, dict[str, Any]], tmp_path) -> None:  # type: ignore[no-untyped-def]
     place, settings = case
-    # All log-probabilities are our own: of the state that drew the completions, and of the base.
+    # All log-probabilities are our own: of the state that sampled the completions, and of the base.
     old = scored(policy, model, "before" if settings["stale"] else "after")
     initial = policy.score(PAIRS, "teacher", "initial", Sampling(TEMPERATURE))
     report = policy.accumulate(grpo_batch(settings, old, initial))

@@ -1,6 +1,6 @@
 """The embedded model on MLX and on PyTorch: the same steps from the same rollouts, the same words.
 
-Slow to sample on MLX's CPU backend, so PyTorch draws what both learn from.
+Slow to sample on MLX's CPU backend, so PyTorch samples what both train on.
 """
 
 from __future__ import annotations
