@@ -267,7 +267,7 @@ def train(
         ConfigError: fewer training problems than questions a step.
         PreflightFailed: the reference does not help the teacher.
         TrainingError: a loss or gradient that is not finite.
-        Interrupted: `stop` said so.
+        Interrupted: `stop` returned True.
     """
     listener = listener or Listener()
     finished = finished_result(run)
