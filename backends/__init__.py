@@ -1,4 +1,4 @@
-"""The registry of backends: each name stands for a class that is imported when it is asked for.
+"""The registry of backends: each name refers to a class that is imported on first use.
 
 This is the only list of backend names. The command line, the config, `opsd doctor` and the plans
 read it, so a new backend is one folder and one line below. The class implements

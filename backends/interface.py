@@ -8,7 +8,7 @@ Longer than 350 lines: the author of a backend finds the whole contract in one f
 
 Shapes: N completion tokens, V vocabulary, D hidden size. Units: lengths and limits in tokens,
 log-probabilities, entropies and divergences in nats, memory in bytes. A completion that ended with
-a stop token includes it; that token is learnt like any other, also if pad and stop share an id.
+a stop token includes it; that token is trained on like any other, also if pad and stop share an id.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class DivergenceBatch:
         items: the completions.
         spec: which divergence.
         teacher: whose weights the teacher has.
-        again: True if this very batch will be learnt from again. With a teacher of initial weights
+        again: True if this same batch will be trained on again. With a teacher of initial weights
             a backend then reads the teacher's sequences only the first time and keeps their hidden
             states [N, D]; later reports count no teacher tokens.
     """
@@ -259,7 +259,7 @@ class Capability:
 
 
 class Prefetches(Protocol):
-    """A policy whose rollout engine can sample while the trainer learns."""
+    """A policy whose rollout engine can sample while the trainer computes gradients."""
 
     def prefetch(
         self, requests: Sequence[RolloutRequest], sampling: Sampling

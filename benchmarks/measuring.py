@@ -1,7 +1,7 @@
 """What the benchmarks share: options, memory of this process, figures of another process.
 
 Each figure comes from a process of its own, because a process's peak memory never goes down. The
-forms of one case take turns, so that other work on the machine slows all of them alike.
+forms of one case take turns, so that other work on the machine slows all of them equally.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def measured_elsewhere(command: Sequence[str | Path], **environment: str) -> dic
 
 
 def take_turns(forms: Mapping[str, Sequence[str | Path]], rounds: int, **environment: str) -> Found:
-    """Measure every form once a round, one after another in each round."""
+    """Measure every form once per round, one after another in each round."""
     found: Found = {form: [] for form in forms}
     for _ in range(rounds):
         for form, command in forms.items():

@@ -6,7 +6,7 @@ In an environment with `trl==1.16.0` and this package's dependencies. Random Qwe
 rank 16 on all linear layers, float32, JSD of equal weights, the teacher the same model without its
 adapter. Shape A: hidden 256, 4 layers, vocabulary 32,768, 8 completions of 128 tokens; shape B:
 hidden 64, 2 layers, vocabulary 151,936, 2 completions of 512. The student's prompt has 32 tokens
-and the teacher's 128; TRL's DistillationTrainer knows no privileged context and gives its teacher
+and the teacher's 128; TRL's DistillationTrainer has no privileged context and gives its teacher
 the student's prompt, which is less to read.
 
 Generation is taken out of every trainer: completions are fixed, random tokens. What is timed is

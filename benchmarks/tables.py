@@ -1,6 +1,6 @@
-"""Tables that compare this package with others, and the summary of them in README.
+"""Tables that compare this package with others, and their summary in docs/measured.md.
 
-    python benchmarks/tables.py     # README's table again, from benchmarks/results
+    python benchmarks/tables.py     # the summary again, from benchmarks/results
 
 Printed are medians over rounds with the minimum in brackets. The first form of a case is ours;
 ratios are to its medians.
@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measuring import ROOT, Found, parser
 
 RESULTS = Path(__file__).parent / "results"
-README = ROOT / "README.md"
-#: Results whose tables README sums up, with what a case of theirs is called there.
+#: The page with the summary.
+PAGE = ROOT / "docs" / "measured.md"
+#: Results whose tables the page sums up, with what a case of theirs is called there.
 SUMMED_UP = {"loss_head": "loss head", "step": "training step", "rollouts": "rollouts"}
 START, END = "<!-- peers: python -m benchmarks.tables -->", "<!-- /peers -->"
 #: Stands for what cannot be compared.
@@ -65,7 +66,7 @@ class Table:
             )
 
     def save(self) -> None:
-        """Replace the table in the results file, and bring README's summary up to date.
+        """Replace the table in the results file, and bring the summary up to date.
 
         Raises:
             SystemExit: the results file has no table.
@@ -76,15 +77,15 @@ class Table:
         if old is None:
             raise SystemExit(f"{path} has no table to replace")
         path.write_text(text.replace(old[0], "\n".join(self.lines) + "\n"))
-        README.write_text(summed_up(README.read_text()))
+        PAGE.write_text(summed_up(PAGE.read_text()))
 
     def _print(self, line: str) -> None:
         print(line, flush=True)
         self.lines.append(line)
 
 
-def summed_up(readme: str) -> str:
-    """README with its table of peers made from the results."""
+def summed_up(page: str) -> str:
+    """The page with its table of peers made from the results."""
     lines = [
         "| the same work by | CPU time against ours | memory against ours |",
         "|---|---|---|",
@@ -98,14 +99,14 @@ def summed_up(readme: str) -> str:
             if line.startswith("|") and len(cells) == len(COLUMNS) and len(ratios) == 2:
                 cpu, memory = (_short(ratio) for ratio in ratios)
                 cases.setdefault(cells[0], []).append((cells[1], cpu, memory))
-        link = path.relative_to(ROOT).as_posix()
+        link = f"../{path.relative_to(ROOT).as_posix()}"
         for case, peers in cases.items():
             cells_of_peers = (
                 ", ".join(f"{peer[0]} {peer[place]}" for peer in peers if peer[place] != UNKNOWN)
                 for place in (1, 2)
             )
             lines.append(f"| [{called}]({link}), {case} | {' | '.join(cells_of_peers)} |")
-    before, rest = readme.split(START)
+    before, rest = page.split(START)
     after = rest.split(END)[1]
     return f"{before}{START}\n" + "\n".join(lines) + f"\n{END}{after}"
 
@@ -124,4 +125,4 @@ def _short(ratio: str) -> str:
 
 if __name__ == "__main__":
     parser(__doc__).parse_args()
-    README.write_text(summed_up(README.read_text()))
+    PAGE.write_text(summed_up(PAGE.read_text()))

@@ -120,7 +120,7 @@ def read(run: Path) -> Found:
 
 
 def chosen(directory: Path, jobs: list[Job]) -> tuple[float, list[Found]]:
-    """The learning rate of the best validation accuracy, and its runs, one a seed."""
+    """The learning rate of the best validation accuracy, and its runs, one per seed."""
     by_rate: dict[float, list[Found]] = {}
     for entry in jobs:
         rate = entry.config.optimizer.learning_rate

@@ -104,12 +104,12 @@ def train(
         out: the run's directory, new or empty; by default a fresh one under `runs/`.
         policy: loaded trainable from the same config; by default it is loaded here. Afterwards it
             has the best checkpoint's weights, or those of the last step if none beat the base.
-        resume: go on with the run in `out`, with its own config, as if it had never stopped; a
-            run that has finished gives its result.
-        resume_from: likewise, from the checkpoint of this step.
-        backend: where a resumed run goes on; by default where it began.
+        resume: resume the run in `out`, with its own config, as if it had never stopped; a
+            finished run gives its result.
+        resume_from: resume from the checkpoint of this step.
+        backend: where to resume; by default where the run began.
         listener: receives steps, evaluations, notes and warnings.
-        stop: polled after each finished rollout; True saves what is needed to go on and ends in
+        stop: polled after each finished rollout; True saves what a resume needs and ends in
             `Interrupted`.
 
     Returns:
@@ -118,11 +118,11 @@ def train(
 
     Raises:
         UsageError: `resume` without `out`, or with a config.
-        RunError: `out` holds something already, or cannot be gone on with.
+        RunError: `out` is not empty, or cannot be resumed.
         DataError: the problems cannot be read.
         PreflightFailed: the reference does not help the teacher.
         TrainingError: a loss or a gradient is not finite.
-        Interrupted: `stop` said so.
+        Interrupted: `stop` returned True.
     """
     messages = listener or Listener()
     directory = Path(out) if out is not None else None
@@ -168,7 +168,7 @@ def evaluate(
     against: str | Path | None = None,
     listener: Listener | None = None,
 ) -> EvaluationResult:
-    """Measure accuracy, as `opsd eval` does: k samples a problem, graded.
+    """Measure accuracy, as `opsd eval` does: k graded samples per problem.
 
     Args:
         config: the model, its adapter, prompts and sampling; a run's directory stands for its best
@@ -177,10 +177,10 @@ def evaluate(
             default the embedded test problems.
         out: a new directory for samples, results and report; by default nothing is written.
         policy: measure this one, as it is now, in place of loading the config's model.
-        samples: completions a problem (k); by default `evaluation.samples`.
+        samples: completions per problem (k); by default `evaluation.samples`.
         limit: the first so many problems of each benchmark.
-        resume: go on with the evaluation in `out`, which may grow.
-        regrade: grade the samples in `out` again; nothing is drawn and no model loaded.
+        resume: resume the evaluation in `out`, which may grow.
+        regrade: grade the samples in `out` again; nothing is sampled and no model is loaded.
         against: another evaluation's directory, to pair with by problem.
         listener: receives phases, progress, notes and warnings.
 
@@ -191,7 +191,7 @@ def evaluate(
         UsageError: arguments that exclude each other.
         DataError: a benchmark cannot be read, or a problem has no answer.
         RunError: `out` holds something already, or was made with other settings.
-        Interrupted: Ctrl-C while samples were drawn into `out`; all are kept.
+        Interrupted: Ctrl-C during sampling into `out`; all samples are kept.
     """
     messages = listener or Listener()
     _require_counts(limit=limit)
@@ -291,7 +291,7 @@ def compare(
         target: test accuracy to count tokens to, within [0, 1]; by default the best that the
             weakest method reaches.
         jobs: runs side by side, each in a process of its own.
-        resume: go on with the comparison in `out`.
+        resume: resume the comparison in `out`.
         listener: receives a note for each run that has finished.
 
     Returns:

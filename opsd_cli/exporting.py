@@ -116,7 +116,7 @@ def _write_mlx(config: Config, folder: Path, _: Messages) -> None:
 
 
 def _write_merged(config: Config, folder: Path, messages: Messages) -> None:
-    from backends.engines import BUILTIN
+    from backends.rollout_engines import BUILTIN
     from opsd_cli.loading import choose_backend, loaded_policy
 
     if config.train.dtype == "auto":  # a sum of bfloat16 numbers would lose small differences

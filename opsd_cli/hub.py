@@ -79,7 +79,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def explained(error: Exception, name: str, kind: Kind) -> UsageError | None:
+def as_hub_error(error: Exception, name: str, kind: Kind) -> UsageError | None:
     """The hub's failure behind an exception, as one line with a hint; None if it is no failure of
     the hub.
 

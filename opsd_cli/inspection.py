@@ -88,7 +88,7 @@ def teacher_prompts(
 ) -> TeacherPrompts:
     """The teacher's prompts of those problems that have a reference solution.
 
-    Where the teacher reasons first, its analyses are drawn for them.
+    If the teacher reasons first, its analyses are sampled too.
     """
     analyst = TeacherAnalyst(config, policy, prompts)
     return analyst.prompts([problem for problem in problems if problem.solution is not None])
@@ -111,7 +111,7 @@ def draw(
     config: Config,
     n: int,
 ) -> list[Rollout]:
-    """Draw n completions of every problem with the sampling of training, by sample index.
+    """Sample n completions of every problem with the sampling of training, by sample index.
 
     Args:
         prompt_of: the prompt of a problem: `PromptBuilder.student`, or `TeacherPrompts.of`.
@@ -139,7 +139,7 @@ def completions_of(
 
     Args:
         rollouts: this problem's.
-        reports: one a rollout, as `token_divergences` gives them; empty for none.
+        reports: one per rollout, as `token_divergences` gives them; empty for none.
     """
     texts = [
         completion_text(rollout.completion_ids, policy.tokenizer, policy.stop_ids)
@@ -162,7 +162,7 @@ def token_divergences(
     teacher: TeacherPrompts,
     config: Config,
 ) -> tuple[TokenReport, ...]:
-    """Per-token divergence between teacher and student, in nats, one report a rollout."""
+    """Per-token divergence between teacher and student, in nats, one report per rollout."""
     items = tuple(
         DivergenceItem(
             prompts.student(problem).ids, teacher.of(problem).ids, rollout.completion_ids

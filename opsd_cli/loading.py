@@ -1,7 +1,8 @@
 """From a preset, a file or a run to a config, and from a config to a loaded policy.
 
-What every command does before its own work, and a notebook does by itself: resolve the config, find
-the adapter that a path stands for, choose the backend, load the model and start its rollout engine.
+The steps that every command runs before its own work, also available to a notebook: resolve the
+config, find the adapter that a path stands for, choose the backend, load the model and start its
+rollout engine.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ def choose_backend(config: Config, messages: Messages) -> tuple[Config, Choice]:
 def loaded_policy(
     config: Config, messages: Messages, trainable: bool, folder: Path | None = None
 ) -> Iterator[Policy]:
-    """The model on the config's backend, with the engine that draws its rollouts.
+    """The model on the config's backend, with the engine that samples its rollouts.
 
     Args:
         config: its backend is chosen already (`choose_backend`).
@@ -177,7 +178,7 @@ def loaded_policy(
         BackendMissing: the backend's packages are not installed.
     """
     import backends
-    from backends.engines import get_engine
+    from backends.rollout_engines import get_engine
 
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as waiting:
         waiting.enter_context(messages.working("loading the model"))

@@ -38,6 +38,7 @@ SLOW = (
     "unit/embedded/test_model.py",
     "unit/evaluation/test_killed_evaluation.py",
     "unit/grading/test_causes.py",
+    "unit/grading/test_compare.py",
     "unit/grading/test_generated.py",
     "unit/test_hub.py",
     "unit/test_python_api.py",

@@ -1,7 +1,7 @@
-"""MLX in the registry: Apple silicon, and Linux for proving that it is right.
+"""MLX in the registry: Apple silicon, and Linux for tests only.
 
-mlx is imported only when asked what the machine can do, or to load a model. On Linux it runs on
-the CPU, some twenty times slower than PyTorch there, which is of use for tests alone.
+mlx is imported only to query the machine's capabilities or to load a model. On Linux it runs on the
+CPU, about twenty times slower than PyTorch, so it is used there for tests only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Loading a frozen MLX model and its tokenizer, with each failure explained in one line.
 
 Models are loaded by mlx-lm, quantised ones as they are; tokenizers by transformers, as on PyTorch,
-so that both backends render and encode alike.
+so that both backends render and encode in the same way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from backends.mlx.model_config import (
 )
 from backends.mlx.split_model import SplitModel
 from backends.shared.model_files import (
-    explained,
+    as_model_error,
     load_tokenizer,
     model_folder,
     read_settings,
@@ -133,7 +133,7 @@ def _refusal(error: BaseException, name: str) -> ModelError:
             "download the model again, whole",
         )
     if "trust_remote_code" in text and isinstance(error, Exception):
-        return explained(error, name, "model")
+        return as_model_error(error, name, "model")
     if isinstance(error, SystemExit):
         return ModelError(
             f"{name} needs a package of its own on MLX, which is not installed",

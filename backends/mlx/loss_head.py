@@ -21,7 +21,7 @@ from backends.mlx.split_model import Head
 from backends.mlx.traits import MLX
 from backends.shared.chunk_size import chunk_size
 from opsd_cli.losses.array_ops import array_ops
-from opsd_cli.losses.divergence import DivergenceSpec, evaluate
+from opsd_cli.losses.divergence import DivergenceSpec, compute_divergence
 from opsd_cli.losses.softmax import log_softmax
 
 _CHUNK_BYTES = MLX.memory.chunk_bytes
@@ -56,7 +56,7 @@ def chunked_divergence(
     Args:
         head: the output projection that both roles share.
         student_ND: its inputs for the student at the N completion positions.
-        teacher_ND: likewise for the teacher.
+        teacher_ND: the same for the teacher.
         spec: the divergence.
         gradient: whether to compute the Jacobian.
         chunk_tokens: tokens projected at once, C; None sizes it from vocabulary and free memory.
@@ -66,7 +66,7 @@ def chunked_divergence(
         student_CD: mx.array, teacher_CD: mx.array
     ) -> tuple[list[mx.array], mx.array]:
         logits_CV = head.logits(student_CD)
-        found = evaluate(logits_CV, head.logits(teacher_CD), spec, mx)
+        found = compute_divergence(logits_CV, head.logits(teacher_CD), spec, mx)
         columns = [
             found.value_N, found.student_entropy_N, found.teacher_entropy_N, found.clipped_N,
         ]  # fmt: skip

@@ -59,13 +59,12 @@ class AdapterOptimizer(OptimizerBase[mx.array]):
         self._adamw.learning_rate = learning_rate
         updated = self._adamw.apply_gradients(gradients, parameters)
         self.adapter.assign(updated)
-        if self.ema is not None and self.ema_decay is not None:
-            self.ema = {
-                name: average + (1.0 - self.ema_decay) * (updated[name] - average)
-                for name, average in self.ema.items()
-            }
+        self.update_ema()
         mx.eval(updated, self._adamw.state, self.ema or {})
         return norm
+
+    def _interpolated(self, start: mx.array, end: mx.array, share: float) -> mx.array:
+        return start + share * (end - start)
 
     def drop_gradients(self) -> None:
         """As `OptimizerBase.drop_gradients`."""

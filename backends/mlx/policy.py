@@ -3,7 +3,7 @@
 Three things are MLX's own: arrays are computed when asked for, so every pass ends in an evaluation,
 or its graph would keep everything it was made from; the student's sequences are read once for the
 loss's numbers and once for the gradient; and lengths are padded to multiples of 32, because every
-new shape is compiled anew on Metal.
+new shape is compiled again on Metal.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from backends.mlx.split_model import SplitModel
 from backends.mlx.traits import MLX
 from backends.shared.adapter_files import Arrays
 from backends.shared.loss_batches import EMPTY, has_old, surrogate_of
-from backends.shared.micro_batches import Pair, pad_right
+from backends.shared.micro_batches import PromptAndCompletion, pad_right
 from backends.shared.policy_base import PolicyBase, abbreviated
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.divergence import DivergenceSpec
@@ -97,8 +97,8 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
     def _new_batch(self, sampling: Sampling) -> MlxBatch:
         return MlxBatch(self._split_model, sampling)
 
-    def _score_pairs(self, pairs: Sequence[Pair], sampling: Sampling) -> np.ndarray:
-        hidden_ND, targets_N = self._read(pairs)
+    def _score_pairs(self, pairs: Sequence[PromptAndCompletion], sampling: Sampling) -> np.ndarray:
+        hidden_ND, targets_N = self._completion_hidden_states(pairs)
         mx.eval(hidden_ND)
         head = self._split_model.head
         if sampling.filters:
@@ -108,14 +108,14 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
             head, hidden_ND, targets_N, temperature, gradient=False
         ).columns[0]
 
-    def _teacher_hidden(self, pairs: Sequence[Pair]) -> mx.array:
-        hidden_ND, _ = self._read(pairs)
+    def _teacher_hidden(self, pairs: Sequence[PromptAndCompletion]) -> mx.array:
+        hidden_ND, _ = self._completion_hidden_states(pairs)
         mx.eval(hidden_ND)
         return hidden_ND
 
     def _divergence_pass(
         self,
-        pairs: Sequence[Pair],
+        pairs: Sequence[PromptAndCompletion],
         teacher_ND: mx.array,
         weights_N: np.ndarray,
         spec: DivergenceSpec,
@@ -133,7 +133,7 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
 
     def _policy_gradient_pass(
         self,
-        pairs: Sequence[Pair],
+        pairs: Sequence[PromptAndCompletion],
         batch: PolicyGradientBatch,
         weights_N: np.ndarray,
         training: bool,
@@ -157,7 +157,7 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
 
     def _student_pass(
         self,
-        pairs: Sequence[Pair],
+        pairs: Sequence[PromptAndCompletion],
         loss: Callable[[mx.array, mx.array], tuple[TokenReport, mx.array | None]],
         training: bool,
     ) -> TokenReport:
@@ -174,7 +174,7 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
             training: whether to take the gradient, with dropout on.
         """
         if not training:
-            hidden_ND, targets_N = self._read(pairs)
+            hidden_ND, targets_N = self._completion_hidden_states(pairs)
             mx.eval(hidden_ND)
             return loss(hidden_ND, targets_N)[0]
         adapter, optimizer = self._require_adapter(), self._require_optimizer()
@@ -182,7 +182,7 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
         random = mx.array(_generator_state())
         adapter.set_dropout(True)
         try:
-            hidden_ND, targets_N = self._read(pairs)
+            hidden_ND, targets_N = self._completion_hidden_states(pairs)
             mx.eval(hidden_ND, random)
             report, gradient_ND = loss(hidden_ND, targets_N)
             assert gradient_ND is not None
@@ -192,7 +192,9 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
 
             def linear_loss(parameters: Weights) -> mx.array:
                 adapter.assign(parameters)
-                return (self._read(pairs)[0].astype(mx.float32) * gradient_ND).sum()
+                return (
+                    self._completion_hidden_states(pairs)[0].astype(mx.float32) * gradient_ND
+                ).sum()
 
             _, gradients = mx.value_and_grad(linear_loss)(own)
             optimizer.add(gradients)
@@ -201,7 +203,9 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
             adapter.assign(own)
         return report
 
-    def _read(self, pairs: Sequence[Pair]) -> tuple[mx.array, mx.array]:
+    def _completion_hidden_states(
+        self, pairs: Sequence[PromptAndCompletion]
+    ) -> tuple[mx.array, mx.array]:
         """Hidden states [N, D] at the positions that predict the completions' tokens [N], and
         those tokens; not yet computed."""
         padded = pad_right(pairs, self.context_limit, _LENGTH_MULTIPLE)

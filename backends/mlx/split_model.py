@@ -4,6 +4,9 @@ As on PyTorch, decoding needs the last position alone and the loss needs the com
 chunk by chunk, so the decoder and the head are called apart; `require_same_logits` compares the
 two with the model's own forward pass when a model is loaded. The head may be quantised: the
 gradient goes back through it by a quantised product too, and it is never dequantised in full.
+
+The model families under test are tests/support/tiny_models.py::FAMILIES, the chat templates
+tests/support/chat_models.py::FAMILIES; CONTRIBUTING.md has the steps that add a family.
 """
 
 from __future__ import annotations
@@ -116,7 +119,7 @@ class SplitModel:
         return self._decoder(ids_BL, cache=None if cache is None else list(cache))
 
     def new_cache(self) -> list[Any]:
-        """An empty cache for one sequence, a part a layer."""
+        """An empty cache for one sequence, one part per layer."""
         return make_prompt_cache(self.model)
 
     @property

@@ -50,7 +50,9 @@ def free(device: torch.device) -> int:
 
 
 @contextlib.contextmanager
-def explained(error_class: type[OpsdError], message: str, hint: str) -> Iterator[None]:
+def reporting_out_of_memory(
+    error_class: type[OpsdError], message: str, hint: str
+) -> Iterator[None]:
     """Translate torch's out-of-memory errors, which are pages long, into `error_class`."""
     try:
         yield

@@ -18,7 +18,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from backends.shared.model_files import (
-    explained,
+    as_model_error,
     load_tokenizer,
     model_folder,
     quiet,
@@ -72,7 +72,7 @@ def load(config: Config, dtype: torch.dtype) -> Loaded:
                 trust_remote_code=config.trust_remote_code,
             )
         except Exception as error:
-            raise explained(error, config.model, "model") from error
+            raise as_model_error(error, config.model, "model") from error
     absent = sorted(report["missing_keys"]) + sorted(key[0] for key in report["mismatched_keys"])
     if absent:
         others = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
@@ -107,7 +107,7 @@ def _require_size(folder: Path, config: Config) -> None:
                 described, trust_remote_code=config.trust_remote_code
             )
         except Exception as error:
-            raise explained(error, config.model, "model") from error
+            raise as_model_error(error, config.model, "model") from error
     wanted = sum(parameter.numel() for parameter in empty.parameters())
     there = sum(read_header(path).values for path in weight_files(folder))
     if wanted > 2 * there + _SLACK:

@@ -4,11 +4,11 @@ At a vocabulary of 151,936 the float32 logits of 1,024 tokens take 622 MB; the d
 for two roles, several times over, through forward and backward. Here the completion is walked in
 chunks of tokens: project both roles' hidden states with the head, take value and gradient from the
 shared body (`opsd_cli.losses.divergence`), multiply the gradient back through the head at once, and
-drop the chunk. What stays is one row of hidden size a token. That is only possible because the
+drop the chunk. What stays is one row of hidden size per token. That is only possible because the
 gradient is known in closed form during the forward pass, and only right because the head is frozen:
 LoRA leaves it alone, so nothing asks for its gradient.
 
-Each loss here is one number a token with one known Jacobian row a token, so a single
+Each loss here is one number per token with one known Jacobian row per token, so a single
 `autograd.Function` serves all of them, and how tokens are weighted is left to ordinary autograd.
 """
 
@@ -27,7 +27,7 @@ from backends.interface import Sampling
 from backends.pytorch import sampler
 from backends.pytorch.head import Head
 from opsd_cli.losses.array_ops import array_ops
-from opsd_cli.losses.divergence import DivergenceSpec, evaluate
+from opsd_cli.losses.divergence import DivergenceSpec, compute_divergence
 from opsd_cli.losses.softmax import log_softmax
 
 LossKernel = Literal["auto", "plain", "triton"]
@@ -43,7 +43,7 @@ class ChunkedDivergence:
         value_N: the divergence of each token, nats, float32, detached.
         clipped_N: as `DivergenceResult.clipped_N`.
         student_entropy_N: as `DivergenceResult.student_entropy_N`.
-        teacher_entropy_N: likewise.
+        teacher_entropy_N: the same for the teacher.
     """
 
     loss: Tensor
@@ -174,7 +174,7 @@ def _compare_in_blocks(
 ) -> None:
     """A chunk by the shared body; the student's logits become the gradient if one is wanted."""
     for block in _slices(len(student_CV), head.block_tokens(len(student_CV))):
-        result = evaluate(student_CV[block], teacher_CV[block], spec, torch)
+        result = compute_divergence(student_CV[block], teacher_CV[block], spec, torch)
         rows.write(
             start + block.start,
             result.value_N,
@@ -272,7 +272,7 @@ class _Rows:
             self.jacobian_ND = torch.empty_like(hidden_ND if self.wants_gradient else hidden_ND[:0])
 
     def write(self, start: int, *columns: Tensor) -> None:
-        """Write one number a token for each output, from token `start` on."""
+        """Write one number per token for each output, from token `start` on."""
         for output_N, column in zip(self.outputs, columns, strict=True):
             output_N[start : start + len(column)] = column
 
@@ -284,7 +284,7 @@ class _Rows:
 
 
 class _KnownJacobian(torch.autograd.Function):
-    """One number a token, whose derivative with respect to that token's row is given."""
+    """One number per token, whose derivative with respect to that token's row is given."""
 
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, value_N: Tensor, jacobian_ND: Tensor) -> Tensor:

@@ -37,11 +37,12 @@ class AdapterOptimizer(OptimizerBase[Tensor]):
             group["lr"] = learning_rate
         self._adamw.step()
         self.drop_gradients()
-        if self.ema is not None and self.ema_decay is not None:
-            with torch.no_grad():
-                for name, average in self.ema.items():
-                    average.lerp_(self.parameters[name], 1.0 - self.ema_decay)
+        self.update_ema()
         return norm
+
+    @torch.no_grad()
+    def _interpolated(self, start: Tensor, end: Tensor, share: float) -> Tensor:
+        return start.lerp_(end, share)
 
     def drop_gradients(self) -> None:
         """As `OptimizerBase.drop_gradients`."""

@@ -1,8 +1,8 @@
 """A loaded model acting as student and as teacher: `backends.interface.Policy` in PyTorch.
 
 Student and teacher read their sequences separately, because their prompts differ in length, and
-meet only at the completion's positions: two [N, D] blocks of hidden states, from which `loss_head`
-makes the loss in chunks.
+are compared only at the completion's positions: two [N, D] blocks of hidden states, from which
+`loss_head` makes the loss in chunks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from backends.pytorch.optimizer import AdapterOptimizer
 from backends.pytorch.split_model import SplitModel
 from backends.shared.adapter_files import Arrays, permit
 from backends.shared.loss_batches import EMPTY, has_old, surrogate_of
-from backends.shared.micro_batches import Pair, pad_right
+from backends.shared.micro_batches import PromptAndCompletion, pad_right
 from backends.shared.model_files import quiet, write_both_spellings
 from backends.shared.policy_base import PolicyBase, abbreviated
 from opsd_cli.config.schema import Config
@@ -70,7 +70,7 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
             self._attach(Path(config.adapter).expanduser())
         elif trainable:
             self._adapter = fresh_adapter(self._model, config.lora, config.seed)
-        with device_memory.explained(
+        with device_memory.reporting_out_of_memory(
             ModelError, f"{config.model} does not fit in this device's memory", "use a smaller one"
         ):
             self._model.to(device)
@@ -118,24 +118,26 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         super().load_adapter(folder)
         self._model.to(self._split_model.device).eval()
 
-    def _has_triton(self) -> bool:
-        return self._device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    def _loss_kernels(self) -> frozenset[str]:
+        on_gpu = self._device.type == "cuda"
+        has_triton = on_gpu and importlib.util.find_spec("triton") is not None
+        return super()._loss_kernels() | ({"triton"} if has_triton else frozenset())
 
     def _attach(self, folder: Path) -> None:
         lora = self.config.lora
         self._adapter = adapter_from_folder(self._model, folder, lora.dropout, self.config.seed)
 
-    def _explained(
+    def _reporting_out_of_memory(
         self, phase: Literal["generate", "learn"]
     ) -> contextlib.AbstractContextManager[None]:
-        return device_memory.explained(TrainingError, *_OUT_OF_MEMORY[phase])
+        return device_memory.reporting_out_of_memory(TrainingError, *_OUT_OF_MEMORY[phase])
 
     def _new_batch(self, sampling: Sampling) -> TorchBatch:
         return TorchBatch(self._split_model, sampling)
 
     @torch.no_grad()
-    def _score_pairs(self, pairs: Sequence[Pair], sampling: Sampling) -> np.ndarray:
-        hidden_ND, targets_N = self._read(pairs)
+    def _score_pairs(self, pairs: Sequence[PromptAndCompletion], sampling: Sampling) -> np.ndarray:
+        hidden_ND, targets_N = self._completion_hidden_states(pairs)
         head = self._split_model.head
         if sampling.filters:
             return _numpy(filtered_log_probs(hidden_ND, head, targets_N, sampling))
@@ -143,19 +145,19 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         return _numpy(chunked_log_probs(hidden_ND, head, targets_N, temperature).log_prob_N)
 
     @torch.no_grad()
-    def _teacher_hidden(self, pairs: Sequence[Pair]) -> Tensor:
-        return self._read(pairs)[0]
+    def _teacher_hidden(self, pairs: Sequence[PromptAndCompletion]) -> Tensor:
+        return self._completion_hidden_states(pairs)[0]
 
     def _divergence_pass(
         self,
-        pairs: Sequence[Pair],
+        pairs: Sequence[PromptAndCompletion],
         teacher_ND: Tensor,
         weights_N: np.ndarray,
         spec: DivergenceSpec,
         training: bool,
     ) -> TokenReport:
         with torch.set_grad_enabled(training):
-            student_ND, _ = self._read(pairs, training)
+            student_ND, _ = self._completion_hidden_states(pairs, training)
             found = chunked_divergence(
                 student_ND,
                 teacher_ND,
@@ -175,13 +177,13 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
 
     def _policy_gradient_pass(
         self,
-        pairs: Sequence[Pair],
+        pairs: Sequence[PromptAndCompletion],
         batch: PolicyGradientBatch,
         weights_N: np.ndarray,
         training: bool,
     ) -> TokenReport:
         with torch.set_grad_enabled(training):
-            hidden_ND, targets_N = self._read(pairs, training)
+            hidden_ND, targets_N = self._completion_hidden_states(pairs, training)
             head = self._split_model.head
             scored = chunked_log_probs(hidden_ND, head, targets_N, batch.temperature)
             found = surrogate_of(batch, scored.log_prob_N, weights_N, torch, self._tensor)
@@ -191,7 +193,9 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         clipped_N = _numpy(found.clipped_N) if has_old(batch) else EMPTY
         return TokenReport(_numpy(found.value_N), _numpy(scored.entropy_N), EMPTY, clipped_N)
 
-    def _read(self, pairs: Sequence[Pair], training: bool = False) -> tuple[Tensor, Tensor]:
+    def _completion_hidden_states(
+        self, pairs: Sequence[PromptAndCompletion], training: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Hidden states [N, D] at the positions that predict the completions' tokens [N], and
         those tokens."""
         padded = pad_right(pairs, self.context_limit)

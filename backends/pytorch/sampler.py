@@ -1,4 +1,4 @@
-"""Sampling filters, and drawing a token from the filtered distribution.
+"""Sampling filters, and sampling a token from the filtered distribution.
 
 The filters run in the order that `Sampling` documents, each on the renormalised outcome of the one
 before: temperature, top-k, top-p, min-p. Ties go to the lower token id, which bfloat16 logits make
@@ -19,15 +19,15 @@ from backends.interface import Sampling
 
 
 def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw one token a row.
+    """Sample one token per row.
 
     Args:
         logits_BV: float32; an impossible token is -inf.
         sampling: the filters; at temperature 0 the most probable token is taken.
-        uniform_B: float64 in [0, 1), one a row.
+        uniform_B: float64 in [0, 1), one per row.
 
     Returns:
-        Token ids [B], and the log-probability of each under the distribution it was drawn from,
+        Token ids [B], and the log-probability of each under the distribution it was sampled from,
         float32 [B] (at temperature 0: under the plain distribution). NaN logits give NaN.
     """
     if sampling.temperature == 0:
@@ -36,7 +36,7 @@ def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tens
         ids_V = torch.arange(logits_BV.shape[-1], device=logits_BV.device)
         tokens_B = torch.where(logits_BV == top_B1, ids_V, ids_V[-1]).amin(-1)
         return tokens_B, (top_B1[:, 0] - logits_BV.logsumexp(-1))
-    ids_BK, weights_BK = keep(logits_BV, sampling)
+    ids_BK, weights_BK = filtered_weights(logits_BV, sampling)
     cumulative_BK = weights_BK.cumsum(-1, dtype=torch.float64)
     total_B1 = cumulative_BK[:, -1:].contiguous()
     target_B1 = total_B1 * uniform_B[:, None]
@@ -52,14 +52,14 @@ def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tens
 
 
 def log_probs(logits_BV: Tensor, sampling: Sampling, tokens_B: Tensor) -> Tensor:
-    """Log-probabilities with which `draw` takes these tokens, float32 [B].
+    """Log-probabilities that `draw` gives these tokens, float32 [B].
 
     Args:
         logits_BV: float32.
         sampling: `temperature` must not be 0. A token that a filter drops gets -inf.
-        tokens_B: one a row.
+        tokens_B: one per row.
     """
-    ids_BK, weights_BK = keep(logits_BV, sampling)
+    ids_BK, weights_BK = filtered_weights(logits_BV, sampling)
     total_B = weights_BK.sum(-1, dtype=torch.float64)
     if ids_BK is None:
         weight_B = weights_BK.gather(-1, tokens_B[:, None])[:, 0]
@@ -68,7 +68,7 @@ def log_probs(logits_BV: Tensor, sampling: Sampling, tokens_B: Tensor) -> Tensor
     return (weight_B.double().log() - total_B.log()).float()
 
 
-def keep(logits_BV: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
+def filtered_weights(logits_BV: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
     """The filtered, tempered distribution, up to a factor; `temperature` must not be 0.
 
     Returns:

@@ -9,6 +9,9 @@ repeated here, and a model that does something else there would silently train o
 Dropout belongs to the adapter alone. Some architectures bring their own, which would make even a
 frozen model noisy, so the model stays in evaluation mode and only LoRA's layers are switched, with
 those that gradient checkpointing asks to be in training mode before it does anything.
+
+The model families under test are tests/support/tiny_models.py::FAMILIES, the chat templates
+tests/support/chat_models.py::FAMILIES; CONTRIBUTING.md has the steps that add a family.
 """
 
 from __future__ import annotations

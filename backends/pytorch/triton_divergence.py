@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from opsd_cli.losses.divergence import DivergenceSpec, evaluate
+from opsd_cli.losses.divergence import DivergenceSpec, compute_divergence
 from opsd_cli.losses.softmax import LOG_FLOOR
 
 Kernel = Literal["plain", "triton"]
@@ -165,7 +165,7 @@ def _kernel(
 
 def supports(spec: DivergenceSpec) -> bool:
     """True if the kernel computes this divergence: a kind that it knows, over whole rows."""
-    return spec.top_k is None and spec.named_kind in _KINDS
+    return spec.top_k is None and spec.effective_kind in _KINDS
 
 
 def divergence_in_place(
@@ -195,8 +195,8 @@ def divergence_in_place(
         _kernel[(rows,)](
             student_NV, teacher_NV, out, student_NV.stride(0), teacher_NV.stride(0),
             rows, vocabulary, spec.beta, 1.0 / spec.temperature, spec.clip_at, softcap or 1.0,
-            KIND=_KINDS[spec.named_kind], CLIP=_CLIPS[spec.clip], SOFTCAPPED=softcap is not None,
-            GRADIENT=gradient, BLOCK=_BLOCK, num_warps=8,
+            KIND=_KINDS[spec.effective_kind], CLIP=_CLIPS[spec.clip],
+            SOFTCAPPED=softcap is not None, GRADIENT=gradient, BLOCK=_BLOCK, num_warps=8,
         )  # fmt: skip
     value_N, clipped_N, student_entropy_N, teacher_entropy_N = out
     return value_N, clipped_N, student_entropy_N, teacher_entropy_N
@@ -232,7 +232,7 @@ def _chosen(
     plain_NV, fused_NV = chunk.student_NV.clone(), chunk.student_NV.clone()
 
     def plain() -> None:
-        found = evaluate(plain_NV, chunk.teacher_NV, spec, torch)
+        found = compute_divergence(plain_NV, chunk.teacher_NV, spec, torch)
         plain_NV.copy_(found.gradient_NV)
 
     def fused() -> None:

@@ -1,1 +1,1 @@
-"""What the backends have in common; nothing here knows of tensors."""
+"""Code that the backends share; nothing here handles a framework's tensors."""

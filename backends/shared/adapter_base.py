@@ -1,4 +1,4 @@
-"""What both backends' LoRA adapters do alike: reading, writing, checks, and the initial weights.
+"""Shared part of the LoRA adapters: reading, writing, checks, and the initial weights.
 
 One copy of the base serves student and teacher. A teacher with other weights is the same model
 with the adapter switched off, or with other arrays in the adapter's places for the length of one

@@ -18,7 +18,7 @@ from backends.interface import (
     PolicyGradientItem,
     TokenReport,
 )
-from backends.shared.micro_batches import Pair
+from backends.shared.micro_batches import PromptAndCompletion
 from opsd_cli.losses.array_ops import Array
 from opsd_cli.losses.policy_gradient import SurrogateResult, surrogate
 
@@ -26,7 +26,7 @@ EMPTY = np.zeros(0, np.float32)
 """A column of `TokenReport` that a kind of loss does not have."""
 
 
-def sequences_of(batch: LossBatch) -> list[list[Pair]]:
+def sequences_of(batch: LossBatch) -> list[list[PromptAndCompletion]]:
     """The sequences of each item: the student's, and the teacher's where there is one."""
     if isinstance(batch, DivergenceBatch):
         return [

@@ -9,8 +9,8 @@ import numpy as np
 
 from opsd_cli.errors import ModelError
 
-Pair = tuple[tuple[int, ...], tuple[int, ...]]
-"""A prompt and its completion."""
+PromptAndCompletion = tuple[tuple[int, ...], tuple[int, ...]]
+"""Token ids of a prompt and of its completion."""
 
 FILLER = 0
 """Token id of padding. No result depends on it: some tokenizers' pad token has no row in the
@@ -24,7 +24,7 @@ class Padded:
     A causal model cannot look ahead, so padding on the right changes nothing before it: no mask is
     needed, and attention takes its fastest path.
 
-    Args:
+    Attributes:
         ids_BL: prompt and completion of each row, int64.
         predictors_N: flat positions in [B * L] whose hidden states predict the completion tokens,
             int64.

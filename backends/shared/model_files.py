@@ -3,6 +3,9 @@
 transformers and the hub's client report a mistyped folder as a failed download and a missing
 licence as a missing file. Files on disk are therefore checked first, and exceptions are translated
 by their type.
+
+The model families under test are tests/support/tiny_models.py::FAMILIES, the chat templates
+tests/support/chat_models.py::FAMILIES; CONTRIBUTING.md has the steps that add a family.
 """
 
 from __future__ import annotations
@@ -63,10 +66,10 @@ def require_model(name: str) -> str:
     return name
 
 
-def explained(error: Exception, name: str, what: str) -> ModelError:
+def as_model_error(error: Exception, name: str, what: str) -> ModelError:
     """The `ModelError` that explains an exception of transformers' or the hub's in one line."""
     text = " ".join(str(link) for link in hub.causes(error))
-    of_the_hub = hub.explained(error, name, "model")
+    of_the_hub = hub.as_hub_error(error, name, "model")
     if of_the_hub is not None and not Path(name).is_dir():
         assert isinstance(of_the_hub, ModelError)
         return of_the_hub
@@ -121,7 +124,7 @@ def load_tokenizer(folder: Path, config: Config) -> Any:
             vocabulary = wrapped.get_vocab()
             special = wrapped.all_special_tokens
         except Exception as error:
-            raise explained(error, config.model, "tokenizer") from error
+            raise as_model_error(error, config.model, "tokenizer") from error
         except BaseException as error:
             if type(error).__name__ != "PanicException":  # of a library written in Rust
                 raise
@@ -130,7 +133,7 @@ def load_tokenizer(folder: Path, config: Config) -> Any:
                 "download the model again, whole",
             ) from error
     if not set(vocabulary) - set(special):
-        # For lack of files some architectures get a tokenizer that knows no text.
+        # Without tokenizer files, some architectures get a tokenizer that cannot encode text.
         raise ModelError(
             f"{config.model} has no tokenizer", "put tokenizer.json beside its config.json"
         )
@@ -200,7 +203,7 @@ def hub_folder(name: str, revision: str | None, code: bool = False) -> Path:
                 )
             )
     except Exception as error:
-        raise explained(error, name, "model") from error
+        raise as_model_error(error, name, "model") from error
 
 
 def read_settings(name: str, revision: str | None) -> dict[str, Any]:
@@ -214,7 +217,7 @@ def read_settings(name: str, revision: str | None) -> dict[str, Any]:
     except ModelError:
         raise
     except Exception as error:
-        raise explained(error, name, "config.json") from error
+        raise as_model_error(error, name, "config.json") from error
 
 
 def transformers_config(folder: Path, config: Config) -> Any | None:
@@ -233,7 +236,7 @@ def transformers_config(folder: Path, config: Config) -> Any | None:
     except Exception as error:
         if not known:
             return None
-        raise explained(error, config.model, "config.json") from error
+        raise as_model_error(error, config.model, "config.json") from error
 
 
 def write_both_spellings(folder: Path) -> None:
@@ -301,7 +304,7 @@ def commit_of(config: Config) -> str | None:
     except ModelError:
         raise
     except Exception as error:
-        raise explained(error, config.model, "config.json") from error
+        raise as_model_error(error, config.model, "config.json") from error
     # .../snapshots/COMMIT/config.json
     return path.parent.name
 
@@ -319,7 +322,7 @@ def digest_of_adapter(folder: str | None) -> str | None:
 @contextlib.contextmanager
 def quiet(hide_progress: bool) -> Iterator[None]:
     """transformers and the hub's client without their warnings (of retries, say), and without
-    progress bars where nothing is downloaded or nobody watches."""
+    progress bars if nothing is downloaded or stderr is not a terminal."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 

@@ -1,4 +1,4 @@
-"""What both backends' optimisers do alike: the moving average, and the state that a resume needs.
+"""Shared part of the optimisers: the EMA teacher, and the state that a resume needs.
 
 Clipping is by the global norm. A parameter that no gradient reached counts as having gradient
 zero, so all parameters are always at the same step, and one number says where a run stands.
@@ -30,7 +30,8 @@ class OptimizerBase(ABC, Generic[ArrayT]):
     Args:
         adapter: the parameters.
         config: betas, weight decay and the norm to clip to.
-        ema_decay: share of the moving average kept at each step; None keeps no average.
+        ema_decay: share of the EMA (exponential moving average) kept at each step; None keeps no
+            EMA.
     """
 
     def __init__(
@@ -39,17 +40,17 @@ class OptimizerBase(ABC, Generic[ArrayT]):
         self.adapter = adapter
         self.config = config
         self.ema_decay = ema_decay
-        #: Moving average of the weights, initially the weights at the start; None: none is kept.
+        #: EMA of the weights, initially the weights at the start; None: none is kept.
         self.ema: dict[str, ArrayT] | None = None if ema_decay is None else adapter.copy()
 
     # -- for the backend to implement ------------------------------------------------------------
 
     @abstractmethod
     def step(self, learning_rate: float) -> float:
-        """Clip, step, update the average, drop the gradients; returns the norm before clipping.
+        """Clip, step, call `update_ema`, drop the gradients; returns the norm before clipping.
 
         Raises:
-            TrainingError: that norm is not finite; weights, moments and average stay as they were.
+            TrainingError: that norm is not finite; weights, moments and EMA stay as they were.
         """
 
     @abstractmethod
@@ -69,15 +70,32 @@ class OptimizerBase(ABC, Generic[ArrayT]):
     def continue_from(self, steps: int, moments: Mapping[str, Mapping[str, ArrayT]]) -> None:
         """Take steps and moments, named as in `moments`; none at step 0."""
 
+    @abstractmethod
+    def _interpolated(self, start: ArrayT, end: ArrayT, share: float) -> ArrayT:
+        """start + share * (end - start), without gradient; it may overwrite `start`."""
+
     # -- shared ----------------------------------------------------------------------------------
 
     @property
-    def keeps_average(self) -> bool:
-        """True if a moving average of the weights is kept."""
+    def has_ema(self) -> bool:
+        """True if an EMA of the weights is kept."""
         return self.ema is not None
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """The moving average in the adapter's places, until the block ends."""
+    def update_ema(self) -> None:
+        """Move the EMA towards the weights after a step: ema = decay * ema + (1 - decay) * weights.
+
+        Does nothing if no EMA is kept.
+        """
+        if self.ema is None or self.ema_decay is None:
+            return
+        weights = self.adapter.parameters
+        self.ema = {
+            name: self._interpolated(average, weights[name], 1.0 - self.ema_decay)
+            for name, average in self.ema.items()
+        }
+
+    def using_ema(self) -> AbstractContextManager[None]:
+        """The EMA in place of the adapter's weights, until the block ends."""
         assert self.ema is not None
         return self.adapter.swapped(self.ema)
 

@@ -1,4 +1,4 @@
-"""What both backends' policies do alike: micro-batches, reports, teacher weights, state files.
+"""Shared part of the policies: micro-batches, reports, teacher weights, state files.
 
 A backend's policy derives from `PolicyBase` and implements the passes over one micro-batch. Nothing
 here knows of tensors: hidden states are handed from one of the backend's methods to another.
@@ -40,8 +40,8 @@ from backends.shared.loss_batches import (
     split_report,
     split_tokens,
 )
-from backends.shared.micro_batches import Pair, micro_batches
-from backends.shared.policy_parts import AdapterT, MemoryMeter, OptimizerT, SplitModelT
+from backends.shared.micro_batches import PromptAndCompletion, micro_batches
+from backends.shared.policy_protocols import AdapterT, MemoryMeter, OptimizerT, SplitModelT
 from backends.shared.teacher_cache import Hidden, TeacherCache
 from backends.shared.tokenizer import HuggingFaceTokenizer
 from opsd_cli.config.schema import Config
@@ -67,9 +67,10 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
     def __init__(
         self, config: Config, tokenizer: HuggingFaceTokenizer, stop_ids: frozenset[int]
     ) -> None:
-        if config.train.loss_kernel == "triton" and not self._has_triton():
+        kernel = config.train.loss_kernel
+        if kernel not in self._loss_kernels():
             raise UsageError(
-                "train.loss_kernel is triton, which needs an NVIDIA or AMD GPU",
+                f"train.loss_kernel is {kernel}, which needs an NVIDIA or AMD GPU",
                 "leave it at auto",
             )
         self.config = config
@@ -90,17 +91,17 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
         """An empty batch to decode with."""
 
     @abstractmethod
-    def _score_pairs(self, pairs: Sequence[Pair], sampling: Sampling) -> np.ndarray:
+    def _score_pairs(self, pairs: Sequence[PromptAndCompletion], sampling: Sampling) -> np.ndarray:
         """Log-probabilities of the completions' tokens, one after another, float32 [N]."""
 
     @abstractmethod
-    def _teacher_hidden(self, pairs: Sequence[Pair]) -> Hidden:
+    def _teacher_hidden(self, pairs: Sequence[PromptAndCompletion]) -> Hidden:
         """Hidden states [N, D] that predict the completions' tokens, computed, without gradient."""
 
     @abstractmethod
     def _divergence_pass(
         self,
-        pairs: Sequence[Pair],
+        pairs: Sequence[PromptAndCompletion],
         teacher_ND: Hidden,
         weights_N: np.ndarray,
         spec: DivergenceSpec,
@@ -112,12 +113,12 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
     @abstractmethod
     def _policy_gradient_pass(
         self,
-        pairs: Sequence[Pair],
+        pairs: Sequence[PromptAndCompletion],
         batch: PolicyGradientBatch,
         weights_N: np.ndarray,
         training: bool,
     ) -> TokenReport:
-        """Likewise for the surrogate; `batch` holds the micro-batch's items alone."""
+        """The same for the surrogate; `batch` holds only the micro-batch's items."""
 
     @abstractmethod
     def _random_state(self) -> Arrays:
@@ -127,11 +128,16 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
     def _set_random_state(self, state: Arrays) -> None:
         """Continue from `_random_state`'s arrays, where they are there."""
 
-    def _has_triton(self) -> bool:
-        """True if a Triton kernel can run on the policy's device."""
-        return False
+    def _loss_kernels(self) -> frozenset[str]:
+        """Values of `train.loss_kernel` that can run on the device; asked before a model is set up.
 
-    def _explained(self, phase: Literal["generate", "learn"]) -> AbstractContextManager[None]:
+        Every backend has `auto` and `plain`; one with kernels for a GPU adds their names.
+        """
+        return frozenset({"auto", "plain"})
+
+    def _reporting_out_of_memory(
+        self, phase: Literal["generate", "learn"]
+    ) -> AbstractContextManager[None]:
         """Turns the backend's out-of-memory errors in a phase into a `TrainingError`."""
         return contextlib.nullcontext()
 
@@ -155,7 +161,7 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
         teacher: TeacherWeights = "initial",
     ) -> Iterator[Rollout]:
         """As `Policy.generate`."""
-        with self._explained("generate"):
+        with self._reporting_out_of_memory("generate"):
             rollouts = generate(
                 self._new_batch(sampling),
                 requests,
@@ -171,7 +177,7 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
 
     def score(
         self,
-        sequences: Sequence[Pair],
+        sequences: Sequence[PromptAndCompletion],
         role: Literal["student", "teacher"] = "student",
         teacher: TeacherWeights = "initial",
         sampling: Sampling = PLAIN,
@@ -179,7 +185,7 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
         """As `Policy.score`; greedy sampling scores as the plain distribution does."""
         weights: TeacherWeights = teacher if role == "teacher" else "live"
         scores = [EMPTY for _ in sequences]
-        with self._explained("learn"):
+        with self._reporting_out_of_memory("learn"):
             for rows in self._micro_batches([[pair] for pair in sequences]):
                 pairs = [sequences[row] for row in rows]
                 with self._acting_with(weights):
@@ -245,29 +251,28 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
         """Loss and token reports of a batch; with `training`, the backward pass too."""
         sequences = sequences_of(batch)
         reports = [TokenReport(EMPTY, EMPTY, EMPTY, EMPTY) for _ in batch.items]
-        tokens_read = [0, 0]  # by student and teacher
-        self._teacher_cache.start(batch)
-        with self._explained("learn"):
+        student_tokens = teacher_tokens = 0
+        teacher_cached = self._teacher_cache.start(batch)
+        with self._reporting_out_of_memory("learn"):
             for rows in self._micro_batches(sequences):
-                report = self._learn(batch, rows, training)
+                report = self._run_micro_batch(batch, rows, training)
                 counts = [len(batch.items[row].completion) for row in rows]
                 for row, part in zip(rows, split_report(report, counts), strict=True):
                     reports[row] = part
-                    for role, (prompt, completion) in enumerate(sequences[row]):
-                        tokens_read[role] += len(prompt) + len(completion)
-        if self._teacher_cache.hit:
-            tokens_read[1] = 0
+                    lengths = [len(prompt) + len(answer) for prompt, answer in sequences[row]]
+                    student_tokens += lengths[0]
+                    teacher_tokens += 0 if teacher_cached else sum(lengths[1:])
         total = 0.0
         items: Sequence[DivergenceItem | PolicyGradientItem] = batch.items
         for item, report in zip(items, reports, strict=True):
             total += float(loss_weights([item]) @ report.value)
-        return BatchReport(total, tuple(reports), tokens_read[0] if training else 0, tokens_read[1])
+        return BatchReport(total, tuple(reports), student_tokens if training else 0, teacher_tokens)
 
-    def _learn(self, batch: LossBatch, rows: list[int], training: bool) -> TokenReport:
+    def _run_micro_batch(self, batch: LossBatch, rows: list[int], training: bool) -> TokenReport:
         """Report of the micro-batch of items at `rows`, whole; with `training`, add its gradient.
 
-        The teacher reads first, so that its weights are out of the way again before anything is
-        recorded for the backward pass.
+        The teacher's forward pass runs first, so the student's weights are restored before autograd
+        records.
         """
         if isinstance(batch, PolicyGradientBatch):
             part = dataclasses.replace(batch, items=tuple(batch.items[row] for row in rows))
@@ -290,7 +295,7 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
         """The model with the teacher's weights in the adapter's places, until the block ends.
 
         Raises:
-            TrainingError: `ema` without a moving average.
+            TrainingError: `ema`, and no EMA is kept.
         """
         adapter, optimizer = self._adapter, self._optimizer
         if adapter is None or weights == "live":
@@ -298,12 +303,12 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
         elif weights == "initial":
             with adapter.at_start():
                 yield
-        elif optimizer is None or not optimizer.keeps_average:
+        elif optimizer is None or not optimizer.has_ema:
             raise TrainingError(
                 "there is no moving average of the weights", "set teacher.weights to ema"
             )
         else:
-            with optimizer.averaged():
+            with optimizer.using_ema():
                 yield
 
     def _generated_by_teacher(
@@ -317,10 +322,10 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
                 return
             yield rollout
 
-    def _micro_batches(self, sequences: Sequence[Sequence[Pair]]) -> Iterator[list[int]]:
+    def _micro_batches(self, items: Sequence[Sequence[PromptAndCompletion]]) -> Iterator[list[int]]:
         """Indices of items with a completion, grouped by the longer of their sequences."""
-        filled = [index for index, pairs in enumerate(sequences) if pairs[0][1]]
-        lengths = [max(len(p) + len(c) for p, c in sequences[index]) for index in filled]
+        filled = [index for index, pairs in enumerate(items) if pairs[0][1]]
+        lengths = [max(len(p) + len(c) for p, c in items[index]) for index in filled]
         for group in micro_batches(lengths, self.config.train.micro_batch_tokens):
             yield [filled[index] for index in group]
 

@@ -1,4 +1,4 @@
-"""The teacher's hidden states, kept while the same batch is learnt from again.
+"""The teacher's hidden states, kept while the same batch is trained on again.
 
 A teacher of initial weights gives the same hidden states for the same tokens however the student
 changes, so later passes over a batch need no teacher pass. The cache holds [N, D] numbers, never
@@ -22,17 +22,19 @@ class TeacherCache(Generic[Hidden]):
     def __init__(self) -> None:
         self._batch: LossBatch | None = None
         self._hidden: dict[tuple[int, ...], Hidden] = {}
-        #: True if the current batch was read before, so that no teacher pass is needed.
-        self.hit = False
 
-    def start(self, batch: LossBatch) -> None:
-        """Begin a pass over a batch; another batch's hidden states are dropped."""
-        self.hit = batch is self._batch
-        if self.hit:
-            return
+    def start(self, batch: LossBatch) -> bool:
+        """Begin a pass over a batch; another batch's hidden states are dropped.
+
+        Returns:
+            True if the batch's hidden states are cached, so that no teacher pass is needed.
+        """
+        if batch is self._batch:
+            return True
         keeps = isinstance(batch, DivergenceBatch) and batch.again and batch.teacher == "initial"
         self._batch = batch if keeps else None
         self._hidden = {}
+        return False
 
     def hidden_states(self, rows: Sequence[int], read: Callable[[], Hidden]) -> Hidden:
         """The hidden states of a micro-batch's rows: cached ones, else those that `read` gives."""

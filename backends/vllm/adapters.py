@@ -89,7 +89,7 @@ class Adapters:
             # An earlier request whose answer was lost may have loaded it: that name has no other
             # weights.
             if "already" not in str(error):
-                refused = self._client.explained(error, "take the adapter")
+                refused = self._client.user_error(error, "take the adapter")
                 if error.status in (400, 404, 422):
                     refused.hint = (
                         "it needs --enable-lora, a --max-lora-rank of at least lora.rank, "
@@ -122,7 +122,7 @@ class Adapters:
             ) from error
 
     def close(self, served: bool) -> None:
-        """Delete every version, and unload the last one if the server goes on running."""
+        """Delete every version, and unload the last one if the server keeps running."""
         if served and self._loaded is not None:
             self._unload(self._client.copy(), self._loaded, PARTING_SECONDS)
         for folder in self._folder.glob(f"{self._prefix}-v*"):

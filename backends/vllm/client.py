@@ -4,8 +4,8 @@ Prompts are sent as token ids and completions come back as token ids: text is ne
 Each completion is a request with its own seed, so a rollout's random numbers do not depend on which
 other requests are under way; the server batches them as it likes.
 
-A failing server is asked again a bounded number of times, with waits that double. Its responses are
-validated (`backends.vllm.responses`). Every error names the server and what it said.
+Failed requests are retried a limited number of times, with waiting times that double. Its responses
+are validated (`backends.vllm.responses`). Every error names the server and quotes its answer.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from packaging.version import InvalidVersion, Version
 from backends.interface import Rollout, Sampling
 from backends.vllm import responses
 from backends.vllm.responses import OLDEST, CompletionRequest, InvalidResponse, UnsupportedServer
-from backends.vllm.server_errors import RequestRefused, ServerUnavailable, explained
-from backends.vllm.transport import Clock, NoResponse, Response, ResponseTooLarge, Transport
+from backends.vllm.server_errors import RequestRefused, ServerUnavailable, user_error
+from backends.vllm.transport import NoResponse, RequestClock, Response, ResponseTooLarge, Transport
 from opsd_cli.errors import TrainingError, UsageError
 
 #: Deadlines in seconds: of answers from memory, of optional requests, of loading an adapter or
@@ -31,7 +31,7 @@ _ASIDE_SECONDS = 10.0
 _ADAPTER_SECONDS = 300.0
 PARTING_SECONDS = 2.0
 _SHORT_BYTES = 2**22
-#: How often a failing server is asked in all; the first and the longest wait in seconds.
+#: Attempts per request in total; the first and the longest wait in seconds.
 TRIES = 7
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 #: HTTP statuses of temporary failures: too many requests, a failing server or proxy.
@@ -50,9 +50,9 @@ class Client:
         request_seconds: deadline of one completion.
         key: API key, if the server has one; no error and no log shows it.
         own: True if this run started the server. A failed connection then means that it has ended,
-            and it is not asked again.
+            and the request is not retried.
         clock: time and waiting.
-        tell: gets a one-line warning when a failing server is asked again.
+        tell: receives a one-line warning when a request is retried.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class Client:
         request_seconds: float,
         key: str | None = None,
         own: bool = False,
-        clock: Clock | None = None,
+        clock: RequestClock | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.url = url
         self.request_seconds = request_seconds
         self._key = key
         self._own = own
-        self._clock = clock or Clock()
+        self._clock = clock or RequestClock()
         self._tell = tell
         self._transport = Transport(url, key, self._clock)
         self._told: set[int | None] = set()
@@ -226,11 +226,11 @@ class Client:
 
     # -- sending -------------------------------------------------------------------------------
 
-    def explained(
+    def user_error(
         self, error: ServerUnavailable | RequestRefused, what: str
     ) -> UsageError | TrainingError:
-        """The error for the user: what the server was asked to do and what it said."""
-        return explained(error, self.url, self._key is not None, what)
+        """The error for the user: what the server was asked to do and what it answered."""
+        return user_error(error, self.url, self._key is not None, what)
 
     def _known(self, method: str, path: str, read: Callable[[Any], T]) -> T:
         """The response of a short request, parsed by `read`."""
@@ -247,7 +247,7 @@ class Client:
                 error.hint,
             ) from error
         except (ServerUnavailable, RequestRefused) as error:
-            raise self.explained(error, f"answer {path}") from error
+            raise self.user_error(error, f"answer {path}") from error
 
     def _work(self, path: str, body: Mapping[str, Any]) -> None:
         """Send a request that takes a while and whose response holds no data."""

@@ -22,11 +22,11 @@ class VllmEngine:
     def attached(
         self, config: Config, policy: Policy, folder: Path, tell: Callable[[str], None]
     ) -> Iterator[Policy]:
-        """See `backends.engines.RolloutEngine`; a server that was started is ended."""
+        """See `backends.rollout_engines.RolloutEngine`; a server that was started is ended."""
         from backends.vllm.policy import VllmPolicy
 
-        engine = VllmPolicy(config, policy, folder, tell=tell)
+        vllm_policy = VllmPolicy(config, policy, folder, tell=tell)
         try:
-            yield engine
+            yield vllm_policy
         finally:
-            engine.close()
+            vllm_policy.close()

@@ -37,19 +37,21 @@ from backends.vllm.rollouts import RolloutSampler
 from backends.vllm.server import Server
 from backends.vllm.serving import key_from_environment, require_model, vocabulary_of
 from backends.vllm.sleep_mode import SleepMode
-from backends.vllm.transport import Clock
+from backends.vllm.transport import RequestClock
 from opsd_cli.config.schema import Config
 
 
 class VllmPolicy(DelegatingPolicy):
-    """See `backends.interface.Policy` and `Prefetches`; not overridden here is the inner policy's.
+    """See `backends.interface.Policy` and `Prefetches`.
+
+    Methods not defined here are forwarded to the inner policy.
 
     Args:
         config: the run.
         inner: the backend's policy, which learns.
         folder: for adapters and the server's log; a server elsewhere must see it by this path.
         clock: time and waiting between requests; tests pass their own.
-        tell: gets a one-line warning when a failing server is asked again.
+        tell: receives a one-line warning when a request is retried.
 
     Raises:
         UsageError, BackendMissing, TrainingError: no server can be used.
@@ -60,7 +62,7 @@ class VllmPolicy(DelegatingPolicy):
         config: Config,
         inner: Policy,
         folder: Path,
-        clock: Clock | None = None,
+        clock: RequestClock | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(inner)
@@ -82,9 +84,11 @@ class VllmPolicy(DelegatingPolicy):
         self._sampler = RolloutSampler(
             config, inner, self._client, self._server, self._adapters, self._sleep_mode, vocabulary
         )
-        self._prefetched: Future[list[Rollout]] | None = None
-        # False as long as the student is the base model, before the first step.
-        self._has_adapter = config.adapter is not None
+        #: The rollouts of the last `prefetch`, until `generate` has waited for them.
+        self._prefetching: Future[list[Rollout]] | None = None
+        #: True while the student's weights are the base model's: from the start of a run without
+        #: an adapter until its first step, or until weights are loaded.
+        self._student_is_base = config.adapter is None
         try:
             if self._server is not None:
                 self._server.start()
@@ -125,7 +129,7 @@ class VllmPolicy(DelegatingPolicy):
 
     def _weights_changed(self) -> None:
         self._adapters.changed()
-        self._has_adapter = True
+        self._student_is_base = False
 
     # -- the trainer's own passes, for which the server frees its memory ------------------------
 
@@ -161,8 +165,9 @@ class VllmPolicy(DelegatingPolicy):
         The backend's own engine samples for a teacher whose weights are in no adapter file of the
         server: a moving average, or the adapter that the run started from.
         """
-        if self._prefetched is not None:
-            wait([self._prefetched])
+        if self._prefetching is not None:
+            wait([self._prefetching])
+            self._prefetching = None
         live = role == "student" or teacher == "live"
         if not live and (teacher == "ema" or self._config.adapter is not None):
             self._sleep_mode.sleep()
@@ -185,9 +190,9 @@ class VllmPolicy(DelegatingPolicy):
                 prefetched.set_exception(error)
 
         threading.Thread(target=work, name="prefetched rollouts", daemon=True).start()
-        self._prefetched = prefetched
+        self._prefetching = prefetched
         return prefetched
 
     def _newest(self) -> str:
         """The server's name for the current weights; their folder is written if need be."""
-        return self._adapters.newest() if self._has_adapter else self._base
+        return self._base if self._student_is_base else self._adapters.newest()

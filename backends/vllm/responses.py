@@ -1,7 +1,7 @@
 """Parsing and validation of a vLLM server's responses.
 
-A rollout is learnt from only if the requested sampler could have produced it. Everything else is
-refused here with the reason: a completion that is too long, token ids outside the vocabulary,
+A rollout is used for training only if the requested sampler could have produced it. Everything else
+is refused here with the reason: a completion that is too long, token ids outside the vocabulary,
 log-probabilities that are not numbers or are above 0.
 """
 
@@ -28,7 +28,7 @@ _PROCESSED = "start it with --logprobs-mode processed_logprobs"
 
 
 class InvalidResponse(Exception):
-    """A response that cannot be right; `hint` says what may help."""
+    """A response that cannot be right; `hint` states what may help."""
 
     def __init__(self, message: str, hint: str = "look at the server's log") -> None:
         super().__init__(message)

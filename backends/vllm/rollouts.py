@@ -108,11 +108,11 @@ class RolloutSampler:
             jobs = [pool.submit(self._complete, client, one, sampling, failed) for one in waiting]
             for job in as_completed(jobs):
                 if job.exception() is not None:
-                    raise self._explained(failed[0], model)
+                    raise self._failure_of_attempt(failed[0], model)
                 yield job.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            client.cancel_requests()  # nobody reads the answers of those still under way
+            client.cancel_requests()  # the answers to unfinished requests are not read
 
     def _complete(
         self,
@@ -131,7 +131,7 @@ class RolloutSampler:
             client.cancel_requests()
             raise
 
-    def _explained(self, error: Exception, model: str) -> Exception:
+    def _failure_of_attempt(self, error: Exception, model: str) -> Exception:
         """What the failure of one rollout means for the attempt."""
         if not isinstance(error, RequestRefused):
             return error
@@ -142,7 +142,7 @@ class RolloutSampler:
                 f"the vLLM server at {self._client.url} refuses a prompt: {error}",
                 "compare its --max-model-len with the prompts and sampling.max_new_tokens",
             )
-        return self._client.explained(error, "take a prompt")
+        return self._client.user_error(error, "take a prompt")
 
     def _restart(self, error: ServerUnavailable) -> None:
         """Start the server again.
@@ -155,7 +155,7 @@ class RolloutSampler:
         if self._closed:
             raise TrainingError("the vLLM server was ended", "nothing is to be done") from error
         if self._server is None:
-            raise self._client.explained(error, "answer") from error
+            raise self._client.user_error(error, "answer") from error
         self._restarts += 1
         if self._restarts > self._config.rollouts.vllm.restarts:
             hint = f"its log is {self._server.log}"

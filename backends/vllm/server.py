@@ -27,7 +27,7 @@ from backends.shared.adapter_files import read_settings
 from backends.vllm.client import Client
 from backends.vllm.responses import shown
 from backends.vllm.serving import KEY
-from backends.vllm.transport import Clock
+from backends.vllm.transport import RequestClock
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import BackendMissing, TrainingError, UsageError
 from opsd_cli.processes import guard
@@ -54,7 +54,7 @@ class Server:
         model: folder or hub id of the base model.
         context: the model's context length in tokens; None if unknown.
         clock: time and waiting of the client.
-        tell: gets the client's warnings.
+        tell: receives the client's warnings.
 
     Raises:
         UsageError: there is no such interpreter, or vLLM cannot serve this adapter.
@@ -66,7 +66,7 @@ class Server:
         folder: Path,
         model: str,
         context: int | None,
-        clock: Clock | None = None,
+        clock: RequestClock | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._settings = config.rollouts.vllm

@@ -37,7 +37,7 @@ class RequestRefused(Exception):
         self.status = status
 
 
-def explained(
+def user_error(
     error: ServerUnavailable | RequestRefused, url: str, has_key: bool, what: str
 ) -> UsageError | TrainingError:
     """The error for the user.

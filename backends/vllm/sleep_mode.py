@@ -35,7 +35,7 @@ class SleepMode:
         try:
             self._client.sleep()
         except RequestRefused as error:
-            refused = self._client.explained(error, "go to sleep")
+            refused = self._client.user_error(error, "go to sleep")
             if error.status in (404, 405):
                 refused.hint = (
                     "start it with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1, or leave "
@@ -44,7 +44,7 @@ class SleepMode:
             raise refused from error
         except ServerUnavailable as error:
             if self._server is None or not self._server.dead:
-                raise self._client.explained(error, "go to sleep") from error
+                raise self._client.user_error(error, "go to sleep") from error
             return  # it has ended and holds no memory; it is restarted for the next rollouts
         self._asleep = True
 
@@ -60,7 +60,7 @@ class SleepMode:
         try:
             self._client.wake()
         except RequestRefused as error:
-            raise self._client.explained(error, "wake up") from error
+            raise self._client.user_error(error, "wake up") from error
         self._asleep = False
 
     def restarted(self) -> None:

@@ -26,7 +26,7 @@ _HEADER_BYTES = 2**17
 _READ_BYTES = 2**16
 
 
-class Clock:
+class RequestClock:
     """Time and waiting; tests replace it."""
 
     def now(self) -> float:
@@ -39,7 +39,7 @@ class Clock:
 
 
 class NoResponse(Exception):
-    """There was no complete response; the text says why.
+    """There was no complete response; the text states the reason.
 
     Attributes:
         late: True if the deadline passed; False if the connection failed.
@@ -81,7 +81,7 @@ class Transport:
 
     address: str
     key: str | None = field(default=None, repr=False)
-    clock: Clock = field(default_factory=Clock, repr=False)
+    clock: RequestClock = field(default_factory=RequestClock, repr=False)
     _open: set[socket.socket] = field(default_factory=set, repr=False, compare=False)
     ended: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
@@ -174,7 +174,7 @@ def _read(answer: http.client.HTTPResponse, most_bytes: int) -> bytes:
     return bytes(text)
 
 
-def _within(clock: Clock, deadline: float, most_bytes: int) -> Any:
+def _within(clock: RequestClock, deadline: float, most_bytes: int) -> Any:
     """A `response_class` for `http.client` that reads its socket within the limits."""
 
     def answer(connected: socket.socket, *given: Any, **named: Any) -> http.client.HTTPResponse:
@@ -188,7 +188,7 @@ class _Bounded(io.RawIOBase):
     """The bytes that a socket receives until a deadline, up to a number of bytes."""
 
     def __init__(
-        self, connected: socket.socket, clock: Clock, deadline: float, most_bytes: int
+        self, connected: socket.socket, clock: RequestClock, deadline: float, most_bytes: int
     ) -> None:
         self._socket = connected
         # Keeps the socket open after the connection has dropped its reference.

@@ -69,7 +69,7 @@ class Output:
         return self.messages if self.json else self.results
 
     def note(self, text: str) -> None:
-        """Print a sentence about what is going on, unless `--quiet` is given."""
+        """Print a sentence about the current activity, unless `--quiet` is given."""
         if not self.quiet:
             self.messages.print(text, style="dim", soft_wrap=not self.messages.is_terminal)
 

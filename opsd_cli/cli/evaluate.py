@@ -89,7 +89,7 @@ def _show(result: EvaluationResult, out: Output) -> None:
 def _show_table(result: EvaluationResult, out: Output) -> None:
     from rich.table import Table
 
-    # No wider than 80 columns: headings break where they are told to, cells never.
+    # No wider than 80 columns: headings break at marked places, cells never.
     table = Table(box=None, padding=(0, 1, 0, 0))
     k = next(iter(result.benchmarks.values())).samples_per_problem
     headings = ["benchmark", "problems", f"avg@{k}\n(95% interval)"]

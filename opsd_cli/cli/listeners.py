@@ -22,7 +22,7 @@ BARS = "▁▂▃▄▅▆▇█"
 COURSE = 7
 #: Without a terminal, least seconds between two lines about steps.
 PLAIN_SECONDS = 5.0
-#: Likewise, seconds between two lines about the progress of a phase.
+#: The same, in seconds between two lines about the progress of a phase.
 PHASE_SECONDS = 60.0
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 #: Problems shown when no question and no limit is given.
 A_FEW = 3
-#: Upper edges of the colour scale, in nats a token, and the style up to each.
+#: Upper edges of the colour scale, in nats per token, and the style up to each.
 SCALE: tuple[tuple[float, str], ...] = (
     (0.01, "default"),
     (0.05, "black on pale_turquoise1"),
@@ -61,7 +61,7 @@ class Options:
 
 
 def run(request: Request, options: Options) -> None:
-    """Draw completions and show them."""
+    """Sample completions and show them."""
     out = request.out
     config = request.config(inherit=True)
     problems = _problems(config, options, out)

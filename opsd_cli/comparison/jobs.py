@@ -88,8 +88,8 @@ def evaluated_alike(configs: dict[str, Config]) -> dict[str, Config]:
     """The configs with equal evaluation settings.
 
     Published recipes evaluate as they train, some without thinking and with a low length limit.
-    Accuracies are comparable only if measured alike, so where configs differ every method is
-    evaluated with thinking and with the greatest length limit.
+    Accuracies are comparable only if measured in the same way, so where configs differ every method
+    is evaluated with thinking and with the greatest length limit.
     """
     limits = {c.evaluation.max_new_tokens or c.sampling.max_new_tokens for c in configs.values()}
     wordings = [c.evaluation.template or c.prompts.student.template for c in configs.values()]

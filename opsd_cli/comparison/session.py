@@ -173,7 +173,7 @@ def held(directory: Path) -> Iterator[None]:
 
     Raises:
         RunError: there is no comparison, or another process is at work on it.
-        Interrupted: in place of a `KeyboardInterrupt` in the block, with the way to go on.
+        Interrupted: in place of a `KeyboardInterrupt` in the block, with the command that resumes.
     """
     read_plan(directory)  # or say that there is none, before the lock makes a file
     with contextlib.closing(lock_directory(directory)):

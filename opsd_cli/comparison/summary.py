@@ -25,7 +25,7 @@ def pair_of(names: Sequence[str]) -> tuple[str, str]:
     named, against the first of a baseline method, or the next named."""
 
     def first(headline: str, among: Sequence[str]) -> str:
-        """A group is called by its method, and by what else tells it from the others."""
+        """A group is named by its method, and by any other setting that distinguishes it."""
         for name in among:
             method = name.partition(" ")[0]
             if method in methods.METHODS and methods.method_class(method).headline == headline:

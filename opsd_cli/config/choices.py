@@ -51,7 +51,7 @@ def _backends() -> Iterable[str]:
 
 
 def _engines() -> Iterable[str]:
-    from backends.engines import ENGINES
+    from backends.rollout_engines import ENGINES
 
     return ENGINES
 

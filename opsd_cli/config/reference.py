@@ -19,9 +19,9 @@ HEAD = """# Config keys
 <!-- Generated: python -m opsd_cli.config.reference > docs/config.md -->
 
 Every key of a config, by section. `opsd presets keys` prints the same keys in a terminal. A key is
-set in a YAML file (`--config`) or as `--set section.key=value`; a preset yields to a file, a file
-to `--set`, `--set` to a flag. Defaults are those without a preset. Keys that the schema does not
-have, and values outside the bounds, are refused before anything is loaded.
+set in a YAML file (`--config`) or as `--set section.key=value`; a file overrides a preset, `--set`
+a file, and a flag `--set`. Defaults are those without a preset. Keys that the schema does not have,
+and values outside the bounds, are refused before anything is loaded.
 """
 
 Node = Mapping[str, Any]

@@ -56,8 +56,8 @@ class Config(Section):
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """Seed from which every random number of a run derives."""
     log: tuple[TrackerName, ...] = ()
-    """Experiment trackers that receive the metrics; none uses the network unless told to
-    (WANDB_MODE=online)."""
+    """Experiment trackers that receive the metrics; they stay offline unless their own settings
+    say otherwise (WANDB_MODE=online)."""
     method: MethodName = DEFAULT_METHOD
     """Training method: opsd (on-policy self-distillation), grpo (rewards), sft (the reference
     solutions) or hybrid (rewards scaled by the teacher)."""
@@ -94,7 +94,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _rollouts_fit(self) -> Config:
-        from backends.engines import get_engine
+        from backends.rollout_engines import get_engine
 
         rollouts = self.rollouts
         separate = get_engine(rollouts.engine).separate_from_trainer

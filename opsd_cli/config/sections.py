@@ -104,6 +104,12 @@ class Prompts(Section):
 
 
 class Divergence(Section):
+    """The divergence of a run, with a recipe's defaults (temperature 1.1, as published for OPSD).
+
+    A run always uses these values: `spec` hands every one of them to the loss. The defaults of
+    `DivergenceSpec` are neutral (temperature 1.0) and apply only to direct callers of the loss.
+    """
+
     kind: DivergenceKind = "forward_kl"
     """Divergence between teacher T and student S: forward_kl is KL(T||S), reverse_kl is KL(S||T),
     jsd the generalised Jensen-Shannon divergence."""
@@ -115,7 +121,7 @@ class Divergence(Section):
     """Clipping: none, pointwise (each vocabulary term, as the paper does), or token (a token's
     divergence, summed over the vocabulary)."""
     clip_at: Positive = 0.05
-    """Upper limit of either clip, in nats."""
+    """Upper limit of either clip, in nats; ignored with clip: none or vocabulary: sampled."""
     top_k: Count | None = None
     """Restrict the divergence to the teacher's k most probable tokens; by default it covers the
     full vocabulary."""

@@ -1,7 +1,7 @@
 """The prompt templates that the embedded model was pretrained on.
 
-The model knows no other wording, so these stay unchanged if the defaults of the config change. Its
-preset (`configs/embedded.yaml`) repeats them, and a test compares both.
+The model was trained on no other wording, so these stay unchanged if the defaults of the config
+change. Its preset (`configs/embedded.yaml`) repeats them, and a test compares both.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 `evaluation.json` describes what was measured: model, adapter, prompts, sampling, backend. All
 samples of a directory have one description, and questions and answers that have not changed since
-they were graded (`problems.json` records both). More samples a problem, more problems or another
-benchmark do not change the description: missing samples are drawn, and existing ones are kept.
+they were graded (`problems.json` records both). More samples per problem, more problems or another
+benchmark do not change the description: missing samples are generated, and existing ones are kept.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class EvaluationDirectory:
         return path if path.is_file() else None
 
     def require_same(self, description: Mapping[str, Any], regrading: bool = False) -> None:
-        """Raise `RunError`, naming what differs, unless this was described alike.
+        """Raise `RunError`, naming what differs, unless the descriptions are equal.
 
         Only regrading may change the grader: otherwise one set of samples would have two.
         """
@@ -136,7 +136,7 @@ class EvaluationDirectory:
         return DEFAULTS | found
 
     def require_extent(self) -> None:
-        """Raise `RunError` unless `evaluation.json` says how far the evaluation went."""
+        """Raise `RunError` unless `evaluation.json` records how far the evaluation went."""
         if not self.description.keys() >= set(EXTENT):
             raise _damaged(self.path / DESCRIPTION)
 
@@ -209,7 +209,7 @@ class EvaluationDirectory:
         self._log.append({"benchmark": benchmark, **sample.as_dict()})
 
     def regrade(self, problems: Mapping[str, Sequence[Problem]], grader: Grader) -> tuple[int, int]:
-        """Grade every stored sample of the given problems again; nothing is drawn.
+        """Grade every stored sample of the given problems again; nothing is sampled.
 
         `samples.jsonl` is replaced atomically. A sample of a problem that is not given is an error;
         it is never dropped.

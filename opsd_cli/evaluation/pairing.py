@@ -26,7 +26,7 @@ def against(
 
     Returns:
         benchmark -> the difference with its 95% interval (Newcombe's method 10 on per-problem
-        rates), the number of problems on which each is ahead, the other's samples a problem, and
+        rates), the number of problems on which each is ahead, the other's samples per problem, and
         the settings in which the two differ.
 
     Raises:

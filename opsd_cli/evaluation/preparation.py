@@ -1,7 +1,4 @@
-"""An evaluation's request: its directory if it is resumed, its problems, and its extent.
-
-The extent is which benchmarks, how many problems and how many samples a problem.
-"""
+"""An evaluation's request: the directory to resume, benchmarks, problem and sample counts."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ class EvaluationSession:
         sets: benchmark -> its problems, in the order of the report.
         sampling_from: where the sampling numbers come from, in words.
         limit: at most so many problems of each set; None for all.
-        directory: the directory that is gone on with; None for a new evaluation.
+        directory: the directory to resume; None for a new evaluation.
         description: as `describe` gives it; empty until `ready_to_draw`.
     """
 
@@ -90,7 +87,7 @@ def directory_to_continue(
 
 
 def with_samples(config: Config, samples: int) -> Config:
-    """The config with so many samples a problem."""
+    """The config with so many samples per problem."""
     evaluation = config.evaluation.model_copy(update={"samples": samples})
     return config.model_copy(update={"evaluation": evaluation})
 
@@ -105,10 +102,10 @@ def prepare(
     regrading: bool = False,
     given: Mapping[str, ProblemSet] | None = None,
 ) -> EvaluationSession:
-    """Read the problems and settle the extent.
+    """Read the problems and determine benchmarks, problem and sample counts.
 
     Args:
-        directory: the evaluation to go on with; its benchmarks, limit and samples are kept or grow.
+        directory: the evaluation to resume; its benchmarks, limit and samples are kept or grow.
         benchmarks: names, files or keys of `given`; by default the directory's, else the
             embedded set.
         limit: at most so many problems of each.
@@ -118,7 +115,7 @@ def prepare(
         UsageError: a benchmark is named twice, or fewer problems or samples than the
             directory holds.
         DataError: a benchmark cannot be read.
-        ConfigError, ModelError: recommended sampling numbers cannot be had.
+        ConfigError, ModelError: recommended sampling numbers are not available.
     """
     config = with_absolute_adapter(config)  # so that it can be resumed from anywhere
     if regrading and directory is not None:

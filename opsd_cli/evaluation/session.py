@@ -2,7 +2,7 @@
 
     directory_to_continue -> prepare (opsd_cli.evaluation.preparation) -> run
 
-`run` loads the model, draws and grades (`ready_to_draw`, `opened`, `measure`), or grades stored
+`run` loads the model, samples and grades (`ready_to_draw`, `opened`, `measure`), or grades stored
 samples again (`ready_to_regrade`, `regrade`); both end in `opsd_cli.evaluation.result.conclude`.
 
 `describe` says what was measured, which decides whether samples may join those that a directory
@@ -53,14 +53,14 @@ def run(
     against: Path | None = None,
     regrading: bool = False,
 ) -> EvaluationResult:
-    """Draw and grade what is missing, or grade what is stored again, and conclude.
+    """Sample and grade what is missing, or grade what is stored again, and conclude.
 
     The directory stays locked until its report is written.
 
     Args:
         path: where to make the directory of a new evaluation.
         against: another evaluation's directory, to pair with by problem.
-        regrading: grade the samples of the session's directory again; nothing is drawn.
+        regrading: grade the samples of the session's directory again; nothing is sampled.
 
     Raises: as `ready_to_draw`, `loaded_policy` and `opened`, or `ready_to_regrade` and `regrade`.
     """
@@ -100,14 +100,14 @@ def ready_to_draw(session: EvaluationSession, messages: Messages) -> EvaluationS
 def opened(
     session: EvaluationSession, path: Path, policy: Policy, messages: Messages
 ) -> Iterator[EvaluationDirectory]:
-    """The session's directory, made or gone on with, locked until the end of the block.
+    """The session's directory, created or resumed, locked until the end of the block.
 
     Args:
         path: where to make a new one.
 
     Raises:
-        RunError: it is in use, or a problem has changed since its samples were drawn.
-        Interrupted: in place of a `KeyboardInterrupt` in the block, with the way to go on.
+        RunError: it is in use, or a problem has changed since it was sampled.
+        Interrupted: in place of a `KeyboardInterrupt` in the block, with the command that resumes.
     """
     directory = session.directory or EvaluationDirectory.create(
         path, session.description, session.config
@@ -132,7 +132,7 @@ def measure(
     directory: EvaluationDirectory | None,
     listener: Listener,
 ) -> Results:
-    """Draw and grade what is missing of every benchmark; without a directory, everything.
+    """Sample and grade what is missing of every benchmark; without a directory, everything.
 
     Returns:
         benchmark -> its evaluation, wrong answers clustered by meaning for the majority vote.
@@ -191,8 +191,8 @@ def ready_to_regrade(
 ) -> EvaluationSession:
     """The session with its description, for `regrade`.
 
-    Neither the backend that drew the samples, nor the model, nor the adapter need be here: what was
-    read of them then still holds, and a config that names others is refused.
+    The backend that sampled, the model and the adapter need not be available here: their stored
+    description still holds, and a config that names others is refused.
 
     Raises:
         RunError: the directory was made with other settings.
@@ -208,7 +208,7 @@ def ready_to_regrade(
 def regrade(
     session: EvaluationSession, directory: EvaluationDirectory, against: Path | None
 ) -> EvaluationResult:
-    """Grade every stored sample again, and write `results.json`; nothing is drawn.
+    """Grade every stored sample again, and write `results.json`; nothing is sampled.
 
     Args:
         directory: locked.

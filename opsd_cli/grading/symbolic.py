@@ -72,7 +72,7 @@ def equivalent(gold: Any, answer: Any) -> bool:
 
 
 def _unwrapped(gold: Any, answer: Any) -> tuple[Any, Any]:
-    """Replace `6*7 = 42` by 42 if the gold is not a relation, and a gold `x = 3` by 3 likewise."""
+    """If the other side is no relation, replace `6*7 = 42` by 42 and a gold `x = 3` by 3."""
     gold, answer = _chain(gold), _chain(answer)
     if isinstance(answer, Eq) and not _relations(gold):
         return gold, answer.rhs

@@ -13,7 +13,7 @@ Safety measures of the process:
 * on Linux the address space is limited, so that a huge number ends this process and does not
   exhaust the machine's memory (macOS does not enforce the limit; there only the deadline applies);
 * it watches for the end of the process that started it;
-* the kernel is asked for SIGALRM, with its default action, some seconds after the deadline. By then
+* the kernel sends SIGALRM, with its default action, some seconds after the deadline. By then
   the supervisor has killed the process, unless the supervisor itself has died. One long operation
   on integers blocks all other threads, so the watch alone would leave an orphan running.
 
@@ -100,7 +100,7 @@ def main() -> None:
             # The state of the process is unknown after a failed allocation.
             os._exit(1)
         except Exception:
-            # Such as a RecursionError; the process can go on.
+            # Such as a RecursionError; the process can continue.
             status = "crashed"
         _set_alarm(0)
         send({"status": status})

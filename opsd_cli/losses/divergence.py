@@ -15,15 +15,16 @@ the same for all of them, so a kind is its terms and its g, one entry of `KINDS`
 
     dL/dz = (g - p sum(g)) / T
 
-The sum of a gradient row is zero, as it must be for a function of a softmax. JSD_beta is the
-generalised divergence of GKD (Agarwal et al., arXiv 2306.13649), which is 0 at both ends of beta;
-as in GKD's implementations, beta = 0 *names* forward KL and beta = 1 reverse KL.
+The sum of a gradient row is zero, because adding a constant to all logits does not change the
+softmax. JSD_beta is the generalised divergence of GKD (Agarwal et al., arXiv 2306.13649), which is
+0 at both ends of beta; as in GKD's implementations, forward KL is computed at beta = 0 and reverse
+KL at beta = 1.
 
 Clipping. *Pointwise* is the recipe of OPSD (Zhao et al., arXiv 2601.18734): min(l_v, clip_at) for
 each term. A term at its cap becomes a constant, so its g is zero, but its p stays in the softmax's
 normaliser: a token that the teacher favours strongly is then pushed *down*, and since only large
 positive terms are capped, the loss can be negative. It is here because it is the published recipe;
-`clipped_N` says how often it acts. *Token* caps the sum instead: a clipped token has no gradient.
+`clipped_N` is how often it acts. *Token* caps the sum instead: a clipped token has no gradient.
 
 Top-k. The kept tokens are the teacher's k most likely. With a tail, all others together are one
 more outcome for both roles, an exact divergence over k+1 outcomes (SDPO, Hübotter et al.,
@@ -71,16 +72,16 @@ class Pair:
 class KindEntry:
     """A kind of divergence.
 
-    Args:
+    Attributes:
         summary: the formula in a few words, T the teacher and S the student.
         terms: given both distributions, beta and the array operations, the terms l and their
             derivatives g = dl / dlog p, [N, V] each.
-        named_at: values of beta at which this kind names another one.
+        equal_to_at_beta: values of beta, and the kind that is computed there instead of this one.
     """
 
     summary: str
     terms: Callable[[Pair, float, ArrayOps], tuple[Array, Array]]
-    named_at: Mapping[float, str] = field(default_factory=dict)
+    equal_to_at_beta: Mapping[float, str] = field(default_factory=dict)
 
 
 def _forward_kl(pair: Pair, beta: float, ops: ArrayOps) -> tuple[Array, Array]:
@@ -133,9 +134,13 @@ KINDS: dict[str, KindEntry] = {
 class DivergenceSpec:
     """Which divergence, over which outcomes, clipped how.
 
-    Args:
+    The defaults here are neutral: the plain divergence at temperature 1, for callers of the loss
+    functions. A run takes every value from the config section `divergence`
+    (`opsd_cli.config.sections.Divergence`), whose defaults are a recipe's.
+
+    Attributes:
         kind: a name of `KINDS`.
-        beta: the teacher's share of JSD's mixture, 0 to 1; 0 names forward KL, 1 reverse KL.
+        beta: the teacher's share of JSD's mixture, 0 to 1; 0 computes forward KL, 1 reverse KL.
         temperature: divides both roles' logits; greater than 0.
         clip: `none`, each vocabulary term (`pointwise`), or each token's sum (`token`).
         clip_at: the cap in nats, greater than 0; read only when `clip` is not `none`.
@@ -197,23 +202,23 @@ class DivergenceSpec:
             )
 
     @property
-    def named_kind(self) -> str:
-        """The kind that is computed: `jsd` at beta 0 and 1 names one of the KLs."""
-        return KINDS[self.kind].named_at.get(self.beta, self.kind)
+    def effective_kind(self) -> str:
+        """The kind that is computed: forward KL for `jsd` at beta 0, reverse KL at beta 1."""
+        return KINDS[self.kind].equal_to_at_beta.get(self.beta, self.kind)
 
 
 @dataclass(frozen=True)
 class DivergenceResult:
     """The divergences of N tokens, their gradients, and the numbers that monitoring reads.
 
-    Args:
+    Attributes:
         value_N: nats; after clipping.
         gradient_NV: d value / d student's logits, the factor 1 / temperature included.
         clipped_N: 1.0 where the token's sum (clip `token`) or at least one of its terms
             (`pointwise`) was at its cap, else 0.0.
         student_entropy_N: nats, of the distribution compared: at `temperature`, and over the
             outcomes that `top_k` and `tail` leave.
-        teacher_entropy_N: likewise.
+        teacher_entropy_N: the same for the teacher.
     """
 
     value_N: Array
@@ -228,13 +233,13 @@ def value_and_gradient(
 ) -> tuple[Array, Array]:
     """Divergence of each token and its gradient with respect to the student's logits.
 
-    The first two fields of what `evaluate` returns; same arguments and errors.
+    The first two fields of what `compute_divergence` returns; same arguments and errors.
     """
-    result = evaluate(student_logits_NV, teacher_logits_NV, spec, xp)
+    result = compute_divergence(student_logits_NV, teacher_logits_NV, spec, xp)
     return result.value_N, result.gradient_NV
 
 
-def evaluate(
+def compute_divergence(
     student_logits_NV: Array, teacher_logits_NV: Array, spec: DivergenceSpec, xp: ModuleType
 ) -> DivergenceResult:
     """Divergence, gradient, clipping and entropies of N tokens in one pass.
@@ -281,7 +286,7 @@ def _compare(
 
     pair = Pair(log_p, p, log_q, q)
     del log_p, log_q, q  # so that the terms can free or reuse them
-    terms, g = KINDS[spec.named_kind].terms(pair, spec.beta, ops)
+    terms, g = KINDS[spec.effective_kind].terms(pair, spec.beta, ops)
     del pair
     ops.materialize(terms, g)
     kept_N1 = None

@@ -123,7 +123,7 @@ class Method(ABC):
         return 0
 
     def has_signal(self, group: Sequence[GradedRollout]) -> bool:
-        """False for a zero-variance group: nothing can be learnt from one question's rollouts."""
+        """False for a zero-variance group: one question's rollouts have no training signal."""
         return True
 
     def updates_per_step(self) -> int:

@@ -30,7 +30,7 @@ from backends.interface import (
     Sampling,
 )
 from opsd_cli.config.schema import Config
-from opsd_cli.losses.reduction import token_weights
+from opsd_cli.losses.reduction import completion_weights
 from opsd_cli.methods.base import LossPlan, Method, Needs, RunSizes, StepInputs
 from opsd_cli.rollouts.types import GradedRollout
 from opsd_cli.token_ledger import TokenLedger
@@ -54,7 +54,7 @@ class Opsd(Method):
         seeds = {graded.problem.key: graded.rollout.request.seed for graded in rollouts}
         teacher = inputs.analyst.prompts([graded.problem for graded in rollouts], seeds)
         lengths = [len(graded.rollout.completion_ids) for graded in rollouts]
-        weights = token_weights(lengths, self._config.train.reduction)
+        weights = completion_weights(lengths, self._config.train.reduction)
         items = tuple(
             DivergenceItem(
                 student_prompt=graded.rollout.request.prompt_ids,
@@ -79,7 +79,7 @@ class Opsd(Method):
         if self._sampled:
             return TokenLedger(teacher_scored=teacher, scored=student, trained=student)
         passes = self._config.train.passes
-        # An initial teacher reads a batch once, however often it is learnt from.
+        # An initial teacher scores a batch once, however many passes train on it.
         readings = 1 if self._config.teacher.weights == "initial" else passes
         return TokenLedger(teacher_scored=teacher * readings, trained=student * passes)
 

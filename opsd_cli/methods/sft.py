@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from backends.interface import Policy, PolicyGradientBatch, PolicyGradientItem
 from opsd_cli.errors import DataError
-from opsd_cli.losses.reduction import token_weights
+from opsd_cli.losses.reduction import completion_weights
 from opsd_cli.methods.base import LossPlan, Method, Needs, RunSizes, StepInputs
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import escape_control_tokens
@@ -52,7 +52,7 @@ class Sft(Method):
             limits = (policy.context_limit, self._config.sft.max_tokens)
             limit = min((limit for limit in limits if limit is not None), default=None)
             targets.append(ids if limit is None else ids[: max(0, limit - len(prompt))])
-        weights = token_weights([len(ids) for ids in targets], self._config.train.reduction)
+        weights = completion_weights([len(ids) for ids in targets], self._config.train.reduction)
         items = tuple(
             PolicyGradientItem(prompt, ids, (1.0,) * len(ids), weight)
             for prompt, ids, weight in zip(prompts, targets, weights, strict=True)

@@ -1,1 +1,1 @@
-"""Tokens and memory that a run will take, said before it starts."""
+"""Tokens and memory that a run will take, estimated before it starts."""

@@ -20,7 +20,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.planning.model_shape import Shape
 from opsd_cli.problems import Problem
 
-#: Characters a token, estimated low: mathematical text has many short tokens.
+#: Characters per token, estimated low: mathematical text has many short tokens.
 _CHARACTERS_PER_TOKEN = 3.0
 #: Tokens of a question and of a reference solution, assumed where the problems cannot be read.
 _UNSEEN_QUESTION, _UNSEEN_REFERENCE = 512, 8192
@@ -143,7 +143,7 @@ def _step_sequences(config: Config) -> int:
 
 
 def _completion(config: Config, prompts: Prompts) -> int:
-    """Tokens of the longest text that is learnt from: a rollout, or off-policy a reference."""
+    """Tokens of the longest text that is trained on: a rollout, or off-policy a reference."""
     if _is_off_policy(config):
         return max(1, prompts.teacher - prompts.student)
     return config.sampling.max_new_tokens
@@ -206,7 +206,7 @@ def nearest_that_fits(
 ) -> dict[str, Any] | None:
     """Settings that bring the peak within the limit, those that affect results least first.
 
-    Recomputed activations and smaller batches do not change what is learnt; a lower rank and
+    Recomputed activations and smaller batches do not change the training result; a lower rank and
     shorter completions do, and are tried last. A setting that does not lower the peak is kept.
 
     Args:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backends.engines import get_engine
+from backends.rollout_engines import get_engine
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.methods.base import RunSizes
@@ -40,7 +40,7 @@ class TokenPlan:
     """Upper bounds of what a run spends.
 
     Attributes:
-        problems: problems of each split; None for training problems that are not at hand.
+        problems: problems of each split; None for training problems that are not available.
         lengths: prompt lengths, in tokens, that the bounds are computed with.
         updates: optimiser updates.
         most: the bound of each kind of token.

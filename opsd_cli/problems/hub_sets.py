@@ -53,7 +53,7 @@ def open_hub_set(description: SetDescription, usual_split: str) -> tuple[Table, 
         except DataError:
             raise
         except Exception as error:
-            raise _explained(error, description) from error
+            raise _as_data_error(error, description) from error
     return Table(list(schema_names(rows.data.schema)), _reader(rows)), commit
 
 
@@ -103,7 +103,7 @@ def _split(description: SetDescription, splits: list[str], usual: str) -> str:
     )
 
 
-def _explained(error: Exception, description: SetDescription) -> DataError:
+def _as_data_error(error: Exception, description: SetDescription) -> DataError:
     name, text = description.data, str(error)
     if "Config name is missing" in text or ("BuilderConfig" in text and "not found" in text):
         found = text.partition("[")[2].partition("]")[0].replace("'", "")
@@ -114,7 +114,7 @@ def _explained(error: Exception, description: SetDescription) -> DataError:
             else f"{name} has several subsets: {found}",
             f"write {name}:{found.split(',')[0]}:{description.split or 'train'}",
         )
-    of_the_hub = hub.explained(error, name, "data set")
+    of_the_hub = hub.as_hub_error(error, name, "data set")
     if of_the_hub is not None:
         assert isinstance(of_the_hub, DataError)
         return of_the_hub

@@ -1,8 +1,8 @@
 """Sampler against trainer: the gap in log-probability, and truncated importance weights.
 
 An engine apart from the trainer may differ from it: it rounds differently, and prefetched rollouts
-were drawn with weights one step old. In both cases a token was drawn with another probability than
-the trainer gives it. The gap is measured, and can be corrected by truncated importance weights
+were sampled with weights one step old. In both cases a token was sampled with another probability
+than the trainer gives it. The gap is measured, and can be corrected by truncated importance weights
 (arXiv 2210.16480 has them for a sequence of actions; here each token has its own):
 
     w_n = min(p_trainer(y_n) / p_sampler(y_n), cap)
@@ -17,8 +17,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from backends.engines import get_engine
 from backends.interface import Policy
+from backends.rollout_engines import get_engine
 from opsd_cli.config.schema import Config
 from opsd_cli.rollouts.types import GradedRollout, StepRollouts, training_sampling
 from opsd_cli.token_ledger import TokenLedger
@@ -26,7 +26,7 @@ from opsd_cli.tracking.listener import Listener
 
 #: Rollouts of a step on which sampler and trainer are compared where no weights are computed.
 COMPARED_ROLLOUTS = 8
-#: From this mean gap (nats a token), or this share of tokens outside the trainer's filters, the
+#: From this mean gap (nats per token), or this share of tokens outside the trainer's filters, the
 #: server is taken to serve another model: rounding and one step of age stay far below both.
 FAR_GAP, FAR_OUTSIDE = 0.5, 0.2
 

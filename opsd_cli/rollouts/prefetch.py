@@ -1,4 +1,4 @@
-"""The next step's rollouts, drawn while this step is learnt (`rollouts.overlap`).
+"""The next step's rollouts, sampled while this step trains (`rollouts.overlap`).
 
 Prefetched rollouts are one step old and never more: a step's rollouts are requested only once those
 of the step before are in. A checkpoint holds what was prefetched, so that a resumed run uses it.
@@ -48,7 +48,7 @@ class Prefetcher:
         self._held: tuple[int, Future[Prefetched]] | None = None
 
     def start(self, questions: Sequence[Problem], step: int) -> None:
-        """Draw the rollouts of a later step in the background, with the weights as they are."""
+        """Sample the rollouts of a later step in the background, with the weights as they are."""
         requests = self._requests.of(questions, step)
         if requests:
             started = time.perf_counter()
@@ -61,9 +61,10 @@ class Prefetcher:
             return None
         return self._held[1].result()
 
-    def release(self) -> None:
-        """Forget the rollouts: their step has collected them."""
-        self._held = None
+    def release(self, step: int) -> None:
+        """Forget the rollouts of a step that has collected them."""
+        if self._held is not None and self._held[0] == step:
+            self._held = None
 
     def discard(self) -> TokenLedger:
         """Forget rollouts that no step will use; returns the tokens they took."""

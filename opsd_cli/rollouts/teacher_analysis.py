@@ -5,8 +5,8 @@ analysis of the solution in its own words, which is then part of its prompt. A c
 solution says little about why its steps hold; the model's own account may say more, and in the
 model's own style. It costs generated tokens, which the ledger counts like any others.
 
-Under initial weights an analysis depends on the problem alone, so it is written once a run. Under
-live or averaged weights the teacher changes, so it is written anew for each step.
+Under initial weights an analysis depends on the problem alone, so it is written once per run. Under
+live or averaged weights the teacher changes, so it is written again for each step.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class TeacherAnalyst:
 
         Raises:
             DataError: a problem has no reference solution.
-            Interrupted: `stop` said so.
+            Interrupted: `stop` returned True.
         """
         if not self._config.teacher.reason_first:
             return TeacherPrompts({p.key: self._builder.teacher(p) for p in problems})
@@ -101,7 +101,7 @@ class TeacherAnalyst:
     def _write(
         self, problems: Sequence[Problem], seeds: Mapping[tuple[str, str], int] | None, stop: Stop
     ) -> TokenLedger:
-        """Draw an analysis of each problem's solution; returns the tokens spent."""
+        """Sample an analysis of each problem's solution; returns the tokens spent."""
         config = self._config
         requests = [
             RolloutRequest(

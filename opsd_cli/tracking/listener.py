@@ -1,4 +1,4 @@
-"""Events of a run, and the interface of whatever shows or records them.
+"""Events of a run, and the interface of the listeners that show or record them.
 
 The training loop and the evaluator report to a `Listener` and never print. Every method of the base
 class does nothing, so a listener (the terminal, a tracker, a test) overrides only what it uses.
@@ -28,7 +28,7 @@ class StepRow:
         metrics: those of `opsd_cli.training.collapse_metrics`, of the method and of the sampler.
         ledger: tokens so far, this step included.
         seconds: wall time since the run began, over all processes that worked on it.
-        cpu_seconds: CPU time, likewise.
+        cpu_seconds: the same for CPU time.
         memory_peak: highest memory use so far, in bytes.
     """
 
@@ -93,7 +93,7 @@ class Messages(Protocol):
     """Receives the messages of work outside the training loop; every `Listener` is one."""
 
     def note(self, message: str, /) -> None:
-        """A plain sentence about what is going on."""
+        """A plain sentence about the current activity."""
 
     def warn(self, message: str, /) -> None:
         """A sentence about something the user should look at."""

@@ -65,7 +65,7 @@ class TrackioSink:
 
 
 class WandbSink:
-    """Weights & Biases, offline unless `WANDB_MODE` says otherwise; `wandb sync` uploads later."""
+    """Weights & Biases, offline unless `WANDB_MODE` is set; `wandb sync` uploads later."""
 
     module: ClassVar[str] = "wandb"
     package: ClassVar[str] = "wandb"

@@ -234,7 +234,7 @@ class Rewind:
             seal(self.directory, CONFIG)
 
     def _truncate_logs(self, checkpoint: Path | None) -> None:
-        """Drop the logs' rows later than the checkpoint, but for those that are still valid."""
+        """Drop log rows later than the checkpoint, except those that are still valid."""
         step = step_of(checkpoint) if checkpoint is not None else None
         marks = (manifest_of(checkpoint) or {}).get("logs") if checkpoint is not None else {}
         for name, log in self._logs.items():

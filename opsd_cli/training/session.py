@@ -64,7 +64,7 @@ def begin(config: Config, directory: Path | None, messages: Messages) -> Iterato
         UsageError: a tracker's package is not installed.
         DataError: the problems cannot be read.
         BackendMissing: the backend cannot run on this machine.
-        ConfigError, ModelError: recommended sampling numbers cannot be had.
+        ConfigError, ModelError: recommended sampling numbers are not available.
     """
     from backends.shared.model_files import commit_of
 
@@ -90,10 +90,10 @@ def resume(
 
     Args:
         step: go back to the checkpoint of this step; by default to the newest whole one.
-        backend: where to go on; by default where the run began.
+        backend: where to resume; by default where the run began.
 
     Raises:
-        RunError: there is no run, it is in use, or what it needs to go on is lost.
+        RunError: there is no run, it is in use, or what is needed to resume it is lost.
         DataError: the problems cannot be read.
         BackendMissing: the backend cannot run on this machine.
     """
@@ -119,7 +119,7 @@ def resume(
 
 
 def _choose_again(run: Run, backend: str | None, messages: Messages) -> None:
-    """The run's own backend, or the one asked for: a checkpoint means the same on each.
+    """The run's own backend, or the one asked for: checkpoints are portable between backends.
 
     A move is written into environment.json; config.yaml stays as the run began.
     """

@@ -25,7 +25,7 @@ from opsd_cli.training.state import RunState
 def step_tokens(
     rollouts: StepRollouts, plan: LossPlan, reports: Sequence[BatchReport]
 ) -> TokenLedger:
-    """All tokens of one step: sampled, compared, read by the method, and learnt from."""
+    """All tokens of one step: sampled, compared, scored for the method, and trained on."""
     learnt = TokenLedger(
         teacher_scored=sum(report.teacher_tokens for report in reports),
         trained=sum(report.trained_tokens for report in reports),

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import backends
-from backends.engines import ENGINES, get_engine
 from backends.interface import Capability
 from backends.mlx.traits import MLX
 from backends.pytorch.traits import CPU, CUDA
+from backends.rollout_engines import ENGINES, get_engine
 from backends.traits import BackendTraits
 from opsd_cli.errors import BackendMissing, ConfigError
 
@@ -145,7 +145,7 @@ def test_traits_and_engines_are_read_without_a_framework() -> None:
         "import sys\n"
         "for name in ('torch', 'mlx', 'mlx.core', 'mlx_lm', 'vllm', 'transformers'):\n"
         "    sys.modules[name] = None\n"
-        "import backends\nfrom backends.engines import ENGINES, get_engine\n"
+        "import backends\nfrom backends.rollout_engines import ENGINES, get_engine\n"
         "print(*(backends.traits_of(name).install_command for name in backends.BACKENDS))\n"
         "print(*(get_engine(name).separate_from_trainer for name in ENGINES))\n"
     )

@@ -16,7 +16,7 @@ from backends.interface import (
     DivergenceBatch,
     DivergenceItem,
 )
-from opsd_cli.losses.divergence import DivergenceSpec, evaluate
+from opsd_cli.losses.divergence import DivergenceSpec, compute_divergence
 from tests.support import oracle
 from tests.support.backend_fixtures import Load
 from tests.support.loss_batches import EOS, ITEMS, dense_loss
@@ -121,7 +121,7 @@ def test_top_k_with_tail_equals_the_dense_divergence(
         oracle.dense(model_folder("qwen3")),
     )
     for item, tokens in zip(ITEMS, report.tokens, strict=True):
-        wanted = evaluate(
+        wanted = compute_divergence(
             student.logits(item.student_prompt, item.completion).detach().numpy(),
             teacher.logits(item.teacher_prompt, item.completion).detach().numpy(),
             spec,

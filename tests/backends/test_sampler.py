@@ -47,13 +47,13 @@ def kept(backend: Backend, rows_BV: np.ndarray, sampling: Sampling) -> np.ndarra
 
         from backends.mlx import sampler as mlx_sampler
 
-        weights_BV = np.array(mlx_sampler.keep(mx.array(rows_BV), sampling), np.float64)
+        weights_BV = np.array(mlx_sampler.filtered_weights(mx.array(rows_BV), sampling), np.float64)
     else:
         import torch
 
         from backends.pytorch import sampler as torch_sampler
 
-        ids, weights = torch_sampler.keep(torch.tensor(rows_BV), sampling)
+        ids, weights = torch_sampler.filtered_weights(torch.tensor(rows_BV), sampling)
         weights_BV = np.zeros(rows_BV.shape)
         if ids is None:
             weights_BV[:] = weights

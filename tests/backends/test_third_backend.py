@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import backends
-from backends.engines import ENGINES
+from backends.rollout_engines import ENGINES
 from opsd_cli.cli.app import main
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
@@ -209,7 +209,7 @@ def test_no_other_list_of_backends_or_engines_exists() -> None:
     for path in sorted([*ROOT.glob("opsd_cli/**/*.py"), *ROOT.glob("backends/*.py")]):
         for line in _uses_of_names(ast.parse(path.read_text())):
             found.append(f"{path.relative_to(ROOT)}:{line}")
-    registries = ("backends/__init__.py:", "backends/engines.py:")
+    registries = ("backends/__init__.py:", "backends/rollout_engines.py:")
     assert [place for place in found if not place.startswith(registries)] == []
     assert found  # the registry itself is seen
 

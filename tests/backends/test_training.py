@@ -46,7 +46,7 @@ SPLITS = Splits(
 def start(
     backend: Backend, model_folder: Callable[[str], Path], tmp_path: Path
 ) -> Callable[..., TrainResult]:
-    """Run `train` in a directory, or go on with the run that is there."""
+    """Run `train` in a directory, or resume the run that is there."""
 
     def start(name: str, stop: StopAfter | None = None, **sections: Any) -> TrainResult:
         directory = tmp_path / name

@@ -4,7 +4,7 @@
 
 Each trial kills a command up to three times, with SIGKILL, SIGTERM or SIGINT, at events drawn from
 the seed (see `tests.support.killable_run`; never at a time), resumes it each time, lets it end, and
-compares every file with those of a command that nobody killed, byte for byte. Training runs of a
+compares every file with those of a command that was not killed, byte for byte. Training runs of a
 comparison are killed too, alone or with the comparison, and whichever is killed must not leave the
 other running. Every fourth trial resumes a finished command once more. What may differ is in
 `MASKED` and `contents` of `tests.support.killable_commands`; clocks stand still, so no file holds
@@ -71,7 +71,7 @@ class Fuzzer(KillableCommand):
             if left := left_in(folder):
                 outcome.ended, outcome.said = "failed", f"left running: {left}"
                 return outcome
-            # A comparison whose report lacks samples warns, and draws them when it is resumed.
+            # A comparison whose report lacks samples warns, and generates them when it is resumed.
             finished = done.returncode == 0 and "warning: no samples" not in done.stderr
             if (counts / f"{kill.role}fired").exists():
                 outcome.kills.append(kill)

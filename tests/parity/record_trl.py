@@ -21,8 +21,8 @@ only generation is replaced, by fixed token ids. What reading TRL's source and i
   logits are divided by the sampling temperature. Mean over a completion's tokens, then over
   completions. The teacher "base" of a LoRA student is the model without its adapter.
 
-The recording holds a tiny model, two states of an adapter ("before", which drew the completions,
-and "after", which is trained), and one flat gradient a case: the adapter's tensors in order of
+The recording holds a tiny model, two states of an adapter ("before", which sampled the completions,
+and "after", which is trained), and one flat gradient per case: the adapter's tensors in order of
 name. Metadata "recorded" is JSON with everything else.
 """
 
@@ -61,7 +61,7 @@ REWARDS = [1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 FRACTIONS = [0.25, 0.5, 0.0, 1.0, 0.125, 0.125, 0.125, 0.0, -1.5, 2.0, 0.75, 0.5]
 ALPHAS = (0.0, 0.3, 0.5, 1.0)
 LORA = {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"]}
-#: What both trainers are told.
+#: The settings of both trainers.
 COMMON: dict[str, Any] = {
     "use_cpu": True,
     "bf16": False,
@@ -94,7 +94,7 @@ def build_model(folder: Path) -> None:
 
 
 def sequences() -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
-    """Prompts, one a group; longer prompts for the teacher; ragged completions."""
+    """Prompts, one per group; longer prompts for the teacher; ragged completions."""
     draw = random.Random(3)
 
     def ids(count: int) -> list[int]:

@@ -30,7 +30,7 @@ from backends.pytorch.head import Head
 from backends.pytorch.loss_head import chunked_divergence
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.divergence import DivergenceSpec, value_and_gradient
-from opsd_cli.losses.reduction import GRPO_LOSS_REDUCTIONS, token_weights
+from opsd_cli.losses.reduction import GRPO_LOSS_REDUCTIONS, completion_weights
 from opsd_cli.methods.base import StepInputs
 from opsd_cli.methods.grpo import Grpo, advantages
 from opsd_cli.problems import Problem
@@ -134,7 +134,7 @@ def grpo_batch(
     groups = np.array(RECORDED["rewards"]).reshape(-1, GROUP)
     each = np.concatenate([advantages(group, case["scale"]) for group in groups])
     reduction = GRPO_LOSS_REDUCTIONS[case["loss_type"]]
-    weights = token_weights(LENGTHS, reduction, RECORDED["longest"])
+    weights = completion_weights(LENGTHS, reduction, RECORDED["longest"])
     items = tuple(
         PolicyGradientItem(
             *PAIRS[row],
@@ -151,7 +151,7 @@ def grpo_batch(
 @pytest.mark.parametrize("case", [c for c in CASES if not c[1]["bias_corrected"]], ids=case_name)
 def test_grpo(policy: Policy, model: Path, case: tuple[int, dict[str, Any]], tmp_path) -> None:  # type: ignore[no-untyped-def]
     place, settings = case
-    # All log-probabilities are our own: of the state that drew the completions, and of the base.
+    # All log-probabilities are our own: of the state that sampled the completions, and of the base.
     old = scored(policy, model, "before" if settings["stale"] else "after")
     initial = policy.score(PAIRS, "teacher", "initial", Sampling(TEMPERATURE))
     report = policy.accumulate(grpo_batch(settings, old, initial))
@@ -237,7 +237,7 @@ def test_divergence_of_logits(case: tuple[int, dict[str, Any]]) -> None:
 def test_self_distillation(policy: Policy, case: tuple[int, dict[str, Any]], tmp_path) -> None:  # type: ignore[no-untyped-def]
     """The whole loss of weights and ids: two prompts, a base teacher, the mean over sequences."""
     place, settings = case
-    weights = token_weights(LENGTHS, "sequences")
+    weights = completion_weights(LENGTHS, "sequences")
     items = tuple(
         DivergenceItem(*row) for row in zip(PROMPTS, TAUGHT, COMPLETIONS, weights, strict=True)
     )

@@ -74,9 +74,9 @@ def naive_outcomes(student, teacher, spec):
 
 
 def naive_terms(p, q, spec):
-    if spec.named_kind == "forward_kl":
+    if spec.effective_kind == "forward_kl":
         return q * np.log(q / p)
-    if spec.named_kind == "reverse_kl":
+    if spec.effective_kind == "reverse_kl":
         return p * np.log(p / q)
     m = spec.beta * q + (1 - spec.beta) * p
     return spec.beta * q * np.log(q / m) + (1 - spec.beta) * p * np.log(p / m)

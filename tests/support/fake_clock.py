@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from backends.vllm.transport import Clock
+from backends.vllm.transport import RequestClock
 
 
-class VirtualClock(Clock):
+class VirtualClock(RequestClock):
     """Waits take no time; `waits` has their seconds, in order."""
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ STOP = 1  # <|im_end|>
 
 
 class FakePolicy:
-    """Implements `Policy` for questions "A + B"; two policies of equal arguments act alike.
+    """Implements `Policy` for questions "A + B"; two policies of equal arguments behave the same.
 
     Args:
         skill: probability of a right answer under the student's prompt.
@@ -41,7 +41,7 @@ class FakePolicy:
         gain: what each optimizer step adds to `skill`.
 
     Attributes:
-        drawn: every request so far, in the order in which it was drawn.
+        drawn: every request so far, in the order of sampling.
     """
 
     tokenizer: Tokenizer = CharacterTokenizer()

@@ -1,4 +1,4 @@
-"""Every fault of a vLLM server that the tests know, what it does and what the user is told."""
+"""Every fault of a vLLM server in the tests: what it does, and the message to the user."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 `tests.support.killable_run` stands in for the `opsd` command: its model is a fake, its clocks stand
 still, and it kills itself at a chosen event. Here are the commands, the kills that can be
-ordered, and the files to compare with those of a command that nobody killed.
+ordered, and the files to compare with those of a command that was not killed.
 """
 
 from __future__ import annotations

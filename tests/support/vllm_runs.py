@@ -9,7 +9,7 @@ from typing import Any
 
 from backends.interface import RolloutRequest, Sampling
 from backends.vllm.policy import VllmPolicy
-from backends.vllm.transport import Clock
+from backends.vllm.transport import RequestClock
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
@@ -24,7 +24,7 @@ REQUESTS = [RolloutRequest(f"p{n}", n % 2, (5, 6, 7 + n), 10_000 + n) for n in r
 EXPECTED = {r.problem_id: tuple(completion(r.seed, 6)) for r in REQUESTS}
 
 
-class InstantClock(Clock):
+class InstantClock(RequestClock):
     """Waiting between two requests takes no time."""
 
     def wait(self, seconds: float, ended: threading.Event) -> None:

@@ -13,7 +13,7 @@ from backends.pytorch import head as head_module  # noqa: E402
 from backends.pytorch.head import Head  # noqa: E402
 from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs  # noqa: E402
 from backends.shared.chunk_size import chunk_size  # noqa: E402
-from opsd_cli.losses.divergence import DivergenceSpec, evaluate  # noqa: E402
+from opsd_cli.losses.divergence import DivergenceSpec, compute_divergence  # noqa: E402
 
 TOKENS, VOCABULARY, HIDDEN = 13, 60, 16
 
@@ -51,11 +51,11 @@ def inputs(dtype=torch.float64, tokens=TOKENS, seed=0):
 
 
 class DenseDivergence(torch.autograd.Function):
-    """`evaluate` over a whole [tokens, vocabulary]; itself held to autograd elsewhere."""
+    """`compute_divergence` over a whole [tokens, vocabulary]; itself held to autograd elsewhere."""
 
     @staticmethod
     def forward(ctx, student_logits, teacher_logits, spec):
-        result = evaluate(student_logits, teacher_logits, spec, torch)
+        result = compute_divergence(student_logits, teacher_logits, spec, torch)
         ctx.save_for_backward(result.gradient_NV)
         return result.value_N
 
@@ -83,7 +83,7 @@ def test_value_and_hidden_gradient_equal_the_dense_form(spec, chunk_tokens):
     torch.testing.assert_close(ours.value_N, value.detach(), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(ours.loss, (value * weights).sum())
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
-    dense = evaluate(student @ head.T, teacher @ head.T, spec, torch)
+    dense = compute_divergence(student @ head.T, teacher @ head.T, spec, torch)
     torch.testing.assert_close(ours.clipped_N, dense.clipped_N)
     torch.testing.assert_close(ours.student_entropy_N, dense.student_entropy_N)
     torch.testing.assert_close(ours.teacher_entropy_N, dense.teacher_entropy_N)
@@ -302,7 +302,7 @@ def test_bfloat16_models_are_reduced_in_float32():
     assert ours.value_N.dtype == torch.float32 and gradient.dtype == torch.bfloat16
     # What is right of those logits, which bfloat16 has rounded: the rest is float64.
     logits = [(x.detach() @ head.T).double() for x in (student, teacher)]
-    dense = evaluate(*logits, spec, torch)
+    dense = compute_divergence(*logits, spec, torch)
     torch.testing.assert_close(ours.value_N.double(), dense.value_N, rtol=1e-5, atol=1e-6)
     expected = (dense.gradient_NV * weights[:, None].double()) @ head.double()
     torch.testing.assert_close(gradient.double(), expected, rtol=0.05, atol=0.02)

@@ -11,7 +11,7 @@ import torch
 from backends.pytorch import triton_divergence
 from backends.pytorch.head import Head
 from backends.pytorch.loss_head import chunked_divergence
-from opsd_cli.losses.divergence import DivergenceSpec, evaluate
+from opsd_cli.losses.divergence import DivergenceSpec, compute_divergence
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 VOCABULARY = 600  # not a multiple of the block below
@@ -29,7 +29,7 @@ def logits(seed=0, rows=5, scale=3.0):
 
 
 def check(student, teacher, spec, softcap=None, **tolerance):
-    found = evaluate(student, teacher, spec, torch)
+    found = compute_divergence(student, teacher, spec, torch)
     gradient = found.gradient_NV
     if softcap is not None:
         gradient = gradient * (1 - (student.float() / softcap) ** 2)
@@ -53,11 +53,11 @@ def check(student, teacher, spec, softcap=None, **tolerance):
 @pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jsd"])
 def test_value_gradient_and_entropies_equal_the_plain_ones(kind, clip, temperature):
     student, teacher = logits()
-    free = evaluate(student, teacher, DivergenceSpec(kind, 0.3, temperature), torch)
+    free = compute_divergence(student, teacher, DivergenceSpec(kind, 0.3, temperature), torch)
     middle = 0.004 if clip == "pointwise" else float(free.value_N.median()) * 1.001
     spec = DivergenceSpec(kind, 0.3, temperature, clip, middle)
     if clip != "none":
-        share = evaluate(student, teacher, spec, torch).clipped_N.mean()
+        share = compute_divergence(student, teacher, spec, torch).clipped_N.mean()
         assert 0 < share < 1 or (clip == "pointwise" and share == 1)
     check(student, teacher, spec)
 
@@ -78,7 +78,7 @@ def test_masked_tokens_and_far_apart_logits_are_as_in_the_plain_body(kind):
 def test_what_one_role_alone_masks_stays_finite(kind):
     student, teacher = logits()
     teacher[:, :290], student[:, 300:] = -torch.inf, -torch.inf
-    value = evaluate(student, teacher, DivergenceSpec(kind), torch).value_N
+    value = compute_divergence(student, teacher, DivergenceSpec(kind), torch).value_N
     found = triton_divergence.divergence_in_place(student, teacher, DivergenceSpec(kind), True)[0]
     torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-5)
     assert student.isfinite().all()
@@ -95,7 +95,7 @@ def test_rows_may_be_part_of_a_wider_buffer_and_of_a_narrower_type():
     wide[:, :VOCABULARY] = student
     part = wide[:, :VOCABULARY]
     triton_divergence.divergence_in_place(part, teacher, DivergenceSpec(), True)
-    expected = evaluate(student, teacher, DivergenceSpec(), torch).gradient_NV
+    expected = compute_divergence(student, teacher, DivergenceSpec(), torch).gradient_NV
     torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-6)
     assert not wide[:, VOCABULARY:].any()
     check(student.bfloat16(), teacher.bfloat16(), DivergenceSpec("jsd"), rtol=0.02, atol=1e-4)

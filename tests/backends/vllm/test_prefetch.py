@@ -88,7 +88,7 @@ def test_a_prefetch_error_ends_the_run_with_the_same_message(
     prefetching = threading.Event()
 
     def hostile(handler: Any, path: str, body: Any) -> bool:
-        # The rollouts of step 2, which are prefetched while step 1 is learnt.
+        # The rollouts of step 2, which are prefetched while step 1 trains.
         if not (path == "/v1/completions" and prefetching.is_set()):
             return False
         handler._send(200, {"choices": []})

@@ -228,7 +228,7 @@ def test_dry_run_of_every_recipe_without_its_model_or_data(opsd: Opsd, preset: s
 
 
 def test_dry_run_of_compare_has_every_method(opsd: Opsd) -> None:
-    """Neither the model nor the data is at hand."""
+    """Neither the model nor the data is available."""
     code, out, err = opsd("compare --config opsd-qwen3-1.7b --dry-run")
     assert code == 0, err
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
@@ -242,7 +242,7 @@ def test_dry_run_of_compare_has_every_method(opsd: Opsd) -> None:
     assert (found["methods"], found["seeds"]) == (["opsd", "grpo"], 2)
     assert found["plan"]["grpo"]["generated_tokens_at_most"] == 128_000_000
     assert found["tuning"]["generated_tokens_at_most"] == 3 * (128_000_000 + 3_276_800)
-    # All are measured alike, on the test split at every validation: thinking, 16,000 tokens.
+    # All are measured the same way: on the test split at every validation, thinking, 16,000 tokens.
     measured = {name: plan["evaluation_tokens_at_most"] for name, plan in found["plan"].items()}
     preflight = 2 * 32 * 16000
     assert measured["opsd"] == (5 * 200 + 5 * 400) * 16000 + preflight
@@ -252,7 +252,7 @@ def test_dry_run_of_compare_has_every_method(opsd: Opsd) -> None:
 def test_eval_resume_grows_against_pairs_and_pages_are_written(opsd: Opsd, tmp_path: Path) -> None:
     first = opsd("eval --benchmark good.jsonl --limit 5 --samples 2 --out e --json")
     assert first[0] == 0, first[2]
-    # Nothing but the directory is needed to go on; what is asked for is added to what is there.
+    # Only the directory is needed to resume; what is requested is added to what exists.
     code, out, _ = opsd("eval --resume --out e --samples 3 --limit 8 --json")
     grown = json.loads(out)["benchmarks"]["good.jsonl"]
     assert code == 0 and (grown["problems"], grown["samples"]) == (8, 3)

@@ -1,4 +1,4 @@
-"""Evaluation: the same samples whatever the order, nothing lost, nothing drawn twice."""
+"""Evaluation: the same samples whatever the order, nothing lost, nothing sampled twice."""
 
 from __future__ import annotations
 

@@ -14,7 +14,12 @@ from pydantic import ValidationError
 from opsd_cli.config.sections import Divergence
 from opsd_cli.errors import ConfigError
 from opsd_cli.losses import divergence
-from opsd_cli.losses.divergence import DivergenceSpec, KindEntry, evaluate, value_and_gradient
+from opsd_cli.losses.divergence import (
+    DivergenceSpec,
+    KindEntry,
+    compute_divergence,
+    value_and_gradient,
+)
 from tests.support.divergences import (
     KINDS,
     OUTCOMES,
@@ -73,11 +78,11 @@ def test_jsd_at_one_half_is_symmetric_and_at_most_log_two(pair, clip):
     assert (there <= math.log(2) + 1e-12).all()
 
 
-@pytest.mark.parametrize(("beta", "named"), [(0.0, "forward_kl"), (1.0, "reverse_kl")])
-def test_jsd_at_an_end_of_beta_names_a_kl(beta, named):
+@pytest.mark.parametrize(("beta", "kind"), [(0.0, "forward_kl"), (1.0, "reverse_kl")])
+def test_jsd_at_an_end_of_beta_is_a_kl(beta, kind):
     pair = random_pair()
     at_end = value_and_gradient(*pair, DivergenceSpec("jsd", beta=beta), np)
-    kl = value_and_gradient(*pair, DivergenceSpec(named), np)
+    kl = value_and_gradient(*pair, DivergenceSpec(kind), np)
     for ours, theirs in zip(at_end, kl, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -207,8 +212,8 @@ def test_token_clipping_removes_the_gradient_of_tokens_above_the_cap():
     near, far = random_pair(gap=0.01), random_pair(gap=3.0)
     student, teacher = (np.concatenate(rows) for rows in zip(near, far, strict=True))
     spec = DivergenceSpec("jsd", clip="token", clip_at=0.05)
-    result = evaluate(student, teacher, spec, np)
-    plain = evaluate(student, teacher, replace(spec, clip="none"), np)
+    result = compute_divergence(student, teacher, spec, np)
+    plain = compute_divergence(student, teacher, replace(spec, clip="none"), np)
     np.testing.assert_array_equal(result.clipped_N, [0.0] * 5 + [1.0] * 5)
     np.testing.assert_array_equal(result.value_N[5:], 0.05)
     np.testing.assert_array_equal(result.gradient_NV[5:], 0.0)
@@ -222,8 +227,8 @@ def test_token_clipping_removes_the_gradient_of_tokens_above_the_cap():
 def test_clipped_marks_the_tokens_that_clipping_changed(spec):
     pairs = [random_pair(tokens=10, gap=gap, seed=1) for gap in (0.01, 0.3, 2.0)]
     student, teacher = (np.concatenate(rows) for rows in zip(*pairs, strict=True))
-    clipped = evaluate(student, teacher, replace(spec, clip_at=0.01), np)
-    plain = evaluate(student, teacher, replace(spec, clip="none"), np)
+    clipped = compute_divergence(student, teacher, replace(spec, clip_at=0.01), np)
+    plain = compute_divergence(student, teacher, replace(spec, clip="none"), np)
     changed = clipped.value_N != plain.value_N
     np.testing.assert_array_equal(clipped.clipped_N, changed.astype(float))
     if spec.clip != "none":
@@ -234,7 +239,7 @@ def test_clipped_marks_the_tokens_that_clipping_changed(spec):
 def test_entropies_are_of_the_distributions_compared(outcomes):
     student, teacher = random_pair()
     spec = DivergenceSpec("jsd", temperature=1.4, **outcomes)
-    result = evaluate(student, teacher, spec, np)
+    result = compute_divergence(student, teacher, spec, np)
     p, q = naive_outcomes(student, teacher, spec)
     np.testing.assert_allclose(result.student_entropy_N, -(p * np.log(p)).sum(-1))
     np.testing.assert_allclose(result.teacher_entropy_N, -(q * np.log(q)).sum(-1))
@@ -267,7 +272,7 @@ def test_the_config_accepts_a_divergence_kind_added_from_outside(monkeypatch):
     with pytest.raises(ValidationError, match="'forward_kl', 'reverse_kl' or 'jsd'"):
         Divergence(kind="hellinger")
     monkeypatch.setitem(divergence.KINDS, "hellinger", KindEntry("squared Hellinger", hellinger))
-    assert Divergence(kind="hellinger").spec().named_kind == "hellinger"
+    assert Divergence(kind="hellinger").spec().effective_kind == "hellinger"
 
 
 # Mistakes
@@ -306,9 +311,9 @@ def test_one_kept_token_needs_a_tail():
 def test_logits_of_other_shapes_are_refused(shapes):
     student, teacher = (np.zeros(shape) for shape in shapes)
     with pytest.raises(ValueError, match="tokens, vocabulary"):
-        evaluate(student, teacher, DivergenceSpec(), np)
+        compute_divergence(student, teacher, DivergenceSpec(), np)
 
 
 def test_an_unknown_namespace_is_refused():
     with pytest.raises(TypeError, match="math"):
-        evaluate(np.zeros((1, 3)), np.zeros((1, 3)), DivergenceSpec(), math)
+        compute_divergence(np.zeros((1, 3)), np.zeros((1, 3)), DivergenceSpec(), math)

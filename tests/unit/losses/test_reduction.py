@@ -7,52 +7,52 @@ from typing import get_args
 import pytest
 
 from opsd_cli.config.schema import Grpo
-from opsd_cli.losses.reduction import GRPO_LOSS_REDUCTIONS, Reduction, token_weights
+from opsd_cli.losses.reduction import GRPO_LOSS_REDUCTIONS, Reduction, completion_weights
 
 LENGTHS = [2, 6]
 
 
 def test_reduction_tokens_is_the_mean_over_all_tokens() -> None:
-    assert token_weights(LENGTHS, "tokens") == [1 / 8, 1 / 8]
+    assert completion_weights(LENGTHS, "tokens") == [1 / 8, 1 / 8]
 
 
 def test_reduction_sequences_is_the_mean_of_each_completions_mean() -> None:
-    assert token_weights(LENGTHS, "sequences") == [1 / 4, 1 / 12]
+    assert completion_weights(LENGTHS, "sequences") == [1 / 4, 1 / 12]
 
 
 def test_reduction_dr_grpo_divides_by_the_greatest_length() -> None:
-    assert token_weights(LENGTHS, "dr_grpo", 10) == [1 / 20, 1 / 20]
+    assert completion_weights(LENGTHS, "dr_grpo", 10) == [1 / 20, 1 / 20]
 
 
 @pytest.mark.parametrize("reduction", ["tokens", "sequences"])
-def test_token_weights_sum_to_one_over_tokens(reduction: str) -> None:
+def test_completion_weights_sum_to_one_over_tokens(reduction: str) -> None:
     lengths = [3, 1, 7]
-    weights = token_weights(lengths, reduction)
+    weights = completion_weights(lengths, reduction)
     total = sum(weight * length for weight, length in zip(weights, lengths, strict=True))
     assert total == pytest.approx(1.0, rel=1e-15)
 
 
 @pytest.mark.parametrize("reduction", ["tokens", "sequences"])
-def test_token_weights_of_empty_completions(reduction: str) -> None:
-    assert token_weights([0, 0], reduction) == [0.0, 0.0]
+def test_completion_weights_of_empty_completions(reduction: str) -> None:
+    assert completion_weights([0, 0], reduction) == [0.0, 0.0]
     expected = {"tokens": [1 / 3, 1 / 3], "sequences": [1 / 2, 1 / 6]}
-    assert token_weights([0, 3], reduction) == expected[reduction]
+    assert completion_weights([0, 3], reduction) == expected[reduction]
 
 
 def test_dr_grpo_weights_do_not_depend_on_lengths() -> None:
-    assert token_weights([0, 0], "dr_grpo", 5) == [1 / 10, 1 / 10]
+    assert completion_weights([0, 0], "dr_grpo", 5) == [1 / 10, 1 / 10]
 
 
 @pytest.mark.parametrize("reduction", get_args(Reduction))
-def test_token_weights_of_no_completions(reduction: str) -> None:
-    assert token_weights([], reduction, 4) == []
+def test_completion_weights_of_no_completions(reduction: str) -> None:
+    assert completion_weights([], reduction, 4) == []
 
 
 def test_unknown_reduction_and_missing_longest_are_refused() -> None:
     with pytest.raises(ValueError, match="no reduction 'mean'"):
-        token_weights(LENGTHS, "mean")
+        completion_weights(LENGTHS, "mean")
     with pytest.raises(ValueError, match="give longest"):
-        token_weights(LENGTHS, "dr_grpo")
+        completion_weights(LENGTHS, "dr_grpo")
 
 
 def test_every_grpo_loss_of_the_config_has_a_reduction() -> None:

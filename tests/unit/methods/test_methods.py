@@ -98,7 +98,7 @@ def test_advantages_of_a_group() -> None:
     ("loss", "weights"),
     [("grpo", [1 / 4, 1 / 8]), ("dapo", [1 / 6, 1 / 6]), ("dr_grpo", [1 / 20, 1 / 20])],
 )
-def test_grpo_loss_sets_the_token_weights(loss: str, weights: list[float]) -> None:
+def test_grpo_loss_sets_the_completion_weights(loss: str, weights: list[float]) -> None:
     config = config_of("grpo", grpo={"loss": loss}, sampling={"max_new_tokens": 10})
     (batch,) = learn(config, rolled({"p0": [True, False]}, config)).batches
     assert [item.weight for item in batch.items] == weights

@@ -19,7 +19,7 @@ SOURCE = '''
 """Rejection fine-tuning: cross-entropy on the student's own right completions."""
 
 from backends.interface import PolicyGradientBatch, PolicyGradientItem
-from opsd_cli.losses.reduction import token_weights
+from opsd_cli.losses.reduction import completion_weights
 from opsd_cli.methods.base import LossPlan, Method, Needs
 from opsd_cli.token_ledger import TokenLedger
 
@@ -33,7 +33,7 @@ class RejectionFineTuning(Method):
 
     def build_loss(self, inputs, policy):
         right = [g.rollout for g in inputs.rollouts if g.correct]
-        weights = token_weights([len(r.completion_ids) for r in right], "tokens")
+        weights = completion_weights([len(r.completion_ids) for r in right], "tokens")
         items = tuple(
             PolicyGradientItem(
                 r.request.prompt_ids, r.completion_ids, (1.0,) * len(r.completion_ids), weight

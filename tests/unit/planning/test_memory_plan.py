@@ -107,7 +107,7 @@ def test_nearest_settings_that_fit() -> None:
     assert peak(config) > limit
     changes = nearest_that_fits(config, limit, peak)
     assert changes
-    # Smaller batches and recomputed activations are enough, and do not change what is learnt.
+    # Smaller batches and recomputed activations are enough, and do not change the training result.
     assert set(changes) <= {
         "train.micro_batch_tokens", "train.gradient_checkpointing", "rollouts.batch_size"
     }  # fmt: skip

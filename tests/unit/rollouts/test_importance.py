@@ -18,7 +18,7 @@ from tests.support.small_problems import SPLITS
 
 
 class Mistaken(Prefetching):
-    """Finds what was drawn exp(0.5) times as likely as the sampler said, at every second token."""
+    """Finds tokens exp(0.5) times as likely as the sampler said, every second token."""
 
     def score(self, sequences: Any, *args: Any, **kwargs: Any) -> list[np.ndarray]:
         self.scored, self.asked_for = list(sequences), kwargs["sampling"]
@@ -66,7 +66,7 @@ class Elsewhere(Prefetching):
 
 
 class Excluding(Prefetching):
-    """Would not have drawn the first token of anything."""
+    """Would not have sampled the first token of anything."""
 
     def score(self, sequences: Any, *args: Any, **kwargs: Any) -> list[np.ndarray]:
         return [

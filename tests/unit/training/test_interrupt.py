@@ -1,4 +1,4 @@
-"""Ctrl-C: training stops at the next rollout and keeps the samples that were drawn."""
+"""Ctrl-C: training stops at the next rollout and keeps the finished samples."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_interrupt_stops_at_the_next_rollout_and_resume_keeps_the_samples(
     if step % 2:  # the checkpoint written by the interrupt
         shutil.rmtree(directory / "checkpoints" / f"step-{step:06d}")
     assert run_contents(directory) == run_contents(finished_run)
-    # A measurement under way is continued; the rollouts of a step are drawn again.
+    # A measurement under way is continued; the rollouts of a step are sampled again.
     drawn_again = 3 if phase == "rollouts" else 0
     assert len(policy.drawn) + len(again.drawn) == ROLLOUTS_OF_A_RUN + drawn_again
 

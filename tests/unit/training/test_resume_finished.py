@@ -1,4 +1,4 @@
-"""Resume of a finished run: nothing is drawn, and a damaged result is rebuilt from the logs."""
+"""Resume of a finished run: nothing is sampled, and a damaged result is rebuilt from the logs."""
 
 from __future__ import annotations
 

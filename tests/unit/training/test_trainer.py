@@ -14,7 +14,7 @@ from backends.interface import Rollout
 from opsd_cli.comparison.curves import read_curve
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.sections import Optimizer
-from opsd_cli.losses.reduction import token_weights
+from opsd_cli.losses.reduction import completion_weights
 from opsd_cli.training import run_directory
 from opsd_cli.training.result import TrainResult
 from opsd_cli.training.run_directory import Run, read_rows
@@ -131,9 +131,9 @@ def test_empty_completions_are_trained_on_without_error(method: str, tmp_path: P
 
 
 @pytest.mark.parametrize("reduction", ["tokens", "sequences"])
-def test_token_weights_of_empty_completions(reduction: str) -> None:
-    assert token_weights([0, 0], reduction) == [0.0, 0.0]
-    weights = token_weights([0, 3], reduction)
+def test_completion_weights_of_empty_completions(reduction: str) -> None:
+    assert completion_weights([0, 0], reduction) == [0.0, 0.0]
+    weights = completion_weights([0, 3], reduction)
     assert weights[1] * 3 == pytest.approx({"tokens": 1.0, "sequences": 0.5}[reduction])
 
 

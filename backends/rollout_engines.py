@@ -22,7 +22,7 @@ BUILTIN = "builtin"
 
 #: name -> "module:class"
 ENGINES: dict[str, str] = {
-    BUILTIN: "backends.engines:BuiltinEngine",
+    BUILTIN: "backends.rollout_engines:BuiltinEngine",
     "vllm": "backends.vllm.engine:VllmEngine",
 }
 
@@ -34,7 +34,7 @@ class RolloutEngine(Protocol):
         title: the engine's name for people.
         separate_from_trainer: True if it samples with a copy of the weights of its own. Its
             log-probabilities can then differ from the trainer's, which is measured and may be
-            corrected, and it can sample while the trainer learns (`Prefetches`).
+            corrected, and it can sample while the trainer computes (`Prefetches`).
     """
 
     title: str
@@ -46,9 +46,9 @@ class RolloutEngine(Protocol):
         """The policy with its rollouts sampled by this engine, until the context ends.
 
         Args:
-            policy: learns, and samples whatever the engine cannot.
+            policy: trains, and samples what the engine cannot.
             folder: where the engine may keep files of its own.
-            tell: gets one-line warnings for people.
+            tell: receives one-line warnings for the user.
 
         Raises:
             UsageError, BackendMissing, TrainingError: the engine cannot be used.
@@ -56,7 +56,7 @@ class RolloutEngine(Protocol):
 
 
 class BuiltinEngine:
-    """The backend's own engine: it samples with the very weights that learn."""
+    """The backend's own engine: it samples with the trainer's own weights."""
 
     title = "the backend's own engine"
     separate_from_trainer = False
