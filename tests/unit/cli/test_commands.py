@@ -16,6 +16,7 @@ import backends
 from backends.interface import Capability, Rollout
 from opsd_cli.config.presets import preset_names
 from opsd_cli.errors import ModelError
+from opsd_cli.methods import METHODS
 from opsd_cli.problems.catalog import describe
 from opsd_cli.training.run_directory import read_rows
 from tests.support.cli import QUICK, Opsd
@@ -238,7 +239,7 @@ def test_dry_run_of_compare_has_every_method(opsd: Opsd) -> None:
     assert rows["hybrid"][:3] == ["500", "8,000", "8,192,000"]
     code, out, err = opsd("compare --config opsd-qwen3-1.7b --dry-run --json --tune --seeds 2")
     found = json.loads(out)
-    assert code == 0 and set(found["plan"]) == {"opsd", "grpo", "sft", "hybrid"}
+    assert code == 0 and set(found["plan"]) == set(METHODS)
     assert (found["methods"], found["seeds"]) == (["opsd", "grpo"], 2)
     assert found["plan"]["grpo"]["generated_tokens_at_most"] == 128_000_000
     assert found["tuning"]["generated_tokens_at_most"] == 3 * (128_000_000 + 3_276_800)
