@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -32,6 +33,13 @@ _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 def offline() -> bool:
     """True if the environment asks for the cache alone (HF_HUB_OFFLINE and the like)."""
     return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in _OFFLINE)
+
+
+def cache_folder() -> Path:
+    """The folder that the Hugging Face libraries download models and data sets to."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Memory in bytes and CPU cores that this process may use, limits of containers included.
+"""Memory, free disk (in bytes) and CPU cores that this process may use, container limits included.
 
 psutil gives the resources of the machine, on Linux, macOS and Windows. On Linux a container or a
 batch system may allow less: the limits of the process's control group and of its parents are read
@@ -11,6 +11,7 @@ import contextlib
 import math
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,6 +38,14 @@ def available_memory() -> int:
     free = [int(psutil.virtual_memory().available)]
     free += [limit - used for limit, used in _memory_groups()]
     return max(0, min(free))
+
+
+def free_disk(path: Path) -> int | None:
+    """Free bytes for this user on the disk of a path, which need not exist; None if unknown."""
+    for folder in (path, *path.absolute().parents):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(folder).free
+    return None
 
 
 def peak_resident() -> int:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import backends
 from opsd_cli.config.presets import preset_names
 from opsd_cli.errors import OpsdError
-from opsd_cli.machine import available_memory, physical_memory
+from opsd_cli.hub import cache_folder
+from opsd_cli.machine import available_memory, free_disk, physical_memory
 from opsd_cli.provenance import provenance
 
 
 def system_report() -> dict[str, Any]:
-    """Platform, versions, and each backend's capability; memory in bytes.
+    """Platform, versions, and each backend's capability; memory and disks in bytes.
+
+    `disk_free` is of the current folder, `cache_free` of the hub's cache, whose folder is `cache`.
 
     A backend that cannot run is an entry like the others, never an error.
     """
@@ -35,13 +39,25 @@ def system_report() -> dict[str, Any]:
         choice = {"name": chosen.name, "reason": chosen.reason}
     except OpsdError as error:
         choice = {"name": None, "reason": error.message}
+    cache = cache_folder()
     facts = provenance(str(choice["name"]), str(choice["reason"]))
     return {
         **facts,
         "memory": physical_memory(),
         "memory_free": available_memory(),
+        "disk_free": free_disk(Path()),
+        "cache": _without_user(cache),
+        "cache_free": free_disk(cache),
         "backends": found,
         "auto": choice,
         "hub_offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
         "presets": preset_names(),
     }
+
+
+def _without_user(folder: Path) -> str:
+    """A folder with the home folder as `~`: its path holds the user's name."""
+    try:
+        return f"~/{folder.relative_to(Path.home()).as_posix()}"
+    except (ValueError, RuntimeError):  # elsewhere, or no home folder
+        return str(folder)

@@ -6,8 +6,6 @@ Typer.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from opsd_cli.cli import options
@@ -242,15 +240,15 @@ def presets_show(name: options.PresetName) -> None:
     presets.show(name)
 
 
-def presets_copy(name: options.PresetName, file: Path) -> None:
+def presets_copy(name: options.PresetName, file: options.CopyTo = None) -> None:
     """Copy a preset to a file of your own, to edit and pass to --config."""
     from opsd_cli.cli import presets
 
     presets.copy(name, file)
 
 
-def presets_keys(json: options.Json = False) -> None:
-    """List every config key with its default and meaning."""
+def presets_keys(word: options.KeyWord = None, json: options.Json = False) -> None:
+    """List every config key, or those that have a word, with default, allowed values, meaning."""
     from opsd_cli.cli import presets
 
-    presets.keys(json)
+    presets.keys(word, json)

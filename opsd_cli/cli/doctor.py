@@ -19,6 +19,18 @@ def machine_line(facts: dict[str, Any]) -> str:
     return f"cores: {cores}; memory: {memory}, {facts['memory_free'] / 2**30:.1f} free"
 
 
+def disk_line(facts: dict[str, Any]) -> str:
+    """Free space in the current folder and in the hub's cache, and the cache's folder."""
+
+    def size(free: int | None) -> str:
+        return "unknown" if free is None else f"{free / 2**30:.1f} GiB"
+
+    return (
+        f"free disk: {size(facts['disk_free'])} here, {size(facts['cache_free'])} for downloads "
+        f"(cache: {facts['cache']}; HF_HOME moves it)"
+    )
+
+
 def run(as_json: bool) -> None:
     """Print the report."""
     facts = system_report()
@@ -26,6 +38,7 @@ def run(as_json: bool) -> None:
     if not as_json:
         out.exact(f"opsd {facts['opsd']}, Python {facts['python']}, {facts['platform']}")
         out.exact(machine_line(facts))
+        out.exact(disk_line(facts))
         out.exact("packages: " + ", ".join(f"{k} {v}" for k, v in facts["packages"].items()))
         out.exact(f"auto chooses: {facts['auto']['name']} ({facts['auto']['reason']})")
         width = 1 + max(map(len, facts["backends"]))

@@ -173,6 +173,8 @@ def end_of_pipe(error: BrokenPipeError, debug: bool) -> NoReturn:
 def end(error: Exception, debug: bool) -> NoReturn:
     """Exit with an exception's error line, hint and exit code."""
     usage = getattr(error, "format_message", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # `opsd` alone: its help is printed already
+        sys.exit(UsageError.exit_code)
     if usage is not None:  # Typer's error about the command line
         line = " ".join(usage().split())
         fail(line[:1].lower() + line[1:].rstrip("."), _where_help_is(error), 2)
@@ -190,6 +192,8 @@ def end(error: Exception, debug: bool) -> NoReturn:
 def _where_help_is(error: Exception) -> str:
     """A hint that names the command's `--help`, and `--set` for an unknown option."""
     context, words = getattr(error, "ctx", None), list[str]()
+    if context is None:  # as for an option without its argument
+        words = _command_words(sys.argv[1:])
     while context is not None and context.parent is not None:
         words.insert(0, context.info_name)
         context = context.parent
@@ -197,6 +201,22 @@ def _where_help_is(error: Exception) -> str:
     if words and type(error).__name__ == "NoSuchOption":
         hint += "; settings are given as --set KEY=VALUE (`opsd presets keys` lists them)"
     return hint
+
+
+def _command_words(arguments: Sequence[str]) -> list[str]:
+    """The words at the beginning of a command line that name a command, as in `presets copy`."""
+    from typer.main import get_command
+
+    from opsd_cli.cli.app import app
+
+    node: Any = get_command(app)
+    words: list[str] = []
+    for word in arguments:
+        node = getattr(node, "commands", {}).get(word)
+        if node is None:
+            break
+        words.append(word)
+    return words
 
 
 def fail(message: str, hint: str, code: int) -> NoReturn:

@@ -229,3 +229,10 @@ TrainingSet = Annotated[
     bool, typer.Option("--train", help="Where both exist, the set to train on.")
 ]
 PresetName = Annotated[str, typer.Argument(autocompletion=_presets)]
+CopyTo = Annotated[
+    Path | None, typer.Argument(metavar="[FILE]", help="A new file; by default NAME.yaml, here.")
+]
+KeyWord = Annotated[
+    str | None,
+    typer.Argument(metavar="[WORD]", help="Only keys with this in their name or meaning."),
+]

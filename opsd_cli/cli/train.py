@@ -95,7 +95,7 @@ def stop_on_signal(out: Output) -> Iterator[threading.Event]:
 
 
 def show_result(result: TrainResult, report: Path, out: Output) -> None:
-    """Show the accuracies as a table, tokens by kind, and where the run is."""
+    """Show the accuracies as a table, tokens by kind, where the run is, and what is remarkable."""
     from rich.table import Table
 
     base, best, final = (result.accuracy[name] for name in ("base", "best", "final"))
@@ -115,6 +115,8 @@ def show_result(result: TrainResult, report: Path, out: Output) -> None:
         f"teacher, {count(tokens.trained)} trained"
     )
     out.show(f"run: {result.run_dir}\nreport: {report}")
+    for remark in result.remarks:
+        out.warn(remark)
     if not out.quiet:
         out.note(
             f"next: opsd sample --adapter {result.run_dir} --divergence\n"

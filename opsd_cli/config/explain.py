@@ -13,6 +13,15 @@ from opsd_cli.errors import ConfigError
 
 #: Maximum length, in characters, of a wrong value in an error line.
 SHOWN = 80
+#: Last parts of keys as other programs call them, and the key meant.
+FOREIGN = {
+    "batch_size": "train.questions_per_step",
+    "epochs": "train.steps",
+    "lr": "optimizer.learning_rate",
+    "max_steps": "train.steps",
+    "max_tokens": "sampling.max_new_tokens",
+    "num_epochs": "train.steps",
+}
 
 
 def suggest(word: str, known: Sequence[str], otherwise: str) -> str:
@@ -41,11 +50,23 @@ def explain(error: ValidationError) -> ConfigError:
 
 def _nearest_key(path: str) -> str:
     known = [name for name, _ in key_paths()]
-    close = difflib.get_close_matches(path[:SHOWN], known, n=1, cutoff=0.6)
-    if not close:
-        leaf = path.rpartition(".")[2]
-        close = [name for name in known if name.rpartition(".")[2] == leaf]
-    return f"did you mean {close[0]!r}?" if close else "see `opsd presets keys`"
+    section, _, leaf = path[:SHOWN].rpartition(".")
+    near = (
+        FOREIGN.get(leaf),
+        _close(leaf, [name for name in known if name.rpartition(".")[0] == section], section),
+        _close(path, known),
+        next((name for name in known if name.rpartition(".")[2] == leaf), None),
+    )
+    found = next((name for name in near if name is not None), None)
+    return f"did you mean {found!r}?" if found else "see `opsd presets keys`"
+
+
+def _close(word: str, keys: Sequence[str], section: str = "") -> str | None:
+    """The key closest to a word; with a section, whose keys they are, by their last parts."""
+    prefix = f"{section}." if section else ""
+    parts = [key.removeprefix(prefix) for key in keys]
+    close = difflib.get_close_matches(word[:SHOWN], parts, n=1, cutoff=0.6)
+    return prefix + close[0] if close else None
 
 
 def _prefixes(path: str) -> Iterator[str]:

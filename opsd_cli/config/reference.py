@@ -34,6 +34,21 @@ def reference() -> str:
     return "\n".join(parts)
 
 
+def allowed_values() -> dict[str, dict[str, str]]:
+    """Every dotted key that holds a value, with its "type" and "bounds" in words."""
+    schema = Config.model_json_schema()
+
+    def of(node: Node, prefix: str) -> Iterator[tuple[str, dict[str, str]]]:
+        for name, field in node["properties"].items():
+            if target := _target(field):
+                yield from of(schema["$defs"][target], f"{prefix}{name}.")
+            else:
+                kind = _type(field).replace("`", "")
+                yield f"{prefix}{name}", {"type": kind, "bounds": _bounds(field)}
+
+    return dict(of(schema, ""))
+
+
 def _section(schema: Node, node: Node, prefix: str, title: str, text: str) -> Iterator[str]:
     """A heading and a table of a section's own keys, then its sections, each part a few lines."""
     leaves = {name: field for name, field in node["properties"].items() if not _target(field)}

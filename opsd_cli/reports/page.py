@@ -26,6 +26,7 @@ svg .level{stroke:var(--dim);stroke-dasharray:5 4}
 .legend i{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.35em}
 .scroll{overflow-x:auto}
 .nowrap{white-space:nowrap}
+.remark{border-left:.25rem solid var(--two);padding-left:.75rem}
 a{color:var(--one)}
 meter{width:5rem;vertical-align:middle}
 details{margin:.35rem 0}summary{cursor:pointer}

@@ -14,10 +14,12 @@ from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.formatting import count, duration, gibibytes, percent
+from opsd_cli.reports.collapse_verdict import collapse_verdict
 from opsd_cli.reports.page import figure, html_page
 from opsd_cli.reports.svg import Series, line_chart
 from opsd_cli.statistics import Estimate
 from opsd_cli.training import run_directory
+from opsd_cli.training.remarks import remarks
 
 REPORT = "report.html"
 #: Rollouts shown of the first and of the last step.
@@ -41,6 +43,10 @@ def build_page(run_dir: Path) -> str:
     environment = read_object(run_dir / run_directory.ENVIRONMENT) or {"lost": "not known any more"}
     sections = [
         f"<h1>{escape(verdict(result, metrics))}</h1>",
+        *(
+            f"<p class=remark>{escape(sentence[0].upper() + sentence[1:])}.</p>"
+            for sentence in remarks(metrics, evaluations)
+        ),
         accuracy_section(result, evaluations),
         learning_section(metrics),
         collapse_section(metrics),
@@ -107,7 +113,7 @@ def learning_section(metrics: list[dict[str, Any]]) -> str:
 
 
 def collapse_section(metrics: list[dict[str, Any]]) -> str:
-    """Collapse metrics and divergence by class of token, by step."""
+    """Collapse metrics and divergence by class of token, by step, and the verdict on them."""
     charts = [
         ("completion length, tokens", [("completion_tokens", "mean")]),
         ("share of completions cut at the limit", [("truncated", "truncated")]),
@@ -141,7 +147,7 @@ def collapse_section(metrics: list[dict[str, Any]]) -> str:
         "divergence",
     )
     extra = figure("divergence by class of token, nats", by_class)
-    return _charts("Signs of collapse", charts, metrics, extra)
+    return _charts("Signs of collapse", charts, metrics, extra) + collapse_verdict(metrics)
 
 
 def _charts(

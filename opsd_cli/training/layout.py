@@ -1,7 +1,7 @@
 """The files of a run directory, and what can be read of a run without opening it.
 
 config.yaml  environment.json  metrics.jsonl  rollouts.jsonl  evaluations.jsonl
-preflight.json  checkpoints/step-000025/  best  result.json  report.html
+preflight.json  preflight-samples.jsonl  checkpoints/step-000025/  best  result.json  report.html
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ EVALUATIONS = "evaluations.jsonl"
 #: Analyses written by the teacher; only runs with teacher.reason_first have it.
 ANALYSES = "analyses.jsonl"
 PREFLIGHT = "preflight.json"
+#: Every completion of the preflight, of both roles.
+PREFLIGHT_SAMPLES = "preflight-samples.jsonl"
 RESULT = "result.json"
 #: Names the checkpoint with the best validation accuracy.
 BEST = "best"

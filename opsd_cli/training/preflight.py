@@ -2,14 +2,13 @@
 
 The teacher (question and reference) and the student (question alone) answer the same training
 problems. Where the teacher is no better there is nothing to distil, and the run ends. The record is
-made once: a resumed run reads it, with what it cost.
+made once: a resumed run reads it, with what it cost. Every completion is kept beside it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from opsd_cli.config.schema import Config
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.interruption import Stop
@@ -23,10 +22,17 @@ from opsd_cli.tracking.listener import Listener
 from opsd_cli.training import run_directory
 from opsd_cli.training.analyses import save_analyses
 from opsd_cli.training.measuring import Measurements
+from opsd_cli.training.preflight_failure import (
+    HINTS,
+    cause_of,
+    described_sample,
+    failure_line,
+    length_option,
+    read_samples,
+    telling_sample,
+    write_samples,
+)
 from opsd_cli.training.run_directory import Run
-
-#: From this share of truncated completions on, truncation is named as the likely cause.
-MOSTLY = 0.5
 
 
 def preflight(
@@ -71,27 +77,31 @@ def preflight(
             "spent": (teacher.spent + evaluated).as_dict(),
         }
         save_analyses(run, 0, analyst.take_unsaved())
+        write_samples(run.directory / run_directory.PREFLIGHT_SAMPLES, chosen, found)
         run.write_sealed(run_directory.PREFLIGHT, record)
         measurements.forget_samples()
-    require_gain(record, len(chosen), run.config, listener)
+    require_gain(record, len(chosen), run, listener)
     return TokenLedger(**record["spent"])
 
 
-def require_gain(record: dict[str, Any], problems: int, config: Config, listener: Listener) -> None:
-    """Report the two accuracies; raise `PreflightFailed` unless the teacher's is higher."""
+def require_gain(record: dict[str, Any], problems: int, run: Run, listener: Listener) -> None:
+    """Report the two accuracies; raise `PreflightFailed` unless the teacher's is higher.
+
+    Its record and samples stay on disk, and one sample of the teacher is reported.
+    """
     student, teacher = Estimate(**record["student"]), Estimate(**record["teacher"])
-    truncated = record["truncated"]["teacher"]
     listener.preflight(student, teacher, problems)
     if teacher.value > student.value:
         return
-    limit = evaluation_sampling(config).max_new_tokens
-    mostly = truncated >= MOSTLY
-    cut = f" ({truncated:.0%} of the teacher's answers were cut off at {limit} tokens)"
-    regardless = "or begin a new run regardless with --set preflight.enabled=false"
+    kept = run.keep_failed_preflight()
+    samples = [] if kept is None else read_samples(kept / run_directory.PREFLIGHT_SAMPLES)
+    limit = evaluation_sampling(run.config).max_new_tokens
+    cause = cause_of(record)
+    sample = telling_sample(samples, cause)
+    if sample is not None:
+        listener.warn(described_sample(sample, limit))
     raise PreflightFailed(
-        f"the reference does not help: {teacher.value:.0%} right with it, {student.value:.0%} "
-        f"without, on {problems} problems; nothing to distil{cut if mostly else ''}",
-        f"give answers more room (sampling.max_new_tokens), {regardless}"
-        if mostly
-        else f"look at both prompts (opsd sample --show-prompts), {regardless}",
+        failure_line(record, problems, limit, kept if samples else None),
+        f"{HINTS[cause].format(option=length_option(run.config), limit=limit)}, "
+        "or begin a new run regardless with --set preflight.enabled=false",
     )

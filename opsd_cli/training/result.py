@@ -22,6 +22,8 @@ class TrainResult:
         seconds, cpu_seconds: of all processes that worked on the run.
         training_cpu_seconds: CPU seconds of the steps alone.
         stopped_because: why the loop ended, in words.
+        remarks: sentences about a run whose rollouts were all truncated, or that learnt nothing
+            (`opsd_cli.training.remarks`).
     """
 
     run_dir: str
@@ -35,11 +37,13 @@ class TrainResult:
     cpu_seconds: float
     training_cpu_seconds: float
     stopped_because: str
+    remarks: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The object that `opsd train --json` prints."""
         return {
             **{key: value for key, value in asdict(self).items() if key != "accuracy"},
+            "remarks": list(self.remarks),
             "accuracy": {name: value.as_dict() for name, value in self.accuracy.items()},
         }
 
@@ -47,7 +51,8 @@ class TrainResult:
     def from_dict(cls, found: dict[str, Any]) -> TrainResult:
         """The result that `as_dict` gave."""
         accuracy = {name: Estimate(**found["accuracy"][name]) for name in ACCURACIES}
-        return cls(**{**found, "tokens": TokenLedger(**found["tokens"]), "accuracy": accuracy})
+        tokens, remarks = TokenLedger(**found["tokens"]), tuple(found.get("remarks", ()))
+        return cls(**{**found, "tokens": tokens, "accuracy": accuracy, "remarks": remarks})
 
 
 def finished_result(run: Run) -> TrainResult | None:

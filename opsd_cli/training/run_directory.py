@@ -8,6 +8,7 @@ its refusals in `opsd_cli.training.resume`, checkpoints in `opsd_cli.training.ch
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,7 @@ from opsd_cli.training.layout import (
     LOGS,
     METRICS,
     PREFLIGHT,
+    PREFLIGHT_SAMPLES,
     RESULT,
     ROLLOUTS,
     UNFINISHED,
@@ -46,9 +48,12 @@ from opsd_cli.training.seals import SEALS, read_sealed, seal, seals_of
 #: Importers say `run_directory.METRICS`: the layout's names are part of this module's.
 __all__ = [
     "ANALYSES", "BEST", "CONFIG", "ENVIRONMENT", "EVALUATIONS", "LOCK", "LOGS", "METRICS",
-    "PREFLIGHT", "RESULT", "ROLLOUTS", "SEALS", "STATE", "UNFINISHED", "Run", "best_checkpoint",
-    "default_directory", "read_object", "read_rows", "refuse_used", "result_of",
+    "PREFLIGHT", "PREFLIGHT_SAMPLES", "RESULT", "ROLLOUTS", "SEALS", "STATE", "UNFINISHED", "Run",
+    "best_checkpoint", "default_directory", "read_object", "read_rows", "refuse_used", "result_of",
 ]  # fmt: skip
+
+
+PREFLIGHT_FILES = (PREFLIGHT, PREFLIGHT_SAMPLES)
 
 
 class Run:
@@ -143,7 +148,7 @@ class Run:
         measured = any((self.directory / n).exists() for n in (EVALUATIONS, PREFLIGHT, UNFINISHED))
         if issubclass(error, Interrupted) or (issubclass(error, KeyboardInterrupt) and measured):
             return
-        ours = (CONFIG, ENVIRONMENT, PREFLIGHT, UNFINISHED, SEALS, *LOGS, LOCK)
+        ours = (CONFIG, ENVIRONMENT, *PREFLIGHT_FILES, UNFINISHED, SEALS, *LOGS, LOCK)
         for name in ours:
             (self.directory / name).unlink(missing_ok=True)
         shutil.rmtree(self.directory / FOLDER, ignore_errors=True)
@@ -176,6 +181,33 @@ class Run:
         """Write a JSON file that must not change any more, and record its digest."""
         write_atomic(self.directory / name, json.dumps(value, indent=1) + "\n")
         seal(self.directory, name)
+
+    def keep_failed_preflight(self) -> Path | None:
+        """Keep the record and the samples of a preflight that failed.
+
+        A new run's directory is deleted when the run fails, so that the command can be repeated;
+        the two files are then copied to a new directory beside it.
+
+        Returns:
+            The directory that holds them; None if they could not be copied.
+        """
+        if not self._fresh:
+            return self.directory
+        own = self.directory if self.directory.name not in ("", "..") else self.directory.resolve()
+        for number in itertools.count(1):
+            suffix = f"-{number}" if number > 1 else ""
+            kept = own.with_name(f"{own.name}-failed-preflight{suffix}")
+            try:
+                kept.mkdir()
+                for name in PREFLIGHT_FILES:
+                    shutil.copyfile(self.directory / name, kept / name)
+            except FileExistsError:  # of an earlier failure
+                continue
+            except OSError:
+                shutil.rmtree(kept, ignore_errors=True)
+                return None
+            return kept
+        return None
 
     # -- logs ----------------------------------------------------------------------------------
 

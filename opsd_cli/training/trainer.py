@@ -40,6 +40,7 @@ from opsd_cli.training.analyses import load_analyses, save_analyses
 from opsd_cli.training.checkpoints import state_of, whole_checkpoint
 from opsd_cli.training.measuring import Measurements
 from opsd_cli.training.preflight import preflight
+from opsd_cli.training.remarks import remarks
 from opsd_cli.training.result import ACCURACIES, TrainResult, finished_result
 from opsd_cli.training.run_directory import Run
 from opsd_cli.training.schedule import QuestionOrder, learning_rate
@@ -236,6 +237,12 @@ class Trainer:
             cpu_seconds=state.cpu_seconds,
             training_cpu_seconds=state.training_cpu_seconds,
             stopped_because=why,
+            remarks=tuple(
+                remarks(
+                    list(self.run.rows(run_directory.METRICS)),
+                    list(self.run.rows(run_directory.EVALUATIONS)),
+                )
+            ),
         )
         self.run.write_result(result.as_dict())
         return result

@@ -92,7 +92,10 @@ KINDS = ("stopped", "within", "finished")
 SETTINGS = ("teacher.reason_first=true", "preflight.problems=12")
 #: Files that describe the machine, are made from other files, or are not read once there is a
 #: checkpoint: damage to them changes no number.
-NO_NUMBERS = (run_directory.ENVIRONMENT, "report.html", run_directory.PREFLIGHT)
+NO_NUMBERS = (
+    run_directory.ENVIRONMENT, "report.html", run_directory.PREFLIGHT,
+    run_directory.PREFLIGHT_SAMPLES,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

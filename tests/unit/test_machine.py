@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -130,3 +131,43 @@ def test_doctor_shows_the_limits_of_a_container() -> None:
         "cores: 3 of 16 (affinity or a container's limit); memory: 8.0 GiB of 64.0 "
         "(a container's limit), 5.0 free"
     )
+
+
+def test_free_disk_of_a_folder_that_does_not_exist_is_its_parents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {tmp_path: 7 * GIB}
+
+    def usage(path: Path) -> SimpleNamespace:
+        if path not in sizes:
+            raise FileNotFoundError
+        return SimpleNamespace(free=sizes[path])
+
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    assert machine.free_disk(tmp_path / "a" / "b") == 7 * GIB
+    sizes.clear()
+    assert machine.free_disk(tmp_path) is None
+
+
+def test_doctor_shows_free_disk_and_the_cache_folder() -> None:
+    from opsd_cli.cli.doctor import disk_line
+
+    facts = {"disk_free": 3 * GIB, "cache_free": None, "cache": "~/.cache/huggingface/hub"}
+    assert disk_line(facts) == (
+        "free disk: 3.0 GiB here, unknown for downloads "
+        "(cache: ~/.cache/huggingface/hub; HF_HOME moves it)"
+    )
+
+
+def test_doctor_report_names_the_hub_cache_without_the_user(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from opsd_cli import system_report
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(system_report, "cache_folder", lambda: tmp_path / "hub")
+    report = system_report.system_report()
+    assert report["cache"] == "~/hub"
+    assert report["disk_free"] > 0 and report["cache_free"] > 0
+    monkeypatch.setattr(system_report, "cache_folder", lambda: tmp_path.parent / "elsewhere")
+    assert system_report.system_report()["cache"] == str(tmp_path.parent / "elsewhere")

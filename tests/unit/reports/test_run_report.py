@@ -122,6 +122,42 @@ def test_report_of_an_unfinished_run_says_so(run: Path) -> None:
     assert "0 steps are done" in write_run_report(run).read_text()
 
 
+def collapse_part(run: Path) -> str:
+    html = write_run_report(run).read_text()
+    section = html.partition("<h2>Signs of collapse</h2>")[2].partition("<h2>Tokens</h2>")[0]
+    page = Strict()
+    page.feed(section)
+    assert page.open == []
+    return " ".join(" ".join(page.words).split())
+
+
+def test_report_of_a_run_says_that_no_collapse_metric_moved(run: Path) -> None:
+    text = collapse_part(run)
+    assert "Verdict: none of the 6 metrics moved by more than its threshold" in text
+    assert "the first quarter of the steps (1) and the last (4)" in text
+    assert "completion length, tokens 41 44 +7% 25% no" in text
+    assert "share copied from the reference 20.0% 20.0% +0.0 points 10.0 points no" in text
+
+
+def test_report_of_a_run_names_the_collapse_metrics_that_moved(run: Path) -> None:
+    path = run / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row |= {"completion_tokens": 100.0 / row["step"], "entropy": 0.4 * row["step"]}
+    write(path, rows)
+    text = collapse_part(run)
+    assert "Verdict: 2 of the 6 metrics moved by more than their threshold" in text
+    assert "completion length, tokens: 100 to 25 (as in a collapse)" in text
+    assert "entropy, nats a token: 0.4 to 1.6 (away from a collapse)" in text
+    assert "completion length, tokens 100 25 -75% 25% yes, as in a collapse" in text
+
+
+def test_report_of_a_short_run_has_no_collapse_verdict(run: Path) -> None:
+    path = run / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    assert "No verdict: 3 steps are too few, 4 are needed." in collapse_part(run)
+
+
 def test_picture_of_a_run_is_a_png(run: Path, tmp_path: Path) -> None:
     finish(run)
     picture = write_picture(run, tmp_path / "out" / "run.png")

@@ -1,0 +1,61 @@
+"""What a user should know of a run's outcome that its accuracies do not show.
+
+Computed from the run's logs, so that the end of a run, its result and its page say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from opsd_cli.formatting import share
+
+
+def remarks(metrics: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> list[str]:
+    """Sentences about a run whose rollouts were all truncated, or that learnt nothing.
+
+    Args:
+        metrics: rows of `metrics.jsonl`, one per step.
+        evaluations: rows of `evaluations.jsonl`.
+
+    Returns:
+        Sentences without a capital and a full stop; empty if there is nothing to say.
+    """
+    found = (_all_truncated(metrics), _no_gradient(metrics), _never_better(evaluations))
+    return [sentence for sentence in found if sentence is not None]
+
+
+def _all_truncated(metrics: Sequence[dict[str, Any]]) -> str | None:
+    rows = [row for row in metrics if row.get("truncated") is not None]
+    if not rows or any(row["truncated"] < 1 for row in rows):
+        return None
+    longest = max(row.get("completion_tokens_max", 0) for row in rows)
+    return (
+        f"every rollout was cut off, the longest at {longest:,} tokens; raise "
+        "sampling.max_new_tokens if answers should be finished"
+    )
+
+
+def _no_gradient(metrics: Sequence[dict[str, Any]]) -> str | None:
+    if not metrics or any(row.get("grad_norm", 1) for row in metrics):
+        return None
+    if metrics[-1]["ledger"].get("trained", 0):
+        return "nothing was learnt: the gradient of every step was 0"
+    flat = all(row.get("zero_variance_groups") == 1 for row in metrics)
+    why = ", because the rollouts of each question were all right or all wrong" if flat else ""
+    return f"nothing was learnt: no step had a loss batch{why}"
+
+
+def _never_better(evaluations: Sequence[dict[str, Any]]) -> str | None:
+    accuracy = {
+        row["step"]: row["accuracy"]["value"] for row in evaluations if row["split"] == "validation"
+    }
+    later = {step: value for step, value in accuracy.items() if step > 0}
+    if 0 not in accuracy or not later or max(later.values()) > accuracy[0]:
+        return None
+    step = max(later, key=later.__getitem__)
+    return (
+        f"validation accuracy was never above the {share(accuracy[0])} before the first step "
+        f"(highest since: {share(later[step])} at step {step}); the best checkpoint has the "
+        "weights that the run began with"
+    )
