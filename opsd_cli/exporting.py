@@ -65,6 +65,20 @@ def require_format(form: str) -> None:
         raise ConfigError(f"unknown format {form!r}", f"choose from {', '.join(FORMATS)}")
 
 
+def check_source(config: Config, messages: Messages) -> None:
+    """Check the adapter's base model, and warn if the adapter was not trained.
+
+    Raises:
+        ModelError: the adapter was made for another model.
+    """
+    from opsd_cli.adapters import refuse_other_base, untrained
+
+    refuse_other_base(config)
+    warning = untrained(_source(config))
+    if warning:
+        messages.warn(warning)
+
+
 def export(config: Config, form: str, directory: Path, messages: Messages) -> None:
     """Write the config's adapter in another form, whole or not at all.
 
@@ -78,6 +92,7 @@ def export(config: Config, form: str, directory: Path, messages: Messages) -> No
         RunError: the directory cannot be written.
     """
     chosen = FORMATS[form]
+    check_source(config, messages)
     _whole(directory, lambda folder: chosen.write(config, folder, messages))
     if chosen.warning:
         _warn_of_base(config, chosen.warning, messages)

@@ -17,6 +17,7 @@ def run(request: Request, form: str, directory: Path | None) -> None:
     source = Path(config.adapter)
     directory = exporting.target_of(config, form, directory)
     if request.dry_run:
+        exporting.check_source(config, out)
         out.show(f"would write {source} as {form} to {directory}; nothing was written")
     else:
         exporting.export(config, form, directory, out)

@@ -115,8 +115,16 @@ def show_result(result: TrainResult, report: Path, out: Output) -> None:
         f"teacher, {count(tokens.trained)} trained"
     )
     out.show(f"run: {result.run_dir}\nreport: {report}")
+    untrained = result.best_step == 0 and result.steps > 0
+    if untrained:
+        out.warn(
+            "no step was better than the untrained model on validation, so `best` is step 0, the "
+            f"untrained weights; sample, eval and export take step {result.steps} with "
+            "--checkpoint last"
+        )
     if not out.quiet:
+        last = " --checkpoint last" if untrained else ""
         out.note(
-            f"next: opsd sample --adapter {result.run_dir} --divergence\n"
-            f"      opsd eval --adapter {result.run_dir} --samples 4"
+            f"next: opsd sample --adapter {result.run_dir}{last} --divergence\n"
+            f"      opsd eval --adapter {result.run_dir}{last} --samples 4"
         )
