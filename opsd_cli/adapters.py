@@ -60,7 +60,7 @@ def adapter_folder(given: Path, checkpoint: str | int | None = None) -> Path:
             f"{given} holds no adapter: neither {ADAPTER_CONFIG} nor a run's `best`",
             "give a run's directory, or a folder with adapter_config.json",
         )
-    return whole_checkpoint(_of_run(given, which or BEST, there))
+    return whole_checkpoint(_of_run(given, BEST if which is None else which, there))
 
 
 def _which(checkpoint: str | int | None) -> str | int | None:
