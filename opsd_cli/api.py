@@ -52,6 +52,7 @@ COMPARED = ("opsd", "grpo")
 def load_policy(
     config: Source | None = None,
     *,
+    checkpoint: str | int | None = None,
     trainable: bool = True,
     listener: Listener | None = None,
     stack: contextlib.ExitStack | None = None,
@@ -66,6 +67,7 @@ def load_policy(
             policy = load_policy(config, stack=stack)
 
     Args:
+        checkpoint: of a run given as `config`: "best" (the default), "last", or a step.
         trainable: also make an optimizer, and a fresh adapter where the config names none.
         stack: ends the rollout engine when it is closed. The model itself is freed once nothing
             refers to the policy.
@@ -75,7 +77,8 @@ def load_policy(
         ModelError: the model or its adapter cannot be loaded.
     """
     messages = listener or Listener()
-    chosen, _ = choose_backend(config_of(config), messages)
+    named = config_of(config) if checkpoint is None else load_config(config, checkpoint=checkpoint)
+    chosen, _ = choose_backend(named, messages)
     with contextlib.ExitStack() as opened:
         policy = opened.enter_context(loaded_policy(chosen, messages, trainable))
         close = opened.pop_all().close

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from opsd_cli.errors import ConfigError, ModelError, RunError
 from opsd_cli.lazy import load
+from opsd_cli.model_card import write_card
 
 if TYPE_CHECKING:
     from opsd_cli.config.schema import Config
@@ -26,6 +27,7 @@ class Format:
 
     Attributes:
         write: writes the config's adapter in this form into a folder that is empty.
+        library: the one whose code the model card shows, a key of `opsd_cli.model_card`.
         use: how to use the result, for people; `{directory}` and `{base}`, the model's path, are
             filled in.
         warning: "module:function" that is given the base model's config.json and its name, and
@@ -33,6 +35,7 @@ class Format:
     """
 
     write: Callable[[Config, Path, Messages], None]
+    library: str
     use: str
     warning: str = ""
 
@@ -65,8 +68,22 @@ def require_format(form: str) -> None:
         raise ConfigError(f"unknown format {form!r}", f"choose from {', '.join(FORMATS)}")
 
 
+def check_source(config: Config, messages: Messages) -> None:
+    """Check the adapter's base model, and warn if the adapter was not trained.
+
+    Raises:
+        ModelError: the adapter was made for another model.
+    """
+    from opsd_cli.adapters import refuse_other_base, untrained
+
+    refuse_other_base(config)
+    warning = untrained(_source(config))
+    if warning:
+        messages.warn(warning)
+
+
 def export(config: Config, form: str, directory: Path, messages: Messages) -> None:
-    """Write the config's adapter in another form, whole or not at all.
+    """Write the config's adapter in another form with a model card, whole or not at all.
 
     Args:
         form: one of `FORMATS`. "merged" loads the model and adds the adapter into its weights; the
@@ -78,9 +95,16 @@ def export(config: Config, form: str, directory: Path, messages: Messages) -> No
         RunError: the directory cannot be written.
     """
     chosen = FORMATS[form]
-    _whole(directory, lambda folder: chosen.write(config, folder, messages))
-    if chosen.warning:
-        _warn_of_base(config, chosen.warning, messages)
+    check_source(config, messages)
+    caution = _caution(config, chosen.warning) if chosen.warning else None
+
+    def write(folder: Path) -> None:
+        chosen.write(config, folder, messages)
+        write_card(folder, config, chosen.library, directory, caution)
+
+    _whole(directory, write)
+    if caution is not None:
+        messages.warn(caution)
 
 
 def _source(config: Config) -> Path:
@@ -88,17 +112,16 @@ def _source(config: Config) -> Path:
     return Path(config.adapter)
 
 
-def _warn_of_base(config: Config, warning: str, messages: Messages) -> None:
-    """Give the format's warning about the base model, if its config.json can be read."""
+def _caution(config: Config, warning: str) -> str | None:
+    """The format's warning about the base model; None too if its config.json cannot be read."""
     from backends.shared.model_files import read_settings
 
     try:
         settings = read_settings(config.model_path, config.revision)
     except ModelError:  # an adapter is converted without its base
-        return
-    text = load(warning)(settings, config.model)
-    if text is not None:
-        messages.warn(text)
+        return None
+    text: str | None = load(warning)(settings, config.model)
+    return text
 
 
 def _write_peft(config: Config, folder: Path, _: Messages) -> None:
@@ -151,14 +174,19 @@ def _whole(directory: Path, write: Callable[[Path], None]) -> None:
 #: The name that `--format` takes -> the form.
 FORMATS: dict[str, Format] = {
     "peft": Format(
-        _write_peft, "peft.PeftModel.from_pretrained(model, '{directory}') loads it on {base}"
+        _write_peft,
+        "peft",
+        "peft.PeftModel.from_pretrained(model, '{directory}') loads it on {base}",
     ),
     "mlx": Format(
         _write_mlx,
+        "mlx",
         "mlx_lm.generate --model {base} --adapter-path {directory}",
         warning="backends.mlx.plain_mlx_lm:export_warning",
     ),
     "merged": Format(
-        _write_merged, "a model of its own: transformers, vLLM and mlx_lm load the folder"
+        _write_merged,
+        "transformers",
+        "a model of its own: transformers, vLLM and mlx_lm load the folder",
     ),
 }

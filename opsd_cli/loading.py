@@ -13,26 +13,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opsd_cli.adapters import (
+    adapter_folder,
+    base_model_of,
+    other_base,
+    refuse_other_base,
+    run_of,
+    untrained,
+)
 from opsd_cli.config.presets import preset_names
 from opsd_cli.config.resolve import assigned, merge, resolve
 from opsd_cli.config.schema import Config
-from opsd_cli.errors import ModelError
-from opsd_cli.files.json_files import read_object
+from opsd_cli.embedded import EMBEDDED
+from opsd_cli.errors import ModelError, UsageError
 from opsd_cli.tracking.listener import Messages
-from opsd_cli.training.checkpoints import whole_checkpoint
-from opsd_cli.training.run_directory import CONFIG, best_checkpoint
+from opsd_cli.training.run_directory import CONFIG
 
 if TYPE_CHECKING:
     from backends import Choice
     from backends.interface import Policy
 
-ADAPTER_CONFIG = "adapter_config.json"
-
 Source = Config | str | Path
 """A config, a preset's name, a YAML file, or a run's directory."""
 
 
-def load_config(source: Source | None = None, /, **overrides: Any) -> Config:
+def load_config(
+    source: Source | None = None, /, *, checkpoint: str | int | None = None, **overrides: Any
+) -> Config:
     """A config from a preset, a file or a run, with some keys changed.
 
         load_config("embedded", method="grpo", **{"train.steps": 5, "data.train": "mine.jsonl"})
@@ -40,17 +47,21 @@ def load_config(source: Source | None = None, /, **overrides: Any) -> Config:
     Args:
         source: a preset's name; a YAML file; a run's directory, for its own config with its best
             checkpoint as the adapter; or a config to change. By default the embedded preset.
+        checkpoint: of the run that `source` or `adapter` names: "best" (the default), "last", or
+            a step.
         overrides: config keys, dotted or nested (`train={"steps": 5}`), as `--set` takes them;
             `adapter` may name a run, for its best checkpoint.
 
     Raises:
         ConfigError: an unknown key, preset or file, or a value that is not valid.
-        ModelError: there is no adapter where `adapter` or the run points.
+        ModelError: there is no adapter where `adapter` or the run points, or no such checkpoint.
+        UsageError: `checkpoint` without a run.
     """
     flat = dict(_flattened(overrides))
     if isinstance(source, Config):
+        _require_run(flat, checkpoint)
         if flat.get("adapter"):
-            flat["adapter"] = str(adapter_folder(Path(flat["adapter"]).expanduser()))
+            flat["adapter"] = str(adapter_folder(Path(flat["adapter"]).expanduser(), checkpoint))
         for key, value in flat.items():
             source = assigned(source, key, value)
         return source
@@ -63,7 +74,16 @@ def load_config(source: Source | None = None, /, **overrides: Any) -> Config:
     for key, value in flat.items():
         flags = merge(flags, _nested(key, value))
     name = None if source is None or base is not None else str(source)
-    return resolved_config(name, nulls, flags, base=base)
+    return resolved_config(name, nulls, flags, base=base, checkpoint=checkpoint)
+
+
+def _require_run(flags: Mapping[str, Any], checkpoint: str | int | None) -> None:
+    """Raise `UsageError` for a checkpoint without the run to take it from."""
+    if checkpoint is not None and not flags.get("adapter"):
+        raise UsageError(
+            "--checkpoint chooses among a run's checkpoints, and no run is given",
+            "give the run (--adapter RUN)",
+        )
 
 
 def _config_of_run(source: str | Path | None) -> Path | None:
@@ -101,44 +121,44 @@ def resolved_config(
     flags: Mapping[str, Any],
     inherit: bool = False,
     base: Path | None = None,
+    checkpoint: str | int | None = None,
 ) -> Config:
     """The config with its `adapter` flag resolved to a folder of adapter files.
 
     Args:
         name, assignments, flags: as `opsd_cli.config.resolve.resolve` takes them.
         inherit: if the `adapter` flag names a run, the run's own config is the base that everything
-            else is laid over, so that its model, prompts and sampling need not be repeated.
+            else is laid over, so that its model, prompts and sampling need not be repeated. It is
+            the base too for a checkpoint's folder within a run, if nothing else names a model.
         base: the file of such a config; it replaces the run's own.
+        checkpoint: of the run that the `adapter` flag names, as `adapter_folder` takes it.
+
+    An adapter without any of these is laid over the model that its files name.
 
     Raises:
         ConfigError: a key, preset, file or value that is not valid.
-        ModelError: there is no adapter where the flag points.
+        ModelError: there is no adapter where the flag points, or no such checkpoint.
+        UsageError: `checkpoint` without an `adapter` flag.
     """
     flags = dict(flags)
-    if flags.get("adapter"):
-        given = Path(flags["adapter"]).expanduser()
-        flags["adapter"] = str(adapter_folder(given))
-        if inherit and base is None and (given / CONFIG).is_file():
-            base = given / CONFIG
-    return resolve(name, assignments, flags, base)
-
-
-def adapter_folder(given: Path) -> Path:
-    """The folder of adapter files that a path stands for: itself, or a run's best checkpoint.
-
-    Raises:
-        ModelError: there is no adapter there.
-    """
-    if (given / ADAPTER_CONFIG).is_file():
-        return whole_checkpoint(given)
-    best = best_checkpoint(given)
-    if best is not None:
-        return whole_checkpoint(best)
-    if not given.exists():
-        raise ModelError(f"there is no adapter at {given}", "give a run's or an adapter's folder")
-    raise ModelError(
-        f"{given} holds no adapter: neither {ADAPTER_CONFIG} nor a run's `best`",
-        "give a run's directory, or a folder with adapter_config.json",
+    _require_run(flags, checkpoint)
+    if not flags.get("adapter"):
+        return resolve(name, assignments, flags, base)
+    given = Path(flags["adapter"]).expanduser()
+    adapter = adapter_folder(given, checkpoint)
+    flags["adapter"] = str(adapter)
+    if base is not None:
+        return resolve(name, assignments, flags, base)
+    if inherit and (given / CONFIG).is_file():
+        return resolve(name, assignments, flags, given / CONFIG)
+    if "model" in resolve(name, assignments, flags, {}).model_fields_set:
+        return resolve(name, assignments, flags)
+    run = run_of(adapter)
+    if inherit and run is not None:
+        return resolve(name, assignments, flags, run / CONFIG)
+    model = base_model_of(adapter)
+    return resolve(
+        name, assignments, flags, None if model in (None, EMBEDDED) else {"model": model}
     )
 
 
@@ -180,6 +200,10 @@ def loaded_policy(
     import backends
     from backends.rollout_engines import get_engine
 
+    refuse_other_base(config)
+    warning = config.adapter and untrained(Path(config.adapter))
+    if warning:
+        messages.warn(warning)
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as waiting:
         waiting.enter_context(messages.working("loading the model"))
         try:
@@ -200,12 +224,7 @@ def loaded_policy(
 
 def _made_for_another_base(error: ModelError, config: Config) -> ModelError:
     """The error, with the adapter's base model as the cause if that is not the config's model."""
-    folder = config.adapter and Path(config.adapter)
-    settings = read_object(folder / ADAPTER_CONFIG) if folder else None
-    base = (settings or {}).get("base_model_name_or_path")
+    base = config.adapter and base_model_of(Path(config.adapter))
     if not base or base == config.model or "adapter" not in error.message:
         return error
-    return ModelError(
-        error.message,
-        f"it was made for the model {base}, and this is {config.model}: check --model",
-    )
+    return other_base(config, base, error.message)

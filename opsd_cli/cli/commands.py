@@ -26,6 +26,7 @@ def sample(
     backend: options.Backend = None,
     model: options.Model = None,
     adapter: options.Adapter = None,
+    checkpoint: options.Checkpoint = None,
     trust: options.Trust = False,
     seed: options.Seed = None,
     json: options.Json = False,
@@ -42,7 +43,10 @@ def sample(
     from opsd_cli.cli.request import request
 
     sample.run(
-        request(config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust),
+        request(
+            config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
+            checkpoint=checkpoint,
+        ),
         sample.Options(
             question=question, file=file, split=split, limit=limit, n=n, solution=solution,
             privileged=privileged, divergence=divergence, show_prompts=show_prompts,
@@ -100,6 +104,7 @@ def evaluate(
     backend: options.Backend = None,
     model: options.Model = None,
     adapter: options.Adapter = None,
+    checkpoint: options.Checkpoint = None,
     trust: options.Trust = False,
     seed: options.Seed = None,
     json: options.Json = False,
@@ -119,7 +124,7 @@ def evaluate(
     evaluate.run(
         request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
-            samples=samples,
+            samples=samples, checkpoint=checkpoint,
         ),
         evaluate.Options(
             benchmarks=tuple(benchmark or ()), limit=limit, out=out, resume=resume,
@@ -174,6 +179,7 @@ def compare(
 def export(
     adapter: options.Exported,
     format_: options.Format = "peft",
+    checkpoint: options.Checkpoint = None,
     out: options.Out = None,
     config: options.Config = None,
     set_: options.Set = None,
@@ -192,10 +198,13 @@ def export(
     from opsd_cli.cli.request import request
 
     export.run(
-        request(config, set_, backend, model, adapter, None, json, quiet, dry_run),
+        request(
+            config, set_, backend, model, adapter, None, json, quiet, dry_run,
+            checkpoint=checkpoint,
+        ),
         format_,
         out,
-    )
+    )  # fmt: skip
 
 
 def doctor(json: options.Json = False, debug: options.Debug = False) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from opsd_cli import exporting
 from opsd_cli.cli.request import Request
+from opsd_cli.model_card import CARD
 
 
 def run(request: Request, form: str, directory: Path | None) -> None:
@@ -17,8 +18,10 @@ def run(request: Request, form: str, directory: Path | None) -> None:
     source = Path(config.adapter)
     directory = exporting.target_of(config, form, directory)
     if request.dry_run:
+        exporting.check_source(config, out)
         out.show(f"would write {source} as {form} to {directory}; nothing was written")
     else:
         exporting.export(config, form, directory, out)
         out.show(f"{directory}: {exporting.FORMATS[form].usage(directory, config)}")
+        out.show(f"{directory / CARD}: what was trained, the prompt, and code that asks it")
     out.object({"adapter": str(source), "format": form, "out": str(directory)})

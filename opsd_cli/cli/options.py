@@ -96,6 +96,13 @@ Adapter = Annotated[
         "--adapter", metavar="DIR", help="A LoRA adapter's folder, or a run's (its best)."
     ),
 ]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint", metavar="best|last|STEP",
+        help="Which checkpoint of the run; by default the best on validation.",
+    ),
+]  # fmt: skip
 Trust = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Run model code that comes with the weights."),

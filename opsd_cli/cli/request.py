@@ -21,10 +21,13 @@ class Request:
     flags: dict[str, Any] = field(default_factory=dict)
     dry_run: bool = False
     out: Output = field(default_factory=Output)
+    checkpoint: str | None = None
 
     def config(self, inherit: bool = False, base: Path | None = None) -> Config:
         """The resolved config; see `opsd_cli.loading.resolved_config`."""
-        return resolved_config(self.config_name, self.assignments, self.flags, inherit, base)
+        return resolved_config(
+            self.config_name, self.assignments, self.flags, inherit, base, self.checkpoint
+        )
 
     def without(self, flag: str) -> Request:
         """The request as if a flag had not been typed."""
@@ -50,6 +53,7 @@ def request(
     method: str | None = None,
     samples: int | None = None,
     log: Sequence[str] | None = None,
+    checkpoint: str | None = None,
 ) -> Request:
     """Gather the common flags."""
     flags = {
@@ -62,7 +66,8 @@ def request(
         "trust_remote_code": trust or None,
         "evaluation": {"samples": samples},
     }
-    return Request(config, tuple(assignments or ()), flags, dry_run, Output(json, quiet))
+    out = Output(json, quiet)
+    return Request(config, tuple(assignments or ()), flags, dry_run, out, checkpoint)
 
 
 def _given(tree: dict[str, Any]) -> bool:

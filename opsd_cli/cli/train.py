@@ -117,8 +117,15 @@ def show_result(result: TrainResult, report: Path, out: Output) -> None:
     out.show(f"run: {result.run_dir}\nreport: {report}")
     for remark in result.remarks:
         out.warn(remark)
+    untrained = result.best_step == 0 and result.steps > 0
+    if untrained:
+        out.warn(
+            "no step was better than the untrained model on validation: sample, eval and export "
+            f"take step 0, and step {result.steps} with --checkpoint last"
+        )
     if not out.quiet:
+        last = " --checkpoint last" if untrained else ""
         out.note(
-            f"next: opsd sample --adapter {result.run_dir} --divergence\n"
-            f"      opsd eval --adapter {result.run_dir} --samples 4"
+            f"next: opsd sample --adapter {result.run_dir}{last} --divergence\n"
+            f"      opsd eval --adapter {result.run_dir}{last} --samples 4"
         )

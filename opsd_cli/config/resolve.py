@@ -96,7 +96,7 @@ def resolve(
     config: str | None = None,
     assignments: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
-    base: Path | None = None,
+    base: Path | Mapping[str, Any] | None = None,
 ) -> Config:
     """Resolve base < preset < file < --set < flag.
 
@@ -107,7 +107,8 @@ def resolve(
         config: a preset's name, or a YAML file, whose `preset:` key names the preset below it.
         assignments: `--set` arguments, in order.
         flags: nested mapping of the flags that were given; None values are ignored.
-        base: file of a complete config, such as a run's, below everything else.
+        base: file of a complete config, such as a run's, or a mapping, below everything else; with
+            one, the embedded preset is not assumed.
 
     Raises:
         ConfigError: an unknown key (with the nearest known one), preset, file or bad value.
@@ -130,7 +131,7 @@ def resolve(
     for assignment in assignments:
         given = merge(given, parse_set(assignment))
     given = merge(given, _without_none(flags or {}))
-    below = [read_tree(base)] if base is not None else []
+    below = [read_tree(base) if isinstance(base, Path) else dict(base)] if base is not None else []
     model = given.get("model", file.get("model", EMBEDDED))
     if preset is None and model == EMBEDDED and not below:
         preset = EMBEDDED

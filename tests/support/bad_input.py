@@ -24,6 +24,12 @@ ADAPTER = {
 }
 
 
+STEPS = {
+    "made/config.yaml": RUN,
+    **{f"made/checkpoints/step-{n:06d}/adapter_config.json": "{}" for n in (0, 25, 50)},
+}
+
+
 @dataclass(frozen=True)
 class Case:
     """`says` and `hints` are parts of the two error lines; `files` are in the working directory."""
@@ -171,6 +177,19 @@ CASES = [
     Case("eval --limit 2 --against nosuch", 2, "nosuch is not an evaluation", "directory"),
     Case("eval --adapter nosuch", 2, "no adapter at nosuch", "folder"),
     Case("eval --adapter full", 2, "full holds no adapter", "adapter_config.json", {"full/x": ""}),
+    Case("eval --checkpoint last", 2, "no run is given", "--adapter RUN"),
+    Case("eval --adapter made --checkpoint newest", 2, "best, last or a step, not 'newest'",
+         "--checkpoint 25", STEPS),
+    Case("eval --adapter made --checkpoint 7", 2,
+         "made has no checkpoint of step 7; it has 0, 25, 50", "last", STEPS),
+    Case("eval --adapter used --checkpoint last", 2, "the run in used holds no checkpoint",
+         "opsd train --resume --out used", {"used/config.yaml": RUN}),
+    Case("eval --adapter a --checkpoint last", 2, "a is one adapter, and not a run", "leave out",
+         ADAPTER),
+    Case("sample hello --adapter a --model m", 2,
+         "made for the model embedded, and this is m: its hidden_size is", "--model embedded",
+         {"a/adapter_config.json": '{"base_model_name_or_path": "embedded"}',
+          "m/config.json": '{"model_type": "qwen3", "hidden_size": 7}'}),
     # sample
     Case("sample hello --divergence", 2, "--divergence needs a reference", "--solution"),
     Case("sample hello --privileged", 2, "--privileged needs a reference", "--solution"),
@@ -209,6 +228,7 @@ CASES = [
     Case("export nosuch", 2, "no adapter at nosuch", "run's or an adapter's folder"),
     Case("export a --format gguf", 2, "unknown format 'gguf'", "peft, mlx, merged", ADAPTER),
     Case("export a --format mlx", 2, "adapter_model.safetensors is missing", "", ADAPTER),
+    Case("export made --checkpoint 7", 2, "no checkpoint of step 7", "last", STEPS),
     Case("export a --out full", 2, "full is not empty", "empty directory", ADAPTER),
     Case("presets show embeded", 2, "no preset 'embeded'", "did you mean 'embedded'"),
     Case("presets copy embedded mine.yaml", 2, "mine.yaml exists", "another name",

@@ -322,7 +322,7 @@ def test_adapter_of_another_base_model_is_named_as_the_cause(
         raise ModelError("the adapter does not fit the model: it lacks weights", "copy it again")
 
     monkeypatch.setattr("tests.support.fakes.FakeBackend.load", unfit)
-    code, _, err = opsd("sample '1 + 2' --adapter adapter")
+    code, _, err = opsd("sample '1 + 2' --adapter adapter --model embedded")
     assert code == 2 and "made for the model another-model, and this is embedded" in err
 
 
