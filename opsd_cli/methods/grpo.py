@@ -29,6 +29,7 @@ from opsd_cli.token_ledger import TokenLedger
 
 #: Added to the standard deviation; the value that TRL uses.
 EPSILON = 1e-4
+#: Completions of each question where `rollouts.per_question` is not set.
 GROUP_SIZE = 8
 
 
@@ -79,6 +80,7 @@ def policy_gradient_plan(
     plain = Sampling(temperature)
     updates = config.train.passes * section.minibatches
     old = policy.score(pairs, sampling=plain) if updates > 1 and pairs else None
+    # The initial policy: a teacher's weights, but the student's prompt.
     initial = policy.score(pairs, "teacher", "initial", plain) if section.kl > 0 and pairs else None
     read = sum(len(prompt) + len(completion) for prompt, completion in pairs)
     spent = TokenLedger(scored=read * ((old is not None) + (initial is not None)))
@@ -160,14 +162,14 @@ class Grpo(Method):
             for advantage, graded in zip(each, inputs.rollouts, strict=True)
         ]
         batches, spent = policy_gradient_plan(inputs.rollouts, tokens, self._config, policy)
-        return LossPlan(batches, spent, self.zero_variance(inputs.rollouts))
+        return LossPlan(batches, spent, self.zero_variance_metrics(inputs.rollouts))
 
     def tokens_read(self, sizes: RunSizes) -> TokenLedger:
         student = sizes.rollouts * sizes.student_sequence
         scored = (self.updates_per_step() > 1) + (self._config.grpo.kl > 0)
         return TokenLedger(scored=student * scored, trained=student * self._config.train.passes)
 
-    def zero_variance(self, rollouts: Sequence[GradedRollout]) -> dict[str, float]:
+    def zero_variance_metrics(self, rollouts: Sequence[GradedRollout]) -> dict[str, float]:
         """The metric `zero_variance_groups`: the share of groups whose rewards are all equal."""
         flat = [not self.has_signal(group) for group in groups_of(rollouts)]
         return {"zero_variance_groups": float(np.mean(flat))}

@@ -92,7 +92,7 @@ class Hybrid(Grpo):
         for row, t, s in zip(signed, teacher, student, strict=True):
             tokens[row] = redistributed(each[row], t - s, mix, config.hybrid.spread)
         batches, spent = policy_gradient_plan(rollouts, tokens, config, policy)
-        metrics = {**self.zero_variance(rollouts), "teacher_mix": mix}
+        metrics = {**self.zero_variance_metrics(rollouts), "teacher_mix": mix}
         return LossPlan(batches, prompts.spent + scored + spent, metrics)
 
     def tokens_read(self, sizes: RunSizes) -> TokenLedger:

@@ -7,12 +7,12 @@ sampler is from the trainer is measured afterwards (`opsd_cli.rollouts.importanc
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 
-from backends.interface import Policy, Rollout
+from backends.interface import Policy, Rollout, RolloutRequest
 from opsd_cli.config.schema import Config
 from opsd_cli.grading import Grader
 from opsd_cli.interruption import Stop, never, until_stopped
@@ -77,8 +77,34 @@ class RolloutCollector:
         Raises:
             Interrupted: `stop` said so. Rollouts that were prefetched for this step are kept.
         """
+        requests = self._requests.of(questions, step)
+        self._listener.phase("rollouts", len(requests))
         started = time.perf_counter()
-        kept = groups_of(self._draw(questions, step, 0))
+        prefetched = self._prefetcher.wait(step)
+        sampling = (
+            self._policy.generate(requests, self._sampling)
+            if prefetched is None
+            else iter(prefetched.rollouts)
+        )
+        kept = groups_of(self._graded(self._finished(sampling, requests), questions))
+        seconds = time.perf_counter() - started if prefetched is None else prefetched.seconds
+        started = time.perf_counter()
+        replaced = self._resample(kept, questions, step)
+        if seconds is not None:
+            seconds += time.perf_counter() - started
+        self._prefetcher.release(step)
+        overlap = self._config.rollouts.overlap
+        return StepRollouts(
+            graded=tuple(one for group in kept for one in group),
+            replaced=tuple(replaced),
+            metrics={"staleness": float(prefetched is not None)} if overlap else {},
+            seconds=seconds,
+        )
+
+    def _resample(
+        self, kept: list[list[GradedRollout]], questions: Sequence[Problem], step: int
+    ) -> list[GradedRollout]:
+        """Replace zero-variance groups in `kept`, round by round; returns the replaced rollouts."""
         replaced: list[GradedRollout] = []
         used = {problem.key for problem in questions}
         for attempt in range(1, self._method.resampling_rounds() + 1):
@@ -87,22 +113,14 @@ class RolloutCollector:
             if not fresh:
                 break
             used.update(problem.key for problem in fresh)
-            groups = groups_of(self._draw(fresh, step, attempt))
+            requests = self._requests.of(fresh, step, attempt)
+            self._listener.phase("rollouts", len(requests))
+            sampling = self._policy.generate(requests, self._sampling)
+            groups = groups_of(self._graded(self._finished(sampling, requests), fresh))
             for place, group in zip(places, groups, strict=False):
                 replaced += kept[place]
                 kept[place] = group
-        seconds: float | None = time.perf_counter() - started
-        prefetched = self._prefetcher.wait(step)
-        if prefetched is not None:
-            seconds = prefetched.seconds
-            self._prefetcher.release()
-        overlap = self._config.rollouts.overlap
-        return StepRollouts(
-            graded=tuple(one for group in kept for one in group),
-            replaced=tuple(replaced),
-            metrics={"staleness": float(prefetched is not None)} if overlap else {},
-            seconds=seconds,
-        )
+        return replaced
 
     def _replacements(
         self, count: int, step: int, attempt: int, used: set[tuple[str, str]]
@@ -113,26 +131,20 @@ class RolloutCollector:
         candidates = (self._train[place] for place in order)
         return list(islice((p for p in candidates if p.key not in used), count))
 
-    def _draw(self, questions: Sequence[Problem], step: int, attempt: int) -> list[GradedRollout]:
-        """Graded completions of each question, in the order of the questions."""
-        requests = self._requests.of(questions, step, attempt)
-        self._listener.phase("rollouts", len(requests))
-        prefetched = self._prefetcher.wait(step) if attempt == 0 else None
-        drawing = (
-            self._policy.generate(requests, self._sampling)
-            if prefetched is None
-            else iter(prefetched.rollouts)
-        )
+    def _finished(
+        self, sampling: Iterator[Rollout], requests: Sequence[RolloutRequest]
+    ) -> list[Rollout]:
+        """The rollouts in the order of their requests, once all have finished."""
         finished: dict[tuple[str, int], Rollout] = {}
-        for rollout in until_stopped(drawing, len(requests), self._stop):
+        for rollout in until_stopped(sampling, len(requests), self._stop):
             finished[rollout.request.problem_id, rollout.request.sample_index] = rollout
             self._listener.advance()
-        ordered = [finished[request.problem_id, request.sample_index] for request in requests]
-        return self._graded(ordered, {problem.id: problem for problem in questions})
+        return [finished[request.problem_id, request.sample_index] for request in requests]
 
     def _graded(
-        self, rollouts: Sequence[Rollout], problems: dict[str, Problem]
+        self, rollouts: Sequence[Rollout], questions: Sequence[Problem]
     ) -> list[GradedRollout]:
+        problems = {problem.id: problem for problem in questions}
         tokenizer, stop_ids = self._policy.tokenizer, self._policy.stop_ids
         texts = [completion_text(r.completion_ids, tokenizer, stop_ids) for r in rollouts]
         golds = [problems[r.request.problem_id].answer or "" for r in rollouts]

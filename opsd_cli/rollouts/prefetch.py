@@ -61,9 +61,10 @@ class Prefetcher:
             return None
         return self._held[1].result()
 
-    def release(self) -> None:
-        """Forget the rollouts: their step has collected them."""
-        self._held = None
+    def release(self, step: int) -> None:
+        """Forget the rollouts of a step that has collected them."""
+        if self._held is not None and self._held[0] == step:
+            self._held = None
 
     def discard(self) -> TokenLedger:
         """Forget rollouts that no step will use; returns the tokens they took."""

@@ -50,8 +50,8 @@ class StepRollouts:
         replaced: rollouts of zero-variance groups that others replaced; they count in the ledger.
         metrics: numbers about the sampler for `metrics.jsonl`.
         spent: tokens of forward passes that compared sampler and trainer.
-        seconds: wall-clock time of sampling, which may have gone on beside the step before; None
-            where the rollouts come from a checkpoint.
+        seconds: wall-clock time of sampling and grading, resampling included; prefetched rollouts
+            count their time in the background. None where they come from a checkpoint.
     """
 
     graded: tuple[GradedRollout, ...]

@@ -82,7 +82,7 @@ class Trainer:
         """The run from where it stands to its result."""
         try:
             self.begin()
-            return self.finish(self.loop())
+            return self.finish(self.train_steps())
         except Interrupted as error:
             raise error if error.hint else self.interrupted() from error
 
@@ -112,7 +112,7 @@ class Trainer:
         self.measurements.validate()
         self.checkpoint()
 
-    def loop(self) -> str:
+    def train_steps(self) -> str:
         """Steps until the last, or until validation stops improving; returns why it ended.
 
         Raises:
@@ -135,13 +135,13 @@ class Trainer:
                     return f"validation had not improved for {without} evaluations"
                 if self.stop():
                     raise Interrupted("stopped between two steps")
-                self.learn(state.step + 1)
+                self.train_step(state.step + 1)
         except Interrupted as error:
             if saved < state.step or state.measured < state.step:
                 self.checkpoint()
             raise self.interrupted() from error
 
-    def learn(self, step: int) -> None:
+    def train_step(self, step: int) -> None:
         """One step: rollouts, loss batches, updates, records."""
         cpu_started = time.process_time()
         questions = self.order.of_step(step)
@@ -256,7 +256,7 @@ def train(
     listener: Listener | None = None,
     stop: Stop = never,
 ) -> TrainResult:
-    """Run, or go on with, the run in `run`, and return its result; that of a finished run as it is.
+    """Start or resume a run and return its result; a finished run returns its stored result.
 
     Args:
         policy: loaded trainable, from `run.config`.

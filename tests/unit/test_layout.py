@@ -27,8 +27,8 @@ NOUNS = (
     "adapter", "advantage", "chat_template", "checkpoint", "clip", "config", "divergence",
     "dry_run", "early_stop", "ema", "entropy", "export", "gradient", "grpo", "hub", "hybrid",
     "importance", "interrupt", "interval", "jsd", "learning_rate", "ledger", "lora", "majority",
-    "memory_plan", "micro_batch", "min_p", "optimizer", "pass_at_k", "prefetch", "preflight", "preset",
-    "prompt", "resample", "resume", "rollout", "seed", "sft", "stop_token", "teacher",
+    "memory_plan", "micro_batch", "min_p", "optimizer", "pass_at_k", "prefetch", "preflight",
+    "preset", "prompt", "resample", "resume", "rollout", "seed", "sft", "stop_token", "teacher",
     "token_efficiency", "token_plan", "top_k", "top_p", "tracker", "truncat", "vllm",
     "zero_variance",
 )  # fmt: skip

@@ -13,6 +13,7 @@ from opsd_cli.grading import open_grader
 from opsd_cli.interruption import Stop, never
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.rollouts import collector
 from opsd_cli.rollouts.collector import RolloutCollector
 from opsd_cli.rollouts.prefetch import Prefetcher
 from opsd_cli.rollouts.types import StepRequests, groups_of, training_sampling
@@ -107,3 +108,25 @@ def test_prefetched_rollouts_of_another_step_are_not_used(made: Any) -> None:
     one.prefetcher.start(PROBLEMS[:4], 3)
     assert one.collector.collect(PROBLEMS[:4], 2).metrics == {"staleness": 0.0}
     assert one.prefetcher.discard().rollouts == 4
+
+
+def test_prefetched_rollouts_time_includes_resampling(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tokens were counted and its time was not, so that tokens per second were too many."""
+    clock = [0.0]
+    monkeypatch.setattr(collector.time, "perf_counter", lambda: clock[0])
+    one = made(*OVERLAP, *RESAMPLE)
+    sample = one.policy.generate
+
+    def generate(requests: Any, sampling: Any, *rest: Any) -> Any:
+        clock[0] += 10.0
+        return sample(requests, sampling, *rest)
+
+    one.policy.generate = generate
+    one.prefetcher.start(PROBLEMS[:6], 2)
+    clock[0] += 100.0  # the step before
+    rollouts = one.collector.collect(PROBLEMS[:6], 2)
+    assert rollouts.replaced and rollouts.metrics == {"staleness": 1.0}
+    rounds = (clock[0] - 110.0) / 10.0
+    assert rollouts.seconds == 10.0 + 10.0 * rounds > 10.0
