@@ -21,7 +21,7 @@ class MemoryTraits:
     """Arrays that a framework keeps in memory, as the memory plan counts them.
 
     The factors were fitted to measured peaks (`benchmarks/memory_plan.py`). Each counts arrays of
-    the named shape, per micro-batch, in the dtype of the activations unless said otherwise.
+    the named shape, per micro-batch, in the dtype of the activations unless stated otherwise.
 
     Attributes:
         chunk_bytes: bytes of one role's float32 logits in a chunk of the divergence.

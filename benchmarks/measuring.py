@@ -99,7 +99,7 @@ def measured_elsewhere(command: Sequence[str | Path], **environment: str) -> dic
 
 
 def take_turns(forms: Mapping[str, Sequence[str | Path]], rounds: int, **environment: str) -> Found:
-    """Measure every form once a round, one after another in each round."""
+    """Measure every form once per round, one after another in each round."""
     found: Found = {form: [] for form in forms}
     for _ in range(rounds):
         for form, command in forms.items():

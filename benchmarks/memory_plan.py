@@ -115,7 +115,7 @@ def build(name: str, backend: str, folder: Path) -> None:
 def measured(name: str, backend: str, folder: str) -> float:
     """The peak of one step in a process of its own, in bytes."""
     command = [sys.executable, __file__, "--measure", name, backend, folder]
-    # glibc is told to return freed memory, so that the resident set is what is in use.
+    # glibc is configured to return freed memory, so that the resident set is what is in use.
     found = measured_elsewhere(
         command,
         MLX_DISABLE_COMPILE="1",

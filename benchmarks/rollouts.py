@@ -57,7 +57,7 @@ FORMS = {
 STOP_SHARE = 0.02
 
 Run = Callable[[int], int]
-"""Decodes a case with at most so many new tokens a sample; gives how many were generated."""
+"""Decodes a case with at most so many new tokens per sample; gives how many were generated."""
 
 
 def build(folder: Path) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measuring import parser
-from opsd_cli.comparison.running import Job, Progress
+from opsd_cli.comparison.jobs import Job, Progress
 from opsd_cli.comparison.supervisor import run_jobs
 from opsd_cli.config.resolve import resolve
 from opsd_cli.files.jsonl_log import read_rows
@@ -120,7 +120,7 @@ def read(run: Path) -> Found:
 
 
 def chosen(directory: Path, jobs: list[Job]) -> tuple[float, list[Found]]:
-    """The learning rate of the best validation accuracy, and its runs, one a seed."""
+    """The learning rate of the best validation accuracy, and its runs, one per seed."""
     by_rate: dict[float, list[Found]] = {}
     for entry in jobs:
         rate = entry.config.optimizer.learning_rate

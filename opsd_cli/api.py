@@ -14,16 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opsd_cli.comparison import session as comparing
-from opsd_cli.comparison.running import Job
+from opsd_cli.comparison import session as comparison_session
+from opsd_cli.comparison.jobs import Job
 from opsd_cli.comparison.session import Comparison
 from opsd_cli.comparison.supervisor import run_jobs
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
-from opsd_cli.evaluation import session as evaluating
+from opsd_cli.evaluation import session as evaluation_session
 from opsd_cli.evaluation.directory import EvaluationDirectory
 from opsd_cli.evaluation.given_problems import Benchmarks, asked_for
-from opsd_cli.evaluation.result import EvaluationResult, conclude
+from opsd_cli.evaluation.preparation import EvaluationSession, directory_to_continue, prepare
+from opsd_cli.evaluation.result import EvaluationResult
 from opsd_cli.interruption import Stop, never
 from opsd_cli.loading import (
     Source,
@@ -37,9 +38,9 @@ from opsd_cli.reports.comparison_pages import write_comparison_pages
 from opsd_cli.reports.evaluation_report import write_evaluation_report
 from opsd_cli.reports.run_report import write_run_report
 from opsd_cli.tracking.listener import Listener
-from opsd_cli.training import session as training
+from opsd_cli.training import session as training_session
 from opsd_cli.training.result import TrainResult
-from opsd_cli.training.run_directory import refuse_used
+from opsd_cli.training.session import TrainingSession
 
 if TYPE_CHECKING:
     from backends.interface import Policy
@@ -49,15 +50,25 @@ COMPARED = ("opsd", "grpo")
 
 
 def load_policy(
-    config: Source | None = None, *, trainable: bool = True, listener: Listener | None = None
+    config: Source | None = None,
+    *,
+    trainable: bool = True,
+    listener: Listener | None = None,
+    stack: contextlib.ExitStack | None = None,
 ) -> Policy:
     """Load a config's model, with its adapter, on the best backend of this machine.
 
     The policy can be given to `train` and `evaluate`, and has `generate`, `score`, `measure` and
-    the rest of `backends.interface.Policy`. A rollout engine that it started ends with the program.
+    the rest of `backends.interface.Policy`. A rollout engine that it started (a vLLM server) ends
+    with the program, or with a stack:
+
+        with contextlib.ExitStack() as stack:
+            policy = load_policy(config, stack=stack)
 
     Args:
         trainable: also make an optimizer, and a fresh adapter where the config names none.
+        stack: ends the rollout engine when it is closed. The model itself is freed once nothing
+            refers to the policy.
 
     Raises:
         BackendMissing: no backend, or not the config's, can run on this machine.
@@ -65,9 +76,13 @@ def load_policy(
     """
     messages = listener or Listener()
     chosen, _ = choose_backend(config_of(config), messages)
-    with contextlib.ExitStack() as stack:
-        policy = stack.enter_context(loaded_policy(chosen, messages, trainable))
-        atexit.register(stack.pop_all().close)
+    with contextlib.ExitStack() as opened:
+        policy = opened.enter_context(loaded_policy(chosen, messages, trainable))
+        close = opened.pop_all().close
+    if stack is None:
+        atexit.register(close)
+    else:
+        stack.callback(close)
     return policy
 
 
@@ -117,11 +132,11 @@ def train(
                 "a run is resumed in its own directory, with its own config",
                 "give out, and no config",
             )
-        opening = training.resume(directory, messages, resume_from, backend)
+        opening = training_session.resume(directory, messages, resume_from, backend)
     else:
         if backend is not None:
             raise UsageError("backend is for a resumed run", "set it in the config")
-        opening = training.begin(config_of(config), directory, messages)
+        opening = training_session.begin(config_of(config), directory, messages)
     with opening as opened:
         result = _trained(opened, policy, messages, stop)
         write_run_report(opened.run.directory)
@@ -129,7 +144,7 @@ def train(
 
 
 def _trained(
-    opened: training.Session, policy: Policy | None, listener: Listener, stop: Stop
+    opened: TrainingSession, policy: Policy | None, listener: Listener, stop: Stop
 ) -> TrainResult:
     with contextlib.ExitStack() as stack:
         if opened.finished is not None:
@@ -137,7 +152,7 @@ def _trained(
         if policy is None:
             config, folder = opened.run.config, opened.engine_folder
             policy = stack.enter_context(loaded_policy(config, listener, True, folder))
-        return training.work(opened, policy, listener, stop)
+        return training_session.work(opened, policy, listener, stop)
 
 
 def evaluate(
@@ -184,16 +199,21 @@ def evaluate(
     other = Path(against) if against is not None else None
     again = resume or regrade
     _require_directory(out, policy, again or other is not None)
-    store = _store(out, again, other)
-    chosen = _evaluated_config(config, store, samples)
-    session = evaluating.prepare(
-        chosen, store, names, limit, messages, regrading=regrade, given=given
-    )
-    if regrade and store is not None:
-        return _regraded(evaluating.ready_to_regrade(session, store), store, other)
-    if out is None:
+    path = Path(out) if out is not None else None
+    directory = directory_to_continue(path, again, other)
+    chosen = _evaluated_config(config, directory, samples)
+    session = prepare(chosen, directory, names, limit, messages, regrading=regrade, given=given)
+    if path is None:
         return _measured_in_memory(session, policy, messages)
-    return _measured(evaluating.ready_to_draw(session, messages), Path(out), other, messages)
+    return evaluation_session.run(
+        session,
+        path,
+        messages,
+        watch=lambda measure: measure(messages),
+        write_report=write_evaluation_report,
+        against=other,
+        regrading=regrade,
+    )
 
 
 def _require_counts(**counts: int | None) -> None:
@@ -201,6 +221,12 @@ def _require_counts(**counts: int | None) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise UsageError(f"{name} is {count}", "give 1 or more")
+
+
+def _require_accuracy(target: float | None) -> None:
+    """Raise `UsageError` for a target outside [0, 1]."""
+    if target is not None and not 0 <= target <= 1:
+        raise UsageError(f"target is {target}", "give an accuracy from 0 to 1")
 
 
 def _require_directory(out: str | Path | None, policy: Policy | None, needed: bool) -> None:
@@ -216,63 +242,27 @@ def _require_directory(out: str | Path | None, policy: Policy | None, needed: bo
 
 
 def _evaluated_config(
-    source: Source | None, store: EvaluationDirectory | None, samples: int | None
+    source: Source | None, directory: EvaluationDirectory | None, samples: int | None
 ) -> Config:
-    """The config to evaluate with: as given, or the store's, and with as many samples."""
-    if source is None and store is not None:
-        config = resolved_config(None, (), {}, base=store.config_file)
+    """The config to evaluate with: as given, or the directory's, and with as many samples."""
+    if source is None and directory is not None:
+        config = resolved_config(None, (), {}, base=directory.config_file)
     else:
         config = config_of(source)
-    if samples is None and store is not None:
-        samples = store.description["samples"]
+    if samples is None and directory is not None:
+        samples = directory.description["samples"]
     return config if samples is None else load_config(config, **{"evaluation.samples": samples})
 
 
-def _store(out: str | Path | None, again: bool, against: Path | None) -> EvaluationDirectory | None:
-    """The evaluation to go on with; None for a new one, whose directory must be free."""
-    if against is not None:
-        EvaluationDirectory.open(against)
-    if out is None:
-        return None
-    if not again:
-        refuse_used(Path(out))
-        return None
-    store = EvaluationDirectory.open(Path(out))
-    store.require_extent()
-    return store
-
-
-def _measured(
-    session: evaluating.Session, directory: Path, against: Path | None, listener: Listener
-) -> EvaluationResult:
-    with (
-        loaded_policy(session.config, listener, trainable=False) as policy,
-        evaluating.opened(session, directory, policy, listener) as store,
-    ):
-        results = evaluating.measure(session, policy, store, listener)
-        result = conclude(store, results, session.description, against)
-        write_evaluation_report(store, results, result.summary)
-        return result
-
-
-def _regraded(
-    session: evaluating.Session, store: EvaluationDirectory, against: Path | None
-) -> EvaluationResult:
-    with store:
-        result = evaluating.regrade(session, store, against)
-        write_evaluation_report(store, result.benchmarks, result.summary)
-        return result
-
-
 def _measured_in_memory(
-    session: evaluating.Session, policy: Policy | None, listener: Listener
+    session: EvaluationSession, policy: Policy | None, listener: Listener
 ) -> EvaluationResult:
     with contextlib.ExitStack() as stack:
         if policy is None:
             config, _ = choose_backend(session.config, listener)
             session = replace(session, config=config)
             policy = stack.enter_context(loaded_policy(config, listener, trainable=False))
-        results = evaluating.measure(session, policy, None, listener)
+        results = evaluation_session.measure(session, policy, None, listener)
     summary = {"benchmarks": {name: result.as_dict() for name, result in results.items()}}
     return EvaluationResult(results, summary)
 
@@ -316,33 +306,35 @@ def compare(
     """
     messages = listener or Listener()
     _require_counts(seeds=seeds, jobs=jobs)
-    if target is not None and not 0 <= target <= 1:
-        raise UsageError(f"target is {target}", "give an accuracy from 0 to 1")
+    _require_accuracy(target)
     directory = Path(out) if out is not None else None
     if what is not None and not isinstance(what, Mapping):
         runs = [Path(run) for run in what]
-        result = comparing.compare_finished(runs, directory, messages, target)
+        result = comparison_session.compare_finished(runs, directory, messages, target)
         write_comparison_pages(result, messages)
         return result
     if not resume:
-        directory = directory or comparing.default_directory()
+        directory = directory or comparison_session.default_directory()
         configs = what or {name: load_config(method=name) for name in COMPARED}
-        comparing.require_labels(list(configs))
-        alike = comparing.measured_alike(configs, seeds)
-        comparing.refuse_used(directory)
-        comparing.begin(alike, directory, seeds, tune, target, messages)
+        comparison_session.require_labels(list(configs))
+        alike = comparison_session.measured_alike(configs, seeds)
+        comparison_session.refuse_used(directory)
+        comparison_session.begin(alike, directory, seeds, tune, target, messages)
     elif directory is None or what is not None:
         raise UsageError("a comparison is resumed with its own plan", "give out, and no configs")
-    with comparing.held(directory):
-        result = comparing.train_and_compare(directory, _run_jobs(jobs, messages), messages, target)
+    with comparison_session.held(directory):
+        run = _run_jobs(jobs, messages)
+        result = comparison_session.train_and_compare(directory, run, messages, target)
         write_comparison_pages(result, messages)
         return result
 
 
-def _run_jobs(at_once: int, messages: Listener) -> comparing.RunJobs:
+def _run_jobs(at_once: int, messages: Listener) -> comparison_session.RunJobs:
     """Runs jobs so many at once, with a note for each that has finished."""
 
     def run(directory: Path, jobs: Sequence[Job]) -> None:
-        run_jobs(directory, jobs, at_once, comparing.noting_finished(messages), messages.warn)
+        run_jobs(
+            directory, jobs, at_once, comparison_session.noting_finished(messages), messages.warn
+        )
 
     return run

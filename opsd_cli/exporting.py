@@ -1,25 +1,44 @@
-"""An adapter in another form: PEFT's files, mlx-lm's, or merged into its model."""
+"""An adapter in another form: PEFT's files, mlx-lm's, or merged into its model.
+
+`FORMATS` is the registry of these forms, which `opsd export` and its help read. To add one, write a
+function that fills a folder, and a line at the end of this module. Importing it is cheap.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from backends.rollout_engines import BUILTIN
-from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError, ModelError, RunError
-from opsd_cli.files.os_errors import naming
-from opsd_cli.loading import choose_backend, loaded_policy
-from opsd_cli.tracking.listener import Messages
-from opsd_cli.training.run_directory import refuse_used
+from opsd_cli.lazy import load
 
-FORMATS = ("peft", "mlx", "merged")
-#: Architectures of which mlx-lm 0.32 reads `rope_parameters`.
-_READ_BY_MLX_LM = (
-    "exaone_moe", "gemma4_text", "glm_moe_dsa", "granitemoehybrid", "laguna", "lfm2", "lfm2_moe",
-    "mellum", "ministral3", "mistral4", "olmo_hybrid", "qwen3", "qwen3_5",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from opsd_cli.config.schema import Config
+    from opsd_cli.tracking.listener import Messages
+
+
+@dataclass(frozen=True)
+class Format:
+    """One form of an exported adapter.
+
+    Attributes:
+        write: writes the config's adapter in this form into a folder that is empty.
+        use: how to use the result, for people; `{directory}` and `{base}`, the model's path, are
+            filled in.
+        warning: "module:function" that is given the base model's config.json and its name, and
+            returns a warning or None; empty if there is nothing to warn of.
+    """
+
+    write: Callable[[Config, Path, Messages], None]
+    use: str
+    warning: str = ""
+
+    def usage(self, directory: Path, config: Config) -> str:
+        """How to use the exported directory, one line."""
+        return self.use.format(directory=directory, base=config.model_path)
 
 
 def target_of(config: Config, form: str, directory: Path | None) -> Path:
@@ -33,6 +52,8 @@ def target_of(config: Config, form: str, directory: Path | None) -> Path:
     Raises:
         RunError: the directory is used.
     """
+    from opsd_cli.training.run_directory import refuse_used
+
     directory = directory or Path("exports") / f"{_source(config).resolve().name}-{form}"
     refuse_used(directory)
     return directory
@@ -48,20 +69,18 @@ def export(config: Config, form: str, directory: Path, messages: Messages) -> No
     """Write the config's adapter in another form, whole or not at all.
 
     Args:
-        form: "peft" and "mlx" convert the adapter's files; "merged" loads the model and adds the
-            adapter into its weights.
+        form: one of `FORMATS`. "merged" loads the model and adds the adapter into its weights; the
+            others convert the adapter's files.
         directory: as `target_of` gives it.
 
     Raises:
         ModelError: the adapter, or for "merged" the model, cannot be read.
         RunError: the directory cannot be written.
     """
-    if form == "merged":
-        _whole(directory, lambda folder: _merge(config, folder, messages))
-    else:
-        _whole(directory, lambda folder: _convert(_source(config), folder, form))
-    if form == "mlx":
-        _warn_of_base(config, messages)
+    chosen = FORMATS[form]
+    _whole(directory, lambda folder: chosen.write(config, folder, messages))
+    if chosen.warning:
+        _warn_of_base(config, chosen.warning, messages)
 
 
 def _source(config: Config) -> Path:
@@ -69,33 +88,37 @@ def _source(config: Config) -> Path:
     return Path(config.adapter)
 
 
-def _convert(source: Path, folder: Path, form: str) -> None:
-    from backends.shared import adapter_files
-
-    settings = adapter_files.read_settings(source)
-    write = adapter_files.write_peft if form == "peft" else adapter_files.write_mlx
-    write(folder, adapter_files.read_weights(source), settings)
-
-
-def _warn_of_base(config: Config, messages: Messages) -> None:
-    """Warn if plain mlx-lm would compute other positions for the base than it was trained with."""
+def _warn_of_base(config: Config, warning: str, messages: Messages) -> None:
+    """Give the format's warning about the base model, if its config.json can be read."""
     from backends.shared.model_files import read_settings
-    from backends.shared.rotary import newer_spelling_alone
 
     try:
         settings = read_settings(config.model_path, config.revision)
     except ModelError:  # an adapter is converted without its base
         return
-    text = settings.get("text_config")
-    kind = (text if isinstance(text, dict) else settings).get("model_type")
-    if newer_spelling_alone(settings) and kind not in _READ_BY_MLX_LM:
-        messages.warn(
-            f"plain mlx_lm does not read rope_parameters of a {kind} model and would give other "
-            f"answers with {config.model}; --format merged writes a model that it reads rightly"
-        )
+    text = load(warning)(settings, config.model)
+    if text is not None:
+        messages.warn(text)
 
 
-def _merge(config: Config, folder: Path, messages: Messages) -> None:
+def _write_peft(config: Config, folder: Path, _: Messages) -> None:
+    from backends.shared import adapter_files
+
+    settings = adapter_files.read_settings(_source(config))
+    adapter_files.write_peft(folder, adapter_files.read_weights(_source(config)), settings)
+
+
+def _write_mlx(config: Config, folder: Path, _: Messages) -> None:
+    from backends.shared import adapter_files
+
+    settings = adapter_files.read_settings(_source(config))
+    adapter_files.write_mlx(folder, adapter_files.read_weights(_source(config)), settings)
+
+
+def _write_merged(config: Config, folder: Path, messages: Messages) -> None:
+    from backends.rollout_engines import BUILTIN
+    from opsd_cli.loading import choose_backend, loaded_policy
+
     if config.train.dtype == "auto":  # a sum of bfloat16 numbers would lose small differences
         train = config.train.model_copy(update={"dtype": "float32"})
         config = config.model_copy(update={"train": train})
@@ -108,6 +131,8 @@ def _merge(config: Config, folder: Path, messages: Messages) -> None:
 
 def _whole(directory: Path, write: Callable[[Path], None]) -> None:
     """Write to a folder beside the directory, then rename it, so that no part is ever left."""
+    from opsd_cli.files.os_errors import naming
+
     partial = directory.parent / f".{directory.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -121,3 +146,19 @@ def _whole(directory: Path, write: Callable[[Path], None]) -> None:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+#: The name that `--format` takes -> the form.
+FORMATS: dict[str, Format] = {
+    "peft": Format(
+        _write_peft, "peft.PeftModel.from_pretrained(model, '{directory}') loads it on {base}"
+    ),
+    "mlx": Format(
+        _write_mlx,
+        "mlx_lm.generate --model {base} --adapter-path {directory}",
+        warning="backends.mlx.plain_mlx_lm:export_warning",
+    ),
+    "merged": Format(
+        _write_merged, "a model of its own: transformers, vLLM and mlx_lm load the folder"
+    ),
+}

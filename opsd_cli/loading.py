@@ -165,7 +165,7 @@ def choose_backend(config: Config, messages: Messages) -> tuple[Config, Choice]:
 def loaded_policy(
     config: Config, messages: Messages, trainable: bool, folder: Path | None = None
 ) -> Iterator[Policy]:
-    """The model on the config's backend, with the engine that draws its rollouts.
+    """The model on the config's backend, with the engine that samples its rollouts.
 
     Args:
         config: its backend is chosen already (`choose_backend`).

@@ -1,7 +1,7 @@
-"""MLX in the registry: for Apple silicon, and on Linux for tests only.
+"""MLX in the registry: Apple silicon, and Linux for tests only.
 
-mlx is imported only when asked what the machine can do, or to load a model. On Linux it runs on
-the CPU, about twenty times slower than PyTorch there.
+mlx is imported only to query the machine's capabilities or to load a model. On Linux it runs on the
+CPU, about twenty times slower than PyTorch, so it is used there for tests only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows decoded side by side on MLX, over mlx-lm's own models and batch caches.
 
 mlx-lm's `BatchGenerator` calls one sampler for a whole batch without saying which row is whose, or
-one Python function a row, at half the speed. Here every rollout consumes its own uniform numbers,
+one Python function per row, at half the speed. Here every rollout consumes its own uniform numbers,
 so the loop is `backends.shared.decoding`'s and the caches are mlx-lm's. This is the one module that
 knows how those work; their interface changes between minor releases.
 
@@ -106,7 +106,7 @@ class MlxBatch:
 def require_batches(split_model: SplitModel) -> None:
     """Check that a row's logits are the same alone and beside a longer row.
 
-    Some of mlx-lm's architectures broadcast a batch's padding over the wrong axis, and would draw
+    Some of mlx-lm's architectures broadcast a batch's padding over the wrong axis, and would sample
     plausible nonsense without an error.
 
     Raises:

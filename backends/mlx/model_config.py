@@ -7,7 +7,7 @@ each spelling that it may look for (`as_mlx_lm_reads_it`); and the model is chec
 config (`require_same_meaning`): rotation and attention window by what the layers compute, the other
 keys by name.
 
-Keys are told apart by name: of the hundreds in use only some change what a model computes.
+Keys are distinguished by name: of the hundreds in use only some change what a model computes.
 """
 
 from __future__ import annotations

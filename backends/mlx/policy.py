@@ -3,7 +3,7 @@
 Three things are MLX's own: arrays are computed when asked for, so every pass ends in an evaluation,
 or its graph would keep everything it was made from; the student's sequences are read once for the
 loss's numbers and once for the gradient; and lengths are padded to multiples of 32, because every
-new shape is compiled anew on Metal.
+new shape is compiled again on Metal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sampling filters, and drawing a token from the filtered distribution, on MLX.
+"""Sampling filters, and sampling a token from the filtered distribution, on MLX.
 
 The same definition as on PyTorch, because a seed must name the same completion on either: filters
 in the order that `Sampling` documents, each on the renormalised outcome of the one before, ties to
@@ -25,15 +25,15 @@ BLOCK = 1024
 def draw(
     logits_BV: mx.array, sampling: Sampling, uniform_B: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one token a row.
+    """Sample one token per row.
 
     Args:
         logits_BV: float32; an impossible token is -inf.
         sampling: the filters; at temperature 0 the most probable token is taken.
-        uniform_B: float64 in [0, 1), one a row.
+        uniform_B: float64 in [0, 1), one per row.
 
     Returns:
-        Token ids, int64 [B], and the log-probability of each under the distribution it was drawn
+        Token ids, int64 [B], and the log-probability of each under the distribution it was sampled
         from, float32 [B] (at temperature 0: under the plain distribution). NaN logits give NaN.
     """
     if sampling.temperature == 0:
@@ -46,12 +46,12 @@ def draw(
 
 
 def log_probs(logits_BV: mx.array, sampling: Sampling, tokens_B: mx.array) -> mx.array:
-    """Log-probabilities with which `draw` takes these tokens, float32 [B].
+    """Log-probabilities that `draw` gives these tokens, float32 [B].
 
     Args:
         logits_BV: float32.
         sampling: `temperature` must not be 0. A token that a filter drops gets -inf.
-        tokens_B: one a row.
+        tokens_B: one per row.
     """
     weights_BV = filtered_weights(logits_BV, sampling)
     weight_B = mx.take_along_axis(weights_BV, tokens_B[:, None], axis=-1)[:, 0]

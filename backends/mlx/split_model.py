@@ -119,7 +119,7 @@ class SplitModel:
         return self._decoder(ids_BL, cache=None if cache is None else list(cache))
 
     def new_cache(self) -> list[Any]:
-        """An empty cache for one sequence, a part a layer."""
+        """An empty cache for one sequence, one part per layer."""
         return make_prompt_cache(self.model)
 
     @property

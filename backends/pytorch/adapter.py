@@ -62,7 +62,7 @@ class Adapter(AdapterBase[Tensor]):
 
     @contextlib.contextmanager
     def swapped(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        """As `AdapterBase.swapped`, by a pointer a tensor."""
+        """As `AdapterBase.swapped`, by replacing each tensor's data pointer."""
         own = {name: parameter.data for name, parameter in self._parameters.items()}
         try:
             for name, parameter in self._parameters.items():

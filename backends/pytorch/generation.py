@@ -1,7 +1,7 @@
 """Rows decoded side by side on PyTorch, over transformers' models and caches.
 
 transformers' `generate` gives no log-probabilities of the filtered distribution without keeping
-every step's logits, draws from one random stream for the whole batch, and returns a batch only
+every step's logits, samples from one random stream for the whole batch, and returns a batch only
 when its longest member is done; `backends.shared.decoding` therefore has a loop of its own, and
 this module the tensors. Once a quarter of the rows have finished, the cache is copied without
 them. A prompt that several samples share is read once, and the cache's row is copied.

@@ -4,11 +4,11 @@ At a vocabulary of 151,936 the float32 logits of 1,024 tokens take 622 MB; the d
 for two roles, several times over, through forward and backward. Here the completion is walked in
 chunks of tokens: project both roles' hidden states with the head, take value and gradient from the
 shared body (`opsd_cli.losses.divergence`), multiply the gradient back through the head at once, and
-drop the chunk. What stays is one row of hidden size a token. That is only possible because the
+drop the chunk. What stays is one row of hidden size per token. That is only possible because the
 gradient is known in closed form during the forward pass, and only right because the head is frozen:
 LoRA leaves it alone, so nothing asks for its gradient.
 
-Each loss here is one number a token with one known Jacobian row a token, so a single
+Each loss here is one number per token with one known Jacobian row per token, so a single
 `autograd.Function` serves all of them, and how tokens are weighted is left to ordinary autograd.
 """
 
@@ -272,7 +272,7 @@ class _Rows:
             self.jacobian_ND = torch.empty_like(hidden_ND if self.wants_gradient else hidden_ND[:0])
 
     def write(self, start: int, *columns: Tensor) -> None:
-        """Write one number a token for each output, from token `start` on."""
+        """Write one number per token for each output, from token `start` on."""
         for output_N, column in zip(self.outputs, columns, strict=True):
             output_N[start : start + len(column)] = column
 
@@ -284,7 +284,7 @@ class _Rows:
 
 
 class _KnownJacobian(torch.autograd.Function):
-    """One number a token, whose derivative with respect to that token's row is given."""
+    """One number per token, whose derivative with respect to that token's row is given."""
 
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, value_N: Tensor, jacobian_ND: Tensor) -> Tensor:

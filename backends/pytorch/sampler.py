@@ -1,4 +1,4 @@
-"""Sampling filters, and drawing a token from the filtered distribution.
+"""Sampling filters, and sampling a token from the filtered distribution.
 
 The filters run in the order that `Sampling` documents, each on the renormalised outcome of the one
 before: temperature, top-k, top-p, min-p. Ties go to the lower token id, which bfloat16 logits make
@@ -19,15 +19,15 @@ from backends.interface import Sampling
 
 
 def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw one token a row.
+    """Sample one token per row.
 
     Args:
         logits_BV: float32; an impossible token is -inf.
         sampling: the filters; at temperature 0 the most probable token is taken.
-        uniform_B: float64 in [0, 1), one a row.
+        uniform_B: float64 in [0, 1), one per row.
 
     Returns:
-        Token ids [B], and the log-probability of each under the distribution it was drawn from,
+        Token ids [B], and the log-probability of each under the distribution it was sampled from,
         float32 [B] (at temperature 0: under the plain distribution). NaN logits give NaN.
     """
     if sampling.temperature == 0:
@@ -52,12 +52,12 @@ def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tens
 
 
 def log_probs(logits_BV: Tensor, sampling: Sampling, tokens_B: Tensor) -> Tensor:
-    """Log-probabilities with which `draw` takes these tokens, float32 [B].
+    """Log-probabilities that `draw` gives these tokens, float32 [B].
 
     Args:
         logits_BV: float32.
         sampling: `temperature` must not be 0. A token that a filter drops gets -inf.
-        tokens_B: one a row.
+        tokens_B: one per row.
     """
     ids_BK, weights_BK = filtered_weights(logits_BV, sampling)
     total_B = weights_BK.sum(-1, dtype=torch.float64)

@@ -28,7 +28,7 @@ JOIN_AT = 0.25
 
 @dataclass
 class Row:
-    """An unfinished rollout: the tokens drawn so far, of at most `room`."""
+    """An unfinished rollout: the tokens sampled so far, of at most `room`."""
 
     request: RolloutRequest
     room: int
@@ -73,7 +73,7 @@ class DecodingBatch(Protocol):
     """Rows decoded side by side on a backend."""
 
     rows: list[Row | None]
-    """One entry a row of the backend's arrays; the loop sets None when that rollout is finished,
+    """One entry per row of the backend's arrays; the loop sets None when that rollout is finished,
     and `compact` may drop it."""
 
     @property
@@ -84,7 +84,7 @@ class DecodingBatch(Protocol):
         """Read the rows' prompts, all but the last token, and add the rows."""
 
     def draw(self) -> tuple[list[int], list[float]]:
-        """Draw the next token of every row; returns tokens and their log-probabilities."""
+        """Sample the next token of every row; returns tokens and their log-probabilities."""
 
     def compact(self) -> None:
         """Drop finished rows if that is worth a copy; with none left, become empty."""
@@ -98,7 +98,7 @@ def generate(
     context_limit: int | None,
     batch_size: int,
 ) -> Iterator[Rollout]:
-    """Draw every request, yielding each rollout as it finishes.
+    """Sample every request, yielding each rollout as it finishes.
 
     A completion ends with its stop token, or at `max_new_tokens`, or where the model's context
     ends; a prompt that fills the context gives a completion of no tokens. No context manager of
@@ -106,8 +106,8 @@ def generate(
 
     Args:
         batch: an empty batch of the backend.
-        requests: what to draw.
-        sampling: as `batch` draws; only `max_new_tokens` is read here.
+        requests: what to sample.
+        sampling: as `batch` samples; only `max_new_tokens` is read here.
         stop_ids: token ids that end a completion.
         context_limit: the most positions of prompt and completion together; None is no limit.
         batch_size: the most rows decoded side by side.
@@ -137,7 +137,7 @@ def generate(
 def begin(
     requests: Sequence[RolloutRequest], sampling: Sampling, context_limit: int | None
 ) -> tuple[list[Row], list[Rollout]]:
-    """Rows to draw, longest prompt first; and the empty rollouts of prompts that fill the context.
+    """Rows to sample, longest prompt first, and empty rollouts for prompts that fill the context.
 
     Raises:
         ModelError: a prompt has no tokens.

@@ -322,7 +322,7 @@ def digest_of_adapter(folder: str | None) -> str | None:
 @contextlib.contextmanager
 def quiet(hide_progress: bool) -> Iterator[None]:
     """transformers and the hub's client without their warnings (of retries, say), and without
-    progress bars where nothing is downloaded or nobody watches."""
+    progress bars if nothing is downloaded or stderr is not a terminal."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 

@@ -20,7 +20,7 @@ from opsd_cli.errors import ModelError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-#: The largest in use are a tenth of these: a 1 MB header, 10,000 tensors a file.
+#: The largest in use are a tenth of these: a 1 MB header, 10,000 tensors per file.
 MOST_HEADER_BYTES = 10 * 2**20
 MOST_TENSORS = 100_000
 #: The largest index in use has 15 MB, the largest config.json half a megabyte.

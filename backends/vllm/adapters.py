@@ -122,7 +122,7 @@ class Adapters:
             ) from error
 
     def close(self, served: bool) -> None:
-        """Delete every version, and unload the last one if the server goes on running."""
+        """Delete every version, and unload the last one if the server keeps running."""
         if served and self._loaded is not None:
             self._unload(self._client.copy(), self._loaded, PARTING_SECONDS)
         for folder in self._folder.glob(f"{self._prefix}-v*"):

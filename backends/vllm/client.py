@@ -5,7 +5,7 @@ Each completion is a request with its own seed, so a rollout's random numbers do
 other requests are under way; the server batches them as it likes.
 
 A failing server is asked again a bounded number of times, with waits that double. Its responses are
-validated (`backends.vllm.responses`). Every error names the server and what it said.
+validated (`backends.vllm.responses`). Every error names the server and quotes its answer.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ class Client:
     def user_error(
         self, error: ServerUnavailable | RequestRefused, what: str
     ) -> UsageError | TrainingError:
-        """The error for the user: what the server was asked to do and what it said."""
+        """The error for the user: what the server was asked to do and what it answered."""
         return user_error(error, self.url, self._key is not None, what)
 
     def _known(self, method: str, path: str, read: Callable[[Any], T]) -> T:

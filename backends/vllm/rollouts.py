@@ -112,7 +112,7 @@ class RolloutSampler:
                 yield job.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            client.cancel_requests()  # nobody reads the answers of those still under way
+            client.cancel_requests()  # the answers to unfinished requests are not read
 
     def _complete(
         self,

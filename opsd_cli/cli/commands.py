@@ -40,10 +40,11 @@ def sample(
     [dim]opsd sample --divergence[/dim]
     [dim]opsd sample "Start with 12. Add 30. What is the result?" --n 4[/dim]
     """
-    from opsd_cli.cli import common, sample
+    from opsd_cli.cli import sample
+    from opsd_cli.cli.request import request
 
     sample.run(
-        common.request(config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust),
+        request(config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust),
         sample.Options(
             question=question, file=file, split=split, limit=limit, n=n, solution=solution,
             privileged=privileged, divergence=divergence, show_prompts=show_prompts,
@@ -74,10 +75,11 @@ def train(
     [dim]opsd train[/dim]
     [dim]opsd train --config opsd-qwen3-1.7b --set data.train=problems.jsonl --out runs/mine[/dim]
     """
-    from opsd_cli.cli import common, train
+    from opsd_cli.cli import train
+    from opsd_cli.cli.request import request
 
     train.run(
-        common.request(
+        request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
             method=method, log=log,
         ),
@@ -113,10 +115,11 @@ def evaluate(
     [dim]opsd eval --adapter runs/mine --benchmark aime24,aime25 --samples 16 --out evals/mine[/dim]
     [dim]opsd eval --resume --out evals/mine --against evals/base[/dim]
     """
-    from opsd_cli.cli import common, evaluate
+    from opsd_cli.cli import evaluate
+    from opsd_cli.cli.request import request
 
     evaluate.run(
-        common.request(
+        request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
             samples=samples,
         ),
@@ -156,10 +159,11 @@ def compare(
     [dim]opsd compare --methods opsd,grpo,sft --seeds 5 --tune[/dim]
     [dim]opsd compare runs/a runs/b --require-ratio 4[/dim]
     """
-    from opsd_cli.cli import common, compare
+    from opsd_cli.cli import compare
+    from opsd_cli.cli.request import request
 
     compare.run(
-        common.request(
+        request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust, log=log
         ),
         compare.Options(
@@ -186,10 +190,11 @@ def export(
 
     [dim]opsd export runs/mine --format mlx --out adapters/mine[/dim]
     """
-    from opsd_cli.cli import common, export
+    from opsd_cli.cli import export
+    from opsd_cli.cli.request import request
 
     export.run(
-        common.request(config, set_, backend, model, adapter, None, json, quiet, dry_run),
+        request(config, set_, backend, model, adapter, None, json, quiet, dry_run),
         format_,
         out,
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from opsd_cli.cli.common import Request
 from opsd_cli.cli.compare_output import show, watched_jobs
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.plan import plan_table, prompts_of, splits_at_hand
+from opsd_cli.cli.request import Request
 from opsd_cli.comparison import session
-from opsd_cli.comparison.running import evaluated_alike, prepared, tuning_jobs
+from opsd_cli.comparison.jobs import evaluated_alike, prepared, tuning_jobs
 from opsd_cli.comparison.session import Comparison
 from opsd_cli.config.explain import suggest
 from opsd_cli.config.schema import Config

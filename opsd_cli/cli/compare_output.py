@@ -15,7 +15,7 @@ from opsd_cli.printable import visible
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from opsd_cli.comparison.running import Job, Progress
+    from opsd_cli.comparison.jobs import Job, Progress
 
 PLOT_WIDTH, PLOT_HEIGHT = 64, 15
 

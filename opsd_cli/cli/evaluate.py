@@ -7,20 +7,23 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from opsd_cli.cli.common import Request
 from opsd_cli.cli.console import Output
-from opsd_cli.cli.live import watched
+from opsd_cli.cli.listeners import watched
+from opsd_cli.cli.request import Request
 from opsd_cli.errors import UsageError
-from opsd_cli.evaluation import session as evaluation
-from opsd_cli.evaluation.directory import SAMPLES, EvaluationDirectory, default_directory
+from opsd_cli.evaluation.directory import SAMPLES, default_directory
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.pairing import difference_of
-from opsd_cli.evaluation.result import EvaluationResult, conclude
-from opsd_cli.evaluation.session import Session
+from opsd_cli.evaluation.preparation import (
+    EvaluationSession,
+    directory_to_continue,
+    prepare,
+    with_samples,
+)
+from opsd_cli.evaluation.result import EvaluationResult
+from opsd_cli.evaluation.session import run as run_evaluation
 from opsd_cli.formatting import count, percent, points
-from opsd_cli.loading import loaded_policy
 from opsd_cli.reports.evaluation_report import write_evaluation_report
-from opsd_cli.training.run_directory import refuse_used
 
 #: Differing settings that are named; the rest are counted.
 MOST_NAMED = 6
@@ -46,58 +49,40 @@ class Options:
 def run(request: Request, options: Options) -> None:
     """Evaluate every benchmark, or grade again what is there."""
     out = request.out
-    store = _store(options)
-    config = request.config(inherit=True, base=store.config_file if store else None)
-    if store is not None and request.flags["evaluation"]["samples"] is None:
-        config = evaluation.with_samples(config, store.description["samples"])
-    session = evaluation.prepare(
-        config, store, options.names, options.limit, out, regrading=options.regrade
+    again = options.resume or options.regrade
+    if again and options.out is None:
+        flag = "--regrade" if options.regrade else "--resume"
+        raise UsageError(f"{flag} needs the evaluation's directory", "give --out DIR")
+    directory = directory_to_continue(options.out, again, options.against)
+    config = request.config(inherit=True, base=directory.config_file if directory else None)
+    if directory is not None and request.flags["evaluation"]["samples"] is None:
+        config = with_samples(config, directory.description["samples"])
+    session = prepare(
+        config, directory, options.names, options.limit, out, regrading=options.regrade
     )
     if request.dry_run:
         _show_plan(session, out)
-    elif options.regrade and store is not None:
-        session = evaluation.ready_to_regrade(session, store)
-        with store:
-            result = evaluation.regrade(session, store, options.against)
-            regraded, changed = result.summary["regraded"], result.summary["changed"]
-            out.show(f"graded {regraded:,} samples again: {changed} changed")
-            _finish(result, store, out)
-    else:
-        _evaluate(evaluation.ready_to_draw(session, out), options, out)
+        return
+    result = run_evaluation(
+        session,
+        options.out or default_directory(),
+        out,
+        watch=partial(watched, out),
+        write_report=write_evaluation_report,
+        against=options.against,
+        regrading=options.regrade,
+    )
+    if options.regrade:
+        regraded, changed = result.summary["regraded"], result.summary["changed"]
+        out.show(f"graded {regraded:,} samples again: {changed} changed")
+    _show(result, out)
 
 
-def _store(options: Options) -> EvaluationDirectory | None:
-    """The evaluation to go on with; None for a new one."""
-    if options.against is not None:
-        EvaluationDirectory.open(options.against)
-    if options.resume or options.regrade:
-        if options.out is None:
-            flag = "--regrade" if options.regrade else "--resume"
-            raise UsageError(f"{flag} needs the evaluation's directory", "give --out DIR")
-        store = EvaluationDirectory.open(options.out)
-        store.require_extent()
-        return store
-    if options.out is not None:
-        refuse_used(options.out)
-    return None
-
-
-def _evaluate(session: Session, options: Options, out: Output) -> None:
-    directory = options.out or default_directory()
-    with (
-        loaded_policy(session.config, out, trainable=False) as policy,
-        evaluation.opened(session, directory, policy, out) as store,
-    ):
-        results = watched(out, partial(evaluation.measure, session, policy, store))
-        _finish(conclude(store, results, session.description, options.against), store, out)
-
-
-def _finish(result: EvaluationResult, store: EvaluationDirectory, out: Output) -> None:
-    """Write the pages, and show the results."""
-    report = write_evaluation_report(store, result.benchmarks, result.summary)
+def _show(result: EvaluationResult, out: Output) -> None:
+    assert result.directory is not None
     _show_table(result, out)
     _show_pairs(result, out)
-    out.show(f"samples: {store.directory / SAMPLES}\nreport: {report}")
+    out.show(f"samples: {result.directory / SAMPLES}\nreport: {result.report}")
     out.object(result.summary)
 
 
@@ -140,7 +125,7 @@ def _show_pairs(result: EvaluationResult, out: Output) -> None:
             out.note(f"the two differ in {named}{more}")
 
 
-def _show_plan(session: Session, out: Output) -> None:
+def _show_plan(session: EvaluationSession, out: Output) -> None:
     config = session.config
     samples, sampling = config.evaluation.samples, evaluation_sampling(config)
     plan = session.plan()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from opsd_cli.embedded import EMBEDDED
+from opsd_cli.exporting import FORMATS
+from opsd_cli.methods import METHODS
+from opsd_cli.tracking.trackers import TRACKERS
 
 
 def _backends() -> list[str]:
@@ -31,7 +37,7 @@ def _presets() -> list[str]:
 def _benchmarks() -> list[str]:
     from opsd_cli.problems.catalog import BENCHMARKS
 
-    return ["embedded", *BENCHMARKS]
+    return [EMBEDDED, *BENCHMARKS]
 
 
 def _sets() -> list[str]:
@@ -44,6 +50,17 @@ def _keys(incomplete: str) -> list[str]:
     from opsd_cli.config.schema import key_paths
 
     return [f"{path}=" for path, _ in key_paths() if path.startswith(incomplete)]
+
+
+def _one_of(names: Iterable[str]) -> str:
+    """The metavar of an option that takes one of the names of a registry."""
+    return "|".join(names)
+
+
+def _sentence(names: Iterable[str]) -> str:
+    """The names of a registry in a sentence: "a, b and c"."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 Config = Annotated[
@@ -64,13 +81,14 @@ Backend = Annotated[
     str | None,
     typer.Option(
         "--backend",
-        metavar="|".join(_backends()),
+        metavar=_one_of(_backends()),
         autocompletion=_backends,
         help="Where to run.",
     ),
 ]
 Model = Annotated[
-    str | None, typer.Option("--model", metavar="MODEL", help="`embedded`, a folder, or a hub id.")
+    str | None,
+    typer.Option("--model", metavar="MODEL", help=f"`{EMBEDDED}`, a folder, or a hub id."),
 ]
 Adapter = Annotated[
     str | None,
@@ -84,9 +102,7 @@ Trust = Annotated[
 ]
 Log = Annotated[
     list[str] | None,
-    typer.Option(
-        "--log", metavar="trackio|wandb|tensorboard", help="Copy metrics there; repeatable."
-    ),
+    typer.Option("--log", metavar=_one_of(TRACKERS), help="Copy metrics there; repeatable."),
 ]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where to write; a new directory.")
@@ -133,7 +149,7 @@ ShowPrompts = Annotated[
 # -- train -------------------------------------------------------------------------------------
 
 Method = Annotated[
-    str | None, typer.Option("--method", metavar="opsd|grpo|sft|hybrid", help="How to learn.")
+    str | None, typer.Option("--method", metavar=_one_of(METHODS), help="How to learn.")
 ]
 ResumeRun = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out, as if never stopped.")
@@ -176,7 +192,7 @@ Runs = Annotated[
     typer.Argument(metavar="[RUN]...", help="Finished runs to compare; none trains anew."),
 ]
 Methods = Annotated[
-    str, typer.Option("--methods", metavar="A,B,...", help="Of opsd, grpo, sft and hybrid.")
+    str, typer.Option("--methods", metavar="A,B,...", help=f"Of {_sentence(METHODS)}.")
 ]
 Seeds = Annotated[
     int, typer.Option("--seeds", min=1, help="Runs of each method, counted from --seed.")
@@ -206,7 +222,7 @@ Exported = Annotated[
     str, typer.Argument(metavar="RUN", help="A run (its best checkpoint), or an adapter.")
 ]
 Format = Annotated[
-    str, typer.Option("--format", "-f", metavar="peft|mlx|merged", help="What to write.")
+    str, typer.Option("--format", "-f", metavar=_one_of(FORMATS), help="What to write.")
 ]
 SetName = Annotated[str, typer.Argument(autocompletion=_sets)]
 TrainingSet = Annotated[

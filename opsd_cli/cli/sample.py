@@ -6,18 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsd_cli.cli.common import Request
 from opsd_cli.cli.console import Output
+from opsd_cli.cli.request import Request
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
 from opsd_cli.grading import open_grader
-from opsd_cli.loading import choose_backend, loaded_policy
-from opsd_cli.printable import visible
-from opsd_cli.problems import Problem, ProblemSet
-from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.prompts.teacher import boundary_mismatch
-from opsd_cli.rollouts.teacher_analysis import TeacherPrompts
-from opsd_cli.sampling import (
+from opsd_cli.inspection import (
     Completion,
     completions_of,
     divergence_entry,
@@ -26,6 +20,12 @@ from opsd_cli.sampling import (
     teacher_prompts,
     token_divergences,
 )
+from opsd_cli.loading import choose_backend, loaded_policy
+from opsd_cli.printable import visible
+from opsd_cli.problems import Problem, ProblemSet
+from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.teacher import boundary_mismatch
+from opsd_cli.rollouts.teacher_analysis import TeacherPrompts
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -10,16 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsd_cli.cli.common import Request
 from opsd_cli.cli.console import Output
-from opsd_cli.cli.live import watched
+from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.plan import show_plan, splits_at_hand
+from opsd_cli.cli.request import Request
 from opsd_cli.errors import UsageError
 from opsd_cli.formatting import count, duration, percent
 from opsd_cli.loading import loaded_policy, with_absolute_adapter
 from opsd_cli.reports.run_report import write_run_report
 from opsd_cli.training import run_directory, session
-from opsd_cli.training.session import Session
+from opsd_cli.training.session import TrainingSession
 
 if TYPE_CHECKING:
     from backends.interface import Policy
@@ -55,7 +55,7 @@ def run(
         _train(opened, out)
 
 
-def _train(opened: Session, out: Output) -> None:
+def _train(opened: TrainingSession, out: Output) -> None:
     result = opened.finished
     if result is None:
 

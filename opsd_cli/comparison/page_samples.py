@@ -1,6 +1,6 @@
 """Validation completions for a comparison's page, with the divergence of every token.
 
-Each method's are drawn by `opsd sample` in a process of its own, so that one model at a time is in
+A separate `opsd sample` process generates those of each method, so that one model at a time is in
 memory and none stays there.
 """
 
@@ -29,7 +29,7 @@ def page_samples(
     """A few completions of each method's first run, as `opsd sample --json` gives them.
 
     They are kept in `samples.json` of the comparison's directory. A method whose samples cannot be
-    drawn is left out with a warning, and tried again the next time.
+    sampled is left out with a warning, and tried again next time.
     """
     path = directory / SAMPLES
     if path.is_file():
@@ -54,6 +54,6 @@ def page_samples(
                 messages.warn(f"no samples of {label} for the page: {said[0]}")
             else:
                 drawn[label] = json.loads(answer.stdout)["completions"]
-    if len(drawn) == len(groups):  # otherwise the next time may have more luck
+    if len(drawn) == len(groups):  # otherwise retry next time
         write_atomic(path, json.dumps(drawn, ensure_ascii=False) + "\n")
     return drawn

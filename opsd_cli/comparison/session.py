@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from opsd_cli.comparison.curves import Curve, comparable, labelled, read_curve
-from opsd_cli.comparison.running import (
+from opsd_cli.comparison.jobs import (
     PLAN,
     TUNE_SEED_OFFSET,
     Job,

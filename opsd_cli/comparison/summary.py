@@ -13,7 +13,7 @@ import numpy as np
 from opsd_cli import methods
 from opsd_cli.comparison.curves import COSTS, Curve
 from opsd_cli.comparison.efficiency import Efficiency
-from opsd_cli.comparison.running import Tuned
+from opsd_cli.comparison.jobs import Tuned
 from opsd_cli.formatting import json_safe, share, times
 
 COMPARISON = "comparison.json"

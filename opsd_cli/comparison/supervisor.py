@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from opsd_cli.comparison.running import Job, Progress, progress_of
+from opsd_cli.comparison.jobs import Job, Progress, progress_of
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.errors import Interrupted, RunError, TrainingError
 from opsd_cli.files.atomic_write import write_atomic

@@ -13,8 +13,9 @@ from ruamel.yaml import YAML
 from opsd_cli.config.choices import OneOf
 from opsd_cli.config.explain import SHOWN, explain, shown, suggest
 from opsd_cli.config.presets import preset_names, preset_trees
-from opsd_cli.config.schema import DEFAULT_METHOD, EMBEDDED, Config, key_paths
+from opsd_cli.config.schema import DEFAULT_METHOD, Config, key_paths
 from opsd_cli.config.yaml_files import DEEPEST, read_tree, read_yaml
+from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import ConfigError
 from opsd_cli.methods import METHODS
 

@@ -36,8 +36,8 @@ from opsd_cli.config.sections import (
     Train,
 )
 from opsd_cli.config.server_settings import wrong_address, wrong_arguments
+from opsd_cli.embedded import EMBEDDED, MODEL_DIR
 
-EMBEDDED = "embedded"
 #: The method of a config that names none.
 DEFAULT_METHOD = "opsd"
 
@@ -123,8 +123,6 @@ class Config(Section):
     @property
     def model_path(self) -> str:
         """The argument of a model loader: the embedded model's folder, or `model` unchanged."""
-        from opsd_cli.embedded import MODEL_DIR
-
         return str(MODEL_DIR) if self.model == EMBEDDED else self.model
 
     @property

@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: The value of the config key `model` that selects it.
-NAME = "embedded"
+#: The name of the embedded model, its preset and its problems, as config keys and flags take it.
+EMBEDDED = "embedded"
 MODEL_DIR = Path(__file__).parent / "model"

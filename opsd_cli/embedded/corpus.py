@@ -85,7 +85,7 @@ def faulty(op: str, value: int, operand: int) -> int:
 
 
 def attempt(chain: Chain, rng: random.Random) -> Chain:
-    """The chain with random errors; later steps go on from the wrong results of earlier ones."""
+    """The chain with random errors; later steps continue from the wrong results of earlier ones."""
     while True:
         values = [chain.values[0]]
         for op, operand in chain.operations:

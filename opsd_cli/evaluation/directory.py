@@ -4,8 +4,8 @@
 
 `evaluation.json` describes what was measured: model, adapter, prompts, sampling, backend. All
 samples of a directory have one description, and questions and answers that have not changed since
-they were graded (`problems.json` records both). More samples a problem, more problems or another
-benchmark do not change the description: missing samples are drawn, and existing ones are kept.
+they were graded (`problems.json` records both). More samples per problem, more problems or another
+benchmark do not change the description: missing samples are generated, and existing ones are kept.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class EvaluationDirectory:
     Use as a context manager to lock it: no other process can then write to it.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._lock: IO[str] | None = None
         self._log: Log | None = None
 
     def __enter__(self) -> EvaluationDirectory:
-        self._lock = lock_directory(self.directory)
-        self._log = Log(self.directory / SAMPLES)
+        self._lock = lock_directory(self.path)
+        self._log = Log(self.path / SAMPLES)
         self._log.keep(self._log.rows())  # drops a line that a kill cut short
         return self
 
@@ -102,7 +102,7 @@ class EvaluationDirectory:
     @property
     def config_file(self) -> Path | None:
         """The config that the evaluation was made with; None if it has none."""
-        path = self.directory / CONFIG
+        path = self.path / CONFIG
         return path if path.is_file() else None
 
     def require_same(self, description: Mapping[str, Any], regrading: bool = False) -> None:
@@ -118,7 +118,7 @@ class EvaluationDirectory:
         )
         if changed:
             raise RunError(
-                f"{self.directory} was made with other settings: {', '.join(changed)}",
+                f"{self.path} was made with other settings: {', '.join(changed)}",
                 f"leave out the flags that change them ({CONFIG} there has the settings), or give "
                 "another --out",
             )
@@ -130,23 +130,23 @@ class EvaluationDirectory:
         Raises:
             RunError: `evaluation.json` is damaged.
         """
-        found = read_object(self.directory / DESCRIPTION)
+        found = read_object(self.path / DESCRIPTION)
         if found is None:
-            raise _damaged(self.directory / DESCRIPTION)
+            raise _damaged(self.path / DESCRIPTION)
         return DEFAULTS | found
 
     def require_extent(self) -> None:
         """Raise `RunError` unless `evaluation.json` says how far the evaluation went."""
         if not self.description.keys() >= set(EXTENT):
-            raise _damaged(self.directory / DESCRIPTION)
+            raise _damaged(self.path / DESCRIPTION)
 
     def describe(self, description: Mapping[str, Any]) -> None:
         """Replace `evaluation.json`."""
-        write_atomic(self.directory / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+        write_atomic(self.path / DESCRIPTION, json.dumps(description, indent=1) + "\n")
 
     def problems(self) -> dict[str, dict[str, dict[str, str]]]:
         """Benchmark -> problem id -> its question and answer, as they were when sampled."""
-        path = self.directory / PROBLEMS
+        path = self.path / PROBLEMS
         if not path.exists():
             return {}
         found = read_object(path)
@@ -175,7 +175,7 @@ class EvaluationDirectory:
                 if then["question"] != now["question"]:
                     raise RunError(
                         f"problem {problem.id!r} of {benchmark} is another one than when "
-                        f"{self.directory} was made",
+                        f"{self.path} was made",
                         "the set has changed: give another --out",
                     )
                 if then != now and not regrading:
@@ -183,12 +183,10 @@ class EvaluationDirectory:
                         f"problem {problem.id!r} of {benchmark} now has the answer "
                         f"{now['answer']!r}, and had {then['answer']!r} when its samples were "
                         "graded",
-                        f"grade them again first: --regrade --out {self.directory}",
+                        f"grade them again first: --regrade --out {self.path}",
                     )
                 mine[problem.id] = now
-        write_atomic(
-            self.directory / PROBLEMS, json.dumps(known, ensure_ascii=False, indent=1) + "\n"
-        )
+        write_atomic(self.path / PROBLEMS, json.dumps(known, ensure_ascii=False, indent=1) + "\n")
 
     def samples(self, benchmark: str) -> tuple[Sample, ...]:
         """The samples of a benchmark so far, in the order they were graded.
@@ -197,9 +195,9 @@ class EvaluationDirectory:
             RunError: a line of `samples.jsonl` is damaged.
         """
         found = []
-        for number, row in enumerate(read_rows(self.directory / SAMPLES), 1):
+        for number, row in enumerate(read_rows(self.path / SAMPLES), 1):
             if not row.keys() >= _FIELDS | {"benchmark"}:
-                raise damaged(self.directory / SAMPLES, number)
+                raise damaged(self.path / SAMPLES, number)
             if row["benchmark"] == benchmark:
                 found.append(Sample(**{key: row[key] for key in _FIELDS}))
         return tuple(found)
@@ -207,11 +205,11 @@ class EvaluationDirectory:
     def append(self, benchmark: str, sample: Sample) -> None:
         """Append one sample and flush it to the operating system."""
         if self._log is None:
-            self._log = Log(self.directory / SAMPLES)
+            self._log = Log(self.path / SAMPLES)
         self._log.append({"benchmark": benchmark, **sample.as_dict()})
 
     def regrade(self, problems: Mapping[str, Sequence[Problem]], grader: Grader) -> tuple[int, int]:
-        """Grade every stored sample of the given problems again; nothing is drawn.
+        """Grade every stored sample of the given problems again; nothing is sampled.
 
         `samples.jsonl` is replaced atomically. A sample of a problem that is not given is an error;
         it is never dropped.
@@ -223,10 +221,10 @@ class EvaluationDirectory:
             RunError: there are samples of other problems or benchmarks.
         """
         known = {(name, problem.id) for name, members in problems.items() for problem in members}
-        for row in read_rows(self.directory / SAMPLES):
+        for row in read_rows(self.path / SAMPLES):
             if (row.get("benchmark"), row.get("problem_id")) not in known:
                 raise RunError(
-                    f"{self.directory} holds samples of {row.get('benchmark')}, problem "
+                    f"{self.path} holds samples of {row.get('benchmark')}, problem "
                     f"{row.get('problem_id')!r}, which is not among the problems given",
                     "leave out --benchmark and --limit, or name all that it was made with",
                 )
@@ -242,13 +240,13 @@ class EvaluationDirectory:
                 )
                 changed += now != sample
                 lines.append((benchmark, now))
-        write_atomic(self.directory / SAMPLES, "".join(_line(*line) for line in lines))
+        write_atomic(self.path / SAMPLES, "".join(_line(*line) for line in lines))
         self._log = None  # its state describes the former file
         return changed, len(lines)
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Replace `results.json`."""
-        write_atomic(self.directory / RESULTS, json.dumps(results, indent=1) + "\n")
+        write_atomic(self.path / RESULTS, json.dumps(results, indent=1) + "\n")
 
 
 def _damaged(path: Path) -> RunError:

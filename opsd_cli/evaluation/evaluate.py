@@ -1,11 +1,11 @@
-"""K graded samples a problem: the measurement of preflight, validation and `opsd eval`.
+"""K graded samples per problem: the measurement of preflight, validation and `opsd eval`.
 
 A sample's seed is derived from the run's seed, the problem's set and id, and the sample's index.
-Evaluating a part of a set, or a set in another order or in several calls, draws the same samples.
+Evaluating a part of a set, or a set in another order or in several calls, gives the same samples.
 Every sample counts: one that is truncated, has no answer or cannot be graded is wrong, and its
 status says which.
 
-Shapes: P problems, K samples a problem.
+Shapes: P problems, K samples per problem.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class _GradingQueue:
         grades = self._grader.grade_many(list(zip(golds, texts, strict=True)))
         for text, grade in zip(texts, grades, strict=True):
             # Removed before `on_sample` is called: Ctrl-C in between can lose a sample, which is
-            # drawn again on resume, but never write it twice.
+            # sampled again on resume, but never write it twice.
             sample = _sample(self._waiting.pop(0), text, grade)
             self._samples[sample.problem_id, sample.sample_index] = sample
             if self._on_sample:
@@ -139,17 +139,17 @@ def evaluate(
     done: Collection[Sample] = (),
     stop: Stop = never,
 ) -> Evaluation:
-    """Draw and grade what is missing of `samples` completions (K) for each problem (P).
+    """Sample and grade what is missing of `samples` completions (K) for each problem (P).
 
     Args:
         name: what to call the set.
         prompt_of: the prompt that a problem is sampled from, as `PromptBuilder.student`.
         on_sample: called with each newly graded sample, in the order of grading.
-        done: samples already at hand; they are kept as they are.
+        done: samples that exist already; they are kept as they are.
         stop: polled after each finished rollout.
 
     Raises:
-        Interrupted: `stop` said so; what was drawn by then is graded and went to `on_sample`.
+        Interrupted: `stop` returned True; the samples so far are graded and went to `on_sample`.
     """
     listener = listener or Listener()
     by_id = {problem.id: problem for problem in problems}

@@ -1,4 +1,4 @@
-"""What `opsd_cli.evaluate` is asked to measure on: names and files, or problems at hand."""
+"""The argument `benchmarks` of `opsd_cli.evaluate`: names, files, or `Problem` objects."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from opsd_cli.problems import LoadReport, Problem, ProblemSet
 Names = str | Path | Sequence[str | Path]
 """Benchmarks by name (see `opsd data`), or files."""
 Benchmarks = Names | ProblemSet | Sequence[Problem] | Mapping[str, Sequence[Problem]]
-"""Names and files, or problems at hand: one list of them, or several by name."""
+"""Names and files, or `Problem` objects: one list of them, or several by name."""
 
 #: What a list of problems is called.
 UNNAMED = "problems"
 
 
 def asked_for(benchmarks: Benchmarks | None) -> tuple[list[str], dict[str, ProblemSet]]:
-    """The names of the benchmarks, and the problems of those that are at hand.
+    """The names of the benchmarks, and the problem sets of those given as objects.
 
     Raises:
         UsageError: names and problems in one list.
@@ -44,7 +44,7 @@ def asked_for(benchmarks: Benchmarks | None) -> tuple[list[str], dict[str, Probl
 
 
 def problem_set(name: str, problems: Sequence[Problem]) -> ProblemSet:
-    """Problems at hand as a set to evaluate on.
+    """A set of problems to evaluate on, made of `Problem` objects.
 
     Raises:
         DataError: there are none, an id occurs twice, or one has no answer to grade against.

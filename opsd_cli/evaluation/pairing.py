@@ -15,26 +15,26 @@ from opsd_cli.statistics import Estimate, paired_difference
 
 
 def against(
-    results: Mapping[str, Evaluation], store: EvaluationDirectory, other: Path
+    results: Mapping[str, Evaluation], directory: EvaluationDirectory, other: Path
 ) -> dict[str, dict[str, Any]]:
     """The difference in accuracy to another evaluation, for each benchmark.
 
     Args:
         results: benchmark -> this evaluation's samples.
-        store: this evaluation's directory.
+        directory: this evaluation's directory.
         other: the other evaluation's directory.
 
     Returns:
         benchmark -> the difference with its 95% interval (Newcombe's method 10 on per-problem
-        rates), the number of problems on which each is ahead, the other's samples a problem, and
+        rates), the number of problems on which each is ahead, the other's samples per problem, and
         the settings in which the two differ.
 
     Raises:
         RunError: the other is not an evaluation, has other problems or answers, or is incomplete.
     """
     theirs = EvaluationDirectory.open(other)
-    ours_known, theirs_known = store.problems(), theirs.problems()
-    mine, yours = store.description, theirs.description
+    ours_known, theirs_known = directory.problems(), theirs.problems()
+    mine, yours = directory.description, theirs.description
     differing = sorted(
         key for key in (mine.keys() | yours.keys()) - set(EXTENT) if mine.get(key) != yours.get(key)
     )

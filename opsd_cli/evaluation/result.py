@@ -59,7 +59,7 @@ class EvaluationResult:
 
 
 def conclude(
-    store: EvaluationDirectory,
+    directory: EvaluationDirectory,
     results: dict[str, Evaluation],
     description: Mapping[str, Any],
     against: Path | None = None,
@@ -77,7 +77,7 @@ def conclude(
         RunError: the other evaluation is incomplete, or of other problems or answers.
     """
     summary: dict[str, Any] = {
-        "evaluation_dir": str(store.directory),
+        "evaluation_dir": str(directory.path),
         **{
             key: description[key]
             for key in ("model", "commit", "adapter", "backend", "sampling", "sampling_from")
@@ -90,7 +90,7 @@ def conclude(
     }
     if against is not None:
         summary["against"] = str(against)
-        for name, entry in paired_with(results, store, against).items():
+        for name, entry in paired_with(results, directory, against).items():
             summary["benchmarks"][name]["against"] = entry
-    store.write_results(summary)
-    return EvaluationResult(results, summary, store.directory)
+    directory.write_results(summary)
+    return EvaluationResult(results, summary, directory.path)

@@ -1,6 +1,6 @@
 """Graded samples and the statistics of a set of them: avg@k, pass@k, maj@k, lengths.
 
-Shapes: P problems, K samples a problem.
+Shapes: P problems, K samples per problem.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Evaluation:
     """All samples of a set, problem by problem, and the statistics computed from them.
 
     Attributes:
-        generated, prompt_tokens: tokens of what this call drew, without the samples passed to it.
+        generated, prompt_tokens: tokens that this call sampled, without the samples passed to it.
         votes: for each problem, the cluster of each sample's answer (see `with_votes`).
     """
 
@@ -70,7 +70,7 @@ class Evaluation:
 
     @property
     def all_tokens(self) -> int:
-        """Tokens of all samples, whichever process drew them."""
+        """Tokens of all samples, whichever process sampled them."""
         return sum(sample.tokens for sample in self.samples)
 
     @property
@@ -174,7 +174,7 @@ def assemble(
     generated: int = 0,
     prompt_tokens: int = 0,
 ) -> Evaluation:
-    """An evaluation of exactly k samples a problem.
+    """An evaluation of exactly k samples per problem.
 
     Raises:
         RunError: a sample is missing; an average of fewer would be biased.

@@ -1,7 +1,7 @@
 r"""Mathematical equality of two normalised texts.
 
 latex2sympy2_extended, the parser of math-verify, parses them; `symbolic` compares the results. The
-parser is only given the whole text: where math-verify's own `parse` fails, it goes on to any simple
+parser is only given the whole text: where math-verify's own `parse` fails, it tries any simple
 fraction within, so that `10^{1.7} L` would be 1.7. Notations that the parser misreads are rewritten
 first:
 

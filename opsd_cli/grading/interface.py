@@ -49,7 +49,7 @@ class Grader(Protocol):
         one answer as the gold and another as the completion `\boxed{answer}`.
 
         Returns:
-            One grade a pair, in order.
+            One grade per pair, in order.
 
         Raises:
             OpsdError: the grader cannot work here.

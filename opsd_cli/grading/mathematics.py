@@ -22,7 +22,7 @@ from opsd_cli.grading.normalise import split_top_level
 from opsd_cli.grading.pool import Pool
 from opsd_cli.machine import available_cores
 
-#: Default of `deadline_seconds`, in seconds of wall-clock time a pair.
+#: Default of `deadline_seconds`, in seconds of wall-clock time per pair.
 DEADLINE_SECONDS = 10.0
 #: Maximum number of workers: more help only where nearly every answer needs parsing.
 MAX_WORKERS = 4
@@ -68,7 +68,7 @@ class MathGrader:
         """Grade pairs of (gold answer, completion).
 
         Returns:
-            One grade a pair, in order.
+            One grade per pair, in order.
 
         Raises:
             OpsdError: a worker cannot be started.
@@ -89,7 +89,7 @@ def grade_many(
         deadline_seconds: wall-clock time, in seconds, for one pair once a worker has it.
 
     Returns:
-        One grade a pair, in order.
+        One grade per pair, in order.
 
     Raises:
         UsageError: a deadline that is not positive.

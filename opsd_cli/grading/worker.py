@@ -100,7 +100,7 @@ def main() -> None:
             # The state of the process is unknown after a failed allocation.
             os._exit(1)
         except Exception:
-            # Such as a RecursionError; the process can go on.
+            # Such as a RecursionError; the process can continue.
             status = "crashed"
         _set_alarm(0)
         send({"status": status})

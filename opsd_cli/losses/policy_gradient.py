@@ -2,7 +2,7 @@
 
 One body gives both in every namespace that `opsd_cli.losses.array_ops` has; NumPy in float64 is
 the reference. Notation: p is the probability that the policy gives a sampled token now, p_old when
-the token was drawn, p_0 under the initial policy; A is the token's advantage.
+the token was sampled, p_0 under the initial policy; A is the token's advantage.
 
                      value                                 slope = d value / d log p
     surrogate        -A log p                              -A                no p_old
@@ -61,7 +61,7 @@ def surrogate(
         advantages_N: the advantage of each token.
         xp: the namespace of the arrays: numpy, torch or mlx.core.
         weights_N: factor of each token in the loss; it scales the slope alone.
-        old_log_p_N: log-probabilities under the weights that drew the tokens; None leaves ratio
+        old_log_p_N: log-probabilities under the weights that sampled the tokens; None leaves ratio
             and clip out.
         initial_log_p_N: log-probabilities under the initial policy; required where `kl` is not 0.
         clip_low: how far the ratio may fall below 1.

@@ -1,7 +1,7 @@
 """Weights that reduce a batch's per-token losses to one number.
 
 A batch's loss is the sum over completions of weight times the sum over the completion's tokens, so
-a reduction is one weight a completion. These are the three that published recipes use:
+a reduction is one weight per completion. These are the three that published recipes use:
 
     tokens      1 / (sum of lengths)             mean over all tokens; the "dapo" loss of
                                                  DAPO (arXiv 2503.14476)

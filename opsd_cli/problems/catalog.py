@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from opsd_cli.config.schema import EMBEDDED
 from opsd_cli.config.sections import Columns
+from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import DataError
 from opsd_cli.problems.set_description import (
     YAML_SUFFIXES,

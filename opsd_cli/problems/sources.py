@@ -19,7 +19,8 @@ from itertools import islice
 from pathlib import Path
 
 from opsd_cli import methods
-from opsd_cli.config.schema import EMBEDDED, Config
+from opsd_cli.config.schema import Config
+from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import DataError
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.arithmetic import SIZES, Split, chains

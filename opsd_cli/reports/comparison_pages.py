@@ -12,7 +12,7 @@ from opsd_cli.tracking.listener import Messages
 def write_comparison_pages(comparison: Comparison, messages: Messages) -> None:
     """Write a comparison's `comparison.png` and `report.html`.
 
-    Samples for the report are drawn with each method's adapter, unless they are there already.
+    Samples for the report are generated with each method's adapter, unless they exist already.
     """
     samples = page_samples(comparison.groups, comparison.directory, messages)
     write_comparison_picture(comparison.summary, comparison.picture)

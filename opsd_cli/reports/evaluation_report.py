@@ -30,21 +30,21 @@ SHORT = 600
 
 
 def write_evaluation_report(
-    store: EvaluationDirectory, results: Mapping[str, Evaluation], summary: Mapping[str, Any]
+    directory: EvaluationDirectory, results: Mapping[str, Evaluation], summary: Mapping[str, Any]
 ) -> Path:
     """Write `report.html` and a page for each problem.
 
     Args:
-        store: the evaluation's directory, which has the problems' texts.
+        directory: the evaluation's directory, which has the problems' texts.
         results: the measured results by benchmark.
         summary: contents of results.json, with the differences from another evaluation if any.
 
     Returns:
         The path of `report.html`.
     """
-    pages = store.directory / PAGES
+    pages = directory.path / PAGES
     shutil.rmtree(pages, ignore_errors=True)
-    questions = store.problems()
+    questions = directory.problems()
     sections = [f"<h1>{escape(_verdict(results))}</h1>", _results(results, summary)]
     for number, (name, result) in enumerate(results.items()):
         folder = pages / str(number)
@@ -58,16 +58,16 @@ def write_evaluation_report(
                 target,
                 _problem_page(name, result, place, known[problem_id], samples),
             )
-            link = target.relative_to(store.directory).as_posix()
+            link = target.relative_to(directory.path).as_posix()
             rows.append(_row(place, link, known[problem_id], samples))
         sections.append(_problems(name, rows))
-    described = json.dumps(store.description, indent=1, ensure_ascii=False)
+    described = json.dumps(directory.description, indent=1, ensure_ascii=False)
     sections.append(
         f"<details><summary>what was measured</summary><pre>{escape(described)}</pre></details>"
     )
-    page = html_page(f"opsd eval: {store.directory.name}", sections)
-    write_atomic(store.directory / REPORT, page)
-    return store.directory / REPORT
+    page = html_page(f"opsd eval: {directory.path.name}", sections)
+    write_atomic(directory.path / REPORT, page)
+    return directory.path / REPORT
 
 
 def _verdict(results: Mapping[str, Evaluation]) -> str:

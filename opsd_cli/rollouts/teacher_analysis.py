@@ -6,7 +6,7 @@ solution says little about why its steps hold; the model's own account may say m
 model's own style. It costs generated tokens, which the ledger counts like any others.
 
 Under initial weights an analysis depends on the problem alone, so it is written once a run. Under
-live or averaged weights the teacher changes, so it is written anew for each step.
+live or averaged weights the teacher changes, so it is written again for each step.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class TeacherAnalyst:
 
         Raises:
             DataError: a problem has no reference solution.
-            Interrupted: `stop` said so.
+            Interrupted: `stop` returned True.
         """
         if not self._config.teacher.reason_first:
             return TeacherPrompts({p.key: self._builder.teacher(p) for p in problems})

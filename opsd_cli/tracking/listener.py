@@ -93,7 +93,7 @@ class Messages(Protocol):
     """Receives the messages of work outside the training loop; every `Listener` is one."""
 
     def note(self, message: str, /) -> None:
-        """A plain sentence about what is going on."""
+        """A plain sentence about the current activity."""
 
     def warn(self, message: str, /) -> None:
         """A sentence about something the user should look at."""

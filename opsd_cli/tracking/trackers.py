@@ -3,7 +3,7 @@
 A run's own files hold everything; a tracker receives a copy of the metrics as they are measured.
 None uses the network unless asked to: trackio and TensorBoard write files, and Weights & Biases
 runs offline until `WANDB_MODE` says otherwise. A tracker that fails is dropped with a warning, and
-training goes on without it.
+training continues without it.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class Measurements:
     ) -> Evaluation:
         """Sample and grade, keeping each sample on disk until `forget_samples`.
 
-        A measurement of this label that was interrupted goes on after its last sample.
+        An interrupted measurement of this label continues after its last sample.
         """
         samples = self._config.evaluation.samples
         whose = {"measuring": label, "step": self._state.step}
@@ -200,8 +200,8 @@ class Measurements:
 def sealed_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row with a digest of its other values, in place of any that it has.
 
-    Samples of a measurement under way are counted on before any checkpoint knows of them, so each
-    has to tell by itself whether it is what was written; one that is not is drawn again.
+    An unfinished measurement's samples are used on resume although no checkpoint's manifest covers
+    them. So each row carries its own digest; a row that does not match is sampled again.
     """
     rest = {key: value for key, value in row.items() if key != "sha256"}
     text = json.dumps(rest, sort_keys=True)

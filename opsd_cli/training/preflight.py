@@ -47,7 +47,7 @@ def preflight(
 
     Raises:
         PreflightFailed: the teacher is no better with the reference than the student without.
-        Interrupted: `stop` said so.
+        Interrupted: `stop` returned True.
     """
     chosen = problems.problems[: run.config.preflight.problems]
     record = run.sealed(run_directory.PREFLIGHT)

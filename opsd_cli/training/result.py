@@ -58,7 +58,7 @@ def finished_result(run: Run) -> TrainResult | None:
     found = run.result()
     try:
         result = None if found is None else TrainResult.from_dict(found)
-    except (KeyError, TypeError):  # of an earlier version, or edited: made anew
+    except (KeyError, TypeError):  # of an earlier version, or edited: rebuilt
         return None
     if result is not None:
         run.mark_best(result.best_step)

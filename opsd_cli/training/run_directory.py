@@ -243,7 +243,7 @@ class Run:
         """The contents of result.json; None if the run has not finished or the file is damaged."""
         found = result_of(self.directory)
         if found is None and (self.directory / RESULT).exists():
-            self.notes.append(f"{RESULT} is not what was written; it is made anew from the logs")
+            self.notes.append(f"{RESULT} is not what was written; it is rebuilt from the logs")
         return found
 
     def write_result(self, result: Mapping[str, Any]) -> None:

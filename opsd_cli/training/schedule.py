@@ -41,7 +41,7 @@ class QuestionOrder:
 
     Args:
         problems: the training set, P problems.
-        count: questions a step, at most P.
+        count: questions per step, at most P.
         seed: the run's.
     """
 

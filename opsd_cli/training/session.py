@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Session:
+class TrainingSession:
     """An open run, and what it still needs: problems to train on, or nothing.
 
     Attributes:
@@ -53,7 +53,7 @@ class Session:
 
 
 @contextlib.contextmanager
-def begin(config: Config, directory: Path | None, messages: Messages) -> Iterator[Session]:
+def begin(config: Config, directory: Path | None, messages: Messages) -> Iterator[TrainingSession]:
     """A new run, its directory held until the end of the block.
 
     Args:
@@ -79,21 +79,21 @@ def begin(config: Config, directory: Path | None, messages: Messages) -> Iterato
     where |= {"data": splits.provenance(), "model_commit": commit_of(config)}
     with Run.create(directory, config, where) as run:
         messages.note(f"run {run.directory}")
-        yield Session(run, splits)
+        yield TrainingSession(run, splits)
 
 
 @contextlib.contextmanager
 def resume(
     directory: Path, messages: Messages, step: int | None = None, backend: str | None = None
-) -> Iterator[Session]:
+) -> Iterator[TrainingSession]:
     """A run that was begun before, its directory held until the end of the block.
 
     Args:
         step: go back to the checkpoint of this step; by default to the newest whole one.
-        backend: where to go on; by default where the run began.
+        backend: where to resume; by default where the run began.
 
     Raises:
-        RunError: there is no run, it is in use, or what it needs to go on is lost.
+        RunError: there is no run, it is in use, or what is needed to resume it is lost.
         DataError: the problems cannot be read.
         BackendMissing: the backend cannot run on this machine.
     """
@@ -103,7 +103,7 @@ def resume(
             for note in run.notes:
                 messages.warn(note)
             messages.note(f"this run has finished: {run.directory}")
-            yield Session(run, finished=finished)
+            yield TrainingSession(run, finished=finished)
             return
         trackers.require(run.config.log)
         _choose_again(run, backend, messages)
@@ -115,11 +115,11 @@ def resume(
             where = provenance(run.config.backend, "as the run began")
             run.add_environment(where | {"data": splits.provenance()})
         messages.note(f"run {run.directory}")
-        yield Session(run, splits)
+        yield TrainingSession(run, splits)
 
 
 def _choose_again(run: Run, backend: str | None, messages: Messages) -> None:
-    """The run's own backend, or the one asked for: a checkpoint means the same on each.
+    """The run's own backend, or the one asked for: checkpoints are portable between backends.
 
     A move is written into environment.json; config.yaml stays as the run began.
     """
@@ -140,7 +140,9 @@ def _step_of(run: Run) -> int:
     return run.state()["step"] if run.latest() else 0
 
 
-def work(session: Session, policy: Policy, listener: Listener, stop: Stop = never) -> TrainResult:
+def work(
+    session: TrainingSession, policy: Policy, listener: Listener, stop: Stop = never
+) -> TrainResult:
     """Train until the result, with the config's trackers beside the listener.
 
     Args:

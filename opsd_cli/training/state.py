@@ -24,7 +24,7 @@ class RunState:
         validations_without_improvement: validations in a row that were no improvement.
         seconds, cpu_seconds: of all processes that worked on the run.
         training_cpu_seconds: of the steps alone.
-        prefetched: rollouts of the next step that were drawn already, as
+        prefetched: rollouts of the next step that were sampled already, as
             `opsd_cli.rollouts.prefetch.Prefetcher.state` gives them.
     """
 

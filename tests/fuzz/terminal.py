@@ -189,7 +189,7 @@ def about_the_machine(folder: Path, text: str) -> list[tuple[int, str, str]]:
 
 def listeners(folder: Path, text: str) -> list[tuple[int, str, str]]:
     """The progress panel, and the plain lines that replace it without a terminal."""
-    from opsd_cli.cli.live import watched
+    from opsd_cli.cli.listeners import watched
     from opsd_cli.tracking.listener import Listener
 
     def work(listener: Listener) -> None:

@@ -22,7 +22,7 @@ only generation is replaced, by fixed token ids. What reading TRL's source and i
   completions. The teacher "base" of a LoRA student is the model without its adapter.
 
 The recording holds a tiny model, two states of an adapter ("before", which drew the completions,
-and "after", which is trained), and one flat gradient a case: the adapter's tensors in order of
+and "after", which is trained), and one flat gradient per case: the adapter's tensors in order of
 name. Metadata "recorded" is JSON with everything else.
 """
 
@@ -94,7 +94,7 @@ def build_model(folder: Path) -> None:
 
 
 def sequences() -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
-    """Prompts, one a group; longer prompts for the teacher; ragged completions."""
+    """Prompts, one per group; longer prompts for the teacher; ragged completions."""
     draw = random.Random(3)
 
     def ids(count: int) -> list[int]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -22,3 +25,13 @@ def typed(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
     with pytest.raises(SystemExit) as left:
         main()
     return int(left.value.code or 0)
+
+
+def help_with(statement: str, command: str) -> str:
+    """`opsd COMMAND --help`, 200 columns wide, in a process that first runs a Python statement."""
+    code = f"{statement}\nfrom opsd_cli.cli.app import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, "--help"],
+        capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    return done.stdout

@@ -32,7 +32,7 @@ STEPS, ITEMS = 5, 4
 
 
 def batches(divergence: bool) -> list[LossBatch]:
-    """A batch a step: completions of the base's own on other problems each time."""
+    """One batch per step: completions of the base's own on other problems each time."""
     config = resolve("embedded", [], {"backend": "cpu"})
     policy = get("cpu").load(config, trainable=False)
     problems = load_splits(config).train.problems[: STEPS * ITEMS]
@@ -71,7 +71,7 @@ def batches(divergence: bool) -> list[LossBatch]:
 
 
 def learnt(name: str, start: Path, made: list[LossBatch], folder: Path) -> dict[str, Any]:
-    """The adapter's weights after a step a batch."""
+    """The adapter's weights after one step per batch."""
     config = resolve("embedded", [], {"backend": name})
     policy = get(name).load(config, trainable=True)
     policy.load_adapter(start)

@@ -25,7 +25,7 @@ SAMPLING = Sampling(temperature=1.2, max_new_tokens=24)
 
 
 class Watched:
-    """Every reading of the network: rows, tokens a row, and columns of the cache after it."""
+    """Every reading of the network: rows, tokens per row, and columns of the cache after it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.readings: list[tuple[int, int, int]] = []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from opsd_cli.comparison import supervisor
-from opsd_cli.comparison.running import comparison_jobs
+from opsd_cli.comparison.jobs import comparison_jobs
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import Interrupted, RunError, TrainingError
 from opsd_cli.files.directory_lock import lock_directory

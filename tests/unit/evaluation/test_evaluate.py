@@ -98,13 +98,13 @@ def test_pass_and_majority_agree_with_the_samples() -> None:
 
 
 def test_resume_of_a_directory_after_a_kill(tmp_path: Path) -> None:
-    store = EvaluationDirectory.create(tmp_path / "e", {"model": "m"})
+    directory = EvaluationDirectory.create(tmp_path / "e", {"model": "m"})
     whole = measured()
     for sample in whole.samples[:7]:
-        store.append("made", sample)
-    with (store.directory / SAMPLES).open("a") as out:
+        directory.append("made", sample)
+    with (directory.path / SAMPLES).open("a") as out:
         out.write('{"benchmark": "made", "prob')  # killed while writing
-    with EvaluationDirectory.open(store.directory) as again:
+    with EvaluationDirectory.open(directory.path) as again:
         again.require_same({"model": "m"})
         done = again.samples("made")
         assert done == whole.samples[:7]
@@ -115,34 +115,34 @@ def test_resume_of_a_directory_after_a_kill(tmp_path: Path) -> None:
 
 def test_directory_lock_excludes_a_second_process(tmp_path: Path) -> None:
     with (
-        EvaluationDirectory.create(tmp_path / "e", {}) as store,
+        EvaluationDirectory.create(tmp_path / "e", {}) as directory,
         pytest.raises(RunError, match="another process"),
-        EvaluationDirectory.open(store.directory),
+        EvaluationDirectory.open(directory.path),
     ):
         pass
 
 
 def test_require_same_refuses_other_settings(tmp_path: Path) -> None:
-    store = EvaluationDirectory.create(tmp_path / "e", {"model": "m", "seed": 1, "samples": 2})
-    store.require_same({"model": "m", "seed": 1, "samples": 4})
+    directory = EvaluationDirectory.create(tmp_path / "e", {"model": "m", "seed": 1, "samples": 2})
+    directory.require_same({"model": "m", "seed": 1, "samples": 4})
     with pytest.raises(RunError, match="other settings: seed"):
-        store.require_same({"model": "m", "seed": 2, "samples": 2})
+        directory.require_same({"model": "m", "seed": 2, "samples": 2})
 
 
 def test_keep_problems_refuses_a_changed_set(tmp_path: Path) -> None:
-    store = EvaluationDirectory.create(tmp_path / "e", {})
-    store.keep_problems({"made": PROBLEMS[:3]})
-    store.keep_problems({"made": PROBLEMS})  # more of the same
+    directory = EvaluationDirectory.create(tmp_path / "e", {})
+    directory.keep_problems({"made": PROBLEMS[:3]})
+    directory.keep_problems({"made": PROBLEMS})  # more of the same
     first = PROBLEMS[0]
     corrected = Problem(first.id, first.question, None, "7", "made")
     other = Problem(first.id, "0 + 3", None, first.answer, "made")
     with pytest.raises(RunError, match="now has the answer '7', and had '2'"):
-        store.keep_problems({"made": (corrected,)})
+        directory.keep_problems({"made": (corrected,)})
     with pytest.raises(RunError, match="another one than when"):
-        store.keep_problems({"made": (other,)}, regrading=True)
-    store.keep_problems({"made": (corrected,)}, regrading=True)
-    assert store.problems()["made"]["p0"] == {"question": "0 + 2", "answer": "7"}
-    assert len(store.problems()["made"]) == len(PROBLEMS)
+        directory.keep_problems({"made": (other,)}, regrading=True)
+    directory.keep_problems({"made": (corrected,)}, regrading=True)
+    assert directory.problems()["made"]["p0"] == {"question": "0 + 2", "answer": "7"}
+    assert len(directory.problems()["made"]) == len(PROBLEMS)
 
 
 def test_assemble_refuses_missing_samples() -> None:
@@ -194,18 +194,18 @@ def test_token_statistics_of_right_and_wrong_samples() -> None:
 
 
 def test_regrade_corrects_grades_of_a_wrong_gold(tmp_path: Path) -> None:
-    store = EvaluationDirectory.create(tmp_path / "e", {})
+    directory = EvaluationDirectory.create(tmp_path / "e", {})
     result = measured(FakePolicy(skill=1.0), samples=1)
     for sample in result.samples:
-        store.append("made", sample)
+        directory.append("made", sample)
     wrong = tuple(Problem(p.id, p.question, None, "0", "made") for p in PROBLEMS)
     with MathGrader() as grader:
-        assert store.regrade({"made": wrong}, grader) == (12, 12)
-        assert not any(s.correct for s in store.samples("made"))
+        assert directory.regrade({"made": wrong}, grader) == (12, 12)
+        assert not any(s.correct for s in directory.samples("made"))
         with pytest.raises(RunError, match="not among the problems"):
-            store.regrade({"made": PROBLEMS[:3]}, grader)
-        assert store.regrade({"made": PROBLEMS}, grader) == (12, 12)
-    assert store.samples("made") == result.samples
+            directory.regrade({"made": PROBLEMS[:3]}, grader)
+        assert directory.regrade({"made": PROBLEMS}, grader) == (12, 12)
+    assert directory.samples("made") == result.samples
 
 
 @pytest.mark.parametrize("at", [1, 2, 5])

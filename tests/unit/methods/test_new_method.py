@@ -12,6 +12,7 @@ from opsd_cli import methods
 from opsd_cli.cli.app import main
 from opsd_cli.errors import ConfigError
 from opsd_cli.files.jsonl_log import read_rows
+from tests.support.cli import help_with
 from tests.support.fakes import FakeBackend
 
 SOURCE = '''
@@ -90,6 +91,12 @@ def test_a_new_method_is_one_file_and_one_line(
     metrics = list(read_rows(tmp_path / "run" / "metrics.jsonl"))
     assert len(metrics) == 2 and all(0 <= row["kept"] <= 1 for row in metrics)
     assert result["tokens"]["teacher_scored"] == 0  # no preflight and no teacher
+
+
+def test_a_new_method_is_in_the_help() -> None:
+    added = "from opsd_cli.methods import METHODS; METHODS['rft'] = 'rejection:Rft'"
+    assert "opsd|grpo|sft|hybrid|rft" in help_with(added, "train")
+    assert "Of opsd, grpo, sft, hybrid and rft." in help_with(added, "compare")
 
 
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:

@@ -17,6 +17,7 @@ from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import EvaluationRow, Listener, StepRow
 from opsd_cli.tracking.sinks import WandbSink
 from opsd_cli.tracking.trackers import TRACKERS, require, tracking
+from tests.support.cli import help_with
 
 
 def step_row(step: int) -> StepRow:
@@ -195,3 +196,8 @@ def test_tracker_is_added_by_one_line_in_the_registry(
         events(listener)
     (sink,) = MemorySink.opened
     assert [step for step, _ in sink.logged] == [0, 1, 2, 2] and sink.closed
+
+
+def test_tracker_that_is_added_is_in_the_help() -> None:
+    added = "from opsd_cli.tracking.trackers import TRACKERS; TRACKERS['memory'] = 'm:MemorySink'"
+    assert "trackio|wandb|tensorboard|memory" in help_with(added, "train")

@@ -1,4 +1,4 @@
-"""Progress of training and evaluation: a live panel on a terminal, plain lines elsewhere."""
+"""Listeners of training and evaluation: a live panel on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from opsd_cli.comparison.curves import basis_of
-from opsd_cli.comparison.running import (
+from opsd_cli.comparison.jobs import (
     TUNE_SEED_OFFSET,
     comparison_jobs,
     configs_of,

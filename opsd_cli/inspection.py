@@ -1,4 +1,4 @@
-"""Completions for single questions, as `opsd sample` shows them: prompts, rollouts, divergences."""
+"""Completions of single questions, with per-token divergence, for people to read: `opsd sample`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,177 @@
+"""An evaluation's request: its directory if it is resumed, its problems, and its extent.
+
+The extent is which benchmarks, how many problems and how many samples a problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from opsd_cli.config.schema import Config
+from opsd_cli.embedded import EMBEDDED
+from opsd_cli.errors import UsageError
+from opsd_cli.evaluation.directory import EvaluationDirectory
+from opsd_cli.evaluation.evaluate import evaluation_sampling
+from opsd_cli.evaluation.recommended_sampling import with_recommended
+from opsd_cli.loading import with_absolute_adapter
+from opsd_cli.problems import Problem, ProblemSet
+from opsd_cli.problems.sources import load_benchmark, told_apart
+from opsd_cli.tracking.listener import Messages
+from opsd_cli.training.run_directory import refuse_used
+
+
+@dataclass(frozen=True)
+class EvaluationSession:
+    """One evaluation, prepared.
+
+    Attributes:
+        config: `evaluation.samples` and the sampling numbers are final.
+        sets: benchmark -> its problems, in the order of the report.
+        sampling_from: where the sampling numbers come from, in words.
+        limit: at most so many problems of each set; None for all.
+        directory: the directory that is gone on with; None for a new evaluation.
+        description: as `describe` gives it; empty until `ready_to_draw`.
+    """
+
+    config: Config
+    sets: dict[str, ProblemSet]
+    sampling_from: str
+    limit: int | None
+    directory: EvaluationDirectory | None
+    description: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def members(self) -> dict[str, Sequence[Problem]]:
+        """Benchmark -> its problems."""
+        return {name: problems.problems for name, problems in self.sets.items()}
+
+    def plan(self) -> dict[str, dict[str, Any]]:
+        """For each benchmark: problems, completions, and the most tokens that are generated."""
+        samples = self.config.evaluation.samples
+        longest = evaluation_sampling(self.config).max_new_tokens
+        return {
+            name: {
+                "problems": len(problems.problems),
+                "completions": len(problems.problems) * samples,
+                "generated_tokens_at_most": len(problems.problems) * samples * longest,
+                "revision": problems.revision,
+            }
+            for name, problems in self.sets.items()
+        }
+
+
+def directory_to_continue(
+    path: Path | None, again: bool, against: Path | None
+) -> EvaluationDirectory | None:
+    """The directory of the evaluation that is resumed or regraded; None for a new evaluation.
+
+    Args:
+        path: of this evaluation; None only for a new one.
+        again: True to resume or regrade.
+        against: another evaluation's directory, which has to exist.
+
+    Raises:
+        RunError: there is no evaluation to continue or to pair with, or `path` is not free for a
+            new one.
+    """
+    if against is not None:
+        EvaluationDirectory.open(against)
+    if path is None:
+        return None
+    if not again:
+        refuse_used(path)
+        return None
+    directory = EvaluationDirectory.open(path)
+    directory.require_extent()
+    return directory
+
+
+def with_samples(config: Config, samples: int) -> Config:
+    """The config with so many samples a problem."""
+    evaluation = config.evaluation.model_copy(update={"samples": samples})
+    return config.model_copy(update={"evaluation": evaluation})
+
+
+def prepare(
+    config: Config,
+    directory: EvaluationDirectory | None,
+    benchmarks: Sequence[str],
+    limit: int | None,
+    messages: Messages,
+    *,
+    regrading: bool = False,
+    given: Mapping[str, ProblemSet] | None = None,
+) -> EvaluationSession:
+    """Read the problems and settle the extent.
+
+    Args:
+        directory: the evaluation to go on with; its benchmarks, limit and samples are kept or grow.
+        benchmarks: names, files or keys of `given`; by default the directory's, else the
+            embedded set.
+        limit: at most so many problems of each.
+        given: loaded problems, by benchmark.
+
+    Raises:
+        UsageError: a benchmark is named twice, or fewer problems or samples than the
+            directory holds.
+        DataError: a benchmark cannot be read.
+        ConfigError, ModelError: recommended sampling numbers cannot be had.
+    """
+    config = with_absolute_adapter(config)  # so that it can be resumed from anywhere
+    if regrading and directory is not None:
+        source = directory.description["sampling_from"]
+    else:
+        config, source = with_recommended(config, messages)
+    names, limit = _extent(benchmarks, limit, directory, config.evaluation.samples)
+    loaded = given or {}
+    sets = told_apart(
+        {
+            name: _first(loaded[name], limit)
+            if name in loaded
+            else load_benchmark(name, config, limit)
+            for name in names
+        }
+    )
+    for problems in sets.values():
+        if problems.report.remarkable:
+            messages.note(f"{problems.name}: {problems.report.sentence()}")
+        if problems.caution:
+            messages.note(f"{problems.name}: {problems.caution}")
+        for note in problems.notes:
+            messages.warn(note)
+    return EvaluationSession(config, sets, source, limit, directory)
+
+
+def _first(problems: ProblemSet, limit: int | None) -> ProblemSet:
+    return replace(problems, problems=problems.problems[:limit])
+
+
+def _extent(
+    asked: Sequence[str], limit: int | None, directory: EvaluationDirectory | None, samples: int
+) -> tuple[list[str], int | None]:
+    """The benchmarks and the limit: what is asked for, and at least what the directory holds."""
+    if len(set(asked)) < len(asked):
+        raise UsageError("the same --benchmark is named twice", "name each once")
+    if directory is None:
+        return list(asked) or [EMBEDDED], limit
+    then = directory.description
+    limit = limit or then["limit"]
+    if limit is not None and then["limit"] is None:
+        raise UsageError(
+            f"{directory.path} holds whole benchmarks; --limit {limit} would be fewer",
+            "leave out --limit, or give another --out",
+        )
+    for flag, now, before in (
+        ("limit", limit, then["limit"]),
+        ("samples", samples, then["samples"]),
+    ):
+        if before is not None and now is not None and now < before:
+            raise UsageError(
+                f"{directory.path} was made with --{flag} {before}, and --{flag} {now} is fewer",
+                f"leave it out or raise it (results are never of fewer {flag} than are there), or "
+                "give another --out",
+            )
+    return list(dict.fromkeys([*then["benchmarks"], *asked])), limit
