@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from opsd_cli.cli.console import Output
 from opsd_cli.config.presets import preset_names, preset_path
 from opsd_cli.config.schema import key_paths
-from opsd_cli.errors import UsageError
+from opsd_cli.config.yaml_files import write_new
 
 
 def summary(name: str) -> str:
@@ -38,13 +38,7 @@ def show(name: str) -> None:
 def copy(name: str, file: Path) -> None:
     """Copy a preset to a new file; raises `UsageError` if it exists or cannot be written."""
     text = preset_path(name).read_text(encoding="utf-8")
-    try:
-        with file.open("x", encoding="utf-8") as target:
-            target.write(text)
-    except FileExistsError as error:
-        raise UsageError(f"{file} exists already", "give another name") from error
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}", "give another place") from error
+    write_new(file, text)
     Output().exact(f"copied to {file}; use it with --config {file}")
 
 
