@@ -176,20 +176,23 @@ def said(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def hub_folder(name: str, revision: str | None, code: bool = False) -> Path:
+def hub_folder(name: str, revision: str | None, code: bool = False, weights: bool = True) -> Path:
     """The local folder of a hub repository's model files, downloaded if need be.
 
     Args:
         name: ORG/NAME.
         revision: branch, tag or commit.
         code: whether to download the model's own code too.
+        weights: whether to download the weights too.
 
     Raises:
         ModelError: they cannot be downloaded.
     """
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+    wanted = ["*.json", "*.jinja", "*.txt", "*.model"]
+    if weights:
+        wanted.append("*.safetensors")
     #: The same weights in other forms.
     unwanted = ["consolidated*", "original/*", "onnx/*"]
     try:

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from backends.shared import chat_templates
+from backends.shared.model_files import hub_folder, require_model
+from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError, ModelError
 from opsd_cli.hub import first_line
 
@@ -150,3 +153,16 @@ class HuggingFaceTokenizer:
         bos = self.wrapped.bos_token_id
         starts_with_it = bos is not None and self.wrapped.encode("a")[:1] == [bos]
         return str(self.wrapped.bos_token) if starts_with_it else ""
+
+
+def tokenizer_folder(config: Config) -> Path:
+    """A folder with the tokenizer of `config.model`; no weights are downloaded.
+
+    Raises:
+        ModelError: there is no such model, or its files cannot be downloaded.
+    """
+    where = require_model(config.model_path)
+    if Path(where).is_dir():
+        return Path(where)
+    code = config.trust_remote_code
+    return hub_folder(where, config.revision, code=code, weights=False)

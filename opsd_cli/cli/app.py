@@ -33,6 +33,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(presets_app, name="presets")
 
 app.command("sample")(commands.sample)
+app.command("init")(commands.init)
 app.command("train")(commands.train)
 app.command("eval")(commands.evaluate)
 app.command("compare")(commands.compare)

@@ -6,6 +6,8 @@ Typer.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from opsd_cli.cli import options
@@ -54,8 +56,37 @@ def sample(
     )  # fmt: skip
 
 
+def init(
+    file: options.NewConfig = Path("opsd.yaml"),
+    model: options.Model = None,
+    data: options.TrainOn = None,
+    set_: options.Set = None,
+    backend: options.Backend = None,
+    trust: options.Trust = False,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write a commented config for a first run on a model and data of your own.
+
+    [dim]opsd init --model Qwen/Qwen3-1.7B --data problems.jsonl[/dim]
+    [dim]opsd train --config opsd.yaml[/dim]
+    """
+    from opsd_cli.cli import init
+    from opsd_cli.cli.console import Output
+
+    flags = {"backend": backend, "trust_remote_code": trust or None}
+    init.run(file, model, data, tuple(set_ or ()), flags, dry_run, Output(json, quiet))
+
+
 def train(
     method: options.Method = None,
+    steps: options.Steps = None,
+    lr: options.LearningRate = None,
+    batch: options.Batch = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
     out: options.Out = None,
     resume: options.ResumeRun = False,
     resume_from: options.ResumeFrom = None,
@@ -74,7 +105,11 @@ def train(
 ) -> None:
     """Teach a model by on-policy self-distillation.
 
+    Every other setting is a config key: --set KEY=VALUE (`opsd presets keys` lists them), or a
+    file that `opsd init` writes.
+
     [dim]opsd train[/dim]
+    [dim]opsd train --config opsd.yaml --steps 50 --lr 2e-5 --out runs/mine[/dim]
     [dim]opsd train --config opsd-qwen3-1.7b --set data.train=problems.jsonl --out runs/mine[/dim]
     """
     from opsd_cli.cli import train
@@ -84,6 +119,11 @@ def train(
         request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
             method=method, log=log,
+            aliases={
+                "train.steps": steps, "train.questions_per_step": batch,
+                "optimizer.learning_rate": lr, "sampling.max_new_tokens": max_tokens,
+                "sampling.temperature": temperature,
+            },
         ),
         out,
         resume,

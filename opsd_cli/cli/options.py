@@ -169,6 +169,36 @@ ResumeFrom = Annotated[
     ),
 ]  # fmt: skip
 
+Steps = Annotated[int | None, typer.Option("--steps", help="Steps of training; sets train.steps.")]
+LearningRate = Annotated[
+    float | None,
+    typer.Option("--lr", help="Peak learning rate; sets optimizer.learning_rate."),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", help="Longest completion; sets sampling.max_new_tokens."),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option("--temperature", help="Of training rollouts; sets sampling.temperature."),
+]
+Batch = Annotated[
+    int | None, typer.Option("--batch", help="Questions a step; sets train.questions_per_step.")
+]
+
+# -- init --------------------------------------------------------------------------------------
+
+NewConfig = Annotated[
+    Path, typer.Argument(metavar="[FILE]", help="The config to write; a new file.")
+]
+TrainOn = Annotated[
+    str | None,
+    typer.Option(
+        "--data", metavar="FILE|SET", autocompletion=_sets,
+        help="Problems to train on: a file, a set (see `opsd data`) or a hub id.",
+    ),
+]  # fmt: skip
+
 # -- eval --------------------------------------------------------------------------------------
 
 Benchmark = Annotated[

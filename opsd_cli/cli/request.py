@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,10 @@ def request(
     samples: int | None = None,
     log: Sequence[str] | None = None,
     checkpoint: str | None = None,
+    aliases: Mapping[str, Any] | None = None,
 ) -> Request:
-    """Gather the common flags."""
-    flags = {
+    """Gather the common flags; `aliases` are flags that stand for a dotted config key each."""
+    flags: dict[str, Any] = {
         "backend": backend,
         "model": model,
         "adapter": adapter,
@@ -66,6 +67,9 @@ def request(
         "trust_remote_code": trust or None,
         "evaluation": {"samples": samples},
     }
+    for key, value in (aliases or {}).items():
+        section, _, name = key.partition(".")
+        flags.setdefault(section, {})[name] = value
     out = Output(json, quiet)
     return Request(config, tuple(assignments or ()), flags, dry_run, out, checkpoint)
 

@@ -14,6 +14,7 @@ from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.plan import show_plan
 from opsd_cli.cli.request import Request
+from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import UsageError
 from opsd_cli.formatting import count, duration, percent
 from opsd_cli.loading import loaded_policy, with_absolute_adapter
@@ -68,7 +69,8 @@ def _train(opened: TrainingSession, out: Output) -> None:
             stop_on_signal(out) as stopped,
         ):
             result = watched(out, partial(work, policy))
-    show_result(result, write_run_report(opened.run.directory), out)
+    config = opened.run.config
+    show_result(result, write_run_report(opened.run.directory), out, config.model == EMBEDDED)
     out.object(result.as_dict())
 
 
@@ -94,8 +96,12 @@ def stop_on_signal(out: Output) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def show_result(result: TrainResult, report: Path, out: Output) -> None:
-    """Show the accuracies as a table, tokens by kind, where the run is, and what is remarkable."""
+def show_result(result: TrainResult, report: Path, out: Output, embedded: bool = True) -> None:
+    """Show the accuracies as a table, tokens by kind, where the run is, and what is remarkable.
+
+    Args:
+        embedded: True for the embedded model, which has a benchmark of its own.
+    """
     from rich.table import Table
 
     base, best, final = (result.accuracy[name] for name in ("base", "best", "final"))
@@ -125,7 +131,8 @@ def show_result(result: TrainResult, report: Path, out: Output) -> None:
         )
     if not out.quiet:
         last = " --checkpoint last" if untrained else ""
+        benchmark = "" if embedded else " --benchmark NAME|FILE"
         out.note(
             f"next: opsd sample --adapter {result.run_dir}{last} --divergence\n"
-            f"      opsd eval --adapter {result.run_dir}{last} --samples 4"
+            f"      opsd eval --adapter {result.run_dir}{last}{benchmark} --samples 4"
         )

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from opsd_cli.config.explain import shown, suggest
-from opsd_cli.config.yaml_files import read_tree
-from opsd_cli.errors import ConfigError, UsageError
+from opsd_cli.config.yaml_files import read_tree, write_new
+from opsd_cli.errors import ConfigError
 
 
 def preset_folder() -> Path:
@@ -41,14 +41,7 @@ def preset_summary(name: str) -> str:
 
 def copy_preset(name: str, file: Path) -> None:
     """Copy a preset to a new file; raises `UsageError` if it exists or cannot be written."""
-    text = preset_path(name).read_text(encoding="utf-8")
-    try:
-        with file.open("x", encoding="utf-8") as target:
-            target.write(text)
-    except FileExistsError as error:
-        raise UsageError(f"{file} exists already", "give another name") from error
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}", "give another place") from error
+    write_new(file, preset_path(name).read_text(encoding="utf-8"))
 
 
 def preset_trees(name: str | None) -> list[dict[str, Any]]:

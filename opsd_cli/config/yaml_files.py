@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from opsd_cli.errors import ConfigError
+from opsd_cli.errors import ConfigError, UsageError
 
 #: Limits of a config file: characters, nesting levels, and values after alias expansion.
 LONGEST_TEXT = 2**20
@@ -118,3 +119,20 @@ def read_tree(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(tree).__name__}, not a mapping", "write lines like `seed: 1`"
         )
     return tree
+
+
+def refuse_existing(file: Path) -> None:
+    """Raise `UsageError` if there is something at the path of a new config already."""
+    if os.path.lexists(file):
+        raise UsageError(f"{file} exists already", "give another name")
+
+
+def write_new(file: Path, text: str) -> None:
+    """Write a config to a new file; raises `UsageError` if it exists or cannot be written."""
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{file} exists already", "give another name") from error
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}", "give another place") from error

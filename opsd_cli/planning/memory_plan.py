@@ -91,6 +91,11 @@ def estimated(config: Config, problems: Sequence[Problem]) -> Prompts:
     return Prompts(int(question) + _TEMPLATE_TOKENS // 2, min(teacher, limit) if limit else teacher)
 
 
+def estimated_tokens(text: str) -> int:
+    """Tokens of a text, estimated from its characters; at least 1."""
+    return max(1, int(len(text) / _CHARACTERS_PER_TOKEN))
+
+
 def estimated_reference(config: Config, problems: Sequence[Problem]) -> int:
     """Tokens of the longest reference solution, as an off-policy method reads it."""
     if not problems:

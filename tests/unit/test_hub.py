@@ -182,14 +182,14 @@ def test_hub_offline_refuses_a_revision_that_is_not_cached(session: Session) -> 
 
 
 def test_hub_errors_are_one_line(session: Session) -> None:
-    limit = "--limit 1 --set sampling.max_new_tokens=2"
+    limit = "--benchmark embedded --limit 1 --set sampling.max_new_tokens=2"
     said = session.refused(f"eval --model {GATED} {limit}")
     assert f"{GATED} is gated" in said and "hf auth login" in said
     assert f"{session.hub.url}/{GATED}" in said
     assert "no model made/nothing on the hub" in session.refused(
         f"eval --model made/nothing {limit}"
     )
-    said = session.refused(f"eval --benchmark made/nothing {limit}")
+    said = session.refused("eval --benchmark made/nothing --limit 1")
     assert "no data set made/nothing on the hub" in said and "did you mean a file?" in said
     said = session.refused(f"eval --model {MODEL} {limit} --set revision=v9")
     assert f"{MODEL} has no such revision" in said
@@ -200,7 +200,7 @@ def test_hub_errors_are_one_line(session: Session) -> None:
 
 
 def test_hub_model_code_runs_only_with_trust_remote_code(session: Session) -> None:
-    limit = "--limit 1 --set sampling.max_new_tokens=2 --backend cpu"
+    limit = "--benchmark embedded --limit 1 --set sampling.max_new_tokens=2 --backend cpu"
     said = session.refused(f"eval --model made/code {limit}")
     assert "brings model code of its own" in said and "--trust-remote-code" in said
     assert not (session.folder / "i_ran").exists()

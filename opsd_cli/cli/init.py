@@ -1,0 +1,58 @@
+"""`opsd init`: its flags, and what it shows of the config that it writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from opsd_cli.cli.console import Output
+from opsd_cli.config.yaml_files import refuse_existing, write_new
+from opsd_cli.embedded import EMBEDDED
+from opsd_cli.errors import UsageError
+from opsd_cli.planning.first_config import first_config
+
+
+def run(
+    file: Path,
+    model: str | None,
+    data: str | None,
+    assignments: Sequence[str],
+    flags: Mapping[str, Any],
+    dry_run: bool,
+    out: Output,
+) -> None:
+    """Write a config for a model and data; with `dry_run`, print it.
+
+    Raises:
+        UsageError: the file exists or cannot be written, or model or data are missing.
+    """
+    if model is None and data not in (None, EMBEDDED):
+        raise UsageError(
+            "--model is missing", f"name a folder or hub id: opsd init --model MODEL --data {data}"
+        )
+    model = model or EMBEDDED
+    if data is None and model != EMBEDDED:
+        raise UsageError(
+            f"--data is missing: what to train {model} on",
+            "name a file of problems, or a set that `opsd data` lists",
+        )
+    if file.suffix.lower() not in (".yaml", ".yml"):
+        raise UsageError(f"{file} is no name of a config", "end it in .yaml")
+    refuse_existing(file)
+    with out.working("reading the model's files and the problems"):
+        found = first_config(model, data or EMBEDDED, assignments, flags)
+    if dry_run:
+        out.show(found.text.rstrip())
+    else:
+        write_new(file, found.text)
+    for note in found.notes:
+        out.note(note)
+    if dry_run:
+        out.show("nothing was written")
+    else:
+        out.show(f"wrote {file}; train with: opsd train --config {file}")
+    config = json.loads(found.config.model_dump_json())
+    written = None if dry_run else str(file)
+    out.object({"file": written, "config": config, **found.facts, "notes": found.notes})

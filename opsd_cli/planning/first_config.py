@@ -1,0 +1,335 @@
+"""A config for a first run on a model and data of one's own: what `opsd init` writes.
+
+The problems, the tokenizer and the chat template are read, the memory is planned, and no weights
+are loaded. Values are starting points. Where the data, the model or the machine gives a value, the
+comment beside it says so; the others are the published recipe's or, for small models and CPUs,
+which it does not cover, those of `SMALL`, `RANKS` and `ON_CPU`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opsd_cli import methods
+from opsd_cli.config.commented import Draft, commented_yaml
+from opsd_cli.config.resolve import merge
+from opsd_cli.config.schema import Config
+from opsd_cli.embedded import EMBEDDED
+from opsd_cli.formatting import gibibytes
+from opsd_cli.planning import memory_plan
+from opsd_cli.planning.model_reading import (
+    ModelReading,
+    TextLengths,
+    boundary_differs,
+    read_model,
+    text_lengths,
+)
+from opsd_cli.planning.planned_device import PlannedDevice, planned_device
+from opsd_cli.problems.catalog import describe
+from opsd_cli.problems.columns import choose
+from opsd_cli.problems.files import open_file
+from opsd_cli.problems.sources import Splits, load_splits
+
+#: Models of fewer parameters get a higher learning rate and cooler sampling.
+SMALL = 1_000_000_000
+#: (parameters, LoRA rank): the first bound above a model's size gives its rank; else 64.
+RANKS = ((500_000_000, 16), (1_500_000_000, 32))
+PUBLISHED_RANK = 64
+#: Share of the device's memory that the planned peak may take: the plan is an estimate.
+MEMORY_SHARE = 0.8
+#: Completion lengths, in tokens: at least, and at most as published.
+SHORTEST, LONGEST = 128, 1024
+#: Tokens of a teacher's prompt beyond which a reference solution loses its middle.
+LONGEST_TEACHER = 4096
+_MEMORY_KEYS = ("rollouts.batch_size", "train.micro_batch_tokens", "train.gradient_checkpointing")
+
+
+@dataclass(frozen=True)
+class RunSize:
+    """How much a first run does: steps, questions of each, and problems that are measured."""
+
+    steps: int
+    questions: int
+    evaluate_every: int
+    preflight: int
+    validation: int
+    test: int
+
+
+ON_CPU = RunSize(steps=20, questions=8, evaluate_every=10, preflight=16, validation=32, test=64)
+ON_GPU = RunSize(steps=100, questions=32, evaluate_every=25, preflight=32, validation=100, test=200)
+
+
+@dataclass(frozen=True)
+class FirstConfig:
+    """A config file to be written, and what it was made from.
+
+    Attributes:
+        text: the file.
+        config: the same, resolved.
+        facts: what was found, as `opsd init --json` shows it.
+        notes: the same, a sentence each.
+    """
+
+    text: str
+    config: Config
+    facts: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def first_config(
+    model: str, data: str, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> FirstConfig:
+    """Make a config for a model and its training problems.
+
+    Args:
+        model: `embedded`, a folder or a hub id.
+        data: as `data.train`.
+        assignments: `--set` arguments, which are written in place of suggestions.
+        flags: other keys that were given, nested; None values are ignored.
+
+    Raises:
+        ConfigError: a key or value that is not valid.
+        DataError: the problems cannot be read, or are too few to hold some out.
+        ModelError: there is no such model, or its tokenizer or template cannot be used.
+        BackendMissing: the backend's module cannot be imported.
+    """
+    named = {name: value for name, value in (flags or {}).items() if value is not None}
+    draft = Draft(assignments, merge(named, {"model": model, "data": {"train": data}}))
+    config = draft.config
+    splits = load_splits(config)
+    return _Suggestions(draft, splits, read_model(config), planned_device(config)).finished()
+
+
+class _Suggestions:
+    """The suggestions, in an order in which later ones depend on earlier ones."""
+
+    def __init__(
+        self, draft: Draft, splits: Splits, reading: ModelReading, device: PlannedDevice
+    ) -> None:
+        self.draft, self.put = draft, draft.put
+        self.splits, self.reading, self.device = splits, reading, device
+        self.train = len(splits.train.problems)
+        self.facts: dict[str, Any] = {}
+        self.notes: list[str] = []
+
+    @property
+    def config(self) -> Config:
+        """What the suggestions so far make."""
+        return self.draft.config
+
+    def finished(self) -> FirstConfig:
+        """Make every suggestion."""
+        self._problems()
+        self._prompts()
+        lengths = text_lengths(self.reading, self.config, self.splits.train.problems)
+        self._lengths(lengths)
+        self._learning()
+        self._size()
+        self._memory(lengths)
+        rollouts = self._before_step_1()
+        head = (
+            "A first run, made by `opsd init`. The values are starting points;",
+            "`opsd presets keys` lists every key, and `opsd train --help` the flags.",
+            f"{rollouts} rollouts precede step 1: preflight, validation and test before training.",
+        )
+        text = commented_yaml(self.draft.settings, head)
+        return FirstConfig(text, self.config, self.facts, tuple(self.notes))
+
+    def _problems(self) -> None:
+        """Model, data, and the columns of a file."""
+        shape, splits, data = self.reading.shape, self.splits, self.config.data
+        size = f"a model of {shape.parameters / 1e6:,.0f} million weights" if shape else ""
+        self.draft.explain("model", size, fixed=True)
+        report = splits.train.report.sentence()
+        self.draft.explain("data.train", f"training problems: {report}", fixed=True)
+        assert data.train is not None
+        if data.train == EMBEDDED or describe(data.train, "train") is not None:
+            return
+        names = list(open_file(Path(data.train).expanduser()).names)
+        asked = {role: column for role, column in data.columns.model_dump().items() if column}
+        needed = methods.get(self.config).needs.solutions
+        chosen = choose(names, asked, name=data.train, need_solution=needed, need_answer=True)
+        for role, column in chosen.items():
+            self.put(f"data.columns.{role}", column, f"column of the {role}")
+        self.facts["columns"] = {"found": names, "used": chosen}
+        used = ", ".join(f"{role} from {column!r}" for role, column in chosen.items())
+        self.notes.append(f"columns: {used}; the file has {', '.join(names[:20])}")
+
+    def _prompts(self) -> None:
+        """Thinking where the template has it, and equal ends of both prompts."""
+        thinks, problem = self.reading.thinks, self.splits.train.problems[0]
+        if thinks is not None:
+            self.facts["chat_template"] = self.reading.has_template
+            self.facts["thinking"] = thinks
+            why = "the chat template has no thinking to switch"
+            if not self.reading.has_template:
+                why = "no chat template: prompts are the plain text (a base model?)"
+                self.notes.append(f"{why}")
+            student = {"enable_thinking": False} if thinks else {}
+            teacher = {"enable_thinking": True} if thinks else {}
+            off = "the chat template can think; off for the student, as published"
+            on = "and on for the teacher, as published"
+            self.put("prompts.student.chat_arguments", student, off if thinks else why)
+            self.put("prompts.teacher.chat_arguments", teacher, on if thinks else why)
+        differs = boundary_differs(self.reading, self.config, problem)
+        self.facts["boundary_differs"] = differs
+        reason = {
+            None: "not checked; match gives both prompts the same end",
+            True: "the two prompts end differently: the teacher gets the student's end",
+            False: "checked: both prompts end alike",
+        }[differs]
+        self.put("prompts.boundary", "keep" if differs is False else "match", reason)
+        thinking = {None: "not checked", True: "the template has it", False: "none"}[thinks]
+        self.notes.append(f"thinking: {thinking}; boundary: {reason}")
+
+    def _lengths(self, lengths: TextLengths) -> None:
+        """Completions and teacher prompts long enough for the data, within the context."""
+        context, how = self.reading.context, lengths.how
+        room = LONGEST if context is None else max(32, context - lengths.student)
+        wanted = _up(2 * lengths.most_solutions, 32)
+        self.put(
+            "sampling.max_new_tokens",
+            min(max(wanted, SHORTEST), LONGEST, room),
+            f"95% of the solutions have at most {lengths.most_solutions} tokens ({how}); "
+            f"twice that, from {SHORTEST} to {LONGEST}",
+        )
+        most = max(LONGEST_TEACHER, _up(lengths.student + LONGEST, 64))
+        if context is not None:
+            most = min(most, max(64, context - self.config.sampling.max_new_tokens))
+        self.put(
+            "prompts.teacher.max_tokens",
+            min(most, _up(lengths.teacher + lengths.teacher // 4, 64)),
+            f"longest: {lengths.teacher} tokens ({how}); a longer reference loses its middle",
+        )
+        self.facts["lengths"] = {
+            "tokenised": lengths.tokenised,
+            "solutions_95_percent": lengths.most_solutions,
+            "student_prompt": lengths.student,
+            "teacher_prompt": lengths.teacher,
+        }
+        if self.reading.missing:
+            self.notes.append(f"{self.reading.missing}: lengths are estimated")
+        self.notes.append(
+            f"lengths, {how}: solutions of at most {lengths.most_solutions} tokens (95%), prompts "
+            f"of {lengths.student} (student) and {lengths.teacher} (teacher)"
+        )
+
+    def _learning(self) -> None:
+        """Sampling temperature, LoRA rank and learning rate by the model's size."""
+        shape = self.reading.shape
+        small = shape is not None and shape.parameters < SMALL
+        if small:
+            cooler = "cooler than the published 1.1, which is for models of 1.7 billion and more"
+            self.put("sampling.temperature", 0.7, cooler)
+            self.put("evaluation.temperature", self.config.sampling.temperature, "as in training")
+            self.put(
+                "optimizer.learning_rate", 1e-4,
+                "a starting point; the published 5e-6 is for models of 1.7 billion and more",
+            )  # fmt: skip
+        else:
+            self.put("sampling.temperature", 1.1, "as published")
+            self.put("optimizer.learning_rate", 5e-6, "as published")
+        parameters = shape.parameters if shape else SMALL * 2
+        rank = next((rank for bound, rank in RANKS if parameters < bound), PUBLISHED_RANK)
+        less = f"by the model's size; the published {PUBLISHED_RANK} is for 1.7 billion and more"
+        self.put("lora.rank", rank, less if rank < PUBLISHED_RANK else "as published")
+
+    def _size(self) -> None:
+        """Steps and measured problems: few enough for a first run."""
+        size = ON_CPU if self.device.on_cpu else ON_GPU
+        splits, train = self.splits, self.train
+        few = "few, for a first run; --steps changes it"
+        self.put("train.steps", size.steps, few)
+        self.put("train.questions_per_step", min(size.questions, train), "--batch changes it")
+        every = min(size.evaluate_every, self.config.train.steps)
+        self.put("train.evaluate_every", every)
+        self.put("train.checkpoint_every", every)
+        for name, most, found in (
+            ("validation", size.validation, len(splits.validation.problems)),
+            ("test", size.test, len(splits.test.problems)),
+        ):
+            named = getattr(self.config.data, name) or splits.train.name.startswith(EMBEDDED)
+            held = "of its set" if named else "held out of the training problems, at most 10%"
+            self.put(f"data.{name}_problems", min(most, found), held)
+            if not named:  # the others stay in training
+                self.train += found - min(found, getattr(self.config.data, f"{name}_problems"))
+        self.put(
+            "preflight.problems", min(size.preflight, train),
+            "asked of student and teacher before step 1, to see that the reference helps",
+        )  # fmt: skip
+
+    def _memory(self, lengths: TextLengths) -> None:
+        """Batches that fit, and an adapter or completions that are smaller if they must be."""
+        method, config = methods.get(self.config), self.config
+        sequences = config.train.questions_per_step * max(1, method.rollouts_per_question())
+        measured = max(config.data.validation_problems, config.data.test_problems)
+        rows = min(64, max(sequences, measured))
+        teacher = min(lengths.teacher, config.prompts.teacher.max_tokens or lengths.teacher)
+        length = max(lengths.student, teacher) + config.sampling.max_new_tokens
+        tokens = min(16384, max(2048, _up(sequences * length, 1024)))
+        shape, device = self.reading.shape, self.device
+        why = "not planned: the model's sizes are not known; lower it if memory runs out"
+        if shape is None or device.limit is None:
+            rows, tokens = min(rows, 16), min(tokens, 4096)
+            if shape is not None:
+                why = "not planned: the device's memory is not known; lower it if memory runs out"
+        self.put("rollouts.batch_size", rows, why)
+        self.put("train.micro_batch_tokens", tokens, why)
+        self.put("train.gradient_checkpointing", False, why)
+        self.facts["memory"] = None
+        if shape is not None and device.limit is not None:
+            self._fit(memory_plan.Prompts(lengths.student, teacher), device.limit)
+        else:
+            self.notes.append(f"memory: {why}")
+        self.put("lora.alpha", 2 * self.config.lora.rank, "twice the rank, as published")
+
+    def _fit(self, prompts: memory_plan.Prompts, limit: int) -> None:
+        shape, device = self.reading.shape, self.device
+        assert shape is not None
+
+        def peak(config: Config) -> int:
+            return memory_plan.plan(config, shape, prompts, device.memory, device.on_cpu).peak
+
+        config, most = self.config, int(MEMORY_SHARE * limit)
+        changes = memory_plan.nearest_that_fits(config, most, peak)
+        if changes is None:
+            self.notes.append(
+                f"memory: {gibibytes(peak(config))} planned, of {gibibytes(limit)} on "
+                f"{device.backend}: no batch, rank or length makes it fit; choose a smaller model"
+            )
+        for key, value in (changes or {}).items():
+            self.put(key, value, "lowered until the planned memory fits")
+        planned = peak(self.config)
+        told = f"planned peak {gibibytes(planned)} of {gibibytes(limit)} on {device.backend}"
+        for key in _MEMORY_KEYS:
+            self.draft.explain(key, f"from the memory plan: {told}")
+        self.facts["memory"] = {"peak": planned, "limit": limit, "backend": device.backend}
+        self.notes.append(f"memory: {told}")
+
+    def _before_step_1(self) -> int:
+        """Rollouts of preflight, validation and test before the first step."""
+        config = self.config
+        sizes = {
+            "train": min(self.train, config.data.limit or self.train),
+            "validation": config.data.validation_problems,
+            "test": config.data.test_problems,
+        }
+        preflight = 0
+        if config.preflight.enabled and methods.get(config).needs.teacher:
+            preflight = 2 * min(config.preflight.problems, sizes["train"])
+        samples = config.evaluation.samples
+        rollouts = samples * (preflight + sizes["validation"] + sizes["test"])
+        self.facts |= {"problems": sizes, "rollouts_before_step_1": rollouts}
+        self.notes.append(
+            f"{rollouts} rollouts precede step 1: {samples * preflight} of preflight, "
+            f"{samples * sizes['validation']} of validation, {samples * sizes['test']} of test"
+        )
+        return rollouts
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

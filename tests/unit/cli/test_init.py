@@ -1,0 +1,210 @@
+"""`opsd init`: a config for one's own model and data, and the training run that it describes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.interface import Capability
+from opsd_cli.config.resolve import resolve
+from opsd_cli.config.yaml_files import read_tree
+from opsd_cli.embedded import MODEL_DIR
+from tests.support import chat_models
+from tests.support.cli import Opsd, help_with
+from tests.support.fakes import FakeBackend
+
+Model = Callable[[str], Path]
+INIT = "init --model model --data good.jsonl"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    """Writes the folder `model`: the embedded model with a family's tokenizer and chat template."""
+
+    def write(family: str) -> Path:
+        folder = tmp_path / "model"
+        shutil.copytree(MODEL_DIR, folder)
+        (folder / "chat_template.jinja").unlink()
+        chat_models.tokenizer(family).save_pretrained(folder)
+        return folder
+
+    return write
+
+
+def limited_to(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the fake backend so many bytes of memory."""
+    found = Capability(True, "a small processor", memory=size)
+    monkeypatch.setattr(FakeBackend, "capability", lambda _: found)
+
+
+def first(opsd: Opsd, words: str = INIT) -> dict[str, Any]:
+    """The JSON object of `opsd init`."""
+    code, out, err = opsd(f"{words} --json")
+    assert code == 0, err
+    answer: dict[str, Any] = json.loads(out)
+    return answer
+
+
+def test_init_then_train(opsd: Opsd, model: Model, tmp_path: Path) -> None:
+    model("qwen2.5")
+    code, out, err = opsd(INIT)
+    assert code == 0, err
+    assert "opsd train --config opsd.yaml" in out
+    assert "columns: question from 'question'" in err and "rollouts precede step 1" in err
+    code, out, err = opsd("train --config opsd.yaml --steps 2 --out run --json")
+    assert code == 0, err
+    assert json.loads(out)["steps"] == 2
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+@pytest.mark.slow
+def test_init_then_train_on_the_embedded_model(
+    opsd: Opsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import backends
+    from opsd_cli.problems.sources import embedded
+
+    monkeypatch.setitem(backends.BACKENDS, "cpu", "backends.pytorch.backend:CpuBackend")
+    problems = embedded("train", 400).problems
+    (tmp_path / "own.jsonl").write_text(
+        "".join(
+            json.dumps({"question": p.question, "solution": p.solution, "answer": p.answer}) + "\n"
+            for p in problems
+        )
+    )
+    first(opsd, "init --model embedded --data own.jsonl")
+    code, out, err = opsd("train --config opsd.yaml --backend cpu --json")
+    assert code == 0, err
+    accuracy = json.loads(out)["accuracy"]
+    assert accuracy["best"]["value"] > accuracy["base"]["value"]
+
+
+def test_init_comments_every_key(opsd: Opsd, model: Model, tmp_path: Path) -> None:
+    model("qwen3")
+    first(opsd, f"{INIT} mine.yaml --set grading.deadline_seconds=5")
+    lines = (tmp_path / "mine.yaml").read_text().splitlines()
+    keys = [n for n, line in enumerate(lines) if ": " in line and not line.strip().startswith("#")]
+    assert len(keys) > 20
+    for number in keys:
+        assert lines[number - 1].strip().startswith("# "), lines[number]
+    assert "5" in next(line for line in lines if "deadline_seconds:" in line)
+
+
+def test_init_writes_the_config_that_it_shows(opsd: Opsd, model: Model, tmp_path: Path) -> None:
+    model("qwen3")
+    shown = first(opsd)
+    config = resolve(str(tmp_path / "opsd.yaml"))
+    assert json.loads(config.model_dump_json()) == shown["config"]
+
+
+@pytest.mark.parametrize(
+    ("family", "student", "teacher", "boundary"),
+    [
+        ("qwen3", {"enable_thinking": False}, {"enable_thinking": True}, "match"),
+        ("qwen2.5", {}, {}, "keep"),
+    ],
+)
+def test_init_checks_thinking_and_boundary(
+    opsd: Opsd, model: Model, family: str, student: Any, teacher: Any, boundary: str
+) -> None:
+    model(family)
+    prompts = first(opsd)["config"]["prompts"]
+    assert prompts["student"]["chat_arguments"] == student
+    assert prompts["teacher"]["chat_arguments"] == teacher
+    assert prompts["boundary"] == boundary
+
+
+def test_init_fits_the_data(opsd: Opsd, model: Model) -> None:
+    model("qwen2.5")
+    found = first(opsd)
+    data, lengths = found["config"]["data"], found["lengths"]
+    assert (data["validation_problems"], data["test_problems"]) == (4, 4)
+    assert found["problems"] == {"train": 32, "validation": 4, "test": 4}
+    assert found["rollouts_before_step_1"] == 2 * 16 + 4 + 4
+    assert lengths["tokenised"] and lengths["solutions_95_percent"] == len("39 + 1 = 40")
+    assert found["config"]["prompts"]["teacher"]["max_tokens"] >= lengths["teacher_prompt"]
+    assert found["config"]["lora"]["rank"] == 16
+
+
+def test_init_leaves_in_training_what_it_does_not_measure(opsd: Opsd, tmp_path: Path) -> None:
+    rows = (f'{{"question": "{n} + 1", "solution": "s", "answer": "{n}"}}\n' for n in range(1000))
+    (tmp_path / "many.jsonl").write_text("".join(rows))
+    found = first(opsd, "init --model embedded --data many.jsonl")
+    assert found["problems"] == {"train": 904, "validation": 32, "test": 64}
+    _, out, _ = opsd("train --config opsd.yaml --dry-run --json")
+    assert json.loads(out)["plan"]["problems"] == found["problems"]
+
+
+def test_init_maps_columns_and_keeps_what_is_given(
+    opsd: Opsd, model: Model, tmp_path: Path
+) -> None:
+    model("qwen2.5")
+    text = (tmp_path / "good.jsonl").read_text().replace('"question"', '"ask"')
+    (tmp_path / "good.jsonl").write_text(text)
+    given = "--set data.columns.question=ask --set lora.rank=3 --set train.patience=null"
+    config = first(opsd, f"{INIT} {given}")["config"]
+    assert config["data"]["columns"]["question"] == "ask"
+    assert config["lora"]["rank"] == 3 and config["lora"]["alpha"] == 6
+    assert config["train"]["patience"] is None
+
+
+def test_init_takes_batches_from_the_memory_plan(
+    opsd: Opsd, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model("qwen2.5")
+    limited_to(2**33, monkeypatch)
+    roomy = first(opsd, f"{INIT} roomy.yaml")
+    limited_to(roomy["memory"]["peak"], monkeypatch)
+    tight = first(opsd, f"{INIT} tight.yaml")
+    assert tight["memory"]["peak"] <= 0.8 * tight["memory"]["limit"]
+    assert tight["config"]["train"] != roomy["config"]["train"]
+    _, out, _ = opsd("train --config tight.yaml --dry-run --json")
+    assert json.loads(out)["memory"]["peak"] <= tight["memory"]["limit"]
+
+
+def test_init_without_the_tokenizer_estimates(opsd: Opsd) -> None:
+    found = first(opsd, "init --model Qwen/Qwen3-1.7B --data good.jsonl")
+    assert not found["lengths"]["tokenised"]
+    assert found["config"]["prompts"]["boundary"] == "match"
+    assert any("lengths are estimated" in note for note in found["notes"])
+
+
+def test_init_dry_run_writes_nothing(opsd: Opsd, tmp_path: Path) -> None:
+    code, out, _ = opsd("init --dry-run")
+    assert code == 0 and "model: embedded" in out and "nothing was written" in out
+    assert not (tmp_path / "opsd.yaml").exists()
+
+
+def test_init_with_no_other_word_is_for_the_embedded_model(opsd: Opsd, tmp_path: Path) -> None:
+    assert opsd("init")[0] == 0
+    tree = read_tree(tmp_path / "opsd.yaml")
+    assert tree["model"] == "embedded" and tree["data"]["train"] == "embedded"
+
+
+FLAGS = [
+    ("--steps 7", "train.steps", 7),
+    ("--lr 3e-4", "optimizer.learning_rate", 3e-4),
+    ("--max-tokens 33", "sampling.max_new_tokens", 33),
+    ("--temperature 0.3", "sampling.temperature", 0.3),
+    ("--batch 5", "train.questions_per_step", 5),
+]
+
+
+@pytest.mark.parametrize(("flag", "key", "value"), FLAGS)
+def test_train_flag_sets_its_key(opsd: Opsd, flag: str, key: str, value: Any) -> None:
+    section, name = key.split(".")
+    code, out, err = opsd(f"train --dry-run --json --set {key}=9 {flag}")
+    assert code == 0, err
+    assert json.loads(out)["config"][section][name] == value
+
+
+def test_train_help_says_which_key_a_flag_sets() -> None:
+    said = help_with("", "train")
+    for flag, key, _ in FLAGS:
+        assert flag.split()[0] in said and f"sets {key}" in said
+    assert "Every other setting is a config key: --set KEY=VALUE" in said
