@@ -10,6 +10,7 @@ their own for each would install PyTorch each time; `release` alone makes its ow
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -63,6 +64,17 @@ def test(session: nox.Session) -> None:
 def test_fast(session: nox.Session) -> None:
     """The unit tests without the slow ones, in under a minute on two cores."""
     python(session, "-m", "pytest", "-m", FAST, "tests/unit", *session.posargs)
+
+
+@nox.session
+def real(session: nox.Session) -> None:
+    """The commands on a pretrained model, which is made from packages on PyPI."""
+    # One process: a second would need the model's memory twice.
+    wanted = {} if os.environ.get("OPSD_REAL_DIR") else {"OPSD_REAL": "1"}
+    session.run(
+        sys.executable, "-m", "pytest", "-n", "0", "tests/real", *session.posargs,
+        external=True, env=wanted,
+    )  # fmt: skip
 
 
 @nox.session

@@ -4,7 +4,8 @@ Markers other than `long` are not written in test files: `markers_of` gives them
 and parameter, so that a new test of a backend is marked like those beside it.
 
 No test starts the network: before any library is imported, the hub is switched off. Tests of the
-hub run commands in processes of their own, against a stand-in on loopback.
+hub run commands in processes of their own, against a stand-in on loopback. The exception is
+tests/real, which installs packages from PyPI, and only where the environment asks for it.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def markers_of(path: str, parameters: Iterable[object], long: bool) -> set[str]:
     found = {BACKEND_MARKERS[name] for name in names if name in BACKEND_MARKERS}
     if path.startswith("backends/mlx/"):
         found.add("mlx")
-    if path == "backends/vllm/test_real.py":
+    if path == "backends/vllm/test_real.py" or path.startswith("real/"):
         found.add("real")
     if long or "real" in found or any(path == slow or path.startswith(f"{slow}/") for slow in SLOW):
         found.add("slow")
