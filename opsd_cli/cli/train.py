@@ -21,6 +21,7 @@ from opsd_cli.loading import loaded_policy, with_absolute_adapter
 from opsd_cli.planning.available_splits import available_splits
 from opsd_cli.reports.run_report import write_run_report
 from opsd_cli.training import run_directory, session
+from opsd_cli.training.schedule import require_enough
 from opsd_cli.training.session import TrainingSession
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ def run(
         config = with_absolute_adapter(config)
         if directory is not None:
             run_directory.refuse_used(directory)
-        show_plan(config, available_splits(config, out), out)
+        splits = available_splits(config, out)
+        if splits is not None:
+            require_enough(config.train.questions_per_step, len(splits.train.problems))
+        show_plan(config, splits, out)
         return
     with session.begin(config, directory, out) as opened:
         _train(opened, out)

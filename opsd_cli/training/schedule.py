@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from opsd_cli.config.sections import Optimizer
+from opsd_cli.errors import ConfigError
 from opsd_cli.problems import Problem
 from opsd_cli.seeds import derive_seed
 
@@ -31,6 +32,16 @@ def learning_rate(step: int, steps: int, optimizer: Optimizer) -> float:
         "cosine": 0.5 * (1 + math.cos(math.pi * done)),
     }[optimizer.schedule]
     return optimizer.learning_rate * fall
+
+
+def require_enough(questions: int, problems: int) -> None:
+    """Raise `ConfigError` if a step has more questions than there are training problems."""
+    if questions > problems:
+        raise ConfigError(
+            f"train.questions_per_step is {questions}, but there are only {problems} training "
+            "problems",
+            f"set it to {problems} or fewer, or bring more problems",
+        )
 
 
 class QuestionOrder:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from backends.interface import BatchReport, LossBatch, Policy
 from opsd_cli import methods
-from opsd_cli.errors import ConfigError, Interrupted, TrainingError
+from opsd_cli.errors import Interrupted, TrainingError
 from opsd_cli.grading import Grader, open_grader
 from opsd_cli.interruption import Stop, never
 from opsd_cli.methods.base import StepInputs
@@ -43,7 +43,7 @@ from opsd_cli.training.preflight import preflight
 from opsd_cli.training.remarks import remarks
 from opsd_cli.training.result import ACCURACIES, TrainResult, finished_result
 from opsd_cli.training.run_directory import Run
-from opsd_cli.training.schedule import QuestionOrder, learning_rate
+from opsd_cli.training.schedule import QuestionOrder, learning_rate, require_enough
 from opsd_cli.training.state import Clock, RunState
 from opsd_cli.training.step_records import rollout_rows, step_row, step_tokens
 
@@ -280,12 +280,7 @@ def train(
     finished = finished_result(run)
     if finished is not None:
         return finished
-    need, have = run.config.train.questions_per_step, len(splits.train.problems)
-    if need > have:
-        raise ConfigError(
-            f"train.questions_per_step is {need}, but there are only {have} training problems",
-            f"set it to {have} or fewer, or bring more problems",
-        )
+    require_enough(run.config.train.questions_per_step, len(splits.train.problems))
     for note in run.notes:
         listener.warn(note)
     for note in splits.notes:

@@ -1,4 +1,4 @@
-"""What `opsd train` prints at the end of a run."""
+"""What `opsd train` says at the end of a run, and before one that cannot start."""
 
 from __future__ import annotations
 
@@ -17,3 +17,13 @@ def test_train_that_learns_nothing_says_so_at_its_end(
         code, _, err = opsd(command)
         assert code == 0
         assert "warning: nothing was learnt: no step had a loss batch" in err
+
+
+@pytest.mark.parametrize("dry_run", ["", " --dry-run"])
+def test_train_with_more_questions_per_step_than_problems_is_refused(
+    opsd: Opsd, dry_run: str
+) -> None:
+    words = f"train --set data.train=good.jsonl {QUICK} --batch 1000{dry_run}"
+    code, out, err = opsd(words)
+    assert code == 2 and not out
+    assert "train.questions_per_step is 1000, but there are only" in err
