@@ -63,6 +63,8 @@ _MLX = """
 sampler = make_sampler(temp={temperature}, top_p={top_p}, min_p={min_p}, top_k={top_k})
 print(generate(model, tokenizer, ids, max_tokens={tokens}, sampler=sampler))
 """
+#: The library that loads an export -> its code that generates an answer.
+_GENERATE = {"peft": _TORCH, "transformers": _TORCH, "mlx": _MLX}
 
 
 def write_card(
@@ -201,11 +203,10 @@ def _code(config: Config, trained: Config | None, library: str, directory: Path)
             f"do_sample=True,\n    temperature={chosen.temperature}, top_p={chosen.top_p}, "
             f"top_k={chosen.top_k}, min_p={chosen.min_p or None},"
         )
-    ask = _MLX if library == "mlx" else _TORCH
     return (
         _LOAD[library].format(base=config.model_path, directory=str(directory))
         + _ASK.format(turns="\n".join(turns), arguments=arguments)
-        + ask.format(
+        + _GENERATE[library].format(
             tokens=chosen.max_new_tokens,
             sampling=sampling,
             temperature=chosen.temperature,
