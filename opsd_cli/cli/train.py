@@ -127,14 +127,8 @@ def show_result(result: TrainResult, report: Path, out: Output, embedded: bool =
     out.show(f"run: {result.run_dir}\nreport: {report}")
     for remark in result.remarks:
         out.warn(remark)
-    untrained = result.best_step == 0 and result.steps > 0
-    if untrained:
-        out.warn(
-            "no step was better than the untrained model on validation: sample, eval and export "
-            f"take step 0, and step {result.steps} with --checkpoint last"
-        )
     if not out.quiet:
-        last = " --checkpoint last" if untrained else ""
+        last = " --checkpoint last" if result.best_step == 0 and result.steps > 0 else ""
         benchmark = "" if embedded else " --benchmark NAME|FILE"
         out.note(
             f"next: opsd sample --adapter {result.run_dir}{last} --divergence\n"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +217,3 @@ def progress_of(directory: Path, job: Job, running: bool) -> Progress:
         generated=metrics["ledger"]["generated"] if metrics else 0,
         seconds=metrics["seconds"] if metrics else 0.0,
     )
-
-
-def tuned_dict(found: dict[str, Tuned]) -> dict[str, Any]:
-    return {name: asdict(value) for name, value in found.items()}

@@ -56,6 +56,7 @@ def _never_better(evaluations: Sequence[dict[str, Any]]) -> str | None:
     step = max(later, key=later.__getitem__)
     return (
         f"validation accuracy was never above the {share(accuracy[0])} before the first step "
-        f"(highest since: {share(later[step])} at step {step}); the best checkpoint has the "
-        "weights that the run began with"
+        f"(highest since: {share(later[step])} at step {step}): no step was better than the "
+        "untrained model on validation, so sample, eval and export take step 0, and step "
+        f"{max(later)} with --checkpoint last"
     )
