@@ -162,7 +162,8 @@ def _grid(axes: _Axes, x_label: str) -> list[str]:
             f"<text class=tick x={LEFT - 6} y={y + 4} text-anchor=end>{axes.written(tick)}</text>"
         )
     if axes.bend is None:
-        x_ticks = nice_ticks(axes.x_low, axes.x_high, 5)
+        # Steps and tokens are counted: a tick between two of them would have one's label again.
+        x_ticks = [tick for tick in nice_ticks(axes.x_low, axes.x_high, 5) if tick == round(tick)]
     else:
         x_ticks = [0.0, *log_ticks(axes.bend, axes.x_high)]
     for tick in x_ticks:
