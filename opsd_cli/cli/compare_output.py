@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.cli.console import SILENT_SECONDS, Output
-from opsd_cli.cli.progress import remaining
+from opsd_cli.cli.progress import pace_text, remaining
 from opsd_cli.comparison.jobs import seconds_left
 from opsd_cli.comparison.session import Comparison, noting_finished
 from opsd_cli.comparison.supervisor import run_jobs
@@ -90,7 +90,7 @@ def running_lines(progress: Sequence[Progress]) -> list[str]:
         tokens = "" if now.tokens is None else f" {now.tokens:,}/{now.most:,} tokens"
         parts = [f"{entry.job.name}: {now.phase}{tokens}"]
         if now.tokens_per_second is not None:
-            parts.append(f"{now.tokens_per_second:,.0f} tokens/s")
+            parts.append(pace_text(now.tokens_per_second))
         if now.left is not None:
             parts.append(remaining(Left(now.left, now.at_most)))
         lines.append(", ".join(parts))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from opsd_cli.cli import progress
 from opsd_cli.cli.console import SILENT_SECONDS, Output
 from opsd_cli.cli.ticking import ticking
-from opsd_cli.formatting import count, duration, percent
+from opsd_cli.formatting import count, duration, gibibytes, percent
 from opsd_cli.printable import visible
 from opsd_cli.statistics import Estimate
 from opsd_cli.tracking.listener import Decoded, EvaluationRow, Listener, StepRow, WorkAhead
@@ -128,7 +128,12 @@ def _share(value: float | None) -> str:
 
 
 def _speed(row: StepRow) -> str:
-    return "–" if row.tokens_per_second is None else f"{row.tokens_per_second:.0f} tok/s"
+    speed = row.tokens_per_second
+    return "–" if speed is None else progress.pace_text(speed)
+
+
+def _tokens(number: int) -> str:
+    return f"{count(number)} tokens"
 
 
 def preflight_line(student: Estimate, teacher: Estimate, problems: int) -> str:
@@ -140,6 +145,9 @@ def preflight_line(student: Estimate, teacher: Estimate, problems: int) -> str:
 
 class LiveListener(PlainListener):
     """Shows a panel that is redrawn in place; evaluations are printed above it."""
+
+    #: Each drawing takes some milliseconds; clocks show seconds.
+    drawings_per_second = 2
 
     def __init__(self, out: Output, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(out, clock)
@@ -164,31 +172,30 @@ class LiveListener(PlainListener):
         from rich.text import Text
 
         pace, row = self.pace, self.pace.row
-        bars = Table.grid(padding=(0, 1), expand=True)
-        bars.add_column(width=20, no_wrap=True)
-        bars.add_column(ratio=1)
-        bars.add_column(no_wrap=True, justify="right")
+        parts: list[RenderableType] = []
+
+        def add(name: Text, bar: tuple[float, float], amount: str, below: str) -> None:
+            line = Table.grid(padding=(0, 1), expand=True)
+            line.add_column(width=20, no_wrap=True)
+            line.add_column(ratio=1)
+            line.add_column(no_wrap=True, justify="right")
+            line.add_row(name, ProgressBar(*bar) if bar[0] else "", amount)
+            parts.extend((line, Text(below, style="dim", justify="right", no_wrap=True)))
+
         if row:
-            bars.add_row(
-                Text("training", style="bold"),
-                ProgressBar(row.steps, row.step),
-                f"{row.step}/{row.steps} steps",
-            )
-        total, done = progress.bar(pace)
-        name = Text(visible(pace.name), style="dim")
-        bars.add_row(name, ProgressBar(total, done), progress.amount(pace))
-        indent = Table.grid(padding=(0, 1))
-        indent.add_column(width=20)
-        indent.add_column(no_wrap=True)
-        indent.add_row("", Text("  ".join(progress.facts(pace)), style="dim"))
-        if row is None and pace.more_follows and pace.left is not None:
-            indent.add_row("", Text(f"in all {progress.remaining(pace.left)}", style="dim"))
-        if row is None:
-            return Group(bars, indent)
-        return Group(bars, indent, self._facts(row))
+            steps = f"{row.step}/{row.steps} steps"
+            add(Text("training", "bold"), (row.steps, row.step), steps, progress.whole(pace))
+        below = "  ".join(progress.facts(pace))
+        add(Text(visible(pace.name), "dim"), progress.bar(pace), progress.amount(pace), below)
+        if row is not None:
+            parts.append(self._facts(row))
+        elif pace.more_follows and pace.left is not None:
+            rest = f"in all {progress.remaining(pace.left)}"
+            parts.append(Text(rest, style="dim", justify="right"))
+        return Group(*parts)
 
     def _facts(self, row: StepRow) -> Table:
-        """The newest step's numbers, and the run's time."""
+        """The newest step's numbers."""
         from rich.table import Table
 
         ledger = row.ledger
@@ -199,22 +206,21 @@ class LiveListener(PlainListener):
         facts.add_row(
             "loss", f"{row.loss:.4f}",
             "train", _share(row.reward),
-            "generated", count(ledger.generated),
+            "generated", _tokens(ledger.generated),
         )  # fmt: skip
         facts.add_row(
             "divergence", _number(row.metrics.get("divergence"), 4),
             "validation", latest,
-            "teacher", count(ledger.teacher_scored),
+            "teacher", _tokens(ledger.teacher_scored),
         )  # fmt: skip
         facts.add_row(
             "entropy", _number(row.metrics.get("entropy"), 3),
             "best", best,
-            "trained", count(ledger.trained),
+            "trained", _tokens(ledger.trained),
         )  # fmt: skip
         facts.add_row(
             "speed", _speed(row),
-            "memory", f"{row.memory_peak / 2**30:.2f} GiB",
-            "time", progress.whole(self.pace),
+            "memory", gibibytes(row.memory_peak),
         )  # fmt: skip
         return facts
 
@@ -248,7 +254,10 @@ def watched(
 
     listener = on_terminal() if on_terminal else LiveListener(out)
     with Live(
-        get_renderable=listener.panel, console=out.messages, refresh_per_second=4, transient=True
+        get_renderable=listener.panel,
+        console=out.messages,
+        refresh_per_second=listener.drawings_per_second,
+        transient=True,
     ):
         return work(listener)
 

@@ -17,12 +17,12 @@ def amount(pace: Pace) -> str:
 
 
 def bar(pace: Pace) -> tuple[float, float]:
-    """Total and done of the phase, in the finest unit that is known."""
+    """Total and done of the phase, in the finest unit that is known; a total of 0 is unknown."""
     if pace.learned is not None:
-        return max(1, pace.learned[1]), pace.learned[0]
+        return pace.learned[1], pace.learned[0]
     if pace.decoded is not None:
-        return max(1, pace.decoded.most), pace.decoded.tokens
-    return max(1, pace.total), pace.done
+        return pace.decoded.most, pace.decoded.tokens
+    return pace.total, pace.done
 
 
 def facts(pace: Pace) -> list[str]:
@@ -32,12 +32,18 @@ def facts(pace: Pace) -> list[str]:
         found.append(f"{pace.done:,}/{pace.total:,} completions")
         speed = pace.tokens_per_second
         if speed is not None:
-            found.append(f"{speed:,.0f} tokens/s")
+            found.append(pace_text(speed))
     found.append(duration(pace.phase_elapsed))
     left = pace.phase_left
     if left is not None:
         found.append(remaining(left))
     return found
+
+
+def pace_text(tokens_per_second: float) -> str:
+    """As in "142 tokens/s" or "3.4 tokens/s"."""
+    digits = 1 if tokens_per_second < 10 else 0
+    return f"{tokens_per_second:,.{digits}f} tokens/s"
 
 
 def remaining(left: Left) -> str:

@@ -44,6 +44,8 @@ class StreamListener(LiveListener):
         stop_ids: token ids that end a completion.
     """
 
+    drawings_per_second = 8
+
     def __init__(self, out: Output, tokenizer: Tokenizer, stop_ids: Collection[int]) -> None:
         super().__init__(out)
         self._tokenizer, self._stop_ids = tokenizer, stop_ids

@@ -172,6 +172,7 @@ class LearningWatch:
         self._listener = listener
         self._sizes = [_tokens_of(batch) for batch in batches]
         self._batch = 0
+        self._tell(0)
 
     def decoding(self, report: DecodingReport) -> None:
         """As `Observer.decoding`: of no interest here."""

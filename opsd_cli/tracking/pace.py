@@ -117,6 +117,8 @@ class Pace:
         pool.seconds += now - self._decoded_at
         self._decoded_at = now
         self.decoded = progress
+        if progress.tokens and not (progress.finished or before.tokens):
+            self._window.clear()  # the time until the first token went into reading the prompts
         self._window.append((now, progress.tokens))
         while len(self._window) > 2 and self._window[1][0] <= now - WINDOW_SECONDS:
             self._window.popleft()
