@@ -1,6 +1,7 @@
 """The output of a command: results on standard output, everything else on standard error.
 
-With `--json` standard output holds exactly one JSON object. With `--quiet` notes are left out.
+With `--json` standard output holds exactly one JSON object, and results for people go to standard
+error: a pipe gets the object alone, and a terminal shows both. With `--quiet` notes are left out.
 Control characters are printed as escapes: see `opsd_cli.printable`.
 """
 

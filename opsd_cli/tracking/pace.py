@@ -167,9 +167,8 @@ class Pace:
         if decoded is None or pool.seconds < LEAST_SECONDS:
             return None
         room = decoded.most - decoded.tokens
-        if pool.stopped and pool.finished < min(LEAST_FINISHED, decoded.completions):
-            return None
-        if not pool.stopped and decoded.tokens < LEAST_SHARE * decoded.most:
+        few = pool.finished < min(LEAST_FINISHED, decoded.completions)
+        if few and (pool.stopped or decoded.tokens < LEAST_SHARE * decoded.most):
             return None
         tokens = pool.expected(decoded.completions - decoded.finished, room)
         rate = self.tokens_per_second or pool.tokens / pool.seconds
