@@ -176,7 +176,7 @@ class LiveListener(PlainListener):
 
         def add(name: Text, bar: tuple[float, float], amount: str, below: str) -> None:
             line = Table.grid(padding=(0, 1), expand=True)
-            line.add_column(width=20, no_wrap=True)
+            line.add_column(min_width=20, no_wrap=True)
             line.add_column(ratio=1)
             line.add_column(no_wrap=True, justify="right")
             line.add_row(name, ProgressBar(*bar) if bar[0] else "", amount)
@@ -186,7 +186,12 @@ class LiveListener(PlainListener):
             steps = f"{row.step}/{row.steps} steps"
             add(Text("training", "bold"), (row.steps, row.step), steps, progress.whole(pace))
         below = "  ".join(progress.facts(pace))
-        add(Text(visible(pace.name), "dim"), progress.bar(pace), progress.amount(pace), below)
+        add(
+            Text(visible(progress.title(pace)), "dim"),
+            progress.bar(pace),
+            progress.amount(pace),
+            below,
+        )
         if row is not None:
             parts.append(self._facts(row))
         elif pace.more_follows and pace.left is not None:

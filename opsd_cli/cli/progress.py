@@ -6,6 +6,16 @@ from opsd_cli.formatting import duration
 from opsd_cli.tracking.pace import Left, Pace
 
 
+#: Most characters of a phase's name in the panel.
+TITLE = 34
+
+
+def title(pace: Pace) -> str:
+    """The phase's name; of a file's path, or a data set's address, the last part."""
+    name = pace.name.rstrip("/").rpartition("/")[2]
+    return name if len(name) <= TITLE else f"{name[: TITLE - 1]}…"
+
+
 def amount(pace: Pace) -> str:
     """What of the phase is done, as in "1,234/6,144 tokens"."""
     if pace.learned is not None:
@@ -61,7 +71,8 @@ def whole(pace: Pace) -> str:
 def line(pace: Pace) -> str:
     """All of it in a line, as for a log."""
     done = amount(pace)
-    text = ", ".join([f"{pace.name}: {done}" if done else pace.name, *facts(pace)])
+    name = title(pace)
+    text = ", ".join([f"{name}: {done}" if done else name, *facts(pace)])
     if pace.row is not None:
         return f"{text}; step {pace.row.step}/{pace.row.steps}, run {whole(pace)}"
     if pace.more_follows and pace.left is not None:

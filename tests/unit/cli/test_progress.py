@@ -108,6 +108,17 @@ def test_panel_of_a_long_run_is_whole_at_every_width(width: int) -> None:
     assert lines[0].endswith("1/2000 steps") and lines[1].endswith(" left")
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_panel_names_a_benchmark_file_by_its_last_part(width: int) -> None:
+    clock = Seconds()
+    listener = LiveListener(Output(quiet=True), clock)
+    listener.phase("/somewhere/far/away/leg_counting-test.jsonl", 640)
+    listener.decoding(Decoded(0, 640 * 38_912, 640, 0, 0))
+    (line, below) = drawn(listener.panel(), width)
+    assert line.startswith("leg_counting-test.jsonl ") and line.endswith("0/24,903,680 tokens")
+    assert below.endswith("0/640 completions  0 s")
+
+
 def test_panel_clock_ticks_without_any_event() -> None:
     clock = Seconds()
     listener = LiveListener(Output(quiet=True), clock)
