@@ -5,7 +5,6 @@ from __future__ import annotations
 from opsd_cli.formatting import duration
 from opsd_cli.tracking.pace import Left, Pace
 
-
 #: Most characters of a phase's name in the panel.
 TITLE = 34
 
