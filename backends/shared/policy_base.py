@@ -170,7 +170,7 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
                 self._stop_ids,
                 self.context_limit,
                 self.config.rollouts.batch_size,
-                self._observer,
+                observer=self._observer,
             )
             if role == "student":
                 yield from rollouts
