@@ -249,8 +249,14 @@ def watched(
     """
     if out.quiet:
         quiet = Quiet(out)
-        with ticking(quiet.tick, TICK_SECONDS) if quiet.file else contextlib.nullcontext():
+        if quiet.file is None:
             return work(quiet)
+        try:
+            with ticking(quiet.tick, TICK_SECONDS):
+                return work(quiet)
+        finally:
+            with contextlib.suppress(OSError):
+                quiet.file.unlink(missing_ok=True)
     if not out.messages.is_terminal:
         plain = PlainListener(out)
         with ticking(plain.tick, TICK_SECONDS):

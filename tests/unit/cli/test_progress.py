@@ -330,3 +330,17 @@ def test_comparison_gives_each_run_a_progress_file(
     quiet.tick()
     now = read_published(path)
     assert now is not None and (now.phase, now.done, now.total) == ("validation", 0, 4)
+    monkeypatch.setattr(listeners, "TICK_SECONDS", 0.001)
+    path.unlink()
+
+    def work(listener: Listener) -> bool:
+        listener.phase("rollouts", 4)
+        for _ in range(1000):  # ten seconds at most
+            found = read_published(path)
+            if found is not None and found.phase == "rollouts":
+                return True
+            threading.Event().wait(0.01)
+        return False
+
+    assert watched(Output(quiet=True), work)
+    assert not path.exists()
