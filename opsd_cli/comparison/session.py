@@ -35,8 +35,9 @@ from opsd_cli.comparison.jobs import (
     with_rate,
     write_plan,
 )
-from opsd_cli.comparison.summary import COMPARISON, summarise, verdict
+from opsd_cli.comparison.summary import COMPARISON, summarise
 from opsd_cli.comparison.supervisor import stopped
+from opsd_cli.comparison.verdict import verdict
 from opsd_cli.config.bounds import LARGEST_SEED
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import GateNotMet, RunError, UsageError

@@ -149,12 +149,15 @@ def measure(
                 if sample.problem_id in wanted and sample.sample_index < samples
             ]
             view = evaluation_view(config, problems.prompt)
+            prompt_of = PromptBuilder(view, policy.tokenizer, policy.context_limit).student
+            if directory is not None:
+                directory.keep_prompts(name, {p.id: prompt_of(p).text for p in problems.problems})
             listener.phase(name, len(wanted) * samples, len(done))
             results[name] = evaluate(
                 policy,
                 name,
                 problems.problems,
-                PromptBuilder(view, policy.tokenizer, policy.context_limit).student,
+                prompt_of,
                 evaluation_sampling(config),
                 samples=samples,
                 seed=config.seed,

@@ -63,6 +63,7 @@ class TeacherAnalyst:
         self._builder = builder
         self._known = dict(known or {})
         self._unsaved: dict[tuple[str, str], str] = {}
+        self._given: dict[tuple[str, str], Prompt] = {}
 
     def prompts(
         self,
@@ -81,6 +82,18 @@ class TeacherAnalyst:
             DataError: a problem has no reference solution.
             Interrupted: `stop` returned True.
         """
+        found = self._prompts(problems, seeds, stop)
+        self._given |= found.prompts
+        return found
+
+    def take_prompts(self) -> dict[tuple[str, str], Prompt]:
+        """The prompts by `Problem.key` that were given since the last call."""
+        given, self._given = self._given, {}
+        return given
+
+    def _prompts(
+        self, problems: Sequence[Problem], seeds: Mapping[tuple[str, str], int] | None, stop: Stop
+    ) -> TeacherPrompts:
         if not self._config.teacher.reason_first:
             return TeacherPrompts({p.key: self._builder.teacher(p) for p in problems})
         fixed = self._config.teacher.weights == "initial"
