@@ -117,7 +117,7 @@ def _plot(summary: dict[str, Any], colour: bool) -> Any:
         x_min=0,
         x_max=end,
         y_min=0,
-        y_max=100,
+        y_max=101,  # at exactly 100 the axis has no label for it
         x_labels=False,
         x_gridlines=[],
         lines=True,

@@ -21,6 +21,8 @@ SIZE = 1000
 DASHES = ("none", "7 3", "2 3", "9 3 2 3", "1 4", "12 4")
 #: Above this number of points in a chart the tab key skips them: the table has the values.
 MOST_TAB_STOPS = 24
+#: More ticks of x than this do not fit on a narrow page.
+MOST_TICKS = 6
 #: Above this number of points a series has small ones.
 MANY_POINTS = 30
 
@@ -118,7 +120,8 @@ def line_chart(
     return (
         f'<div class=chart role=group aria-label="{escape(y_label)}"><div class=plot>'
         f'<svg viewBox="0 0 {SIZE} {SIZE}" preserveAspectRatio=none aria-hidden=true>'
-        f"{_grid(axes, level)}{lines}</svg>{_ticks(axes, x_label, level)}{points}</div>"
+        f"{_grid(axes, level)}{lines}</svg>{_ticks(axes, level)}{points}</div>"
+        f"<p class=axis>{escape(x_label)}</p>"
         f"<p class=legend>{legend}</p>{_table(axes, drawn, x_label)}</div>"
     )
 
@@ -159,20 +162,21 @@ def _grid(axes: _Axes, level: float | None) -> str:
     return "".join(f"<line class={name} x1=0 x2={SIZE} y1={y} y2={y} />" for name, y in places)
 
 
-def _ticks(axes: _Axes, x_label: str, level: float | None) -> str:
-    """The labels of both axes, of x and of the level."""
+def _ticks(axes: _Axes, level: float | None) -> str:
+    """The labels of both axes and of the level."""
     parts = [
         f'<span class="tick y" style="bottom:{100 * axes.up(tick):.2f}%">{axes.tick(tick)}</span>'
         for tick in nice_ticks(axes.y_low, axes.y_high)
     ]
-    for tick in _x_ticks(axes):
-        # On a narrow page a logarithmic axis has room for powers of ten alone.
-        often = " often" if axes.bend is not None and f"{tick:e}"[0] in "25" else ""
+    across = _x_ticks(axes)
+    for tick in across:
+        # On a narrow page a long logarithmic axis has room for powers of ten alone.
+        power = axes.bend is None or f"{tick:e}"[0] in "01"
+        often = " often" if len(across) > MOST_TICKS and not power else ""
         parts.append(
             f'<span class="tick x{often}" style="left:{100 * axes.across(tick):.2f}%">'
             f"{tick_label(tick)}</span>"
         )
-    parts.append(f'<span class="tick name">{escape(x_label)}</span>')
     if level is not None:
         parts.append(
             f'<span class="tick at" style="bottom:{100 * axes.up(level):.2f}%">'

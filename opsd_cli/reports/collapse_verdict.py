@@ -83,7 +83,7 @@ def _crossed(changes: Sequence[Change], metrics: Sequence[dict[str, Any]]) -> st
     )
     moved = [change for change in changes if change.moved]
     if not moved:
-        return f"None of the {len(changes)} metrics crossed its threshold {between}."
+        return f"No metric crossed its threshold {between}."
     named = "; ".join(
         f"{c.metric.name}: {_value(c.metric, c.first)} to {_value(c.metric, c.last)} "
         f"({_size(c.metric, c.size)}, threshold {_threshold(c.metric)})"

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.comparison.curves import COSTS
-from opsd_cli.comparison.verdict import ratio_of, tokens_needed, tokens_spent, verdict
+from opsd_cli.comparison.verdict import (
+    generates_nothing,
+    ratio_of,
+    tokens_needed,
+    tokens_spent,
+    verdict,
+)
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
@@ -72,7 +78,7 @@ def write_comparison_report(
         differences_section(summary),
         tokens_section(summary),
         tuning_section(summary),
-        collapse_section(groups),
+        collapse_section(summary, groups),
         samples_section(samples),
         reproduction_section(summary, groups),
     ]
@@ -149,18 +155,15 @@ def efficiency_section(summary: Summary) -> str:
     headline = summary["token_efficiency"]
     found = {title: ratio_of(summary, cost) for cost, title in COSTS.items()}
     rows = [(title, *ratio) for title, ratio in found.items() if ratio is not None]
-    left = [title for title, ratio in found.items() if ratio is None]
-    why = (
-        f"<p class=dim>Without a ratio, because a method spends none of it or does not reach the "
-        f"target after training: {escape('; '.join(left))}.</p>"
-        if left
-        else ""
-    )
+    left = "; ".join(title for title, ratio in found.items() if ratio is None)
+    why = f"Without a ratio, because a method spends none of it: {left}."
+    if not rows:
+        why = "There is no ratio; the headline says why."
     return (
         f"<h2>How many times less {escape(headline['better'])} spends than "
         f"{escape(headline['than'])} for the same accuracy</h2>"
         + (table(("counted", "ratio", "95% interval"), rows) if rows else "")
-        + why
+        + (f"<p class=dim>{escape(why)}</p>" if left else "")
     )
 
 
@@ -214,12 +217,14 @@ def tuning_section(summary: Summary) -> str:
     return "<h2>The search over learning rates, on validation alone</h2>" + table(heads, rows)
 
 
-def collapse_section(groups: Groups) -> str:
-    """Collapse metrics of each method's first run, against generated tokens."""
+def collapse_section(summary: Summary, groups: Groups) -> str:
+    """Collapse metrics of each method's first run, against generated tokens, and the verdicts."""
     metrics = {
         name: list(read_rows(curves[0].directory / run_directory.METRICS))
         for name, curves in groups.items()
     }
+    idle = [name for name in groups if generates_nothing(summary, name)]
+    note = f" Not drawn, because it generates no tokens: {', '.join(idle)}." if idle else ""
     figures = []
     for key, title in COLLAPSE_METRICS.items():
         series = [
@@ -233,6 +238,7 @@ def collapse_section(groups: Groups) -> str:
                 ],
             )
             for (name, rows), colour in zip(metrics.items(), COLOURS, strict=False)
+            if name not in idle
         ]
         series = [line for line in series if line.points]
         if series:
@@ -247,7 +253,8 @@ def collapse_section(groups: Groups) -> str:
         for name, rows in metrics.items()
     ]
     return (
-        "<h2>Signs of collapse</h2><p class=dim>Each method's first seed.</p>"
+        "<h2>Signs of collapse</h2><p class=dim>Each method's first seed."
+        f"{escape(note)}</p>"
         f"<div class=grid2>{''.join(figures)}</div>{''.join(verdicts)}"
     )
 

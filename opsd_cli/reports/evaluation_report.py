@@ -22,7 +22,7 @@ from opsd_cli.evaluation.stored import StoredEvaluation
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_holder
 from opsd_cli.formatting import count, percent, points, share
-from opsd_cli.reports.page import folded, html_page, named_model, table
+from opsd_cli.reports.page import folded, html_page, named_adapter, named_model, table
 from opsd_cli.statistics import Estimate
 
 PAGES = "pages"
@@ -123,7 +123,7 @@ def _verdict(
 ) -> str:
     model = named_model(description["model"])
     if description["adapter"] is not None:
-        model += f" with the adapter {description['adapter']}"
+        model += f" with the adapter {named_adapter(description['adapter'])}"
     if not results:
         return f"The evaluation of {model} has not finished: no problem has all of its samples yet."
     parts = [f"{name} {percent(result.accuracy)}" for name, result in results.items()]
@@ -142,17 +142,14 @@ def _verdict(
 def _results(results: Mapping[str, Evaluation], summary: Mapping[str, Any]) -> str:
     heads = (
         "benchmark", "problems", "avg@k", "pass@k", "maj@k", "cut off", "no answer",
-        "mean tokens", "mean tokens if right", "mean tokens if wrong",
     )  # fmt: skip
     rows = []
     for name, result in results.items():
-        tokens = result.token_statistics()
         k = result.samples_per_problem
         cells = (
             escape(name), len(result.problem_ids), percent(result.accuracy),
             percent(result.pass_at[k]), percent(result.majority), share(result.truncated),
-            share(result.no_answer), count(result.mean_tokens),
-            _count(tokens["mean_of_right"]), _count(tokens["mean_of_wrong"]),
+            share(result.no_answer),
         )  # fmt: skip
         rows.append("<tr>" + "".join(f"<td class=nowrap>{cell}" for cell in cells))
     head = "".join(f"<th>{escape(text)}" for text in heads)
@@ -166,7 +163,21 @@ def _results(results: Mapping[str, Evaluation], summary: Mapping[str, Any]) -> s
     if differences:
         other = escape(str(summary["against"]))
         text += f"<h2>Against {other}</h2><ul>{''.join(differences)}</ul>"
-    return f"<h2>Results</h2>{text}"
+    return f"<h2>Results</h2>{text}<h2>Tokens of a sample</h2>{_lengths(results)}"
+
+
+def _lengths(results: Mapping[str, Evaluation]) -> str:
+    """A table of the completions' lengths in tokens."""
+    rows = []
+    for name, result in results.items():
+        found = result.token_statistics()
+        kinds = ("mean", "mean_of_right", "mean_of_wrong", "median", "p90", "max", "total")
+        rows.append((name, *(_count(found[kind]) for kind in kinds)))
+    heads = (
+        "benchmark", "mean", "mean if right", "mean if wrong", "median", "90% have at most",
+        "longest", "all samples together",
+    )  # fmt: skip
+    return table(heads, rows)
 
 
 def _problems(name: str, rows: Sequence[str]) -> str:

@@ -12,13 +12,15 @@ from pathlib import Path
 from opsd_cli.config.yaml_files import read_yaml
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import OpsdError
+from opsd_cli.training.checkpoints import FOLDER
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--dim:#5b6676;--page:#fff;--card:#f5f7fa;--grid:#dfe4ea;
 --one:#0b6bcb;--two:#c2410c;--three:#15803d;--four:#7e22ce;--band:.13;--edge:.45}
 @media(prefers-color-scheme:dark){:root{--ink:#e6eaf0;--dim:#98a2b3;--page:#12161c;--card:#1b212a;
 --grid:#303846;--one:#6cb2ff;--two:#fb923c;--three:#4ade80;--four:#c084fc;--band:.2;--edge:.8}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:1080px;padding:1.5rem 1rem;color:var(--ink);
+*{box-sizing:border-box}body{--under:var(--page)}figure{--under:var(--card)}
+body{margin:0 auto;max-width:1080px;padding:1.5rem 1rem;color:var(--ink);
 background:var(--page);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.35rem;line-height:1.35}
 h2{font-size:1.05rem;margin:2rem 0 .5rem}.dim,.legend,.tick{color:var(--dim)}
@@ -27,7 +29,7 @@ h2{font-size:1.05rem;margin:2rem 0 .5rem}.dim,.legend,.tick{color:var(--dim)}
 figure{margin:0;padding:.75rem;background:var(--card);border-radius:.5rem}
 figcaption{font-weight:600}
 .chart{container-type:inline-size}
-.plot{position:relative;height:13rem;margin:.75rem .75rem 2.75rem 3.25rem}
+.plot{position:relative;height:13rem;margin:.75rem .75rem 1.4rem 3.25rem}
 .plot>svg{position:absolute;inset:0;width:100%;height:100%;overflow:visible}
 .plot svg *{vector-effect:non-scaling-stroke}.plot polyline,.plot path{fill:none}
 .plot .grid{stroke:var(--grid)}.plot .level{stroke:var(--dim);stroke-dasharray:5 4}
@@ -36,7 +38,7 @@ figcaption{font-weight:600}
 .tick{position:absolute;font-size:12px;line-height:1;white-space:nowrap}
 .tick.y{right:100%;margin-right:.5rem;transform:translateY(50%)}
 .tick.x{top:100%;margin-top:.5rem;transform:translateX(-50%)}
-.tick.name{top:100%;margin-top:1.6rem;left:0;right:0;text-align:center;white-space:normal}
+.axis{font-size:12px;line-height:1.3;margin:0 0 .4rem;text-align:center;color:var(--dim)}
 .tick.at{right:0;margin-bottom:4px;background:var(--card)}
 @container(max-width:26rem){.tick.often{display:none}}
 .point i{position:absolute;left:var(--x);bottom:var(--y);width:7px;height:7px;
@@ -54,7 +56,11 @@ background:var(--page);font-size:13px;font-weight:400;line-height:1.35}
 .key{width:24px;height:12px;margin-right:.35em;vertical-align:-1px}.key line{stroke-width:3}
 .values summary{font-size:.85rem;color:var(--dim)}.values td,.values th{font-size:.85rem}
 .values .scroll{max-height:16rem}
-.scroll{overflow:auto;max-width:100%;scrollbar-width:thin}
+.scroll{overflow:auto;max-width:100%;scrollbar-width:thin;
+background:linear-gradient(90deg,var(--under) 40%,transparent) 0 0/2rem 100% local no-repeat,
+linear-gradient(-90deg,var(--under) 40%,transparent) 100% 0/2rem 100% local no-repeat,
+linear-gradient(90deg,var(--grid),transparent) 0 0/.9rem 100% no-repeat,
+linear-gradient(-90deg,var(--grid),transparent) 100% 0/.9rem 100% no-repeat}
 .scroll td,.scroll th{overflow-wrap:normal}
 .nowrap{white-space:nowrap}
 .remark{border-left:.25rem solid var(--two);padding-left:.75rem}
@@ -111,3 +117,11 @@ def named_model(model: object) -> str:
     if name == EMBEDDED:
         return "the embedded model"
     return Path(name).name if Path(name).is_absolute() or name.startswith(".") else name
+
+
+def named_adapter(adapter: str) -> str:
+    """An adapter as a sentence names it: its folder, with its run's if it is a checkpoint."""
+    path = Path(adapter)
+    if path.parent.name == FOLDER:
+        return f"{path.parent.parent.name}, {path.name}"
+    return path.name if path.is_absolute() else adapter
