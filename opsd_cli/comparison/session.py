@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,10 @@ class Comparison:
     def require_ratio(self, least: float) -> None:
         """Raise `GateNotMet` if the token-efficiency ratio is below this."""
         ratio = self.summary["token_efficiency"]["ratio"]
+        if math.isnan(ratio):
+            raise GateNotMet(
+                f"there is no token-efficiency ratio, and {least:g}× is required", self.verdict
+            )
         if not ratio >= least:
             raise GateNotMet(
                 f"the token-efficiency ratio is {times(ratio)}, below the {least:g}× required",

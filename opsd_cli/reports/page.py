@@ -64,7 +64,8 @@ linear-gradient(-90deg,var(--grid),transparent) 100% 0/.9rem 100% no-repeat}
 .scroll td,.scroll th{overflow-wrap:normal}
 .nowrap{white-space:nowrap}
 .remark{border-left:.25rem solid var(--two);padding-left:.75rem}
-a{color:var(--one)}
+a{color:var(--one)}figure+.scroll{margin-top:.75rem}
+td a{display:inline-block;min-width:13rem}
 meter{width:5rem;vertical-align:middle}
 details{margin:.35rem 0}summary{cursor:pointer}
 table{border-collapse:collapse}td,th{padding:.25rem .9rem .25rem 0;text-align:left;

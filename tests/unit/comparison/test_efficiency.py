@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from opsd_cli.comparison.curves import COSTS, Curve, comparable, cost_of, labelled
 from opsd_cli.comparison.efficiency import Efficiency, cost_to_reach, monotone
+from opsd_cli.comparison.session import Comparison
 from opsd_cli.comparison.summary import pair_of, summarise
 from opsd_cli.comparison.verdict import ratio_of, title, tokens_needed, tokens_spent, verdict
 from opsd_cli.config.schema import Config
-from opsd_cli.errors import UsageError
+from opsd_cli.errors import GateNotMet, UsageError
 from opsd_cli.formatting import json_safe, times
 
 values = st.lists(st.floats(0, 1), min_size=1, max_size=12).map(np.array)
@@ -215,6 +216,9 @@ def test_comparison_verdict_names_a_target_that_is_reached_before_training() -> 
         assert title(found) == "Best test accuracy: opsd 95.0%, sft 50.0%"
         assert tokens_needed(found, "opsd") == "reached before training"
         assert all(ratio_of(found, cost) is None for cost in COSTS)
+    found = summarise({"opsd": groups()["opsd"][:1], **worse}, Path("c"))
+    with pytest.raises(GateNotMet, match="there is no token-efficiency ratio, and 4× is required"):
+        Comparison(found, {}, Path("c")).require_ratio(4)
 
 
 def test_comparison_verdict_of_a_method_that_generates_nothing_counts_all_tokens() -> None:
