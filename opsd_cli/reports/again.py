@@ -42,6 +42,17 @@ def write_report(directory: Path, out: Path | None, messages: Messages) -> Repor
         RunError: the directory is no run, evaluation or comparison, or a file of it is damaged.
         NotWritten: the page cannot be written.
     """
+    try:
+        return _write_report(directory, out, messages)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"a file in {directory} is damaged, or of another version ({type(error).__name__}: "
+            f"{error})",
+            "--resume checks every file of a run, and names what is damaged",
+        ) from error
+
+
+def _write_report(directory: Path, out: Path | None, messages: Messages) -> Report:
     if is_comparison(directory):
         return _comparison(directory, out, messages)
     if (directory / DESCRIPTION).is_file():

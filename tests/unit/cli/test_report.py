@@ -122,3 +122,28 @@ def test_report_refuses_a_directory_without_a_run(opsd: Opsd, tmp_path: Path) ->
     assert code == 2 and "there is no directory nowhere" in err
     code, _, err = opsd("report good.jsonl")
     assert code == 2 and "good.jsonl is no run" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.yaml", None),
+        ("metrics.jsonl", '{"step": 1}\n'),
+        ("evaluations.jsonl", '{"split": "test"}\n'),
+        ("evaluations.jsonl", '{"split": "test", "step": 0, "accuracy": 5}\n'),
+        ("comparison.json", '{"methods": {"opsd": {}}}'),
+        ("plan.json", "{"),
+        ("evaluation.json", "[]"),
+    ],
+)
+def test_report_of_a_damaged_directory_is_a_page_or_two_lines(
+    opsd: Opsd, tmp_path: Path, name: str, text: str | None
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 0\n")
+    if text is not None:
+        (tmp_path / "run" / name).write_text(text)
+    code, _, err = opsd("report run")
+    assert "unexpected" not in err and code in (0, 2)
+    assert (tmp_path / "run" / "report.html").exists() == (code == 0)
+    assert code == 0 or (len(err.splitlines()) == 2 and "damaged" in err)
