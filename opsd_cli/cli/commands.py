@@ -250,6 +250,23 @@ def export(
     )  # fmt: skip
 
 
+def report(
+    directory: options.Reported,
+    out: options.ReportOut = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write the page of a run, an evaluation or a comparison again, finished or interrupted.
+
+    [dim]opsd report runs/mine[/dim]
+    """
+    from opsd_cli.cli import report
+    from opsd_cli.cli.console import Output
+
+    report.run(directory, out, Output(json, quiet))
+
+
 def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
     """Report platform, versions and what each backend can do here; paste it into an issue."""
     from opsd_cli.cli import doctor

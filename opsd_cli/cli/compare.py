@@ -129,7 +129,7 @@ def _show_plan(request: Request, named: dict[str, Config], options: Options) -> 
         )
     others = [name for name in plans if name not in named]
     if others:
-        out.show(f"not asked for (--methods): {', '.join(others)}")
+        out.show(f"planned, but not compared (name them in --methods): {', '.join(others)}")
     if options.tune:
         out.show(
             f"before that, {len(planned.tuning)} runs to choose learning rates, at most "

@@ -12,6 +12,7 @@ from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.request import Request
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import UsageError
+from opsd_cli.evaluation.description import setting_name
 from opsd_cli.evaluation.directory import SAMPLES, default_directory
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.pairing import difference_of
@@ -126,7 +127,7 @@ def _show_pairs(result: EvaluationResult, out: Output) -> None:
         )
         differing = paired["settings_that_differ"]
         if differing:
-            named = ", ".join(differing[:MOST_NAMED])
+            named = ", ".join(map(setting_name, differing[:MOST_NAMED]))
             more = f" and {len(differing) - MOST_NAMED} more" if len(differing) > MOST_NAMED else ""
             out.note(f"the two differ in {named}{more}")
 

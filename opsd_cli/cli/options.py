@@ -261,6 +261,13 @@ ResumeComparison = Annotated[
 Exported = Annotated[
     str, typer.Argument(metavar="RUN", help="A run (its best checkpoint), or an adapter.")
 ]
+Reported = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Of a run, an evaluation or a comparison.")
+]
+ReportOut = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="DIR", help="Where to write; by default the same DIR."),
+]
 Format = Annotated[
     str, typer.Option("--format", "-f", metavar=_one_of(FORMATS), help="What to write.")
 ]

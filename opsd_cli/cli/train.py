@@ -122,7 +122,7 @@ def show_result(result: TrainResult, report: Path, out: Output, embedded: bool =
     out.show(
         f"{result.steps} steps ({result.stopped_because}) in {duration(result.seconds)}; tokens: "
         f"{count(tokens.generated)} generated, {count(tokens.teacher_scored)} scored by the "
-        f"teacher, {count(tokens.trained)} trained"
+        f"teacher, {count(tokens.trained)} trained, {count(tokens.evaluation)} in evaluations"
     )
     out.show(f"run: {result.run_dir}\nreport: {report}")
     for remark in result.remarks:

@@ -10,6 +10,23 @@ from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.evaluate import evaluation_sampling, evaluation_view
 from opsd_cli.problems import ProblemSet
 
+#: Keys of the description that are not plain words, as people read them.
+SETTING_NAMES = {
+    "commit": "the model's commit",
+    "adapter_digest": "the adapter's weights (SHA-256)",
+    "student_prompt": "student's prompt",
+    "sampling_from": "where the sampling settings are from",
+    "sets": "benchmarks' commits and prompts",
+    "limit": "problems of each benchmark at most",
+    "samples": "samples a problem",
+    "dtype": "number format",
+}
+
+
+def setting_name(key: str) -> str:
+    """A key of the description as people read it."""
+    return SETTING_NAMES.get(key, key.replace("_", " "))
+
 
 def describe(
     config: Config,

@@ -1,6 +1,7 @@
 """An evaluation directory: each sample is appended once graded, so that a kill loses few of them.
 
-    evaluation.json  config.yaml  problems.json  samples.jsonl  results.json  report.html
+    evaluation.json  config.yaml  problems.json  prompts.json  samples.jsonl  results.json
+    report.html
 
 `evaluation.json` describes what was measured: model, adapter, prompts, sampling, backend. All
 samples of a directory have one description, and questions and answers that have not changed since
@@ -21,6 +22,7 @@ from typing import IO, Any
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
+from opsd_cli.evaluation.description import setting_name
 from opsd_cli.evaluation.samples import Sample
 from opsd_cli.files.atomic_write import commit_staged, stage, write_atomic
 from opsd_cli.files.directory_lock import lock_directory
@@ -32,6 +34,8 @@ from opsd_cli.training.run_directory import CONFIG, refuse_used
 
 DESCRIPTION = "evaluation.json"
 PROBLEMS = "problems.json"
+#: The prompt of each problem as it was sent.
+PROMPTS = "prompts.json"
 SAMPLES = "samples.jsonl"
 RESULTS = "results.json"
 REPORT = "report.html"
@@ -117,8 +121,9 @@ class EvaluationDirectory:
             key for key in (then.keys() | now.keys()) - set(EXTENT) if then.get(key) != now.get(key)
         )
         if changed:
+            names = ", ".join(map(setting_name, changed))
             raise RunError(
-                f"{self.path} was made with other settings: {', '.join(changed)}",
+                f"{self.path} was made with other settings: {names}",
                 f"leave out the flags that change them ({CONFIG} there has the settings), or give "
                 "another --out",
             )
@@ -187,6 +192,16 @@ class EvaluationDirectory:
                     )
                 mine[problem.id] = now
         write_atomic(self.path / PROBLEMS, json.dumps(known, ensure_ascii=False, indent=1) + "\n")
+
+    def prompts(self) -> dict[str, dict[str, str]]:
+        """Benchmark -> problem id -> its prompt as it was sent; an older evaluation has none."""
+        return read_object(self.path / PROMPTS) or {}
+
+    def keep_prompts(self, benchmark: str, prompts: Mapping[str, str]) -> None:
+        """Add a benchmark's prompts by problem id to `prompts.json`."""
+        known = self.prompts()
+        known[benchmark] = known.get(benchmark, {}) | dict(prompts)
+        write_atomic(self.path / PROMPTS, json.dumps(known, ensure_ascii=False, indent=1) + "\n")
 
     def samples(self, benchmark: str) -> tuple[Sample, ...]:
         """The samples of a benchmark so far, in the order they were graded.
