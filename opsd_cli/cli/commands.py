@@ -301,3 +301,24 @@ def presets_keys(word: options.KeyWord = None, json: options.Json = False) -> No
     from opsd_cli.cli import presets
 
     presets.keys(word, json)
+
+
+def presets_schema() -> None:
+    """Print a JSON schema of config files, for editors (see docs/config.md)."""
+    from opsd_cli.cli import presets
+
+    presets.schema()
+
+
+def data_list(json: options.Json = False) -> None:
+    """The same as `opsd data` alone."""
+    from opsd_cli.cli import data
+
+    data.show_all(json)
+
+
+def presets_list(json: options.Json = False) -> None:
+    """The same as `opsd presets` alone."""
+    from opsd_cli.cli import presets
+
+    presets.show_all(json)

@@ -97,7 +97,7 @@ def _finish(result: Comparison, options: Options, out: Output) -> None:
 
 def _of_method(request: Request, name: str) -> Config:
     return Request(
-        request.config_name, request.assignments, {**request.flags, "method": name}
+        request.config_names, request.assignments, {**request.flags, "method": name}
     ).config()
 
 

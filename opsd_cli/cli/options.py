@@ -64,10 +64,10 @@ def _sentence(names: Iterable[str]) -> str:
 
 
 Config = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--config", "-c", metavar="FILE|PRESET", autocompletion=_presets,
-        help="A YAML file, or a preset (see `opsd presets`).",
+        help="A YAML file, or a preset (see `opsd presets`); of several, later ones override.",
     ),
 ]  # fmt: skip
 Set = Annotated[
