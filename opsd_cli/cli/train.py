@@ -19,7 +19,13 @@ from opsd_cli.errors import UsageError
 from opsd_cli.formatting import count, duration, percent
 from opsd_cli.loading import loaded_policy, with_absolute_adapter
 from opsd_cli.planning.available_splits import available_splits
+from opsd_cli.planning.readiness import (
+    require_model_at_hand,
+    require_problems_at_hand,
+    require_ready,
+)
 from opsd_cli.reports.run_report import write_run_report
+from opsd_cli.tracking import trackers
 from opsd_cli.training import run_directory, session
 from opsd_cli.training.schedule import require_enough
 from opsd_cli.training.session import TrainingSession
@@ -55,7 +61,11 @@ def run(
         splits = available_splits(config, out)
         if splits is not None:
             require_enough(config.train.questions_per_step, len(splits.train.problems))
+        trackers.require(config.log)
+        require_ready(config, out, learns=True)
         show_plan(config, splits, out)
+        require_problems_at_hand(config, splits)
+        require_model_at_hand(config)
         return
     with session.begin(config, directory, out) as opened:
         _train(opened, out)

@@ -14,6 +14,7 @@ Text files are decoded as UTF-8, with or without a byte-order mark; errors name 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import io
@@ -24,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from opsd_cli.errors import DataError
-from opsd_cli.hub import first_line
+from opsd_cli.hub import LFS_HINT, first_line, is_lfs_pointer
 from opsd_cli.problems import ProblemSet
 from opsd_cli.problems.arrow import MAX_NESTING, rows_of, schema_names
 from opsd_cli.problems.cells import plain_number
+from opsd_cli.problems.chats import chat_rows, with_chat_columns
 from opsd_cli.problems.columns import build, choose
 from opsd_cli.problems.selection import Selection
 
@@ -139,7 +141,15 @@ def open_file(path: Path) -> Table:
             f"cannot tell the format of {path.name} from its suffix {path.suffix!r}",
             f"problems are read from {', '.join(READERS)}",
         )
-    return reader(path)
+    return with_chats(reader(path))
+
+
+def with_chats(table: Table) -> Table:
+    """The table with columns for the turns of its chats, if it holds any."""
+    names = with_chat_columns(table.names)
+    if len(names) == len(table.names):
+        return table
+    return Table(names, lambda wanted: chat_rows(table.rows(list(wanted)), list(wanted)))
 
 
 def _read_jsonl(path: Path) -> Table:
@@ -209,6 +219,9 @@ def _read_parquet(path: Path) -> Table:
     import pyarrow.parquet as pq
 
     def unreadable(error: Exception) -> DataError:
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            if is_lfs_pointer(file.read(64)):
+                return _pointer(path)
         return DataError(
             f"{path.name} cannot be read as Parquet: {first_line(error)}",
             "the file may be cut short or of another format; fetch or write it again",
@@ -240,6 +253,10 @@ READERS: dict[str, Callable[[Path], Table]] = {
 }
 
 
+def _pointer(path: Path) -> DataError:
+    return DataError(f"{path.name} is a Git LFS pointer, not the file itself", LFS_HINT)
+
+
 def _text(path: Path) -> str:
     try:
         data = path.read_bytes()
@@ -247,6 +264,8 @@ def _text(path: Path) -> str:
         raise DataError(
             f"cannot read {str(path)!r}: {error.strerror}", "check the file's permissions"
         ) from error
+    if is_lfs_pointer(data):
+        raise _pointer(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
