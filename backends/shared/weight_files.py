@@ -9,6 +9,8 @@ more layers than that.
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import json
 import math
 import re
@@ -163,6 +165,8 @@ def read_header(path: Path, verb: str = "loaded") -> Header:
             shapes = [opened.get_slice(name).get_shape() for name in names]
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         said = " ".join(str(error).split())[:200]
+        if "not fully covered" in said:
+            said = "its size is not what its header says"
         raise ModelError(f"{path} cannot be {verb}: {said}", hint) from error
     matrices = tuple(name for name, shape in zip(names, shapes, strict=True) if len(shape) == 2)
     return Header(names, sum(math.prod(shape) for shape in shapes), matrices)
@@ -185,6 +189,16 @@ def linear_paths(folder: Path) -> list[str] | None:
 #: Last parts of a linear layer's tensors, plain and quantised.
 _OF_LINEAR = ("weight", "qweight")
 _NOT_LINEAR = re.compile(r"embed|lm_head|(^|\.)(wte|wpe)$")
+
+
+def nearest_folder(path: Path) -> str:
+    """A hint for a folder that does not exist."""
+    with contextlib.suppress(OSError):
+        there = [each.name for each in path.parent.iterdir() if (each / "config.json").is_file()]
+        close = difflib.get_close_matches(path.name, there, n=1, cutoff=0.7)
+        if close:
+            return f"did you mean {path.parent / close[0]}?"
+    return "check the path; a hub id is ORG/NAME"
 
 
 def _pointer(path: Path, verb: str) -> ModelError:

@@ -34,6 +34,8 @@ from opsd_cli.problems.columns import build, choose
 from opsd_cli.problems.selection import Selection
 
 PARQUET_BATCH_ROWS = 1024
+#: Files that the hint for a missing one lists.
+SIBLINGS = 5
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,7 @@ def open_file(path: Path) -> Table:
         DataError: there is no such file, or it cannot be read in the format of its suffix.
     """
     if not path.exists():
-        folder = path.parent
-        siblings = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        close = difflib.get_close_matches(path.name, siblings, n=1)
-        hint = f"did you mean {str(folder / close[0])!r}?" if close else "check the path"
-        raise DataError(f"there is no file {str(path)!r}", hint)
+        raise DataError(f"there is no file {str(path)!r}", _instead_of(path))
     if not path.is_file():
         raise DataError(f"{str(path)!r} is not a file", "name one file of problems")
     reader = READERS.get(path.suffix.lower())
@@ -142,6 +140,25 @@ def open_file(path: Path) -> Table:
             f"problems are read from {', '.join(READERS)}",
         )
     return with_chats(reader(path))
+
+
+def _instead_of(path: Path) -> str:
+    """A hint for a file that does not exist: one of nearly its name, or those that are there."""
+    if path.parts[0] in ("http:", "https:"):
+        return "download it, and name the file; data sets on the hub are named ORG/NAME"
+    folder = path.parent
+    if not folder.is_dir():
+        here = Path(path.name)
+        return f"did you mean {path.name!r}?" if here.is_file() else f"there is no folder {folder}"
+    there = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in READERS)
+    stems = {Path(name).stem.casefold(): name for name in there}
+    close = difflib.get_close_matches(path.stem.casefold(), stems, n=1, cutoff=0.7)
+    if close:
+        return f"did you mean {str(folder / stems[close[0]])!r}?"
+    if not there:
+        return "check the path"
+    more = f" and {len(there) - SIBLINGS} more" if len(there) > SIBLINGS else ""
+    return f"the files of problems there: {', '.join(there[:SIBLINGS])}{more}"
 
 
 def with_chats(table: Table) -> Table:
