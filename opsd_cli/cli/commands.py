@@ -100,6 +100,7 @@ def train(
     seed: options.Seed = None,
     json: options.Json = False,
     dry_run: options.DryRun = False,
+    probe: options.Probe = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -128,6 +129,7 @@ def train(
         out,
         resume,
         resume_from,
+        probe,
     )  # fmt: skip
 
 

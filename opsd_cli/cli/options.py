@@ -121,6 +121,12 @@ Json = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done; write and run nothing.")
 ]
+Probe = Annotated[
+    bool,
+    typer.Option(
+        "--probe", help="With --dry-run: measure a short step on the model, and estimate the time."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Limit = Annotated[

@@ -24,6 +24,14 @@ ADAPTER = {
 }
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+CHATS = "".join(
+    f'{{"messages": [{{"role": "user", "content": "{n} + 1"}}, '
+    f'{{"role": "assistant", "content": "{n + 1}"}}]}}\n'
+    for n in range(40)
+)
+
+
 STEPS = {
     "made/config.yaml": RUN,
     **{f"made/checkpoints/step-{n:06d}/adapter_config.json": "{}" for n in (0, 25, 50)},
@@ -162,6 +170,30 @@ CASES = [
     Case("data show aime42", 2, "no catalogued set 'aime42'", "did you mean 'aime2"),
     Case("eval --benchmark good.jsonl --benchmark good.jsonl", 2, "named twice", "once", TINY),
     Case("eval --model some/model", 2, "--benchmark is missing", "opsd data"),
+    Case("train --set data.train=lfs.jsonl", 2, "lfs.jsonl is a Git LFS pointer", "git lfs pull",
+         {"lfs.jsonl": POINTER}),
+    Case("train --set data.train=chat.jsonl", 2, "40 without an answer",
+         "end each solution in \\boxed{ANSWER}", {"chat.jsonl": CHATS}),
+    Case("train --set data.train=God.json", 2, "no file 'God.json'", "did you mean 'good.jsonl'?",
+         TINY),
+    Case("train --set data.train=other.jsonl", 2, "no file 'other.jsonl'",
+         "the files of problems there: good.jsonl", TINY),
+    Case("train --set data.train=data/good.jsonl", 2, "no file 'data/good.jsonl'",
+         "did you mean 'good.jsonl'?", TINY),
+    Case("train --set data.train=good", 2, "no set 'good'", "did you mean 'good.jsonl'?", TINY),
+    # dry runs
+    Case("train --dry-run --set data.train=good.jsonl --model no/such/one", 2,
+         "no model folder at no/such/one", "ORG/NAME", TINY),
+    Case("train --dry-run --set data.train=good.jsonl --model m", 2,
+         "m/model.safetensors cannot be loaded: it is a Git LFS pointer", "git lfs pull",
+         {"m/config.json": '{"model_type": "qwen3"}', "m/model.safetensors": POINTER, **TINY}),
+    Case("train --dry-run --set rollouts.engine=vllm", 3, "vLLM is not installed for",
+         "rollouts.vllm.python"),
+    Case("eval --dry-run --model no/such/one --benchmark good.jsonl", 2,
+         "no model folder at no/such/one", "ORG/NAME", TINY),
+    Case("compare --dry-run --set rollouts.engine=vllm", 3, "vLLM is not installed for",
+         "rollouts.vllm.python"),
+    Case("train --probe", 2, "--probe estimates the time of a plan", "--dry-run"),
     # a first config
     Case("init --data good.jsonl", 2, "--model is missing", "--model MODEL --data good.jsonl",
          TINY),
