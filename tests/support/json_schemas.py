@@ -15,6 +15,9 @@ _REMARKS = {"$schema", "title", "description", "default"}
 
 def mistakes(value: Any, node: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[str]:
     """What of a value the schema does not allow; `KeyError` for a word that is not known here."""
+    if "type" in node and any(_CHECKS["type"](value, node["type"], node, root)):
+        yield f"type: {value!r}"
+        return  # the other words are about values of this type
     for word, wanted in node.items():
         if word not in _REMARKS:
             yield from (f"{word}: {value!r}" for _ in _CHECKS[word](value, wanted, node, root))
@@ -34,7 +37,7 @@ def _any_of(value: Any, wanted: Any, _: Any, root: Any) -> Iterator[str]:
 
 def _items(value: Any, wanted: Any, _: Any, root: Any) -> Iterator[str]:
     each = wanted if isinstance(wanted, list) else [wanted] * len(value)
-    for item, node in zip(value, each, strict=True):
+    for item, node in zip(value, each, strict=False):
         yield from mistakes(item, node, root)
 
 
