@@ -14,13 +14,12 @@ import pytest
 
 import backends
 from backends.interface import Capability, Rollout
-from opsd_cli import hub
 from opsd_cli.config.presets import preset_names
 from opsd_cli.errors import ModelError
 from opsd_cli.methods import METHODS
 from opsd_cli.problems.catalog import describe
 from opsd_cli.training.run_directory import read_rows
-from tests.support.cli import QUICK, Opsd
+from tests.support.cli import NOT_AT_HAND, QUICK, Opsd
 from tests.support.fakes import FakeBackend, FakePolicy
 
 
@@ -195,22 +194,6 @@ def test_dry_run_plans_the_memory(opsd: Opsd, monkeypatch: pytest.MonkeyPatch) -
     proposed = out.partition("nearest that fits: ")[2].splitlines()[0]
     assert proposed.startswith("--set ")
     assert "  fits in " in opsd(f"{plan} {proposed}")[1]
-
-
-NOT_AT_HAND = "is not in the cache, and offline mode is on"
-
-
-def test_dry_run_of_an_unreached_model_has_no_memory_plan_but_a_warning(
-    opsd: Opsd, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = "train --dry-run --set data.train=good.jsonl --model some/model"
-    code, out, err = opsd(plan)
-    assert code == 2 and f"memory: not known: the model some/model {NOT_AT_HAND}" in out
-    assert f"error: the model some/model {NOT_AT_HAND}" in err
-    monkeypatch.setattr(hub, "_unreachable", True)  # a network that could not be reached
-    code, out, err = opsd(plan)
-    assert code == 0 and "memory: not known: the model some/model" in out
-    assert "warning: planned without the model, and the run would stop: the model some/model" in err
 
 
 def test_resume_on_another_backend(

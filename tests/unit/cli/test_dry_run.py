@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from opsd_cli import hub
 from opsd_cli.methods import METHODS
-from tests.support.cli import QUICK, Opsd
+from tests.support.cli import NOT_AT_HAND, QUICK, Opsd
 
 
 def test_dry_run_says_what_precedes_step_1(opsd: Opsd) -> None:
@@ -40,3 +41,16 @@ def test_dry_run_of_eval_warns_of_an_untrained_adapter(opsd: Opsd) -> None:
     code, _, err = opsd("eval --dry-run --adapter run --benchmark good.jsonl")
     assert code == 0, err
     assert ("holds the untrained weights" in err) == (best == 0)
+
+
+def test_dry_run_of_an_unreached_model_has_no_memory_plan_but_a_warning(
+    opsd: Opsd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = "train --dry-run --set data.train=good.jsonl --model some/model"
+    code, out, err = opsd(plan)
+    assert code == 2 and f"memory: not known: the model some/model {NOT_AT_HAND}" in out
+    assert f"error: the model some/model {NOT_AT_HAND}" in err
+    monkeypatch.setattr(hub, "_unreachable", True)  # a network that could not be reached
+    code, out, err = opsd(plan)
+    assert code == 0 and "memory: not known: the model some/model" in out
+    assert "warning: planned without the model, and the run would stop: the model some/model" in err
