@@ -21,8 +21,9 @@ from opsd_cli.adapters import (
     run_of,
     untrained,
 )
+from opsd_cli.config.layers import merge
 from opsd_cli.config.presets import preset_names
-from opsd_cli.config.resolve import assigned, merge, resolve
+from opsd_cli.config.resolve import assigned, resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import ModelError, UsageError
@@ -116,7 +117,7 @@ def config_of(source: Source | None) -> Config:
 
 
 def resolved_config(
-    name: str | None,
+    name: str | Sequence[str] | None,
     assignments: Sequence[str],
     flags: Mapping[str, Any],
     inherit: bool = False,

@@ -103,6 +103,7 @@ def train(
     seed: options.Seed = None,
     json: options.Json = False,
     dry_run: options.DryRun = False,
+    probe: options.Probe = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -131,6 +132,7 @@ def train(
         out,
         resume,
         resume_from,
+        probe,
     )  # fmt: skip
 
 
@@ -321,3 +323,24 @@ def presets_keys(word: options.KeyWord = None, json: options.Json = False) -> No
     from opsd_cli.cli import presets
 
     presets.keys(word, json)
+
+
+def presets_schema() -> None:
+    """Print a JSON schema of config files, for editors (see docs/config.md)."""
+    from opsd_cli.cli import presets
+
+    presets.schema()
+
+
+def data_list(json: options.Json = False) -> None:
+    """The same as `opsd data` alone."""
+    from opsd_cli.cli import data
+
+    data.show_all(json)
+
+
+def presets_list(json: options.Json = False) -> None:
+    """The same as `opsd presets` alone."""
+    from opsd_cli.cli import presets
+
+    presets.show_all(json)

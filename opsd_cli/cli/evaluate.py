@@ -25,6 +25,7 @@ from opsd_cli.evaluation.preparation import (
 from opsd_cli.evaluation.result import EvaluationResult
 from opsd_cli.evaluation.session import run as run_evaluation
 from opsd_cli.formatting import count, percent, points
+from opsd_cli.planning.readiness import require_model_at_hand, require_ready
 from opsd_cli.reports.evaluation_report import write_evaluation_report
 
 #: Differing settings that are named; the rest are counted.
@@ -68,6 +69,9 @@ def run(request: Request, options: Options) -> None:
         config, directory, options.names, options.limit, out, regrading=options.regrade
     )
     if request.dry_run:
+        if not options.regrade:  # which loads no model
+            require_ready(session.config, out, learns=False)
+            require_model_at_hand(session.config)
         _show_plan(session, out)
         return
     result = run_evaluation(

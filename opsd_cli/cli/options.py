@@ -64,10 +64,10 @@ def _sentence(names: Iterable[str]) -> str:
 
 
 Config = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--config", "-c", metavar="FILE|PRESET", autocompletion=_presets,
-        help="A YAML file, or a preset (see `opsd presets`).",
+        help="A YAML file, or a preset (see `opsd presets`); of several, later ones override.",
     ),
 ]  # fmt: skip
 Set = Annotated[
@@ -123,6 +123,12 @@ Json = Annotated[
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done; write and run nothing.")
+]
+Probe = Annotated[
+    bool,
+    typer.Option(
+        "--probe", help="With --dry-run: measure a short step on the model, and estimate the time."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

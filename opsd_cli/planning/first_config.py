@@ -15,7 +15,7 @@ from typing import Any
 
 from opsd_cli import methods
 from opsd_cli.config.commented import Draft, commented_yaml
-from opsd_cli.config.resolve import merge
+from opsd_cli.config.layers import merge
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.formatting import gibibytes

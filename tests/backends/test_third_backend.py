@@ -65,6 +65,9 @@ class BeadsEngine:
     separate_from_trainer = True
 
     @contextlib.contextmanager
+    def require(self, config):
+        pass
+
     def attached(self, config, policy, folder, tell):
         yield policy
         tell("beads are detached")
