@@ -125,9 +125,9 @@ def _choose_threads(parameters: int) -> None:
 def _wait_without_spinning() -> None:
     """Let PyTorch's idle threads sleep; effective before the process first imports torch.
 
-    By default they spin, on the assumption that no other process wants their core. Measured on 2
-    cores with other work on them, two threads: 5 to 9 times the CPU time and 7 times the wall time
-    (`python benchmarks/busy_cores.py`). What the user has set is left alone.
+    By default they spin, as if no other process wanted their core. Measured on 2 cores with other
+    work on them, small matrix products by two threads: 7 times the CPU time and 4 times the wall
+    time of threads that sleep. What the user has set is left alone.
     """
     if not any(name in os.environ for name in _WAITING):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

@@ -111,9 +111,7 @@ def test_gradient_accumulates_over_micro_batches() -> None:
 
 
 @pytest.mark.parametrize("batch", [DIVERGENCE, POLICY_GRADIENT], ids=["opsd", "policy_gradient"])
-def test_training_reads_the_student_once(
-    batch: LossBatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_reads_the_student_once(batch: LossBatch, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = policy_of()
     passes: list[object] = []
     forward = policy._completion_hidden_states
