@@ -23,7 +23,7 @@ from opsd_cli.evaluation.preparation import (
 )
 from opsd_cli.evaluation.result import EvaluationResult
 from opsd_cli.evaluation.session import run as run_evaluation
-from opsd_cli.formatting import count, percent, points
+from opsd_cli.formatting import count, gain_by_part, percent, points, strict_and_flexible
 from opsd_cli.reports.evaluation_report import write_evaluation_report
 
 #: Differing settings that are named; the rest are counted.
@@ -111,6 +111,12 @@ def _show_table(result: EvaluationResult, out: Output) -> None:
         row += [f"{found.truncated:.1%}", f"{found.no_answer:.1%}", count(found.mean_tokens)]
         table.add_row(*row)
     out.show(table)
+    for name, found in result.benchmarks.items():
+        flexible = found.flexible_accuracy
+        if flexible is None:
+            out.note(f"{name}: some samples have no flexible grade; --regrade adds it")
+        else:
+            out.show(f"{name}: {strict_and_flexible(found.accuracy, flexible)}")
 
 
 def _show_pairs(result: EvaluationResult, out: Output) -> None:
@@ -124,6 +130,9 @@ def _show_pairs(result: EvaluationResult, out: Output) -> None:
             f"{entry['problems']} problems better on {paired['problems_ahead']} and worse on "
             f"{paired['problems_behind']}"
         )
+        if flexible := paired["flexible_difference"]:
+            parts = gain_by_part(paired["difference"]["value"], flexible["value"])
+            out.show(f"{name}, of that difference: {parts}")
         differing = paired["settings_that_differ"]
         if differing:
             named = ", ".join(differing[:MOST_NAMED])

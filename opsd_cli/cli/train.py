@@ -16,7 +16,7 @@ from opsd_cli.cli.plan import show_plan
 from opsd_cli.cli.request import Request
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import UsageError
-from opsd_cli.formatting import count, duration, percent
+from opsd_cli.formatting import count, duration, percent, share
 from opsd_cli.loading import loaded_policy, with_absolute_adapter
 from opsd_cli.planning.available_splits import available_splits
 from opsd_cli.reports.run_report import write_run_report
@@ -112,11 +112,16 @@ def show_result(result: TrainResult, report: Path, out: Output, embedded: bool =
     table = Table(
         title="accuracy on the test split", title_justify="left", box=None, padding=(0, 2)
     )
-    for heading in ("", "accuracy (95% interval)", "gain"):
+    flexible = {name: share(e.value) for name, e in result.flexible_accuracy.items()}
+    for heading in ("", "accuracy (95% interval)", "gain", *(["flexible"] if flexible else [])):
         table.add_column(heading)
-    table.add_row("base", percent(base), "")
-    for name, value in ((f"best (step {result.best_step})", best), ("final", final)):
-        table.add_row(name, percent(value), f"{100 * (value.value - base.value):+.1f} points")
+    table.add_row("base", percent(base), "", flexible.get("base"))
+    for name, label, value in (
+        ("best", f"best (step {result.best_step})", best),
+        ("final", "final", final),
+    ):
+        gain = f"{100 * (value.value - base.value):+.1f} points"
+        table.add_row(label, percent(value), gain, flexible.get(name))
     out.show(table)
     tokens = result.tokens
     out.show(

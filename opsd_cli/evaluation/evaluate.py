@@ -18,6 +18,7 @@ from backends.interface import Policy, Rollout, RolloutRequest, Sampling
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.samples import Evaluation, Sample, assemble
 from opsd_cli.grading import Grade, Grader
+from opsd_cli.grading.flexible import grade_flexibly
 from opsd_cli.interruption import Stop, never, until_stopped
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt, completion_text
@@ -101,17 +102,19 @@ class _GradingQueue:
         stop_ids, tokenizer = self._policy.stop_ids, self._policy.tokenizer
         texts = [completion_text(r.completion_ids, tokenizer, stop_ids) for r in self._waiting]
         golds = [self._problems[r.request.problem_id].answer or "" for r in self._waiting]
-        grades = self._grader.grade_many(list(zip(golds, texts, strict=True)))
-        for text, grade in zip(texts, grades, strict=True):
+        pairs = list(zip(golds, texts, strict=True))
+        grades = self._grader.grade_many(pairs)
+        flexible = grade_flexibly(pairs, grades, self._grader)
+        for text, grade, lenient in zip(texts, grades, flexible, strict=True):
             # Removed before `on_sample` is called: Ctrl-C in between can lose a sample, which is
             # sampled again on resume, but never write it twice.
-            sample = _sample(self._waiting.pop(0), text, grade)
+            sample = _sample(self._waiting.pop(0), text, grade, lenient)
             self._samples[sample.problem_id, sample.sample_index] = sample
             if self._on_sample:
                 self._on_sample(sample)
 
 
-def _sample(rollout: Rollout, text: str, grade: Grade) -> Sample:
+def _sample(rollout: Rollout, text: str, grade: Grade, flexible: Grade) -> Sample:
     return Sample(
         problem_id=rollout.request.problem_id,
         sample_index=rollout.request.sample_index,
@@ -121,6 +124,8 @@ def _sample(rollout: Rollout, text: str, grade: Grade) -> Sample:
         answer=grade.answer,
         status=grade.status,
         correct=grade.correct,
+        flexible_answer=flexible.answer,
+        flexible_correct=flexible.correct,
     )
 
 

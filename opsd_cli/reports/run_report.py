@@ -93,11 +93,14 @@ def accuracy_section(result: dict[str, Any] | None, evaluations: list[dict[str, 
     chart = line_chart(series, "generated tokens", "accuracy", percent=True)
     table = ""
     if result is not None:
+        flexible = result.get("flexible_accuracy")
         rows_html = "".join(
             f"<tr><td>{name}<td>{percent(Estimate(**result['accuracy'][name]))}"
+            + (f"<td>{percent(Estimate(**flexible[name]))}" if flexible else "")
             for name in ("base", "best", "final")
         )
-        table = f"<div class=scroll><table><tr><th>test<th>accuracy{rows_html}</table></div>"
+        head = "<tr><th>test<th>accuracy" + ("<th>with flexible extraction" if flexible else "")
+        table = f"<div class=scroll><table>{head}{rows_html}</table></div>"
     return f"<h2>Accuracy</h2>{figure('accuracy, with 95% intervals', chart)}{table}"
 
 
