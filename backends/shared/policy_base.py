@@ -169,11 +169,10 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
                 self._stop_ids,
                 self.context_limit,
                 self.config.rollouts.batch_size,
+                self.tokenizer,
             )
-            if role == "student":
-                yield from rollouts
-            else:
-                yield from self._generated_by_teacher(rollouts, teacher)
+            own = role == "student"
+            yield from rollouts if own else self._generated_by_teacher(rollouts, teacher)
 
     def score(
         self,

@@ -16,6 +16,7 @@ from opsd_cli.config.bounds import (
     Seconds,
     Section,
     Share,
+    StopString,
     Temperature,
     Tokens,
     Whole,
@@ -286,6 +287,8 @@ class EvaluationSection(Section):
     with a prompt of its own keeps that."""
     max_new_tokens: Tokens | None = None
     """Maximum completion length, in tokens; by default sampling.max_new_tokens."""
+    stop: tuple[StopString, ...] | None = None
+    """Stop strings; by default sampling.stop."""
 
     @model_validator(mode="after")
     def _placeholders(self) -> EvaluationSection:

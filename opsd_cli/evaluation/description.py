@@ -40,7 +40,7 @@ def describe(
         "dtype": config.train.dtype,
         "seed": config.seed,
         "student_prompt": evaluation_view(config).prompts.student.model_dump(mode="json"),
-        "sampling": asdict(evaluation_sampling(config)),
+        "sampling": _sampling(config),
         "sampling_from": sampling_from,
         "grader": config.grading.grader,
         "sets": {
@@ -51,3 +51,9 @@ def describe(
         "limit": limit,
         "samples": config.evaluation.samples,
     }
+
+
+def _sampling(config: Config) -> dict[str, Any]:
+    """The sampling; without stop strings the key is left out, as in earlier versions."""
+    sampling = asdict(evaluation_sampling(config))
+    return {key: value for key, value in sampling.items() if key != "stop" or value}

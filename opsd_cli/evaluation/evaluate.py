@@ -39,6 +39,7 @@ def evaluation_sampling(config: Config) -> Sampling:
         top_k=chosen.top_k,
         min_p=chosen.min_p,
         max_new_tokens=chosen.max_new_tokens or config.sampling.max_new_tokens,
+        stop=config.sampling.stop if chosen.stop is None else chosen.stop,
     )
 
 
@@ -71,6 +72,7 @@ class _GradingQueue:
         problems: whose answers are compared.
         samples: (problem id, sample index) -> sample; graded ones are added.
         on_sample: called with each newly graded sample.
+        stop: the stop strings of the sampling.
     """
 
     def __init__(
@@ -80,8 +82,9 @@ class _GradingQueue:
         grader: Grader,
         samples: dict[tuple[str, int], Sample],
         on_sample: Callable[[Sample], None] | None,
+        stop: Sequence[str],
     ) -> None:
-        self._policy, self._problems = policy, problems
+        self._policy, self._problems, self._stop = policy, problems, stop
         self._grader, self._samples, self._on_sample = grader, samples, on_sample
         self._waiting: list[Rollout] = []
         self._graded_at = time.monotonic()
@@ -100,7 +103,10 @@ class _GradingQueue:
     def grade(self) -> None:
         """Grade all that wait."""
         stop_ids, tokenizer = self._policy.stop_ids, self._policy.tokenizer
-        texts = [completion_text(r.completion_ids, tokenizer, stop_ids) for r in self._waiting]
+        texts = [
+            completion_text(r.completion_ids, tokenizer, stop_ids, self._stop)
+            for r in self._waiting
+        ]
         golds = [self._problems[r.request.problem_id].answer or "" for r in self._waiting]
         pairs = list(zip(golds, texts, strict=True))
         grades = self._grader.grade_many(pairs)
@@ -168,7 +174,7 @@ def evaluate(
         if (p.id, index) not in have
     ]
     generated = 0
-    queue = _GradingQueue(policy, by_id, grader, have, on_sample)
+    queue = _GradingQueue(policy, by_id, grader, have, on_sample, sampling.stop)
     try:
         for rollout in until_stopped(policy.generate(requests, sampling), len(requests), stop):
             generated += len(rollout.completion_ids)

@@ -126,16 +126,27 @@ def after_thinking(text: str) -> str:
     return text.rpartition("</think>")[2].strip()
 
 
-def completion_text(ids: Sequence[int], tokenizer: Tokenizer, stop_ids: Collection[int]) -> str:
-    """A completion's text as it is graded, shown and stored: without its end token.
+def before_stop(text: str, stop: Sequence[str]) -> str:
+    """The text before the first of the stop strings in it; all of it where there is none."""
+    return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
 
-    The loss includes the end token, so the ids keep it; in the text it would be read as part of the
-    answer ("6.<|im_end|>"), and a right answer would be graded wrong.
+
+def completion_text(
+    ids: Sequence[int], tokenizer: Tokenizer, stop_ids: Collection[int], stop: Sequence[str] = ()
+) -> str:
+    """A completion's text as it is graded, shown and stored: without its end.
+
+    The loss includes the end token, or the tokens of the stop string, so the ids keep them; in the
+    text an end token would be read as part of the answer ("6.<|im_end|>"), and a right answer would
+    be graded wrong.
+
+    Args:
+        stop: strings that end a completion (`Sampling.stop`); the text ends before the first.
     """
     end = len(ids)
     while end and ids[end - 1] in stop_ids:
         end -= 1
-    return tokenizer.decode(ids[:end])
+    return before_stop(tokenizer.decode(ids[:end]), stop)
 
 
 def student_prompt(question: str, template: Template, tokenizer: Tokenizer) -> Prompt:
