@@ -20,6 +20,8 @@ FOREIGN = {
     "lr": "optimizer.learning_rate",
     "max_steps": "train.steps",
     "max_tokens": "sampling.max_new_tokens",
+    "stop_strings": "sampling.stop",
+    "num_fewshot": "prompts.few_shot.examples",
     "num_epochs": "train.steps",
 }
 

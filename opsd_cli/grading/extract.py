@@ -157,6 +157,12 @@ def _clean(line: str) -> str:
     return line.strip().strip("*_`").rstrip(".").strip().strip("*_`").strip()
 
 
+def marks_answer(text: str) -> bool:
+    """True if a text ends with an answer in a box, or marked as in a completion."""
+    text = after_thinking(text)
+    return bool(last_boxed(text) or _marked(text))
+
+
 def completion_answer(completion: str) -> str | None:
     """The answer of a completion as the model wrote it, or None."""
     text = after_thinking(completion)

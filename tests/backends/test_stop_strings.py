@@ -50,6 +50,7 @@ class Bytes:
 
     control_tokens = ()
     end_of_turn = None
+    has_chat_template = False
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
