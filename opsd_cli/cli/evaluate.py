@@ -10,7 +10,6 @@ from pathlib import Path
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.request import Request
-from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import UsageError
 from opsd_cli.evaluation.directory import SAMPLES, default_directory
 from opsd_cli.evaluation.evaluate import evaluation_sampling
@@ -58,11 +57,6 @@ def run(request: Request, options: Options) -> None:
     config = request.config(inherit=True, base=directory.config_file if directory else None)
     if directory is not None and request.flags["evaluation"]["samples"] is None:
         config = with_samples(config, directory.description["samples"])
-    if directory is None and not options.names and config.model != EMBEDDED:
-        raise UsageError(
-            f"nothing to measure {config.model} on: --benchmark is missing",
-            "name a benchmark (`opsd data` lists them) or a file of problems",
-        )
     session = prepare(
         config, directory, options.names, options.limit, out, regrading=options.regrade
     )

@@ -14,7 +14,6 @@ from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.plan import show_plan
 from opsd_cli.cli.request import Request
-from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import UsageError
 from opsd_cli.formatting import count, duration, percent, share
 from opsd_cli.loading import loaded_policy, with_absolute_adapter
@@ -73,8 +72,7 @@ def _train(opened: TrainingSession, out: Output) -> None:
             stop_on_signal(out) as stopped,
         ):
             result = watched(out, partial(work, policy))
-    config = opened.run.config
-    show_result(result, write_run_report(opened.run.directory), out, config.model == EMBEDDED)
+    show_result(result, write_run_report(opened.run.directory), out)
     out.object(result.as_dict())
 
 
@@ -100,12 +98,8 @@ def stop_on_signal(out: Output) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def show_result(result: TrainResult, report: Path, out: Output, embedded: bool = True) -> None:
-    """Show the accuracies as a table, tokens by kind, where the run is, and what is remarkable.
-
-    Args:
-        embedded: True for the embedded model, which has a benchmark of its own.
-    """
+def show_result(result: TrainResult, report: Path, out: Output) -> None:
+    """Show the accuracies as a table, tokens by kind, where the run is, and what is remarkable."""
     from rich.table import Table
 
     base, best, final = (result.accuracy[name] for name in ("base", "best", "final"))
@@ -134,8 +128,7 @@ def show_result(result: TrainResult, report: Path, out: Output, embedded: bool =
         out.warn(remark)
     if not out.quiet:
         last = " --checkpoint last" if result.best_step == 0 and result.steps > 0 else ""
-        benchmark = "" if embedded else " --benchmark NAME|FILE"
         out.note(
             f"next: opsd sample --adapter {result.run_dir}{last} --divergence\n"
-            f"      opsd eval --adapter {result.run_dir}{last}{benchmark} --samples 4"
+            f"      opsd eval --adapter {result.run_dir}{last} --samples 4"
         )
