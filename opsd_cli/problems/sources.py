@@ -164,7 +164,7 @@ def load_benchmark(name: str, config: Config, limit: int | None = None) -> Probl
     """
     if name == EMBEDDED:
         return embedded("test", limit)
-    if name in OWN_SPLITS and not Path(name).exists():
+    if name in OWN_SPLITS and not Path(name).is_file():
         if config.data.train is None:
             raise DataError(
                 f"{name} is the {name} split of a run, and no training data is named",

@@ -28,16 +28,20 @@ def write_shots(folder: Path, first: int = 100) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["sample 1+1", "eval --benchmark good.jsonl --limit 1", "train --steps 1 --batch 2"]
+    "command",
+    [
+        "sample 1+1",
+        "eval --benchmark good.jsonl --limit 1 --out {out}",
+        "train --steps 1 --batch 2 --set data.train=good.jsonl --out {out}",
+    ],
 )
 def test_a_missing_chat_template_is_said_once(
     opsd: Opsd, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    data = " --set data.train=good.jsonl" if command.startswith("train") else ""
-    _, _, err = opsd(command + data)
+    _, _, err = opsd(command.format(out="with"))
     assert "no chat template" not in err
     monkeypatch.setattr(FakePolicy, "tokenizer", WithoutTemplate())
-    code, _, err = opsd(command + data)
+    code, _, err = opsd(command.format(out="without"))
     said = " ".join(err.split())
     assert code == 0 and said.count("no chat template") == 1
     assert "sampling.stop" in said and "prompts.few_shot.examples" in said
@@ -89,7 +93,7 @@ def test_few_shot_run_charges_its_examples_and_leaves_them_out(opsd: Opsd, tmp_p
 
 def test_stop_strings_are_part_of_an_evaluation(opsd: Opsd, tmp_path: Path) -> None:
     """The fake policy knows none, so the text alone is cut: every answer ends before its digits."""
-    stop = "--set sampling.stop=['{']"
+    stop = "--set \"sampling.stop=['{']\""
     code, out, _ = opsd(f"eval --benchmark good.jsonl --limit 8 --out e --json {stop}")
     assert code == 0 and json.loads(out)["benchmarks"]["good.jsonl"]["accuracy"]["value"] == 0
     described = json.loads((tmp_path / "e/evaluation.json").read_text())
