@@ -18,11 +18,17 @@ from typing import Protocol
 
 import numpy as np
 
-from backends.interface import FinishReason, Rollout, RolloutRequest, Sampling, uniforms
+from backends.interface import (
+    FinishReason,
+    Rollout,
+    RolloutRequest,
+    Sampling,
+    Tokenizer,
+    uniforms,
+)
 from backends.shared.micro_batches import require_prompt
 from backends.shared.stop_strings import StopStrings, stop_strings
 from opsd_cli.errors import TrainingError
-from opsd_cli.prompts.rendering import Tokenizer
 
 JOIN_AT = 0.25
 """Share of the batch that has to be free before waiting prompts are read."""

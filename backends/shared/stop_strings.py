@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from opsd_cli.prompts.rendering import Tokenizer, before_stop
+from backends.interface import Tokenizer
 
 #: Tokens that are decoded before those that a stop string can take: a decoder may drop a space at
 #: the beginning of a text, or need the first bytes of a character.
@@ -37,7 +37,7 @@ class StopStrings:
     def contained(self, ids: Sequence[int]) -> bool:
         """True if the text of these tokens contains a stop string."""
         text = self._tokenizer.decode(ids)
-        return before_stop(text, self._strings) != text
+        return any(string in text for string in self._strings)
 
 
 def stop_strings(strings: Sequence[str], tokenizer: Tokenizer | None) -> StopStrings | None:
