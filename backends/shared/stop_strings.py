@@ -8,12 +8,18 @@ cut before the stop string (`opsd_cli.prompts.rendering.completion_text`), as vL
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from backends.interface import Tokenizer
+from typing import Protocol
 
 #: Tokens that are decoded before those that a stop string can take: a decoder may drop a space at
 #: the beginning of a text, or need the first bytes of a character.
 MARGIN = 8
+
+
+class Decoder(Protocol):
+    """What stop strings need of a tokenizer."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text, with control tokens written out."""
 
 
 class StopStrings:
@@ -24,7 +30,7 @@ class StopStrings:
         tokenizer: decodes the completion.
     """
 
-    def __init__(self, strings: Sequence[str], tokenizer: Tokenizer) -> None:
+    def __init__(self, strings: Sequence[str], tokenizer: Decoder) -> None:
         self._strings = tuple(strings)
         self._tokenizer = tokenizer
         # A token is at least one byte of text, so no more tokens than bytes hold a stop string.
@@ -40,6 +46,6 @@ class StopStrings:
         return any(string in text for string in self._strings)
 
 
-def stop_strings(strings: Sequence[str], tokenizer: Tokenizer | None) -> StopStrings | None:
+def stop_strings(strings: Sequence[str], tokenizer: Decoder | None) -> StopStrings | None:
     """The stop strings; None if there are none, or no tokenizer to decode with."""
     return StopStrings(strings, tokenizer) if strings and tokenizer is not None else None
