@@ -27,6 +27,7 @@ from opsd_cli.config.resolve import assigned, resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import ModelError, UsageError
+from opsd_cli.prompts.rendering import NO_CHAT_TEMPLATE
 from opsd_cli.tracking.listener import Messages
 from opsd_cli.training.run_directory import CONFIG
 
@@ -220,6 +221,8 @@ def loaded_policy(
             policy = stack.enter_context(attached)
         waiting.close()
         messages.note(f"model {config.model}: {policy.description}")
+        if not policy.tokenizer.has_chat_template:
+            messages.warn(NO_CHAT_TEMPLATE)
         yield policy
 
 

@@ -19,6 +19,7 @@ def sample(
     split: options.Split = "validation",
     limit: options.Limit = None,
     n: options.Completions = 1,
+    sampling: options.Sampling = "evaluation",
     solution: options.Solution = None,
     privileged: options.Privileged = False,
     divergence: options.Divergence = False,
@@ -55,6 +56,7 @@ def sample(
         sample.Options(
             question=question, file=file, split=split, limit=limit, n=n, solution=solution,
             privileged=privileged, divergence=divergence, show_prompts=show_prompts,
+            sampling=sampling,
         ),
     )  # fmt: skip
 

@@ -147,6 +147,14 @@ QuestionFile = Annotated[
 Split = Annotated[
     str, typer.Option("--from", metavar="train|validation|test", help="Which split otherwise.")
 ]
+Sampling = Annotated[
+    str,
+    typer.Option(
+        "--sampling", metavar="evaluation|training",
+        help="Temperature and limits of `opsd eval` (`evaluation.*`), or of rollouts "
+        "(`sampling.*`).",
+    ),
+]  # fmt: skip
 Completions = Annotated[int, typer.Option("--n", "-n", min=1, help="Completions a question.")]
 Solution = Annotated[
     str | None, typer.Option("--solution", help="The reference solution of a typed question.")
@@ -214,7 +222,8 @@ Benchmark = Annotated[
     list[str] | None,
     typer.Option(
         "--benchmark", "-b", metavar="NAME|FILE", autocompletion=_benchmarks,
-        help="What to measure on (see `opsd data`); repeatable, or separated by commas.",
+        help="What to measure on: a set (see `opsd data`), a file, or test or validation, the "
+        "config's own split (the default for a run); repeatable, or separated by commas.",
     ),
 ]  # fmt: skip
 Samples = Annotated[

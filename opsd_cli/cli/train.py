@@ -14,9 +14,8 @@ from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.plan import show_plan
 from opsd_cli.cli.request import Request
-from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import UsageError
-from opsd_cli.formatting import count, duration, percent
+from opsd_cli.formatting import count, duration, percent, share
 from opsd_cli.loading import choose_backend, loaded_policy, with_absolute_adapter
 from opsd_cli.planning.available_splits import available_splits
 from opsd_cli.planning.readiness import (
@@ -110,8 +109,7 @@ def _train(opened: TrainingSession, out: Output) -> None:
             stop_on_signal(out) as stopped,
         ):
             result = watched(out, partial(work, policy))
-    config = opened.run.config
-    show_result(result, write_run_report(opened.run.directory), out, config.model == EMBEDDED)
+    show_result(result, write_run_report(opened.run.directory), out)
     out.object(result.as_dict())
 
 
@@ -137,23 +135,24 @@ def stop_on_signal(out: Output) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def show_result(result: TrainResult, report: Path, out: Output, embedded: bool = True) -> None:
-    """Show the accuracies as a table, tokens by kind, where the run is, and what is remarkable.
-
-    Args:
-        embedded: True for the embedded model, which has a benchmark of its own.
-    """
+def show_result(result: TrainResult, report: Path, out: Output) -> None:
+    """Show the accuracies as a table, tokens by kind, where the run is, and what is remarkable."""
     from rich.table import Table
 
     base, best, final = (result.accuracy[name] for name in ("base", "best", "final"))
     table = Table(
         title="accuracy on the test split", title_justify="left", box=None, padding=(0, 2)
     )
-    for heading in ("", "accuracy (95% interval)", "gain"):
+    flexible = {name: share(e.value) for name, e in result.flexible_accuracy.items()}
+    for heading in ("", "accuracy (95% interval)", "gain", *(["flexible"] if flexible else [])):
         table.add_column(heading)
-    table.add_row("base", percent(base), "")
-    for name, value in ((f"best (step {result.best_step})", best), ("final", final)):
-        table.add_row(name, percent(value), f"{100 * (value.value - base.value):+.1f} points")
+    table.add_row("base", percent(base), "", flexible.get("base"))
+    for name, label, value in (
+        ("best", f"best (step {result.best_step})", best),
+        ("final", "final", final),
+    ):
+        gain = f"{100 * (value.value - base.value):+.1f} points"
+        table.add_row(label, percent(value), gain, flexible.get(name))
     out.show(table)
     tokens = result.tokens
     out.show(
@@ -166,8 +165,7 @@ def show_result(result: TrainResult, report: Path, out: Output, embedded: bool =
         out.warn(remark)
     if not out.quiet:
         last = " --checkpoint last" if result.best_step == 0 and result.steps > 0 else ""
-        benchmark = "" if embedded else " --benchmark NAME|FILE"
         out.note(
             f"next: opsd sample --adapter {result.run_dir}{last} --divergence\n"
-            f"      opsd eval --adapter {result.run_dir}{last}{benchmark} --samples 4"
+            f"      opsd eval --adapter {result.run_dir}{last} --samples 4"
         )

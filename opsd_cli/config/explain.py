@@ -35,6 +35,8 @@ FOREIGN = {
     "max_tokens": "sampling.max_new_tokens",
     "micro_batch_size": "train.micro_batch_tokens",
     "model_name_or_path": "model",
+    "stop_strings": "sampling.stop",
+    "num_fewshot": "prompts.few_shot.examples",
     "num_epochs": "train.steps",
     "num_generations": "rollouts.per_question",
     "num_train_epochs": "train.steps",

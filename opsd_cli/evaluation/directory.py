@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +29,7 @@ from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import Log, damaged, read_rows
 from opsd_cli.grading import Grader
+from opsd_cli.grading.flexible import grade_flexibly
 from opsd_cli.problems import Problem
 from opsd_cli.training.run_directory import CONFIG, refuse_used
 
@@ -44,6 +45,8 @@ EXTENT = ("benchmarks", "limit", "samples")
 #: Settings that an older `evaluation.json` does not have, with the value they then had.
 DEFAULTS = {"grader": "math"}
 _FIELDS = {field.name for field in fields(Sample)}
+#: Those that every version has written.
+_REQUIRED = {field.name for field in fields(Sample) if field.default is MISSING}
 
 
 def default_directory() -> Path:
@@ -211,10 +214,10 @@ class EvaluationDirectory:
         """
         found = []
         for number, row in enumerate(read_rows(self.path / SAMPLES), 1):
-            if not row.keys() >= _FIELDS | {"benchmark"}:
+            if not row.keys() >= _REQUIRED | {"benchmark"}:
                 raise damaged(self.path / SAMPLES, number)
             if row["benchmark"] == benchmark:
-                found.append(Sample(**{key: row[key] for key in _FIELDS}))
+                found.append(Sample(**{key: row[key] for key in _FIELDS & row.keys()}))
         return tuple(found)
 
     def append(self, benchmark: str, sample: Sample) -> None:
@@ -230,7 +233,7 @@ class EvaluationDirectory:
         it is never dropped.
 
         Returns:
-            The number of samples whose grade changed, and the number of all samples.
+            The number of samples whose strict grade changed, and the number of all samples.
 
         Raises:
             RunError: there are samples of other problems or benchmarks.
@@ -248,12 +251,15 @@ class EvaluationDirectory:
         for benchmark, members in problems.items():
             golds = {problem.id: problem.answer or "" for problem in members}
             stored = self.samples(benchmark)
-            grades = grader.grade_many([(golds[s.problem_id], s.completion) for s in stored])
-            for sample, grade in zip(stored, grades, strict=True):
+            pairs = [(golds[s.problem_id], s.completion) for s in stored]
+            grades = grader.grade_many(pairs)
+            flexible = grade_flexibly(pairs, grades, grader)
+            for sample, grade, lenient in zip(stored, grades, flexible, strict=True):
                 now = replace(
                     sample, answer=grade.answer, status=grade.status, correct=grade.correct
                 )
                 changed += now != sample
+                now = replace(now, flexible_answer=lenient.answer, flexible_correct=lenient.correct)
                 lines.append((benchmark, now))
         write_atomic(self.path / SAMPLES, "".join(_line(*line) for line in lines))
         self._log = None  # its state describes the former file

@@ -84,13 +84,18 @@ def estimated(config: Config, problems: Sequence[Problem]) -> Prompts:
 
     Without problems: a long question, and the longest reference that the config allows.
     """
+    shots = config.prompts.few_shot.examples
     if not problems:
-        return Prompts(_UNSEEN_QUESTION, config.prompts.teacher.max_tokens or _UNSEEN_REFERENCE)
+        few_shot = shots * (_UNSEEN_QUESTION + _UNSEEN_REFERENCE)
+        teacher = few_shot + _UNSEEN_REFERENCE
+        return Prompts(_UNSEEN_QUESTION + few_shot, config.prompts.teacher.max_tokens or teacher)
     question = max((len(p.question) for p in problems), default=0) / _CHARACTERS_PER_TOKEN
     solution = max((len(p.solution or "") for p in problems), default=0) / _CHARACTERS_PER_TOKEN
-    teacher = int(question + solution) + _TEMPLATE_TOKENS
+    few_shot = shots * (int(question + solution) + _TEMPLATE_TOKENS // 2)
+    student = int(question) + _TEMPLATE_TOKENS // 2 + few_shot
+    teacher = int(question + solution) + _TEMPLATE_TOKENS + few_shot
     limit = config.prompts.teacher.max_tokens
-    return Prompts(int(question) + _TEMPLATE_TOKENS // 2, min(teacher, limit) if limit else teacher)
+    return Prompts(student, min(teacher, limit) if limit else teacher)
 
 
 def estimated_tokens(text: str) -> int:

@@ -21,7 +21,7 @@ from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.evaluation.stored import StoredEvaluation
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_holder
-from opsd_cli.formatting import count, percent, points, share
+from opsd_cli.formatting import count, gain_by_part, percent, points, share
 from opsd_cli.reports.page import folded, html_page, named_adapter, named_model, table
 from opsd_cli.statistics import Estimate
 
@@ -141,25 +141,33 @@ def _verdict(
 
 def _results(results: Mapping[str, Evaluation], summary: Mapping[str, Any]) -> str:
     heads = (
-        "benchmark", "problems", "avg@k", "pass@k", "maj@k", "cut off", "no answer",
+        "benchmark", "problems", "avg@k", "flexible", "pass@k", "maj@k", "cut off", "no answer",
     )  # fmt: skip
     rows = []
     for name, result in results.items():
         k = result.samples_per_problem
         cells = (
             escape(name), len(result.problem_ids), percent(result.accuracy),
+            "–" if result.flexible_accuracy is None else percent(result.flexible_accuracy),
             percent(result.pass_at[k]), percent(result.majority), share(result.truncated),
             share(result.no_answer),
         )  # fmt: skip
         rows.append("<tr>" + "".join(f"<td class=nowrap>{cell}" for cell in cells))
     head = "".join(f"<th>{escape(text)}" for text in heads)
     text = f"<div class=scroll tabindex=0><table><tr>{head}{''.join(rows)}</table></div>"
+    text += (
+        "<p class=dim>flexible: right by the last number or expression, whatever its form; what it "
+        "exceeds avg@k by is what the form of the answers costs (docs/evaluation.md).</p>"
+    )
     differences = []
     for name, entry in summary["benchmarks"].items():
         against = entry.get("against")
         if against:
             value = Estimate(**against["difference"])
-            differences.append(f"<li>{escape(name)}: {points(value)}")
+            text_of = points(value)
+            if flexible := against.get("flexible_difference"):
+                text_of += f": {gain_by_part(value.value, flexible['value'])}"
+            differences.append(f"<li>{escape(name)}: {text_of}")
     if differences:
         other = escape(str(summary["against"]))
         text += f"<h2>Against {other}</h2><ul>{''.join(differences)}</ul>"
@@ -219,6 +227,8 @@ def _problem_page(
     for sample in samples:
         verdict = "right" if sample.correct else sample.status.replace("_", " ")
         answer = "" if sample.answer is None else f", answer {escape(_short(sample.answer, 60))}"
+        if sample.flexible_correct and not sample.correct:
+            answer += f"; right with flexible extraction: {escape(str(sample.flexible_answer))}"
         cut = ", cut off" if sample.finish_reason == "length" else ""
         opened = " open" if len(sample.completion) <= SHORT else ""
         cards.append(

@@ -140,12 +140,15 @@ def accuracy_section(result: dict[str, Any] | None, evaluations: list[dict[str, 
     results = ""
     if result is not None:
         step = {"best": f" (step {result['best_step']})", "final": f" (step {result['steps']})"}
-        names = ("base", "best", "final")
+        flexible = result.get("flexible_accuracy")
+        heads = ["on the test split", "accuracy (95% interval)"]
+        heads += ["with flexible extraction"] if flexible else []
         rows_of_test = [
             (name + step.get(name, ""), percent(Estimate(**result["accuracy"][name])))
-            for name in names
+            + ((percent(Estimate(**flexible[name])),) if flexible else ())
+            for name in ("base", "best", "final")
         ]
-        results = table(("on the test split", "accuracy (95% interval)"), rows_of_test)
+        results = table(tuple(heads), rows_of_test)
     return f"<h2>Accuracy</h2>{figure('accuracy, with 95% intervals', chart)}{results}"
 
 

@@ -133,9 +133,8 @@ class TeacherAnalyst:
             for problem in problems
         ]
         by_id = {problem.id: problem for problem in problems}
-        sampling = Sampling(
-            **{**config.sampling.model_dump(), "max_new_tokens": config.teacher.analysis_tokens}
-        )
+        own = {"max_new_tokens": config.teacher.analysis_tokens, "stop": ()}
+        sampling = Sampling(**{**config.sampling.model_dump(), **own})
         spent = TokenLedger(prompt=sum(len(request.prompt_ids) for request in requests))
         if requests:
             self._listener.phase(ANALYSES, len(requests))

@@ -243,6 +243,9 @@ class Trainer:
             steps=state.step,
             tokens=state.ledger,
             accuracy={name: accuracy[name] for name in ACCURACIES},
+            flexible_accuracy=self.measurements.flexible(
+                {"base": 0, "best": state.best_step, "final": state.step}
+            ),
             best_step=state.best_step,
             seconds=state.seconds,
             cpu_seconds=state.cpu_seconds,

@@ -120,6 +120,15 @@ def test_init_checks_thinking_and_boundary(
     assert prompts["boundary"] == boundary
 
 
+def test_init_for_a_model_without_a_chat_template_writes_stop_strings(
+    opsd: Opsd, model: Model, tmp_path: Path
+) -> None:
+    model("base")
+    found = first(opsd)
+    assert any("no chat template" in note for note in found["notes"])
+    assert resolve(str(tmp_path / "opsd.yaml")).sampling.stop == ("\n\nProblem:",)
+
+
 def test_init_fits_the_data(opsd: Opsd, model: Model) -> None:
     model("qwen2.5")
     found = first(opsd)
