@@ -80,6 +80,13 @@ def solve_leg_counting(entry: Entry) -> str | None:
     return "\n".join([*lines, boxed(entry["answer"])])
 
 
+def solve_family_relationships(entry: Entry) -> str | None:
+    """One sentence that states the relation, and the box."""
+    found: Mapping[str, str] = entry["metadata"]
+    sentence = f"{found['person1']} is the {found['relationship']} of {found['person2']}."
+    return f"{sentence} {boxed(entry['answer'])}"
+
+
 def boxed(answer: str) -> str:
     return f"The answer is \\boxed{{{answer}}}."
 
@@ -94,10 +101,15 @@ def _same(value: str, answer: str) -> bool:
 
 @dataclass(frozen=True)
 class Family:
-    """A generator of reasoning-gym: its options, and how its solutions are written."""
+    """A generator of reasoning-gym: its options, and how its solutions are written.
+
+    Attributes:
+        wrong_answers: answers that the generator gives where they are wrong; those are left out.
+    """
 
     options: Mapping[str, int]
     solve: Callable[[Entry], str | None]
+    wrong_answers: tuple[str, ...] = ()
 
 
 #: By the generator's name, from easy to hard for a small model.
@@ -106,11 +118,18 @@ FAMILIES = {
     "leg_counting": Family(
         {"min_animals": 1, "max_animals": 3, "max_instances": 9}, solve_leg_counting
     ),
+    "family_relationships": Family(
+        {"min_family_size": 4, "max_family_size": 6},
+        solve_family_relationships,
+        # reasoning-gym 0.1.25 calls a wife the mother-in-law of her husband's mother, and gives
+        # nieces and nephews the sex of the other person.
+        ("mother-in-law", "father-in-law", "niece", "nephew"),
+    ),
     "gsm_symbolic": Family({}, solve_gsm_symbolic),
 }
 
 
-def distinct_rows(entries: Iterable[Entry], solve: Callable[[Entry], str | None]) -> Iterator[Row]:
+def distinct_rows(entries: Iterable[Entry], family: Family) -> Iterator[Row]:
     """Rows with a solution that agrees with its answer, each question text once.
 
     Texts that differ only in white space or case are the same question.
@@ -118,8 +137,8 @@ def distinct_rows(entries: Iterable[Entry], solve: Callable[[Entry], str | None]
     seen: set[str] = set()
     for entry in entries:
         key = re.sub(r"\s+", " ", entry["question"]).strip().casefold()
-        solution = solve(entry)
-        if key in seen or solution is None:
+        solution = family.solve(entry)
+        if key in seen or solution is None or entry["answer"] in family.wrong_answers:
             continue
         seen.add(key)
         yield {
@@ -155,14 +174,17 @@ def write_all(folder: Path, settings: Settings) -> None:
         entries = reasoning_gym.create_dataset(
             name, seed=settings.seed, size=settings.total() * MOST_DRAWS, **family.options
         )
-        write_splits(folder, name, distinct_rows(entries, family.solve), settings)
+        write_splits(folder, name, distinct_rows(entries, family), settings)
 
 
 def inputs(settings: Settings) -> dict[str, Any]:
     """What the files depend on, for the manifest."""
     return {
         **asdict(settings),
-        "families": {name: dict(family.options) for name, family in FAMILIES.items()},
+        "families": {
+            name: {**family.options, "left out": list(family.wrong_answers)}
+            for name, family in FAMILIES.items()
+        },
     }
 
 
