@@ -20,6 +20,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.formatting import gibibytes
 from opsd_cli.planning import memory_plan
+from opsd_cli.planning.before_step_1 import before_step_1
 from opsd_cli.planning.model_reading import (
     ModelReading,
     TextLengths,
@@ -72,12 +73,14 @@ class FirstConfig:
         config: the same, resolved.
         facts: what was found, as `opsd init --json` shows it.
         notes: the same, a sentence each.
+        warnings: sentences about probable faults in the data.
     """
 
     text: str
     config: Config
     facts: dict[str, Any]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def first_config(
@@ -137,7 +140,8 @@ class _Suggestions:
             f"{rollouts} rollouts precede step 1: preflight, validation and test before training.",
         )
         text = commented_yaml(self.draft.settings, head)
-        return FirstConfig(text, self.config, self.facts, tuple(self.notes))
+        notes = (*self.splits.data_notes, *self.notes)
+        return FirstConfig(text, self.config, self.facts, notes, self.splits.warnings)
 
     def _problems(self) -> None:
         """Model, data, and the columns of a file."""
@@ -318,17 +322,10 @@ class _Suggestions:
             "validation": config.data.validation_problems,
             "test": config.data.test_problems,
         }
-        preflight = 0
-        if config.preflight.enabled and methods.get(config).needs.teacher:
-            preflight = 2 * min(config.preflight.problems, sizes["train"])
-        samples = config.evaluation.samples
-        rollouts = samples * (preflight + sizes["validation"] + sizes["test"])
-        self.facts |= {"problems": sizes, "rollouts_before_step_1": rollouts}
-        self.notes.append(
-            f"{rollouts} rollouts precede step 1: {samples * preflight} of preflight, "
-            f"{samples * sizes['validation']} of validation, {samples * sizes['test']} of test"
-        )
-        return rollouts
+        rollouts = before_step_1(config, sizes)
+        self.facts |= {"problems": sizes, "rollouts_before_step_1": rollouts.total}
+        self.notes.append(rollouts.sentence)
+        return rollouts.total
 
 
 def _up(number: int, multiple: int) -> int:

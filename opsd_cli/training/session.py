@@ -18,6 +18,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.recommended_sampling import with_recommended
 from opsd_cli.interruption import Stop, never
 from opsd_cli.loading import choose_backend, with_absolute_adapter
+from opsd_cli.planning.before_step_1 import before_step_1
 from opsd_cli.problems.sources import Splits, load_splits
 from opsd_cli.provenance import provenance
 from opsd_cli.tracking import trackers
@@ -79,6 +80,10 @@ def begin(config: Config, directory: Path | None, messages: Messages) -> Iterato
     where |= {"data": splits.provenance(), "model_commit": commit_of(config)}
     with Run.create(directory, config, where) as run:
         messages.note(f"run {run.directory}")
+        sizes = {split: len(each.problems) for split, each in splits.named().items()}
+        rollouts = before_step_1(config, sizes)
+        if rollouts.total:
+            messages.note(f"{rollouts.sentence} ({rollouts.fewer})")
         yield TrainingSession(run, splits)
 
 

@@ -167,6 +167,26 @@ def test_init_takes_batches_from_the_memory_plan(
     assert json.loads(out)["memory"]["peak"] <= tight["memory"]["limit"]
 
 
+def test_init_repeats_what_loading_says_of_the_data(opsd: Opsd, tmp_path: Path) -> None:
+    rows = [
+        {"question": f"{n} + 1", "solution": f"\\boxed{{{n + 1}}}", "answer": str(n + 1)}
+        for n in range(40)
+    ]
+    rows[3]["answer"] = "7"  # its solution's box has another
+    rows[5]["answer"] = "\\boxed{"  # no completion can match it
+    rows[7]["question"] = ""
+    (tmp_path / "faulty.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = opsd("init --model embedded --data faulty.jsonl --json")
+    assert code == 0, err
+    found = json.loads(out)
+    (warning,) = found["warnings"]
+    assert "answer of another value than the solution's own box (first: row 4" in warning
+    assert f"warning: {warning}" in err
+    (note,) = (note for note in found["notes"] if "faulty.jsonl: used 39 of 40 rows" in note)
+    assert "1 without a question" in note and "cannot be matched" in note and note in err
+    assert not any("held out" in note for note in found["notes"])
+
+
 def test_init_without_the_tokenizer_estimates(opsd: Opsd) -> None:
     found = first(opsd, "init --model Qwen/Qwen3-1.7B --data good.jsonl")
     assert not found["lengths"]["tokenised"]

@@ -27,3 +27,29 @@ def test_train_with_more_questions_per_step_than_problems_is_refused(
     code, out, err = opsd(words)
     assert code == 2 and not out
     assert "train.questions_per_step is 1000, but there are only" in err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            "",
+            "40 rollouts precede step 1: 32 of preflight, 4 of validation, 4 of test (fewer with "
+            "preflight.problems, data.validation_problems, data.test_problems)",
+        ),
+        (
+            "--set preflight.enabled=false --set evaluation.samples=3",
+            "24 rollouts precede step 1: 0 of preflight, 12 of validation, 12 of test (fewer with "
+            "data.validation_problems, data.test_problems)",
+        ),
+    ],
+)
+def test_train_says_at_its_start_how_many_rollouts_precede_step_1(
+    opsd: Opsd, settings: str, said: str
+) -> None:
+    words = f"train --set data.train=good.jsonl {QUICK} --set preflight.problems=16 {settings}"
+    code, out, err = opsd(f"{words} --out run --json")
+    assert code == 0, err
+    assert said in err
+    _, _, err = opsd("train --resume --out run")
+    assert "precede step 1" not in err
