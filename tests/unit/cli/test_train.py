@@ -48,7 +48,7 @@ def test_train_says_at_its_start_how_many_rollouts_precede_step_1(
     opsd: Opsd, settings: str, said: str
 ) -> None:
     words = f"train --set data.train=good.jsonl {QUICK} --set preflight.problems=16 {settings}"
-    code, out, err = opsd(f"{words} --out run --json")
+    code, _, err = opsd(f"{words} --out run --json")
     assert code == 0, err
     assert said in err
     _, _, err = opsd("train --resume --out run")
