@@ -13,6 +13,7 @@ class CharacterTokenizer:
 
     control_tokens = TURNS
     end_of_turn = TURNS.index("<|im_end|>")
+    bos = ""
 
     def render_chat(
         self, messages: Sequence[Mapping[str, str]], generation_prompt: bool, **arguments: Any
