@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from backends.interface import Capability
+from opsd_cli.config.presets import preset_trees
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.yaml_files import read_tree
 from opsd_cli.embedded import MODEL_DIR
+from opsd_cli.planning.first_config import RANKS
 from tests.support import chat_models
 from tests.support.cli import Opsd, help_with
 from tests.support.fakes import FakeBackend
@@ -192,6 +194,49 @@ def test_init_without_the_tokenizer_estimates(opsd: Opsd) -> None:
     assert not found["lengths"]["tokenised"]
     assert found["config"]["prompts"]["boundary"] == "match"
     assert any("lengths are estimated" in note for note in found["notes"])
+
+
+#: What `opsd init` takes from the data, the memory plan and the model's size instead.
+FITTED = {
+    "sampling.max_new_tokens", "prompts.teacher.max_tokens", "prompts.boundary",
+    "rollouts.batch_size", "train.micro_batch_tokens", "lora.rank", "lora.alpha",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("preset", "on_cpu"), [("small-cpu", True), ("small-gpu", False)])
+def test_init_writes_the_values_of_the_preset_for_small_models(
+    opsd: Opsd,
+    model: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    preset: str,
+    on_cpu: bool,
+) -> None:
+    found = Capability(True, "a device", memory=2**36, on_cpu=on_cpu)
+    monkeypatch.setattr(FakeBackend, "capability", lambda _: found)
+    model("qwen2.5")
+    rows = (f'{{"question": "{n} + 1", "solution": "s", "answer": "{n}"}}\n' for n in range(3000))
+    (tmp_path / "many.jsonl").write_text("".join(rows))
+    shown = first(opsd, "init --model model --data many.jsonl")["config"]
+    wanted = resolve(preset).model_dump(mode="json")
+    keys = set.union(*(leaves(tree) for tree in preset_trees(preset)))
+    assert len(keys - FITTED) >= 9
+    for key in keys - FITTED:
+        assert at(shown, key) == at(wanted, key), key
+    assert wanted["lora"]["rank"] in [rank for _, rank in RANKS]
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for key, value in tree.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+    return found
+
+
+def at(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree[part]
+    return tree
 
 
 def test_init_dry_run_writes_nothing(opsd: Opsd, tmp_path: Path) -> None:

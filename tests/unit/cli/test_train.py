@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.support.cli import QUICK, Opsd
@@ -53,3 +55,17 @@ def test_train_says_at_its_start_how_many_rollouts_precede_step_1(
     assert said in err
     _, _, err = opsd("train --resume --out run")
     assert "precede step 1" not in err
+
+
+@pytest.mark.parametrize("flag", ["--steps", "--set train.steps="])
+def test_train_extends_a_finished_run(opsd: Opsd, flag: str) -> None:
+    assert opsd(f"train --out run --set data.train=good.jsonl {QUICK}")[0] == 0
+    resume = "train --resume --out run"
+    more = f"{flag} 6" if flag.startswith("--st") else f"{flag}6"
+    code, out, err = opsd(f"{resume} {more} --json")
+    assert code == 0, err
+    assert json.loads(out)["steps"] == 6 and "extended from 4 to 6 steps" in err
+    code, _, err = opsd(f"{resume} {more}")
+    assert code == 2 and "has finished all of its 6 steps" in err and "hint: " in err
+    code, _, err = opsd(f"{resume} {more} --lr 1")
+    assert code == 2 and "which flags cannot change" in err
