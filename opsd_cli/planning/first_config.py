@@ -221,7 +221,7 @@ class _Suggestions:
             self.put("evaluation.temperature", self.config.sampling.temperature, "as in training")
             self.put(
                 "optimizer.learning_rate", self.preset.optimizer.learning_rate,
-                "a starting point, not measured; the published 5e-6 is for models of 1.7 billion and more",
+                "a starting point, not measured; the published 5e-6 is for 1.7 billion and more",
             )  # fmt: skip
         else:
             self.put("sampling.temperature", 1.1, "as published")
