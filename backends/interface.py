@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -103,6 +103,50 @@ class Rollout:
     completion_ids: tuple[int, ...]
     log_probs: np.ndarray
     finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class DecodingReport:
+    """The progress of one call of `generate`, for people.
+
+    Attributes:
+        tokens: decoded so far, those of finished completions included.
+        most: what `tokens` becomes if every unfinished completion reaches its limit; it decreases
+            as completions end before theirs.
+        finished: completions that have ended.
+        stopped: those of them that ended with a stop token.
+        unfinished: the requests whose completions are being decoded, and their token ids so far;
+            the ids may be read during the call of the observer alone.
+    """
+
+    tokens: int
+    most: int
+    finished: int
+    stopped: int
+    unfinished: Sequence[tuple[RolloutRequest, Sequence[int]]] = ()
+
+
+class Observer(Protocol):
+    """Receives the progress of a policy's long calls, a few times a second.
+
+    What it is told changes no result. Each method is called in the thread that computes: that of
+    the caller, or that of a prefetch.
+    """
+
+    def decoding(self, report: DecodingReport) -> None:
+        """`generate` has decoded more tokens."""
+
+    def learning(self, done: int, total: int) -> None:
+        """`accumulate` or `measure` has read `done` of the batch's `total` tokens, prompts and
+        both roles' sequences included."""
+
+
+@runtime_checkable
+class Observable(Protocol):
+    """A policy that reports the progress of its long calls. Optional: not every policy does."""
+
+    def observe(self, observer: Observer | None) -> None:
+        """Report the calls that begin from now on to this observer; None ends it."""
 
 
 @dataclass(frozen=True)

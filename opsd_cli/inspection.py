@@ -18,7 +18,9 @@ from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import Prompt, completion_text
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst, TeacherPrompts
 from opsd_cli.rollouts.types import training_sampling
+from opsd_cli.rollouts.watching import Unfinished, watched
 from opsd_cli.seeds import derive_seed
+from opsd_cli.tracking.listener import Listener
 
 if TYPE_CHECKING:
     from backends.interface import Policy, Rollout, TokenReport
@@ -84,13 +86,17 @@ def problems_to_inspect(
 
 
 def teacher_prompts(
-    policy: Policy, problems: Sequence[Problem], prompts: PromptBuilder, config: Config
+    policy: Policy,
+    problems: Sequence[Problem],
+    prompts: PromptBuilder,
+    config: Config,
+    listener: Listener | None = None,
 ) -> TeacherPrompts:
     """The teacher's prompts of those problems that have a reference solution.
 
     If the teacher reasons first, its analyses are sampled too.
     """
-    analyst = TeacherAnalyst(config, policy, prompts)
+    analyst = TeacherAnalyst(config, policy, prompts, listener=listener)
     return analyst.prompts([problem for problem in problems if problem.solution is not None])
 
 
@@ -110,11 +116,15 @@ def draw(
     prompt_of: Callable[[Problem], Prompt],
     config: Config,
     n: int,
+    listener: Listener | None = None,
+    on_unfinished: Callable[[Unfinished], None] | None = None,
 ) -> list[Rollout]:
     """Sample n completions of every problem with the sampling of training, by sample index.
 
     Args:
         prompt_of: the prompt of a problem: `PromptBuilder.student`, or `TeacherPrompts.of`.
+        listener: receives the phase and its progress.
+        on_unfinished: called a few times a second with the completions that are being decoded.
     """
     requests = [
         RolloutRequest(
@@ -124,7 +134,13 @@ def draw(
         for problem in problems
         for index in range(n)
     ]  # fmt: skip
-    drawn = list(policy.generate(requests, training_sampling(config)))
+    sampling, listener = training_sampling(config), listener or Listener()
+    listener.phase("sampling", len(requests))
+    rollouts = policy.generate(requests, sampling)
+    drawn = []
+    for rollout in watched(rollouts, requests, sampling, policy, listener, on_unfinished):
+        drawn.append(rollout)
+        listener.advance()
     return sorted(drawn, key=lambda rollout: rollout.request.sample_index)
 
 

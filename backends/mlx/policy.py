@@ -25,9 +25,10 @@ from backends.mlx.optimizer import AdapterOptimizer
 from backends.mlx.split_model import SplitModel
 from backends.mlx.traits import MLX
 from backends.shared.adapter_files import Arrays
+from backends.shared.description import abbreviated
 from backends.shared.loss_batches import EMPTY, has_old, surrogate_of
 from backends.shared.micro_batches import PromptAndCompletion, pad_right
-from backends.shared.policy_base import PolicyBase, abbreviated
+from backends.shared.policy_base import PolicyBase
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.divergence import DivergenceSpec
 

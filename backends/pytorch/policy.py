@@ -26,10 +26,11 @@ from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs, fi
 from backends.pytorch.optimizer import AdapterOptimizer
 from backends.pytorch.split_model import SplitModel
 from backends.shared.adapter_files import Arrays, permit
+from backends.shared.description import abbreviated
 from backends.shared.loss_batches import EMPTY, has_old, surrogate_of
 from backends.shared.micro_batches import PromptAndCompletion, pad_right
 from backends.shared.model_files import model_folder, quiet, write_both_spellings
-from backends.shared.policy_base import PolicyBase, abbreviated
+from backends.shared.policy_base import PolicyBase
 from backends.shared.weight_files import stored_dtype
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, TrainingError

@@ -10,20 +10,31 @@ What a backend adds is a `DecodingBatch`: the arrays and caches of the rows.
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
-from backends.interface import FinishReason, Rollout, RolloutRequest, Sampling, uniforms
+from backends.interface import (
+    DecodingReport,
+    FinishReason,
+    Observer,
+    Rollout,
+    RolloutRequest,
+    Sampling,
+    uniforms,
+)
 from backends.shared.micro_batches import require_prompt
 from opsd_cli.errors import TrainingError
 
 JOIN_AT = 0.25
 """Share of the batch that has to be free before waiting prompts are read."""
+REPORT_SECONDS = 0.1
+"""Least time between two reports to an observer."""
 
 
 @dataclass
@@ -90,6 +101,54 @@ class DecodingBatch(Protocol):
         """Drop finished rows if that is worth a copy; with none left, become empty."""
 
 
+class DecodingReporter:
+    """Reports the progress of a call of `generate` to an observer, at most every `REPORT_SECONDS`.
+
+    Args:
+        rows: all rows of the call, none begun.
+        observer: None reports nothing.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        observer: Observer | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._observer, self._clock = observer, clock
+        self._most = sum(row.room for row in rows)
+        self._tokens = self._finished = self._stopped = 0
+        self._reported = float("-inf")
+
+    def ended(self, room: int, rollout: Rollout) -> None:
+        """A row of this room has finished with this rollout."""
+        self._tokens += len(rollout.completion_ids)
+        self._most -= room - len(rollout.completion_ids)
+        self._finished += 1
+        self._stopped += rollout.finish_reason == "stop"
+
+    def report(self, rows: Sequence[Row | None]) -> None:
+        """Report, if it is time to.
+
+        Args:
+            rows: those of the batch; finished ones are None.
+        """
+        if self._observer is None or self._clock() - self._reported < REPORT_SECONDS:
+            return
+        running = [row for row in rows if row is not None]
+        self._observer.decoding(
+            DecodingReport(
+                tokens=self._tokens + sum(len(row.ids) for row in running),
+                most=self._most,
+                finished=self._finished,
+                stopped=self._stopped,
+                unfinished=[(row.request, row.ids) for row in running],
+            )
+        )
+        self._reported = self._clock()
+
+
 def generate(
     batch: DecodingBatch,
     requests: Sequence[RolloutRequest],
@@ -97,6 +156,7 @@ def generate(
     stop_ids: frozenset[int],
     context_limit: int | None,
     batch_size: int,
+    observer: Observer | None = None,
 ) -> Iterator[Rollout]:
     """Sample every request, yielding each rollout as it finishes.
 
@@ -111,12 +171,14 @@ def generate(
         stop_ids: token ids that end a completion.
         context_limit: the most positions of prompt and completion together; None is no limit.
         batch_size: the most rows decoded side by side.
+        observer: receives the progress.
 
     Raises:
         ModelError: a prompt has no tokens.
         TrainingError: the model's logits are NaN.
     """
     rows, full = begin(requests, sampling, context_limit)
+    reporter = DecodingReporter(rows, observer)
     yield from full
     waiting = deque(rows)
     while waiting or batch.rows:
@@ -130,7 +192,9 @@ def generate(
             rollout = row.take(tokens[index], log_probs[index], stop_ids)
             if rollout is not None:
                 batch.rows[index] = None
+                reporter.ended(row.room, rollout)
                 yield rollout
+        reporter.report(batch.rows)
         batch.compact()
 
 

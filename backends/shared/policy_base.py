@@ -41,6 +41,7 @@ from backends.shared.loss_batches import (
     split_tokens,
 )
 from backends.shared.micro_batches import PromptAndCompletion, micro_batches
+from backends.shared.observed import LearningReporter, Observed
 from backends.shared.policy_protocols import AdapterT, MemoryMeter, OptimizerT, SplitModelT
 from backends.shared.teacher_cache import Hidden, TeacherCache
 from backends.shared.tokenizer import HuggingFaceTokenizer
@@ -49,7 +50,7 @@ from opsd_cli.errors import ModelError, TrainingError, UsageError
 from opsd_cli.losses.divergence import DivergenceSpec
 
 
-class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
+class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
     """See `backends.interface.Policy`.
 
     Args:
@@ -169,6 +170,7 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
                 self._stop_ids,
                 self.context_limit,
                 self.config.rollouts.batch_size,
+                observer=self._observer,
             )
             if role == "student":
                 yield from rollouts
@@ -250,12 +252,14 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
     def _losses(self, batch: LossBatch, training: bool) -> BatchReport:
         """Loss and token reports of a batch; with `training`, the backward pass too."""
         sequences = sequences_of(batch)
+        progress = LearningReporter(self._observer, sequences)
         reports = [TokenReport(EMPTY, EMPTY, EMPTY, EMPTY) for _ in batch.items]
         student_tokens = teacher_tokens = 0
         teacher_cached = self._teacher_cache.start(batch)
         with self._reporting_out_of_memory("learn"):
             for rows in self._micro_batches(sequences):
                 report = self._run_micro_batch(batch, rows, training)
+                progress.read(rows)
                 counts = [len(batch.items[row].completion) for row in rows]
                 for row, part in zip(rows, split_report(report, counts), strict=True):
                     reports[row] = part
@@ -340,11 +344,3 @@ class PolicyBase(ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
         if self._adapter is None:
             raise ModelError("this policy has no adapter", "load one, or load it as trainable")
         return self._adapter
-
-
-def abbreviated(number: int) -> str:
-    """A number of parameters for people: 748.8k, 1.7B."""
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return str(number)

@@ -13,6 +13,8 @@ from backends.interface import (
     BatchReport,
     LossBatch,
     Memory,
+    Observable,
+    Observer,
     Policy,
     Rollout,
     RolloutRequest,
@@ -92,3 +94,7 @@ class DelegatingPolicy:
 
     def memory(self) -> Memory:
         return self._inner.memory()
+
+    def observe(self, observer: Observer | None) -> None:
+        if isinstance(self._inner, Observable):
+            self._inner.observe(observer)

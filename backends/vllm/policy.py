@@ -24,6 +24,7 @@ from backends.interface import (
     PLAIN,
     BatchReport,
     LossBatch,
+    Observer,
     Policy,
     Rollout,
     RolloutRequest,
@@ -86,6 +87,7 @@ class VllmPolicy(DelegatingPolicy):
         )
         #: The rollouts of the last `prefetch`, until `generate` has waited for them.
         self._prefetching: Future[list[Rollout]] | None = None
+        self._observer: Observer | None = None
         #: True while the student's weights are the base model's: from the start of a run without
         #: an adapter until its first step, or until weights are loaded.
         self._student_is_base = config.adapter is None
@@ -174,24 +176,30 @@ class VllmPolicy(DelegatingPolicy):
             yield from super().generate(requests, sampling, role, teacher)
             return
         model = self._newest() if live else self._base
-        yield from self._sampler.sample(requests, sampling, model)
+        yield from self._sampler.sample(requests, sampling, model, self._observer)
 
     def prefetch(
         self, requests: Sequence[RolloutRequest], sampling: Sampling
     ) -> Future[list[Rollout]]:
         """As `Prefetches.prefetch`: the adapter is written now, and a thread samples with it."""
-        model = self._newest()
+        model, observer = self._newest(), self._observer
         prefetched: Future[list[Rollout]] = Future()
 
         def work() -> None:
             try:
-                prefetched.set_result(list(self._sampler.sample(requests, sampling, model)))
+                drawn = self._sampler.sample(requests, sampling, model, observer)
+                prefetched.set_result(list(drawn))
             except BaseException as error:
                 prefetched.set_exception(error)
 
         threading.Thread(target=work, name="prefetched rollouts", daemon=True).start()
         self._prefetching = prefetched
         return prefetched
+
+    def observe(self, observer: Observer | None) -> None:
+        """As `Observable.observe`; rollouts of a prefetch are reported from its own thread."""
+        super().observe(observer)
+        self._observer = observer
 
     def _newest(self) -> str:
         """The server's name for the current weights; their folder is written if need be."""

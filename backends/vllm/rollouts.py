@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from backends.interface import Policy, Rollout, RolloutRequest, Sampling
-from backends.shared.decoding import begin
+from backends.interface import Observer, Policy, Rollout, RolloutRequest, Sampling
+from backends.shared.decoding import DecodingReporter, begin
 from backends.vllm.adapters import AdapterLost, Adapters
 from backends.vllm.client import Client
 from backends.vllm.responses import CompletionRequest
@@ -62,12 +62,17 @@ class RolloutSampler:
         self._current.cancel_requests()
 
     def sample(
-        self, requests: Sequence[RolloutRequest], sampling: Sampling, model: str
+        self,
+        requests: Sequence[RolloutRequest],
+        sampling: Sampling,
+        model: str,
+        observer: Observer | None = None,
     ) -> Iterator[Rollout]:
         """The rollouts in the order in which they finish, across failures of the server.
 
         Args:
             model: the name of an adapter or of the base model at the server.
+            observer: receives the tokens of finished rollouts; the server tells of no others.
 
         Raises:
             ModelError: a prompt has no tokens.
@@ -75,6 +80,7 @@ class RolloutSampler:
             TrainingError: the server is gone for good, or gives an unusable answer.
         """
         rows, full = begin(requests, sampling, self._policy.context_limit)
+        reporter = DecodingReporter(rows, observer)
         yield from full
         waiting = {
             id(row.request): CompletionRequest(
@@ -85,8 +91,10 @@ class RolloutSampler:
         while waiting:
             try:
                 for rollout in self._attempt(list(waiting.values()), sampling):
-                    del waiting[id(rollout.request)]
+                    room = waiting.pop(id(rollout.request)).limit
                     self._adapters.losses = 0
+                    reporter.ended(room, rollout)
+                    reporter.report(())
                     yield rollout
             except AdapterLost as error:
                 self._adapters.lost(error)

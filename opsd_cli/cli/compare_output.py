@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsd_cli.cli.console import Output
+from opsd_cli.cli.console import SILENT_SECONDS, Output
+from opsd_cli.cli.progress import pace_text, remaining
+from opsd_cli.comparison.jobs import seconds_left
 from opsd_cli.comparison.session import Comparison, noting_finished
 from opsd_cli.comparison.supervisor import run_jobs
 from opsd_cli.formatting import count, duration, percent
 from opsd_cli.printable import visible
+from opsd_cli.tracking.pace import Left
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
     from opsd_cli.comparison.jobs import Job, Progress
@@ -23,7 +28,7 @@ PLOT_WIDTH, PLOT_HEIGHT = 64, 15
 def watched_jobs(directory: Path, jobs: Sequence[Job], at_once: int, out: Output) -> None:
     """Run jobs with a table that is redrawn in place, or a line for each that ends."""
     if not out.messages.is_terminal or out.quiet:
-        run_jobs(directory, jobs, at_once, noting_finished(out), out.warn)
+        run_jobs(directory, jobs, at_once, PlainJobs(out, at_once), out.warn)
         return
     from rich.live import Live
 
@@ -32,9 +37,32 @@ def watched_jobs(directory: Path, jobs: Sequence[Job], at_once: int, out: Output
             directory,
             jobs,
             at_once,
-            lambda progress: live.update(_progress_table(progress)),
+            lambda progress: live.update(progress_table(progress, at_once)),
             out.warn,
         )
+
+
+class PlainJobs:
+    """Watches jobs without a terminal: a line for each that ends, and for those at work a line
+    every `SILENT_SECONDS`.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(
+        self, out: Output, at_once: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._out, self._at_once, self._clock = out, at_once, clock
+        self._note_finished = noting_finished(out)
+        self._told = clock()
+
+    def __call__(self, progress: list[Progress]) -> None:
+        self._note_finished(progress)
+        if self._clock() - self._told >= SILENT_SECONDS:
+            self._told = self._clock()
+            for text in (*running_lines(progress), *left_line(progress, self._at_once)):
+                self._out.note(text)
 
 
 def show(result: Comparison, out: Output) -> None:
@@ -52,9 +80,35 @@ def show(result: Comparison, out: Output) -> None:
     out.object(summary)
 
 
-def _progress_table(progress: Sequence[Progress]) -> Table:
+def running_lines(progress: Sequence[Progress]) -> list[str]:
+    """What each running job is doing, a line each."""
+    lines = []
+    for entry in progress:
+        now = entry.current
+        if entry.state != "running" or now is None:
+            continue
+        tokens = "" if now.tokens is None else f" {now.tokens:,}/{now.most:,} tokens"
+        parts = [f"{entry.job.name}: {now.phase}{tokens}"]
+        if now.tokens_per_second is not None:
+            parts.append(pace_text(now.tokens_per_second))
+        if now.left is not None:
+            parts.append(remaining(Left(now.left, now.at_most)))
+        lines.append(", ".join(parts))
+    return lines
+
+
+def left_line(progress: Sequence[Progress], at_once: int) -> list[str]:
+    """The time left of the whole comparison, where it is known."""
+    left = seconds_left(progress, at_once)
+    return [] if left is None else [f"{len(progress)} runs: {remaining(Left(left))}"]
+
+
+def progress_table(progress: Sequence[Progress], at_once: int) -> Group:
+    """A row for each job, and a line for each that is running."""
+    from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, padding=(0, 1), expand=True)
     for heading in ("run", "", "step", "accuracy", "generated", "time"):
@@ -67,9 +121,10 @@ def _progress_table(progress: Sequence[Progress]) -> Table:
             f"{entry.step}/{steps}" if entry.state != "waiting" else "waiting",
             "–" if entry.accuracy is None else f"{entry.accuracy:.1%}",
             count(entry.generated),
-            duration(entry.seconds),
+            duration(entry.current.seconds if entry.current else entry.seconds),
         )
-    return table
+    lines = [*running_lines(progress), *left_line(progress, at_once)]
+    return Group(table, *(Text(visible(text), style="dim", no_wrap=True) for text in lines))
 
 
 def _result_table(summary: dict[str, Any]) -> Table:

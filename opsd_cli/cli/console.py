@@ -1,6 +1,7 @@
 """The output of a command: results on standard output, everything else on standard error.
 
-With `--json` standard output holds exactly one JSON object. With `--quiet` notes are left out.
+With `--json` standard output holds exactly one JSON object, and results for people go to standard
+error: a pipe gets the object alone, and a terminal shows both. With `--quiet` notes are left out.
 Control characters are printed as escapes: see `opsd_cli.printable`.
 """
 
@@ -9,17 +10,23 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opsd_cli.cli.ticking import ticking
 from opsd_cli.files.os_errors import naming
-from opsd_cli.formatting import json_safe
+from opsd_cli.formatting import duration, json_safe
 from opsd_cli.printable import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+
+#: Without a terminal, most seconds between two lines about work that is under way.
+SILENT_SECONDS = 30.0
 
 
 class Output:
@@ -95,9 +102,18 @@ class Output:
 
     @contextlib.contextmanager
     def working(self, what: str) -> Iterator[None]:
-        """Show a spinner on a terminal until the end of the block."""
-        if self.quiet or not sys.stderr.isatty():
+        """Until the end of the block, show a spinner on a terminal; elsewhere, a line every
+        `SILENT_SECONDS`."""
+        if self.quiet:
             yield
+        elif not sys.stderr.isatty():
+            began = time.monotonic()
+
+            def tell() -> None:
+                self.note(f"{what}, {duration(time.monotonic() - began)}")
+
+            with ticking(tell, SILENT_SECONDS):
+                yield
         else:
             from rich.text import Text
 

@@ -1,20 +1,31 @@
-"""Listeners of training and evaluation: a live panel on a terminal, plain lines elsewhere."""
+"""Listeners of training and evaluation: a live panel on a terminal, plain lines elsewhere.
+
+Events come from the thread that computes. What ticks (the panel's clock, a line every so often) is
+drawn in a thread of its own from the newest numbers.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from opsd_cli.cli.console import Output
-from opsd_cli.formatting import count, duration, percent
+from opsd_cli.cli import progress
+from opsd_cli.cli.console import SILENT_SECONDS, Output
+from opsd_cli.cli.ticking import ticking
+from opsd_cli.formatting import count, duration, gibibytes, percent
 from opsd_cli.printable import visible
 from opsd_cli.statistics import Estimate
-from opsd_cli.tracking.listener import EvaluationRow, Listener, StepRow
+from opsd_cli.tracking.listener import Decoded, EvaluationRow, Listener, StepRow, WorkAhead
+from opsd_cli.tracking.pace import Pace
+from opsd_cli.tracking.published import PROGRESS_FILE, publish
 
 if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.live import Live
+    from rich.console import RenderableType
+    from rich.table import Table
 
 Result = TypeVar("Result")
 BARS = "▁▂▃▄▅▆▇█"
@@ -22,8 +33,8 @@ BARS = "▁▂▃▄▅▆▇█"
 COURSE = 7
 #: Without a terminal, least seconds between two lines about steps.
 PLAIN_SECONDS = 5.0
-#: The same, in seconds between two lines about the progress of a phase.
-PHASE_SECONDS = 60.0
+#: Seconds between two looks at the clock.
+TICK_SECONDS = 1.0
 
 
 def sparkline(values: list[float]) -> str:
@@ -35,62 +46,66 @@ def sparkline(values: list[float]) -> str:
     return "".join(BARS[round((value - low) / span * (len(BARS) - 1))] for value in values)
 
 
-class Phase:
-    """The progress of a phase, and the time left at its average pace."""
+class PacedListener(Listener):
+    """Keeps the pace of the work.
 
-    def __init__(self, name: str, total: int, done: int = 0) -> None:
-        self.name, self.total, self.done = name, total, done
-        self._before = done
-        self._began = time.monotonic()
+    Args:
+        clock: seconds.
+    """
 
-    def advance(self, units: int) -> None:
-        self.done += units
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.pace = Pace(clock)
 
-    @property
-    def share(self) -> str:
-        return f"{self.done:,}/{self.total:,}"
-
-    @property
-    def left(self) -> str:
-        """As in "3:20 left"; empty until a unit is done."""
-        new = self.done - self._before
-        if not new:
-            return ""
-        seconds = (time.monotonic() - self._began) / new * (self.total - self.done)
-        return f"{duration(seconds)} left"
-
-
-class PlainListener(Listener):
-    """Prints lines, as for a log file."""
-
-    def __init__(self, out: Output) -> None:
-        self.out = out
-        self._last = 0.0
-        self._phase = Phase("starting", 0)
-        self._told = time.monotonic()
+    def ahead(self, work: WorkAhead) -> None:
+        self.pace.ahead(work)
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        self._phase = Phase(name, total, done)
-        self._told = time.monotonic()
+        self.pace.phase(name, total, done)
 
     def advance(self, units: int = 1) -> None:
-        self._phase.advance(units)
-        if time.monotonic() - self._told >= PHASE_SECONDS:
-            self._told = time.monotonic()
-            self.out.note(f"{self._phase.name} {self._phase.share}, {self._phase.left}")
+        self.pace.advance(units)
+
+    def decoding(self, progress: Decoded) -> None:
+        self.pace.decoding(progress)
+
+    def learning(self, done: int, total: int) -> None:
+        self.pace.learning(done, total)
+
+    def step(self, row: StepRow) -> None:
+        self.pace.step(row)
+
+    def tick(self) -> None:
+        """Called about every second, in a thread of its own."""
+
+
+class PlainListener(PacedListener):
+    """Prints lines, as for a log file: one at least every `SILENT_SECONDS` while it is ticked."""
+
+    def __init__(self, out: Output, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        self.out = out
+        self._stepped = float("-inf")
+        self._told = clock()
+
+    def tick(self) -> None:
+        if self.clock() - self._told >= SILENT_SECONDS:
+            self.note(progress.line(self.pace))
 
     def note(self, message: str) -> None:
+        self._told = self.clock()
         self.out.note(message)
 
     def warn(self, message: str) -> None:
         self.out.warn(message)
 
     def step(self, row: StepRow) -> None:
-        now = time.monotonic()
-        if now - self._last < PLAIN_SECONDS and row.step not in (1, row.steps):
+        super().step(row)
+        now = self.clock()
+        if now - self._stepped < PLAIN_SECONDS and row.step not in (1, row.steps):
             return
-        self._last = now
-        self.out.note(
+        self._stepped = now
+        self.note(
             f"step {row.step}/{row.steps}  loss {row.loss:.4f}  "
             f"train accuracy {_share(row.reward)}  generated {count(row.ledger.generated)}  "
             f"{_speed(row)}  {duration(row.seconds)}"
@@ -98,10 +113,10 @@ class PlainListener(Listener):
 
     def evaluation(self, row: EvaluationRow) -> None:
         best = "  (best so far)" if row.best else ""
-        self.out.note(f"step {row.step}: {row.split} accuracy {percent(row.accuracy)}{best}")
+        self.note(f"step {row.step}: {row.split} accuracy {percent(row.accuracy)}{best}")
 
     def preflight(self, student: Estimate, teacher: Estimate, problems: int) -> None:
-        self.out.note(preflight_line(student, teacher, problems))
+        self.note(preflight_line(student, teacher, problems))
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -113,7 +128,12 @@ def _share(value: float | None) -> str:
 
 
 def _speed(row: StepRow) -> str:
-    return "–" if row.tokens_per_second is None else f"{row.tokens_per_second:.0f} tok/s"
+    speed = row.tokens_per_second
+    return "–" if speed is None else progress.pace_text(speed)
+
+
+def _tokens(number: int) -> str:
+    return f"{count(number)} tokens"
 
 
 def preflight_line(student: Estimate, teacher: Estimate, problems: int) -> str:
@@ -126,59 +146,63 @@ def preflight_line(student: Estimate, teacher: Estimate, problems: int) -> str:
 class LiveListener(PlainListener):
     """Shows a panel that is redrawn in place; evaluations are printed above it."""
 
-    def __init__(self, out: Output, live: Live) -> None:
-        super().__init__(out)
-        self._live = live
-        self._row: StepRow | None = None
+    #: Each drawing takes some milliseconds; clocks show seconds.
+    drawings_per_second = 2
+
+    def __init__(self, out: Output, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(out, clock)
         self._validations: list[float] = []
-        self._base: float | None = None
-        self._draw()
 
-    def phase(self, name: str, total: int, done: int = 0) -> None:
-        super().phase(name, total, done)
-        self._draw()
-
-    def advance(self, units: int = 1) -> None:
-        self._phase.advance(units)
-        self._draw()
+    def tick(self) -> None:
+        """Nothing: the panel is drawn anew anyway."""
 
     def step(self, row: StepRow) -> None:
-        self._row = row
-        self._draw()
+        self.pace.step(row)
 
     def evaluation(self, row: EvaluationRow) -> None:
         if row.split == "validation":
             self._validations.append(row.accuracy.value)
         super().evaluation(row)
-        self._draw()
 
-    def _draw(self) -> None:
-        self._live.update(self._panel())
-
-    def _panel(self) -> Group:
+    def panel(self) -> RenderableType:
+        """The newest numbers; called in the thread that draws."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        phase, row = self._phase, self._row
-        bars = Table.grid(padding=(0, 1), expand=True)
-        bars.add_column(width=24, no_wrap=True)
-        bars.add_column(ratio=1)
-        bars.add_column(no_wrap=True, justify="right")
+        pace, row = self.pace, self.pace.row
+        parts: list[RenderableType] = []
+
+        def add(name: Text, bar: tuple[float, float], amount: str, below: str) -> None:
+            line = Table.grid(padding=(0, 1), expand=True)
+            line.add_column(min_width=20, no_wrap=True)
+            line.add_column(ratio=1)
+            line.add_column(no_wrap=True, justify="right")
+            line.add_row(name, ProgressBar(*bar) if bar[0] else "", amount)
+            parts.extend((line, Text(below, style="dim", justify="right", no_wrap=True)))
+
         if row:
-            bars.add_row(
-                Text("training", style="bold"),
-                ProgressBar(row.steps, row.step),
-                f"{row.step}/{row.steps}",
-            )
-        # Before the first step there is no other estimate of the time left.
-        state = f"{phase.share}  {phase.left}".rstrip() if row is None else phase.share
-        bar = ProgressBar(max(1, phase.total), phase.done)
-        bars.add_row(Text(visible(phase.name), style="dim"), bar, state)
-        if row is None:
-            return Group(bars)
-        left = (row.steps - row.step) * row.seconds / max(1, row.step)
+            steps = f"{row.step}/{row.steps} steps"
+            add(Text("training", "bold"), (row.steps, row.step), steps, progress.whole(pace))
+        below = "  ".join(progress.facts(pace))
+        add(
+            Text(visible(progress.title(pace)), "dim"),
+            progress.bar(pace),
+            progress.amount(pace),
+            below,
+        )
+        if row is not None:
+            parts.append(self._facts(row))
+        elif pace.more_follows and pace.left is not None:
+            rest = f"in all {progress.remaining(pace.left)}"
+            parts.append(Text(rest, style="dim", justify="right"))
+        return Group(*parts)
+
+    def _facts(self, row: StepRow) -> Table:
+        """The newest step's numbers."""
+        from rich.table import Table
+
         ledger = row.ledger
         facts = Table.grid(padding=(0, 2, 0, 0))
         for _ in range(6):
@@ -187,24 +211,23 @@ class LiveListener(PlainListener):
         facts.add_row(
             "loss", f"{row.loss:.4f}",
             "train", _share(row.reward),
-            "generated", count(ledger.generated),
+            "generated", _tokens(ledger.generated),
         )  # fmt: skip
         facts.add_row(
             "divergence", _number(row.metrics.get("divergence"), 4),
             "validation", latest,
-            "teacher", count(ledger.teacher_scored),
+            "teacher", _tokens(ledger.teacher_scored),
         )  # fmt: skip
         facts.add_row(
             "entropy", _number(row.metrics.get("entropy"), 3),
             "best", best,
-            "trained", count(ledger.trained),
+            "trained", _tokens(ledger.trained),
         )  # fmt: skip
         facts.add_row(
             "speed", _speed(row),
-            "memory", f"{row.memory_peak / 2**30:.2f} GiB",
-            "time", f"{duration(row.seconds)}, {duration(left)} left",
+            "memory", gibibytes(row.memory_peak),
         )  # fmt: skip
-        return Group(bars, facts)
+        return facts
 
     def _validated(self) -> tuple[str, str]:
         """The newest validation accuracy with a sparkline, and the best so far."""
@@ -214,23 +237,54 @@ class LiveListener(PlainListener):
         return f"{self._validations[-1]:.1%} {course}", f"{max(self._validations):.1%}"
 
 
-def watched(out: Output, work: Callable[[Listener], Result]) -> Result:
-    """Call `work` with a listener for the terminal, for plain lines, or for warnings alone."""
+def watched(
+    out: Output,
+    work: Callable[[Listener], Result],
+    on_terminal: Callable[[], LiveListener] | None = None,
+) -> Result:
+    """Call `work` with a listener for the terminal, for plain lines, or for warnings alone.
+
+    Args:
+        on_terminal: makes the listener for the terminal.
+    """
     if out.quiet:
-        return work(Quiet(out))
+        quiet = Quiet(out)
+        if quiet.file is None:
+            return work(quiet)
+        try:
+            with ticking(quiet.tick, TICK_SECONDS):
+                return work(quiet)
+        finally:
+            with contextlib.suppress(OSError):
+                quiet.file.unlink(missing_ok=True)
     if not out.messages.is_terminal:
-        return work(PlainListener(out))
+        plain = PlainListener(out)
+        with ticking(plain.tick, TICK_SECONDS):
+            return work(plain)
     from rich.live import Live
 
-    with Live(console=out.messages, refresh_per_second=8, transient=True) as live:
-        return work(LiveListener(out, live))
+    listener = on_terminal() if on_terminal else LiveListener(out)
+    with Live(
+        get_renderable=listener.panel,
+        console=out.messages,
+        refresh_per_second=listener.drawings_per_second,
+        transient=True,
+    ):
+        return work(listener)
 
 
-class Quiet(Listener):
-    """Prints warnings alone."""
+class Quiet(PacedListener):
+    """Prints warnings alone; writes its progress to the file that `PROGRESS_FILE` names."""
 
-    def __init__(self, out: Output) -> None:
+    def __init__(self, out: Output, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
         self._out = out
+        name = os.environ.get(PROGRESS_FILE)
+        self.file = Path(name) if name else None
+
+    def tick(self) -> None:
+        if self.file is not None:
+            publish(self.file, self.pace)
 
     def warn(self, message: str) -> None:
         self._out.warn(message)

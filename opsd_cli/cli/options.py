@@ -116,7 +116,10 @@ Out = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Everything random derives from it.")]
 Json = Annotated[
-    bool, typer.Option("--json", help="One JSON object on standard output, the rest on error.")
+    bool,
+    typer.Option(
+        "--json", help="One JSON object on standard output; text for people goes to standard error."
+    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done; write and run nothing.")

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.cli.console import Output
+from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.request import Request
+from opsd_cli.cli.streaming import StreamListener
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
 from opsd_cli.grading import open_grader
@@ -27,11 +29,12 @@ from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.teacher import boundary_mismatch
 from opsd_cli.rollouts.teacher_analysis import TeacherPrompts
+from opsd_cli.tracking.listener import Listener
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from backends.interface import Policy, TokenReport
+    from backends.interface import Policy, Rollout, TokenReport
 
 #: Problems shown when no question and no limit is given.
 A_FEW = 3
@@ -83,7 +86,9 @@ def _sample(
     prompts = PromptBuilder(config, policy.tokenizer, policy.context_limit)
     teacher = TeacherPrompts({})
     if options.privileged or options.divergence or options.show_prompts or dry_run:
-        teacher = teacher_prompts(policy, problems, prompts, config)
+        teacher = watched(
+            out, lambda listener: teacher_prompts(policy, problems, prompts, config, listener)
+        )
     shown = []
     if options.show_prompts or dry_run:
         for problem in problems:
@@ -91,9 +96,13 @@ def _sample(
     if dry_run:
         out.object({"prompts": shown})
         return
-    with out.working("sampling"):
-        prompt_of = teacher.of if options.privileged else prompts.student
-        rollouts = draw(policy, problems, prompt_of, config, options.n)
+    prompt_of = teacher.of if options.privileged else prompts.student
+
+    def drawn(listener: Listener) -> list[Rollout]:
+        shown_while = listener.unfinished if isinstance(listener, StreamListener) else None
+        return draw(policy, problems, prompt_of, config, options.n, listener, shown_while)
+
+    rollouts = watched(out, drawn, lambda: StreamListener(out, policy.tokenizer, policy.stop_ids))
     entries = []
     with open_grader(config.grading) as grader:
         for problem in problems:

@@ -20,6 +20,7 @@ from opsd_cli.errors import RunError
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import last_row, read_rows
+from opsd_cli.tracking.published import Published, read_published
 from opsd_cli.training import run_directory
 
 PLAN = "plan.json"
@@ -48,6 +49,7 @@ class Progress:
         accuracy: newest accuracy on the test split; None before the first.
         generated: tokens generated.
         seconds: wall time.
+        current: the progress of its current phase, while it is running.
     """
 
     job: Job
@@ -56,6 +58,7 @@ class Progress:
     accuracy: float | None = None
     generated: int = 0
     seconds: float = 0.0
+    current: Published | None = None
 
 
 @dataclass(frozen=True)
@@ -216,4 +219,35 @@ def progress_of(directory: Path, job: Job, running: bool) -> Progress:
         accuracy=tests[-1]["accuracy"]["value"] if tests else None,
         generated=metrics["ledger"]["generated"] if metrics else 0,
         seconds=metrics["seconds"] if metrics else 0.0,
+        current=read_published(progress_file(run)) if state == "running" else None,
     )
+
+
+def progress_file(run: Path) -> Path:
+    """Where a running job publishes its progress, beside its directory."""
+    return run.with_name(f"{run.name}.progress.json")
+
+
+def seconds_left(progress: Sequence[Progress], at_once: int) -> float | None:
+    """Estimated seconds until all jobs are done; None while a job's time is unknown.
+
+    A running job gives its own estimate; a waiting one takes as long as the finished ones of its
+    method.
+    """
+    taken: dict[str, list[float]] = {}
+    for entry in progress:
+        if entry.state == "done" and entry.seconds:
+            taken.setdefault(entry.job.method, []).append(entry.seconds)
+    total = 0.0
+    for entry in progress:
+        if entry.state == "running":
+            if entry.current is None or entry.current.left is None:
+                return None
+            total += entry.current.left
+        elif entry.state == "waiting":
+            known = taken.get(entry.job.method)
+            if not known:
+                return None
+            total += sum(known) / len(known)
+    running = sum(entry.state != "done" for entry in progress)
+    return total / max(1, min(at_once, running))

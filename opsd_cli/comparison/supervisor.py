@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from opsd_cli.comparison.jobs import Job, Progress, progress_of
+from opsd_cli.comparison.jobs import Job, Progress, progress_file, progress_of
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.errors import Interrupted, RunError, TrainingError
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.machine import available_cores
 from opsd_cli.processes.child_processes import GRACE_SECONDS, OPSD, package_environment, tied
+from opsd_cli.tracking.published import PROGRESS_FILE
 from opsd_cli.training import run_directory
 
 #: Time between two looks at the child processes.
@@ -162,7 +163,8 @@ def start(directory: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
         config = run.with_name(f"{run.name}.yaml")
         write_atomic(config, to_yaml(job.config))
         command += ["--config", str(config)]
-    environment = package_environment()
+    environment = package_environment() | {PROGRESS_FILE: str(progress_file(run).resolve())}
+    progress_file(run).unlink(missing_ok=True)  # what a killed run left
     if at_once > 1:
         # More threads than cores slow concurrent runs down.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // at_once)))

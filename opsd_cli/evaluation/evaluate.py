@@ -21,6 +21,7 @@ from opsd_cli.grading import Grade, Grader
 from opsd_cli.interruption import Stop, never, until_stopped
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt, completion_text
+from opsd_cli.rollouts.watching import watched
 from opsd_cli.seeds import derive_seed
 from opsd_cli.tracking.listener import Listener
 
@@ -165,7 +166,8 @@ def evaluate(
     generated = 0
     queue = _GradingQueue(policy, by_id, grader, have, on_sample)
     try:
-        for rollout in until_stopped(policy.generate(requests, sampling), len(requests), stop):
+        drawn = watched(policy.generate(requests, sampling), requests, sampling, policy, listener)
+        for rollout in until_stopped(drawn, len(requests), stop):
             generated += len(rollout.completion_ids)
             queue.add(rollout)
             listener.advance()

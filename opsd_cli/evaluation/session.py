@@ -30,7 +30,7 @@ from opsd_cli.evaluation.samples import Evaluation, assemble
 from opsd_cli.grading import open_grader
 from opsd_cli.loading import choose_backend, loaded_policy
 from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.tracking.listener import Listener, Messages
+from opsd_cli.tracking.listener import Listener, Messages, WorkAhead
 
 if TYPE_CHECKING:
     from backends.interface import Policy
@@ -139,7 +139,8 @@ def measure(
     """
     config = session.config
     samples = config.evaluation.samples
-    results = {}
+    sampling = evaluation_sampling(config)
+    results: Results = {}
     with open_grader(config.grading) as grader:
         for name, problems in session.sets.items():
             wanted = {problem.id for problem in problems.problems}
@@ -149,13 +150,20 @@ def measure(
                 if sample.problem_id in wanted and sample.sample_index < samples
             ]
             view = evaluation_view(config, problems.prompt)
+            later = [one for other, one in session.sets.items() if other not in (*results, name)]
+            listener.ahead(
+                WorkAhead(
+                    completions=samples * sum(len(one.problems) for one in later),
+                    completion_tokens=sampling.max_new_tokens,
+                )
+            )
             listener.phase(name, len(wanted) * samples, len(done))
             results[name] = evaluate(
                 policy,
                 name,
                 problems.problems,
                 PromptBuilder(view, policy.tokenizer, policy.context_limit).student,
-                evaluation_sampling(config),
+                sampling,
                 samples=samples,
                 seed=config.seed,
                 grader=grader,

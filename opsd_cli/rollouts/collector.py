@@ -27,8 +27,9 @@ from opsd_cli.rollouts.types import (
     groups_of,
     training_sampling,
 )
+from opsd_cli.rollouts.watching import watched
 from opsd_cli.seeds import derive_seed
-from opsd_cli.tracking.listener import Listener
+from opsd_cli.tracking.listener import ROLLOUTS, Listener
 
 
 class RolloutCollector:
@@ -78,9 +79,9 @@ class RolloutCollector:
             Interrupted: `stop` returned True. Rollouts that were prefetched for this step are kept.
         """
         requests = self._requests.of(questions, step)
-        self._listener.phase("rollouts", len(requests))
+        self._listener.phase(ROLLOUTS, len(requests))
         started = time.perf_counter()
-        prefetched = self._prefetcher.wait(step)
+        prefetched = self._prefetcher.wait(step, self._listener)
         sampling = (
             self._policy.generate(requests, self._sampling)
             if prefetched is None
@@ -114,7 +115,7 @@ class RolloutCollector:
                 break
             used.update(problem.key for problem in fresh)
             requests = self._requests.of(fresh, step, attempt)
-            self._listener.phase("rollouts", len(requests))
+            self._listener.phase(ROLLOUTS, len(requests))
             sampling = self._policy.generate(requests, self._sampling)
             groups = groups_of(self._graded(self._finished(sampling, requests), fresh))
             for place, group in zip(places, groups, strict=False):
@@ -136,7 +137,8 @@ class RolloutCollector:
     ) -> list[Rollout]:
         """The rollouts in the order of their requests, once all have finished."""
         finished: dict[tuple[str, int], Rollout] = {}
-        for rollout in until_stopped(sampling, len(requests), self._stop):
+        drawn = watched(sampling, requests, self._sampling, self._policy, self._listener)
+        for rollout in until_stopped(drawn, len(requests), self._stop):
             finished[rollout.request.problem_id, rollout.request.sample_index] = rollout
             self._listener.advance()
         return [finished[request.problem_id, request.sample_index] for request in requests]

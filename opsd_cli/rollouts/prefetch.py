@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,7 +17,12 @@ import numpy as np
 from backends.interface import Policy, Prefetches, Rollout, Sampling
 from opsd_cli.problems import Problem
 from opsd_cli.rollouts.types import StepRequests, sampled_tokens
+from opsd_cli.rollouts.watching import BackgroundWatch, observed
 from opsd_cli.token_ledger import TokenLedger
+from opsd_cli.tracking.listener import Listener
+
+#: Seconds between two reports while a step waits for its rollouts.
+REPORT_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -46,19 +51,29 @@ class Prefetcher:
         self._requests = requests
         self._sampling = sampling
         self._held: tuple[int, Future[Prefetched]] | None = None
+        self._watch: BackgroundWatch | None = None
 
     def start(self, questions: Sequence[Problem], step: int) -> None:
         """Sample the rollouts of a later step in the background, with the weights as they are."""
         requests = self._requests.of(questions, step)
         if requests:
             started = time.perf_counter()
-            drawing = cast(Prefetches, self._policy).prefetch(requests, self._sampling)
+            self._watch = BackgroundWatch(len(requests))
+            with observed(self._policy, self._watch):  # kept by the prefetch that begins here
+                drawing = cast(Prefetches, self._policy).prefetch(requests, self._sampling)
             self._held = (step, _timed(drawing, started))
 
-    def wait(self, step: int) -> Prefetched | None:
-        """The rollouts of a step once they are in; None where none were prefetched for it."""
+    def wait(self, step: int, listener: Listener | None = None) -> Prefetched | None:
+        """The rollouts of a step once they are in; None where none were prefetched for it.
+
+        Args:
+            listener: receives their progress meanwhile, from the thread that waits.
+        """
         if self._held is None or self._held[0] != step:
             return None
+        while listener is not None and self._watch is not None and not self._held[1].done():
+            self._watch.tell(listener)
+            wait([self._held[1]], REPORT_SECONDS)
         return self._held[1].result()
 
     def release(self, step: int) -> None:

@@ -20,8 +20,10 @@ from opsd_cli.interruption import Stop, never, until_stopped
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import Prompt, after_thinking
+from opsd_cli.rollouts.watching import watched
 from opsd_cli.seeds import derive_seed
 from opsd_cli.token_ledger import TokenLedger
+from opsd_cli.tracking.listener import ANALYSES, Listener
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class TeacherAnalyst:
         policy: the teacher.
         builder: renders the prompts of the problem set.
         known: analyses by `Problem.key` that a former process wrote; used under initial weights.
+        listener: receives the progress of writing.
     """
 
     def __init__(
@@ -57,11 +60,13 @@ class TeacherAnalyst:
         policy: Policy,
         builder: PromptBuilder,
         known: Mapping[tuple[str, str], str] | None = None,
+        listener: Listener | None = None,
     ) -> None:
         self._config = config
         self._policy = policy
         self._builder = builder
         self._known = dict(known or {})
+        self._listener = listener or Listener()
         self._unsaved: dict[tuple[str, str], str] = {}
 
     def prompts(
@@ -119,11 +124,17 @@ class TeacherAnalyst:
             **{**config.sampling.model_dump(), "max_new_tokens": config.teacher.analysis_tokens}
         )
         spent = TokenLedger(prompt=sum(len(request.prompt_ids) for request in requests))
-        drawn = self._policy.generate(requests, sampling, "teacher", config.teacher.weights)
+        if requests:
+            self._listener.phase(ANALYSES, len(requests))
+        drawn = watched(
+            self._policy.generate(requests, sampling, "teacher", config.teacher.weights),
+            requests, sampling, self._policy, self._listener,
+        )  # fmt: skip
         for rollout in until_stopped(drawn, len(requests), stop):
             ids = [t for t in rollout.completion_ids if t not in self._policy.stop_ids]
             text = after_thinking(self._builder.tokenizer.decode(ids))
             key = by_id[rollout.request.problem_id].key
             self._known[key] = self._unsaved[key] = text
             spent += TokenLedger(generated=len(rollout.completion_ids))
+            self._listener.advance()
         return spent

@@ -89,6 +89,47 @@ class EvaluationRow:
     cpu_seconds: float = 0.0
 
 
+#: The phases of a training step. Every other phase is an evaluation.
+ROLLOUTS, ANALYSES, GRADIENT = "rollouts", "analyses", "gradient"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """How far the sampling of the current phase is.
+
+    Attributes:
+        tokens: decoded so far, those of unfinished completions included; never decreases.
+        most: what `tokens` becomes if every unfinished completion reaches its length limit; it
+            decreases as completions end before theirs.
+        completions: to sample in this phase; those of an earlier process are not counted.
+        finished: completions that have ended.
+        stopped: those of them that ended with a stop token.
+    """
+
+    tokens: int
+    most: int
+    completions: int
+    finished: int
+    stopped: int
+
+
+@dataclass(frozen=True)
+class WorkAhead:
+    """What follows the current phase, at most: a run may stop early.
+
+    Attributes:
+        rollouts: steps whose rollouts are still to be sampled.
+        gradients: steps whose gradient is still to come, the current one included until it begins.
+        completions: to sample in evaluations.
+        completion_tokens: maximum length of one of them.
+    """
+
+    rollouts: int = 0
+    gradients: int = 0
+    completions: int = 0
+    completion_tokens: int = 0
+
+
 class Messages(Protocol):
     """Receives the messages of work outside the training loop; every `Listener` is one."""
 
@@ -121,6 +162,16 @@ class Listener:
 
     def advance(self, units: int = 1) -> None:
         """Another `units` of the current phase are done."""
+
+    def decoding(self, progress: Decoded) -> None:
+        """More tokens of the current phase are decoded; reported a few times a second at most,
+        and with each finished completion."""
+
+    def learning(self, done: int, total: int) -> None:
+        """So many of the step's tokens are read, prompts and both roles' sequences included."""
+
+    def ahead(self, work: WorkAhead) -> None:
+        """What follows the phase that begins next; reported before `phase`."""
 
     def step(self, row: StepRow) -> None:
         """A step is complete."""

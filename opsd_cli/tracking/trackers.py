@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from opsd_cli.errors import UsageError
 from opsd_cli.lazy import load
-from opsd_cli.tracking.listener import EvaluationRow, Listener, StepRow
+from opsd_cli.tracking.listener import Decoded, EvaluationRow, Listener, StepRow, WorkAhead
 
 if TYPE_CHECKING:
     from opsd_cli.tracking.sinks import Sink
@@ -102,6 +103,18 @@ class TrackedListener(Listener):
 
     def advance(self, units: int = 1) -> None:
         self._inner.advance(units)
+
+    def working(self, what: str) -> AbstractContextManager[None]:
+        return self._inner.working(what)
+
+    def decoding(self, progress: Decoded) -> None:
+        self._inner.decoding(progress)
+
+    def learning(self, done: int, total: int) -> None:
+        self._inner.learning(done, total)
+
+    def ahead(self, work: WorkAhead) -> None:
+        self._inner.ahead(work)
 
     def checkpoint(self, step: int, path: str) -> None:
         self._inner.checkpoint(step, path)

@@ -33,8 +33,9 @@ from opsd_cli.rollouts.importance import SamplerComparison
 from opsd_cli.rollouts.prefetch import Prefetcher
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
 from opsd_cli.rollouts.types import StepRequests, training_sampling
+from opsd_cli.rollouts.watching import LearningWatch, observed
 from opsd_cli.token_ledger import TokenLedger
-from opsd_cli.tracking.listener import Listener
+from opsd_cli.tracking.listener import GRADIENT, Listener
 from opsd_cli.training import run_directory
 from opsd_cli.training.analyses import load_analyses, save_analyses
 from opsd_cli.training.checkpoints import state_of, whole_checkpoint
@@ -46,6 +47,7 @@ from opsd_cli.training.run_directory import Run
 from opsd_cli.training.schedule import QuestionOrder, learning_rate, require_enough
 from opsd_cli.training.state import Clock, RunState
 from opsd_cli.training.step_records import rollout_rows, step_row, step_tokens
+from opsd_cli.training.work_ahead import Foreseeing
 
 
 class Trainer:
@@ -62,20 +64,23 @@ class Trainer:
     ) -> None:
         self.config = config = run.config
         self.policy, self.splits, self.run = policy, splits, run
-        self.listener, self.stop = listener, stop
+        latest = run.latest()
+        self.state = RunState() if latest is None else RunState.from_dict(state_of(latest))
+        self.listener = listener = Foreseeing(listener, config, splits, self.state)
+        self.stop = stop
         train = splits.train.problems
         self.order = QuestionOrder(train, config.train.questions_per_step, config.seed)
         self.method = methods.get(config)
         self.builder = PromptBuilder(config, policy.tokenizer, policy.context_limit)
-        self.analyst = TeacherAnalyst(config, policy, self.builder, load_analyses(run, train))
+        self.analyst = TeacherAnalyst(
+            config, policy, self.builder, load_analyses(run, train), listener
+        )
         requests = StepRequests(config, self.method, self.builder)
         self.prefetcher = Prefetcher(policy, requests, training_sampling(config))
         self.collector = RolloutCollector(
             config, policy, self.method, requests, self.prefetcher, train, grader, listener, stop
         )
         self.comparison = SamplerComparison(config, policy, listener)
-        latest = run.latest()
-        self.state = RunState() if latest is None else RunState.from_dict(state_of(latest))
         self.clock = Clock(self.state)
         self.measurements = Measurements(policy, splits, run, self.state, grader, listener, stop)
 
@@ -175,10 +180,12 @@ class Trainer:
         Raises:
             TrainingError: a loss is not finite.
         """
-        self.listener.phase("gradient", len(batches))
+        self.listener.phase(GRADIENT, len(batches))
+        watch = LearningWatch(batches, self.listener)
         reports, norm = [], 0.0
         for batch in batches:
-            report = self.policy.accumulate(batch)
+            with observed(self.policy, watch):
+                report = self.policy.accumulate(batch)
             if not math.isfinite(report.loss):
                 raise TrainingError(
                     f"the loss of step {step} is {report.loss}",
@@ -186,6 +193,7 @@ class Trainer:
                 )
             norm = max(norm, self.policy.apply(rate))
             reports.append(report)
+            watch.batch_done()
             self.listener.advance()
         return reports, norm
 

@@ -1,4 +1,4 @@
-"""Stands in for the clock by which the vLLM client waits between two requests."""
+"""Stand in for clocks: the one by which the vLLM client waits, and one that a test sets."""
 
 from __future__ import annotations
 
@@ -15,3 +15,13 @@ class VirtualClock(RequestClock):
 
     def wait(self, seconds: float, ended: threading.Event) -> None:
         self.waits.append(seconds)
+
+
+class Seconds:
+    """A clock that a test sets: calling it gives `now`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
+import pytest
+
+from backends.interface import DecodingReport
+from backends.shared import decoding
 from tests.support.vllm_runs import EXPECTED, REQUESTS, SAMPLING, Served, models_asked, sampled
 
 
@@ -28,3 +34,37 @@ def test_rollouts_of_a_teacher_use_its_weights(served: Served) -> None:
     server.calls.clear()
     list(policy.generate(REQUESTS, SAMPLING, role="teacher", teacher="ema"))
     assert not server.calls  # no file holds those: the backend's own engine draws
+
+
+class Observer:
+    def __init__(self) -> None:
+        self.reports: list[DecodingReport] = []
+        self.threads: set[threading.Thread] = set()
+
+    def decoding(self, report: DecodingReport) -> None:
+        self.reports.append(report)
+        self.threads.add(threading.current_thread())
+
+    def learning(self, done: int, total: int) -> None:
+        raise AssertionError("nothing learns")
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_rollouts_are_reported_as_they_finish_also_those_of_a_prefetch(
+    served: Served, monkeypatch: pytest.MonkeyPatch, ahead: bool
+) -> None:
+    monkeypatch.setattr(decoding, "REPORT_SECONDS", 0.0)
+    _, policy = served()
+    observer = Observer()
+    policy.observe(observer)
+    if ahead:
+        drawing = policy.prefetch(REQUESTS, SAMPLING)
+        policy.observe(None)  # of other calls; the prefetch keeps its own
+        assert {r.request.problem_id: r.completion_ids for r in drawing.result()} == EXPECTED
+    else:
+        assert sampled(policy) == EXPECTED
+    tokens = sum(map(len, EXPECTED.values()))
+    assert [r.finished for r in observer.reports] == list(range(1, 10))
+    assert observer.reports[-1].tokens == observer.reports[-1].most == tokens
+    assert observer.reports[0].most <= 9 * SAMPLING.max_new_tokens
+    assert (threading.current_thread() in observer.threads) is not ahead

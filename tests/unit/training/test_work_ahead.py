@@ -1,0 +1,52 @@
+"""What a run announces of the work to come, against what it then does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opsd_cli.tracking.listener import GRADIENT, ROLLOUTS, Listener, WorkAhead
+from opsd_cli.training.run_directory import Run
+from opsd_cli.training.trainer import train
+from tests.support.fakes import FakePolicy
+from tests.support.prefetching import run_config
+from tests.support.small_problems import SPLITS
+
+
+class Phases(Listener):
+    def __init__(self) -> None:
+        self.phases: list[tuple[str, int, WorkAhead]] = []
+        self._work = WorkAhead()
+
+    def ahead(self, work: WorkAhead) -> None:
+        self._work = work
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        self.phases.append((name, total, self._work))
+
+
+@pytest.mark.parametrize("curve", [False, True])
+@pytest.mark.parametrize("every", [1, 2, 4])
+def test_work_ahead_of_each_phase_is_what_the_run_then_does(
+    tmp_path: Path, curve: bool, every: int
+) -> None:
+    listener = Phases()
+    config = run_config(
+        f"train.evaluate_every={every}", f"train.curve={curve}", "evaluation.samples=2",
+        "preflight.problems=4", "evaluation.max_new_tokens=64",
+    )  # fmt: skip
+    with Run.create(tmp_path / "run", config, {"packages": {}}) as held:
+        result = train(FakePolicy(skill=0.3, gain=0.1), SPLITS, held, listener)
+    names = [name for name, _, _ in listener.phases]
+    assert names[0] == "preflight: student" and names.count(ROLLOUTS) == 6
+    # Whether the best step needs a test of its own is not known before the end.
+    unknown = 0 if curve or result.best_step not in (0, 6) else 2 * len(SPLITS.test.problems)
+    for place, (name, _, work) in enumerate(listener.phases):
+        later = listener.phases[place + 1 :]
+        assert work.completion_tokens == 64
+        assert work.rollouts == sum(n == ROLLOUTS for n, _, _ in later)
+        assert work.gradients == sum(n == GRADIENT for n, _, _ in later)
+        completions = sum(total for n, total, _ in later if n not in (ROLLOUTS, GRADIENT))
+        final = name in ("test (final)", "test (best)")
+        assert work.completions - completions == (0 if final else unknown), name
