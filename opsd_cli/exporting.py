@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from opsd_cli.errors import ConfigError, ModelError, RunError
 from opsd_cli.lazy import load
-from opsd_cli.model_card import MODELFILE, training_config, write_card
+from opsd_cli.model_card import MODELFILE, training_config, use_of, write_card
 
 if TYPE_CHECKING:
     from opsd_cli.config.schema import Config
@@ -48,8 +48,13 @@ class Format:
     warning: str = ""
 
     def usage(self, directory: Path, config: Config) -> str:
-        """How to use the exported directory, one line."""
-        return self.use.format(directory=directory, base=config.model_path)
+        """How to use the exported directory: a line, and a command that asks it where one can."""
+        from opsd_cli.usage_code import command
+
+        use = use_of(config, training_config(config), str(directory))
+        asked = command(use, self.library, "What is 2 + 3?")
+        line = self.use.format(directory=directory, base=config.model_path)
+        return line if asked is None else f"{line}\n{asked}"
 
 
 def target_of(config: Config, form: str, directory: Path | None) -> Path:
@@ -223,7 +228,7 @@ FORMATS: dict[str, Format] = {
     "mlx": Format(
         _write_mlx,
         "mlx",
-        "mlx_lm.generate --model {base} --adapter-path {directory}",
+        "mlx_lm loads it on {base}",
         warning="backends.mlx.plain_mlx_lm:export_warning",
     ),
     "merged": Format(

@@ -83,7 +83,7 @@ def card(
 
     assert config.adapter is not None
     run, trained = run_of(Path(config.adapter)), training_config(config)
-    use = _use(config, trained, repository or str(directory), repository is not None)
+    use = use_of(config, trained, repository or str(directory), repository is not None)
     parts = [_metadata(config, library), f"# {use.name}"]
     parts += [_facts(config, trained, run)]
     if trained is not None:
@@ -109,7 +109,10 @@ def training_config(config: Config) -> Config | None:
     return resolve(base=run / CONFIG) if run is not None else None
 
 
-def _use(config: Config, trained: Config | None, directory: str, on_hub: bool) -> usage_code.Use:
+def use_of(
+    config: Config, trained: Config | None, directory: str, on_hub: bool = False
+) -> usage_code.Use:
+    """What the code for an export needs to know; see `opsd_cli.usage_code.Use`."""
     from opsd_cli import usage_code
     from opsd_cli.adapters import ADAPTER_CONFIG
     from opsd_cli.evaluation.evaluate import evaluation_sampling

@@ -157,6 +157,11 @@ _PROGRAMS: dict[str, tuple[tuple[str, _Python], ...]] = {
 }  # fmt: skip
 #: The library -> the command that serves the export over HTTP.
 _SERVE = {"peft": _SERVE_ADAPTER, "transformers": _SERVE_MODEL}
+#: The library -> the arguments of `mlx_lm.generate` that name the export.
+_COMMAND = {
+    "mlx": "--model {base} --adapter-path {directory}",
+    "transformers": "--model {directory}",
+}
 
 
 def programs(use: Use, library: str) -> dict[str, str]:
@@ -191,6 +196,29 @@ def serve(use: Use, library: str) -> str | None:
     text = json.dumps(body, indent=2, ensure_ascii=False)
     quoted = {key: shlex.quote(str(value)) for key, value in _names(use).items()}
     return (_SERVE[library].format(**quoted) + "\n" + _REQUEST.format(body=text)).rstrip("\n")
+
+
+def command(use: Use, library: str, question: str) -> str | None:
+    """A command that asks the export a question; None if no program has one.
+
+    The question goes through a pipe: in an argument `mlx_lm.generate` reads \\n and \\t as escapes.
+    """
+    if library not in _COMMAND or use.on_hub:
+        return None
+    quoted = {key: shlex.quote(str(value)) for key, value in _names(use).items()}
+    text = (use.template or "{question}").replace("{question}", question)
+    sampling = use.sampling
+    words = [f"printf %s {shlex.quote(text)} | mlx_lm.generate"]
+    words.append(_COMMAND[library].format(**quoted))
+    if use.system:
+        words.append(f"--system-prompt {shlex.quote(use.system)}")
+    if use.chat_arguments:
+        arguments = shlex.quote(json.dumps(dict(use.chat_arguments)))
+        words.append(f"--chat-template-config {arguments}")
+    words.append(f"--temp {sampling.temperature:g} --top-p {sampling.top_p:g}")
+    words.append(f"--top-k {sampling.top_k} --min-p {sampling.min_p:g}")
+    words.append(f"--max-tokens {sampling.max_new_tokens} --prompt -")
+    return " ".join(words)
 
 
 def _code(use: Use, python: _Python) -> str:

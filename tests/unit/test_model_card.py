@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import opsd_cli
 from opsd_cli import Listener
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.embedded import MODEL_DIR
-from opsd_cli.exporting import export
+from opsd_cli.exporting import FORMATS, export
 from opsd_cli.loading import resolved_config
 from opsd_cli.model_card import CARD, MODELFILE, card, write_card
 from opsd_cli.problems import Problem
@@ -205,6 +206,21 @@ def test_model_card_code_of_mlx_lm_asks_with_the_prompt_of_training(
     capsys.readouterr()
     assert tuple(exported.run("mlx_lm")["ids"]) == exported.prompt.ids
     assert capsys.readouterr().out.strip()
+
+
+@forms("mlx", "merged")
+def test_printed_command_asks_with_the_prompt_of_training(
+    trained: Path, exported: Exported, request: pytest.FixtureRequest
+) -> None:
+    """`mlx_lm.generate` counts the tokens of the prompt that it was given."""
+    pytest.importorskip("mlx_lm", exc_type=ImportError)
+    config = opsd_cli.load_config(trained, checkpoint="last")
+    form = FORMATS[request.node.callspec.params["exported"]]
+    line = form.usage(exported.folder, config).partition("\n")[2]
+    command = line.replace("What is 2 + 3?", QUESTION)
+    command = command.replace("mlx_lm.generate", f"{sys.executable} -m mlx_lm generate")
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert f"Prompt: {len(exported.prompt.ids)} tokens" in done.stdout, done.stderr
 
 
 @forms("peft", "merged")
