@@ -435,11 +435,14 @@ class Policy(Protocol):
             OSError, SafetensorError: the folder cannot be written.
         """
 
-    def save_merged(self, folder: Path) -> None:
+    def save_merged(self, folder: Path, dtype: str | None = None) -> None:
         """Write model and tokenizer with the adapter merged into the weights.
 
-        Weights are written in the dtype of the stored base, quantised ones dequantised. The policy
-        cannot be used afterwards.
+        Quantised weights are dequantised. The policy cannot be used afterwards.
+
+        Args:
+            folder: to write to.
+            dtype: "float32", "bfloat16" or "float16"; None for that of the stored base.
 
         Raises:
             ModelError: there is no adapter, or this model cannot be merged with one.

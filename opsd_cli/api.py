@@ -97,6 +97,7 @@ def train(
     resume: bool = False,
     resume_from: int | None = None,
     backend: str | None = None,
+    steps: int | None = None,
     listener: Listener | None = None,
     stop: Stop = never,
 ) -> TrainResult:
@@ -111,6 +112,7 @@ def train(
             finished run gives its result.
         resume_from: resume from the checkpoint of this step.
         backend: where to resume; by default where the run began.
+        steps: with `resume`, of a finished run: its new and greater number of steps.
         listener: receives steps, evaluations, notes and warnings.
         stop: polled after each finished rollout; True saves what a resume needs and ends in
             `Interrupted`.
@@ -135,10 +137,11 @@ def train(
                 "a run is resumed in its own directory, with its own config",
                 "give out, and no config",
             )
-        opening = training_session.resume(directory, messages, resume_from, backend)
+        opening = training_session.resume(directory, messages, resume_from, backend, steps)
     else:
-        if backend is not None:
-            raise UsageError("backend is for a resumed run", "set it in the config")
+        for name, value in (("backend", backend), ("steps", steps)):
+            if value is not None:
+                raise UsageError(f"{name} is for a resumed run", "set it in the config")
         opening = training_session.begin(config_of(config), directory, messages)
     with opening as opened:
         result = _trained(opened, policy, messages, stop)

@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING
 
 from opsd_cli.errors import ConfigError, ModelError, RunError
 from opsd_cli.lazy import load
-from opsd_cli.model_card import write_card
+from opsd_cli.model_card import MODELFILE, training_config, use_of, write_card
 
 if TYPE_CHECKING:
     from opsd_cli.config.schema import Config
     from opsd_cli.tracking.listener import Messages
+
+#: The dtype of the base model's files.
+BASE = "base"
+#: What `--dtype` takes.
+DTYPES = (BASE, "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -26,22 +31,30 @@ class Format:
     """One form of an exported adapter.
 
     Attributes:
-        write: writes the config's adapter in this form into a folder that is empty.
-        library: the one whose code the model card shows, a key of `opsd_cli.model_card`.
+        write: writes the config's adapter in this form into a folder that is empty, its weights
+            in a dtype of `DTYPES`.
+        library: the one that loads the result, as `opsd_cli.usage_code.programs` takes it.
         use: how to use the result, for people; `{directory}` and `{base}`, the model's path, are
             filled in.
+        has_model: whether the weights of the model are written too, in a dtype to choose.
         warning: "module:function" that is given the base model's config.json and its name, and
             returns a warning or None; empty if there is nothing to warn of.
     """
 
-    write: Callable[[Config, Path, Messages], None]
+    write: Callable[[Config, Path, str, Messages], None]
     library: str
     use: str
+    has_model: bool = False
     warning: str = ""
 
     def usage(self, directory: Path, config: Config) -> str:
-        """How to use the exported directory, one line."""
-        return self.use.format(directory=directory, base=config.model_path)
+        """How to use the exported directory: a line, and a command that asks it where one can."""
+        from opsd_cli.usage_code import command
+
+        use = use_of(config, training_config(config), str(directory))
+        asked = command(use, self.library, "What is 2 + 3?")
+        line = self.use.format(directory=directory, base=config.model_path)
+        return line if asked is None else f"{line}\n{asked}"
 
 
 def target_of(config: Config, form: str, directory: Path | None) -> Path:
@@ -68,6 +81,20 @@ def require_format(form: str) -> None:
         raise ConfigError(f"unknown format {form!r}", f"choose from {', '.join(FORMATS)}")
 
 
+def require_dtype(form: str, dtype: str | None) -> None:
+    """Raise `ConfigError` for a dtype that is none of `DTYPES`, or of a form without a model."""
+    if dtype is None:
+        return
+    if dtype not in DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}", f"choose from {', '.join(DTYPES)}")
+    if not FORMATS[form].has_model:
+        able = ", ".join(name for name, each in FORMATS.items() if each.has_model)
+        raise ConfigError(
+            f"--dtype is for the weights of a model, and --format {form} writes an adapter",
+            f"leave out --dtype, or write a model: --format {able}",
+        )
+
+
 def check_source(config: Config, messages: Messages) -> None:
     """Check the adapter's base model, and warn if the adapter was not trained.
 
@@ -82,13 +109,22 @@ def check_source(config: Config, messages: Messages) -> None:
         messages.warn(warning)
 
 
-def export(config: Config, form: str, directory: Path, messages: Messages) -> None:
+def export(
+    config: Config,
+    form: str,
+    directory: Path,
+    messages: Messages,
+    dtype: str | None = None,
+    repository: str | None = None,
+) -> None:
     """Write the config's adapter in another form with a model card, whole or not at all.
 
     Args:
         form: one of `FORMATS`. "merged" loads the model and adds the adapter into its weights; the
             others convert the adapter's files.
         directory: as `target_of` gives it.
+        dtype: one of `DTYPES`, for a form that has the model's weights; by default the base's.
+        repository: ORG/NAME if the directory is to be uploaded there; the card then names it.
 
     Raises:
         ModelError: the adapter, or for "merged" the model, cannot be read.
@@ -99,8 +135,8 @@ def export(config: Config, form: str, directory: Path, messages: Messages) -> No
     caution = _caution(config, chosen.warning) if chosen.warning else None
 
     def write(folder: Path) -> None:
-        chosen.write(config, folder, messages)
-        write_card(folder, config, chosen.library, directory, caution)
+        chosen.write(config, folder, dtype or BASE, messages)
+        write_card(folder, config, chosen.library, directory, caution, repository)
 
     _whole(directory, write)
     if caution is not None:
@@ -124,23 +160,26 @@ def _caution(config: Config, warning: str) -> str | None:
     return text
 
 
-def _write_peft(config: Config, folder: Path, _: Messages) -> None:
+def _write_peft(config: Config, folder: Path, _: str, __: Messages) -> None:
     from backends.shared import adapter_files
 
     settings = adapter_files.read_settings(_source(config))
     adapter_files.write_peft(folder, adapter_files.read_weights(_source(config)), settings)
 
 
-def _write_mlx(config: Config, folder: Path, _: Messages) -> None:
+def _write_mlx(config: Config, folder: Path, _: str, __: Messages) -> None:
     from backends.shared import adapter_files
 
     settings = adapter_files.read_settings(_source(config))
     adapter_files.write_mlx(folder, adapter_files.read_weights(_source(config)), settings)
 
 
-def _write_merged(config: Config, folder: Path, messages: Messages) -> None:
+def _write_merged(config: Config, folder: Path, dtype: str, messages: Messages) -> None:
     from backends.rollout_engines import BUILTIN
+    from opsd_cli.evaluation.evaluate import evaluation_sampling
     from opsd_cli.loading import choose_backend, loaded_policy
+    from opsd_cli.ollama import modelfile
+    from opsd_cli.prompts.rendering import Template
 
     if config.train.dtype == "auto":  # a sum of bfloat16 numbers would lose small differences
         train = config.train.model_copy(update={"dtype": "float32"})
@@ -148,8 +187,16 @@ def _write_merged(config: Config, folder: Path, messages: Messages) -> None:
     config, _ = choose_backend(config, messages)
     builtin = config.rollouts.model_copy(update={"engine": BUILTIN})
     config = config.model_copy(update={"rollouts": builtin})
+    trained = training_config(config)
+    template = Template("{question}")
+    if trained is not None:
+        student = trained.prompts.student
+        template = Template(student.template, student.system, student.chat_arguments)
     with loaded_policy(config, messages, trainable=False) as policy:
-        policy.save_merged(folder)
+        text = modelfile(policy, template, evaluation_sampling(trained or config), "model.gguf")
+        policy.save_merged(folder, None if dtype == BASE else dtype)
+    if text is not None:
+        (folder / MODELFILE).write_text(text, encoding="utf-8")
 
 
 def _whole(directory: Path, write: Callable[[Path], None]) -> None:
@@ -181,12 +228,13 @@ FORMATS: dict[str, Format] = {
     "mlx": Format(
         _write_mlx,
         "mlx",
-        "mlx_lm.generate --model {base} --adapter-path {directory}",
+        "mlx_lm loads it on {base}",
         warning="backends.mlx.plain_mlx_lm:export_warning",
     ),
     "merged": Format(
         _write_merged,
         "transformers",
         "a model of its own: transformers, vLLM and mlx_lm load the folder",
+        has_model=True,
     ),
 }

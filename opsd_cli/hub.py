@@ -10,7 +10,9 @@ Imports those libraries only when needed: a run on local files does not load the
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -26,6 +28,9 @@ Kind = Literal["model", "data set"]
 ENDPOINT = "https://huggingface.co"
 #: Timeout of the connection that tests whether the hub is reachable.
 CONNECT_SECONDS = 3.0
+#: The name of a repository: ORG/NAME.
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_LOG_IN = "run `hf auth login` with a token that may write, or set HF_TOKEN"
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
@@ -158,3 +163,83 @@ def as_hub_error(error: Exception, name: str, kind: Kind) -> UsageError | None:
 
 def _says(chain: list[BaseException], words: str) -> bool:
     return any(words in str(link) for link in chain)
+
+
+def require_uploadable(repository: str) -> None:
+    """Check, before any work, that a new model repository can be made on the hub.
+
+    Args:
+        repository: ORG/NAME.
+
+    Raises:
+        UsageError: it is no such name, the hub cannot be reached, there is no token that the hub
+            accepts, or the repository exists.
+    """
+    if not REPOSITORY.fullmatch(repository):
+        raise UsageError(
+            f"{repository!r} is no name of a repository on the hub",
+            "give --push ORG/NAME: a user or organisation, and a new name",
+        )
+    if not reach():
+        asked = offline() and not _unreachable
+        raise UsageError(
+            f"cannot push to {repository}: "
+            + ("offline mode is on" if asked else "the hub cannot be reached"),
+            "unset HF_HUB_OFFLINE" if asked else "check the network, HF_ENDPOINT and proxies",
+        )
+    from huggingface_hub import HfApi, get_token
+
+    if not get_token():
+        raise UsageError(f"cannot push to {repository}: no token for the hub", _LOG_IN)
+    with _uploading(repository, "leave out --push to write the export here alone"):
+        api = HfApi()
+        api.whoami()
+        taken = api.repo_exists(repository)
+    if taken:
+        raise UsageError(
+            f"{repository} exists on the hub already",
+            f"choose another name, or export without --push and run `hf upload {repository} DIR`",
+        )
+
+
+def upload(folder: Path, repository: str, public: bool) -> str:
+    """Make a model repository of a folder; returns its address.
+
+    Args:
+        folder: all of it is uploaded.
+        repository: ORG/NAME, which does not exist.
+        public: whether everybody may read it.
+
+    Raises:
+        UsageError: the hub refuses.
+        OpsdError: the upload failed otherwise.
+    """
+    from huggingface_hub import HfApi
+
+    with _uploading(repository, f"{folder} is complete: hf upload {repository} {folder}"):
+        api = HfApi()
+        made = api.create_repo(repository, private=not public)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Exported by opsd")
+        return str(made)
+
+
+@contextlib.contextmanager
+def _uploading(repository: str, otherwise: str) -> Iterator[None]:
+    """Turn refusals of the hub into `UsageError`; other failures have the hint `otherwise`."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except Exception as error:
+        http = next((e for e in causes(error) if isinstance(e, HfHubHTTPError)), None)
+        status = getattr(getattr(http, "response", None), "status_code", None)
+        known = {
+            401: ("the hub does not accept the token", _LOG_IN),
+            403: ("the token may not write there", _LOG_IN),
+            409: ("it exists already", "choose another name"),
+        }
+        if status in known:
+            why, hint = known[status]
+            raise UsageError(f"cannot push to {repository}: {why}", hint) from error
+        why = first_line(error)
+        raise errors.OpsdError(f"cannot push to {repository}: {why}", otherwise) from error

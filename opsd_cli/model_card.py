@@ -8,102 +8,135 @@ that nothing is known. The code in it renders the prompt as training rendered it
 from __future__ import annotations
 
 import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from opsd_cli import usage_code
     from opsd_cli.config.schema import Config
 
 CARD = "README.md"
-#: The library that loads an export -> its code up to `model` and `tokenizer`.
-_LOAD = {
-    "peft": """from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+#: A model for Ollama, in a merged export.
+MODELFILE = "Modelfile"
+#: What goes on with a merged model outside of Python; docs/export.md has the same.
+_CONVERT = """## GGUF, Ollama, LM Studio
 
-base = {base!r}
-tokenizer = AutoTokenizer.from_pretrained(base)
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), {directory!r})
-""",
-    "transformers": """from transformers import AutoModelForCausalLM, AutoTokenizer
+llama.cpp converts the folder; the file keeps the chat template.
 
-tokenizer = AutoTokenizer.from_pretrained({directory!r})
-model = AutoModelForCausalLM.from_pretrained({directory!r})
-""",
-    "mlx": """from mlx_lm import generate, load
-from mlx_lm.sample_utils import make_sampler
+```sh
+git clone https://github.com/ggml-org/llama.cpp
+pip install -r llama.cpp/requirements/requirements-convert_hf_to_gguf.txt
+python llama.cpp/convert_hf_to_gguf.py {directory} --outfile {directory}/model.gguf --outtype auto
+ollama create {name} -f {directory}/Modelfile && ollama run {name} 'a question'
+lms import {directory}/model.gguf
+```
 
-model, tokenizer = load({base!r}, adapter_path={directory!r})
-""",
-}
-#: Without a chat template the turns are sent as plain text, as training sends them.
-_ASK = """
-question = "..."
-messages = [
-{turns}
-]
-chat = tokenizer.chat_template is not None
-if chat:
-    text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True{arguments}
-    )
-else:
-    text = "".join(message["content"] + "\\n\\n" for message in messages)
-ids = tokenizer.encode(text, add_special_tokens=not chat)
-"""
-_TORCH = """
-import torch
-
-ids = torch.tensor([ids])
-output = model.generate(
-    input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens={tokens}, {sampling}
-)
-print(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
-"""
-_MLX = """
-sampler = make_sampler(temp={temperature}, top_p={top_p}, min_p={min_p}, top_k={top_k})
-print(generate(model, tokenizer, ids, max_tokens={tokens}, sampler=sampler))
-"""
-#: The library that loads an export -> its code that generates an answer.
-_GENERATE = {"peft": _TORCH, "transformers": _TORCH, "mlx": _MLX}
+The `Modelfile` holds the prompt and the sampling of training: each question is asked alone, with
+nothing around it. LM Studio takes the chat template from the file, so the user turn above has to be
+written around the question there."""
 
 
 def write_card(
-    folder: Path, config: Config, library: str, directory: Path, caution: str | None = None
+    folder: Path,
+    config: Config,
+    library: str,
+    directory: Path,
+    caution: str | None = None,
+    repository: str | None = None,
 ) -> None:
     """Write an export's `README.md`, unless the folder has one.
 
     Args:
+        folder: the export, complete but for its card.
         config: with the exported adapter.
-        library: the one that loads the export, a key of `_LOAD`.
+        library: the one that loads the export, as `opsd_cli.usage_code.programs` takes it.
         directory: where the folder will be, as the code in the card names it.
         caution: what to know before the export is loaded.
+        repository: ORG/NAME where it will be on the hub; the code then names this.
 
     Raises:
         OSError: it cannot be written.
     """
     if not (folder / CARD).exists():
-        text = card(config, library, directory, caution)
+        converted = (folder / MODELFILE).exists()
+        text = card(config, library, directory, caution, repository, converted)
         (folder / CARD).write_text(text, encoding="utf-8")
 
 
-def card(config: Config, library: str, directory: Path, caution: str | None = None) -> str:
-    """The text of a model card; the arguments are those of `write_card`."""
+def card(
+    config: Config,
+    library: str,
+    directory: Path,
+    caution: str | None = None,
+    repository: str | None = None,
+    modelfile: bool = False,
+) -> str:
+    """The text of a model card; the arguments are those of `write_card`.
+
+    Args:
+        modelfile: whether the export has a file for Ollama.
+    """
+    from opsd_cli import usage_code
     from opsd_cli.adapters import run_of
-    from opsd_cli.config.resolve import resolve
-    from opsd_cli.training.run_directory import CONFIG
 
     assert config.adapter is not None
-    run = run_of(Path(config.adapter))
-    trained = resolve(base=run / CONFIG) if run is not None else None
-    parts = [_metadata(config, library), f"# {directory.name}"]
+    run, trained = run_of(Path(config.adapter)), training_config(config)
+    use = use_of(config, trained, repository or str(directory), repository is not None)
+    parts = [_metadata(config, library), f"# {use.name}"]
     parts += [_facts(config, trained, run)]
     if trained is not None:
         parts += [_prompt(trained)]
     parts += ["## Use", *([f"**Caution:** {caution}"] if caution else [])]
-    parts += [_fenced(_code(config, trained, library, directory), "python")]
-    if library == "transformers":
-        parts += ["`mlx_lm` and vLLM load this folder as well."]
+    for heading, code in usage_code.programs(use, library).items():
+        parts += [f"### {heading}", _fenced(code, "python")]
+    served = usage_code.serve(use, library)
+    if served is not None:
+        parts += ["A server, and a question to it:", _fenced(served, "sh")]
+    if modelfile:
+        parts += [_CONVERT.format(directory=shlex.quote(use.directory), name=shlex.quote(use.name))]
     return "\n\n".join(parts) + "\n"
+
+
+def training_config(config: Config) -> Config | None:
+    """The config of the run that a config's adapter comes from; None for another adapter."""
+    from opsd_cli.adapters import run_of
+    from opsd_cli.config.resolve import resolve
+    from opsd_cli.training.layout import CONFIG
+
+    run = run_of(Path(config.adapter or ""))
+    return resolve(base=run / CONFIG) if run is not None else None
+
+
+def use_of(
+    config: Config, trained: Config | None, directory: str, on_hub: bool = False
+) -> usage_code.Use:
+    """What the code for an export needs to know; see `opsd_cli.usage_code.Use`."""
+    from opsd_cli import usage_code
+    from opsd_cli.adapters import ADAPTER_CONFIG
+    from opsd_cli.evaluation.evaluate import evaluation_sampling
+    from opsd_cli.files.json_files import read_object
+
+    settings = read_object(Path(config.adapter or "") / ADAPTER_CONFIG) or {}
+    rank = settings.get("r")
+    use = usage_code.Use(
+        name=Path(directory).name,
+        base=config.model_path,
+        directory=directory,
+        sampling=evaluation_sampling(trained or config),
+        rank=rank if isinstance(rank, int) else config.lora.rank,
+        on_hub=on_hub,
+    )
+    if trained is None:
+        return use
+    student = trained.prompts.student
+    return replace(
+        use,
+        template=student.template,
+        system=student.system,
+        chat_arguments=student.chat_arguments,
+    )
 
 
 def _metadata(config: Config, library: str) -> str:
@@ -185,36 +218,6 @@ def _prompt(trained: Config) -> str:
             _fenced(repr(measured.chat_arguments)),
         ]
     return "\n\n".join(parts)
-
-
-def _code(config: Config, trained: Config | None, library: str, directory: Path) -> str:
-    """Python that loads the export and asks it a question, sampled as evaluations sample."""
-    from opsd_cli.evaluation.evaluate import evaluation_sampling
-
-    student = (trained or config).prompts.student
-    turns = [f'    {{"role": "system", "content": {student.system!r}}},'] if student.system else []
-    content = f'{student.template!r}.replace("{{question}}", question)' if trained else "question"
-    turns.append(f'    {{"role": "user", "content": {content}}},')
-    arguments = f", **{dict(student.chat_arguments)!r}" if trained else ""
-    chosen = evaluation_sampling(trained or config)
-    sampling = "do_sample=False"
-    if chosen.temperature > 0:
-        sampling = (
-            f"do_sample=True,\n    temperature={chosen.temperature}, top_p={chosen.top_p}, "
-            f"top_k={chosen.top_k}, min_p={chosen.min_p or None},"
-        )
-    return (
-        _LOAD[library].format(base=config.model_path, directory=str(directory))
-        + _ASK.format(turns="\n".join(turns), arguments=arguments)
-        + _GENERATE[library].format(
-            tokens=chosen.max_new_tokens,
-            sampling=sampling,
-            temperature=chosen.temperature,
-            top_p=chosen.top_p,
-            top_k=chosen.top_k,
-            min_p=chosen.min_p,
-        )
-    ).rstrip("\n")
 
 
 def _fenced(text: str, language: str = "") -> str:

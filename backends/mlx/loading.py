@@ -33,6 +33,7 @@ from backends.shared.model_files import (
     write_both_spellings,
 )
 from backends.shared.tokenizer import HuggingFaceTokenizer
+from backends.shared.weight_files import stored_dtype
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
 from opsd_cli.hub import first_line
@@ -71,10 +72,17 @@ def load(config: Config) -> Loaded:
     return Loaded(split_model, tokenizer, stops, folder)
 
 
-def save_merged(split_model: SplitModel, folder: Path, base: Path, tokenizer: Any) -> None:
+def save_merged(
+    split_model: SplitModel, folder: Path, base: Path, tokenizer: Any, dtype: str | None
+) -> None:
     """Write a model with its LoRA layers merged into the weights, and its tokenizer.
 
-    In full precision: quantising the sum again can round a weak adapter away.
+    Never quantised: quantising the sum again can round a weak adapter away.
+
+    Args:
+        folder: to write to.
+        base: the folder of the base model.
+        dtype: of the written weights; None for that of the base.
     """
     fused = [
         (path, layer.fuse(dequantize=True))
@@ -86,8 +94,12 @@ def save_merged(split_model: SplitModel, folder: Path, base: Path, tokenizer: An
     settings = read_settings(str(base), None)
     for key in ("quantization", "quantization_config"):
         settings.pop(key, None)
-    stored = str(settings.get("dtype") or settings.get("torch_dtype"))
-    model.set_dtype({"float32": mx.float32, "float16": mx.float16}.get(stored, mx.bfloat16))
+    dtype = dtype or stored_dtype(base)
+    model.set_dtype(getattr(mx, dtype))
+    for level in (settings, settings.get("text_config")):
+        if isinstance(level, dict) and (level is settings or "dtype" in level):
+            level.pop("torch_dtype", None)
+            level["dtype"] = dtype
     save_model(folder, model)
     save_config(settings, folder / "config.json")
     write_both_spellings(folder)

@@ -88,10 +88,10 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
         """As `Policy.parameter_count`."""
         return self._base_size + (0 if self._adapter is None else self._adapter.size)
 
-    def save_merged(self, folder: Path) -> None:
+    def save_merged(self, folder: Path, dtype: str | None = None) -> None:
         """As `Policy.save_merged`."""
         self._require_adapter()
-        save_merged(self._split_model, folder, self._folder, self.tokenizer.wrapped)
+        save_merged(self._split_model, folder, self._folder, self.tokenizer.wrapped, dtype)
 
     def _attach(self, folder: Path) -> None:
         self._adapter = adapter_from_folder(self._split_model, folder, self.config.lora.dropout)

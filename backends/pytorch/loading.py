@@ -23,7 +23,6 @@ from backends.shared.model_files import (
     model_folder,
     quiet,
     read_settings,
-    require_model,
     stop_ids,
 )
 from backends.shared.tokenizer import HuggingFaceTokenizer
@@ -116,11 +115,3 @@ def _require_size(folder: Path, config: Config) -> None:
             f"{wanted:,} numbers, and the files hold {there:,}",
             "download the model again, whole",
         )
-
-
-def stored_dtype(config: Config) -> torch.dtype | None:
-    """The dtype of `config.model`'s files; None if its config does not say."""
-    where = require_model(config.model_path)
-    common = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    named = AutoConfig.from_pretrained(where, **common).dtype
-    return named if isinstance(named, torch.dtype) else None

@@ -21,7 +21,7 @@ from backends.interface import PolicyGradientBatch, Sampling, TokenReport
 from backends.pytorch import device_memory
 from backends.pytorch.adapter import Adapter, adapter_from_folder, fresh_adapter
 from backends.pytorch.generation import TorchBatch
-from backends.pytorch.loading import Loaded, load, stored_dtype
+from backends.pytorch.loading import Loaded, load
 from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs, filtered_log_probs
 from backends.pytorch.optimizer import AdapterOptimizer
 from backends.pytorch.split_model import SplitModel
@@ -29,8 +29,9 @@ from backends.shared.adapter_files import Arrays, permit
 from backends.shared.description import abbreviated
 from backends.shared.loss_batches import EMPTY, has_old, surrogate_of
 from backends.shared.micro_batches import PromptAndCompletion, pad_right
-from backends.shared.model_files import quiet, write_both_spellings
+from backends.shared.model_files import model_folder, quiet, write_both_spellings
 from backends.shared.policy_base import PolicyBase
+from backends.shared.weight_files import stored_dtype
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, TrainingError
 from opsd_cli.losses.divergence import DivergenceSpec
@@ -105,11 +106,12 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         """As `Policy.parameter_count`."""
         return sum(p.numel() for p in self._model.parameters())
 
-    def save_merged(self, folder: Path) -> None:
+    def save_merged(self, folder: Path, dtype: str | None = None) -> None:
         """As `Policy.save_merged`."""
         merged: Any = self._require_adapter().model.merge_and_unload()
+        dtype = dtype or stored_dtype(model_folder(self.config))
         with quiet(hide_progress=True):
-            merged.to(stored_dtype(self.config) or merged.dtype).save_pretrained(folder)
+            merged.to(getattr(torch, dtype)).save_pretrained(folder)
             write_both_spellings(folder)
             self.tokenizer.wrapped.save_pretrained(folder)
         permit(folder, "config.json")

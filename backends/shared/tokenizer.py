@@ -59,7 +59,7 @@ class HuggingFaceTokenizer:
             ModelError: it is no template, or exceeds its limits of time, memory or text.
         """
         if not self.has_chat_template:
-            return self._bos + "".join(f"{message['content']}\n\n" for message in messages)
+            return self.bos + "".join(f"{message['content']}\n\n" for message in messages)
         try:
             return chat_templates.render(
                 self._template,
@@ -153,7 +153,7 @@ class HuggingFaceTokenizer:
         return pad if self.rows is None or pad < self.rows else 0
 
     @cached_property
-    def _bos(self) -> str:
+    def bos(self) -> str:
         """The BOS, if the tokenizer puts one before a text by default; else empty."""
         bos = self.wrapped.bos_token_id
         starts_with_it = bos is not None and self.wrapped.encode("a")[:1] == [bos]

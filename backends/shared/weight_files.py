@@ -33,6 +33,8 @@ AGAIN = "download the model again, whole"
 #: Names of the number of layers.
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _WHOLE_NUMBER = 2**48
+#: safetensors' names of the dtypes that a model is stored in -> the libraries'.
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,33 @@ def _pointer(path: Path, verb: str) -> ModelError:
     return ModelError(
         f"{path} cannot be {verb}: it is a Git LFS pointer, not the file itself", hub.LFS_HINT
     )
+
+
+def stored_dtype(folder: Path) -> str:
+    """The dtype of a model's files: "float32", "bfloat16" or "float16".
+
+    Its config.json may say it at the top or for the text model; otherwise the largest tensor of
+    floating-point numbers does. A quantised model has that of its scales.
+
+    Raises:
+        ModelError: the files cannot be read.
+    """
+    from safetensors import safe_open
+
+    settings = read_object(folder / "config.json")
+    for level in (settings, settings.get("text_config") or {}):
+        named = level.get("dtype") or level.get("torch_dtype") or ""
+        if str(named).removeprefix("torch.") in _DTYPES.values():
+            return str(named).removeprefix("torch.")
+    sizes = {"F32": 0}
+    for path in weight_files(folder):
+        read_header(path)
+        with safe_open(path, "numpy") as opened:
+            for name in opened.keys():  # noqa: SIM118 (it is no mapping)
+                tensor = opened.get_slice(name)
+                kind = tensor.get_dtype()
+                sizes[kind] = max(sizes.get(kind, 0), math.prod(tensor.get_shape()))
+    return _DTYPES[max(_DTYPES, key=lambda kind: sizes.get(kind, -1))]
 
 
 def _require_json(path: Path) -> None:

@@ -80,8 +80,8 @@ class DelegatingPolicy:
     def save_adapter(self, folder: Path) -> None:
         self._inner.save_adapter(folder)
 
-    def save_merged(self, folder: Path) -> None:
-        self._inner.save_merged(folder)
+    def save_merged(self, folder: Path, dtype: str | None = None) -> None:
+        self._inner.save_merged(folder, dtype)
 
     def save(self, folder: Path) -> None:
         self._inner.save(folder)

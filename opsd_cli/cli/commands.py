@@ -226,8 +226,11 @@ def compare(
 def export(
     adapter: options.Exported,
     format_: options.Format = "peft",
+    dtype: options.Dtype = None,
     checkpoint: options.Checkpoint = None,
     out: options.Out = None,
+    push: options.Push = None,
+    public: options.Public = False,
     config: options.Config = None,
     set_: options.Set = None,
     backend: options.Backend = None,
@@ -240,6 +243,7 @@ def export(
     """Write an adapter for peft and vLLM, for mlx-lm, or merged into its model.
 
     [dim]opsd export runs/mine --format mlx --out adapters/mine[/dim]
+    [dim]opsd export runs/mine --format merged --push ORG/NAME[/dim]
     """
     from opsd_cli.cli import export
     from opsd_cli.cli.request import request
@@ -249,8 +253,7 @@ def export(
             config, set_, backend, model, adapter, None, json, quiet, dry_run,
             checkpoint=checkpoint,
         ),
-        format_,
-        out,
+        export.Options(form=format_, directory=out, dtype=dtype, push=push, public=public),
     )  # fmt: skip
 
 

@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from opsd_cli import exporting
+from opsd_cli import exporting, hub
 from opsd_cli.cli.request import Request
+from opsd_cli.errors import UsageError
 from opsd_cli.model_card import CARD
 
 
-def run(request: Request, form: str, directory: Path | None) -> None:
-    """Write the adapter in another form, whole or not at all."""
-    out = request.out
+@dataclass(frozen=True)
+class Options:
+    """The flags of `opsd export` alone."""
+
+    form: str
+    directory: Path | None
+    dtype: str | None
+    push: str | None
+    public: bool
+
+
+def run(request: Request, options: Options) -> None:
+    """Write the adapter in another form, whole or not at all, and upload it if asked to."""
+    out, form, repository = request.out, options.form, options.push
     exporting.require_format(form)
+    exporting.require_dtype(form, options.dtype)
+    if options.public and repository is None:
+        raise UsageError("--public is for --push", "name the repository: --push ORG/NAME")
     config = request.config(inherit=True)
     assert config.adapter is not None
     source = Path(config.adapter)
-    directory = exporting.target_of(config, form, directory)
+    directory = exporting.target_of(config, form, options.directory)
+    if repository is not None:
+        hub.require_uploadable(repository)
+        if config.is_local:
+            out.warn(
+                f"the base model {config.model} is a folder here: who downloads {repository} "
+                "has to know which model that is"
+            )
+    address = None
     if request.dry_run:
         exporting.check_source(config, out)
-        out.show(f"would write {source} as {form} to {directory}; nothing was written")
+        pushed = f", and push it to {repository}" if repository else ""
+        out.show(f"would write {source} as {form} to {directory}{pushed}; nothing was written")
     else:
-        exporting.export(config, form, directory, out)
+        exporting.export(config, form, directory, out, options.dtype, repository)
         out.show(f"{directory}: {exporting.FORMATS[form].usage(directory, config)}")
         out.show(f"{directory / CARD}: what was trained, the prompt, and code that asks it")
-    out.object({"adapter": str(source), "format": form, "out": str(directory)})
+        if repository is not None:
+            with out.working(f"uploading to {repository}"):
+                address = hub.upload(directory, repository, options.public)
+            out.show(f"{address}: uploaded, {'public' if options.public else 'private'}")
+    told = {"adapter": str(source), "format": form, "out": str(directory)}
+    if repository is not None:
+        told["url"] = address or ""
+    out.object(told)

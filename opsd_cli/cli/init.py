@@ -53,10 +53,13 @@ def run(
         write_new(file, text)
     for note in found.notes:
         out.note(note)
+    for warning in found.warnings:
+        out.warn(warning)
     if dry_run:
         out.show("nothing was written")
     else:
         out.show(f"wrote {file}; train with: opsd train --config {file}")
     config = json.loads(found.config.model_dump_json())
     written = None if dry_run else str(file)
-    out.object({"file": written, "config": config, **found.facts, "notes": found.notes})
+    told = {"notes": found.notes, "warnings": found.warnings}
+    out.object({"file": written, "config": config, **found.facts, **told})

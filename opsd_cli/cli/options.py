@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from opsd_cli.embedded import EMBEDDED
-from opsd_cli.exporting import FORMATS
+from opsd_cli.exporting import DTYPES, FORMATS
 from opsd_cli.methods import METHODS
 from opsd_cli.tracking.trackers import TRACKERS
 
@@ -286,6 +286,18 @@ ReportOut = Annotated[
 Format = Annotated[
     str, typer.Option("--format", "-f", metavar=_one_of(FORMATS), help="What to write.")
 ]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", metavar=_one_of(DTYPES),
+        help="Of the weights of a merged model; by default those of the base.",
+    ),
+]  # fmt: skip
+Push = Annotated[
+    str | None,
+    typer.Option("--push", metavar="ORG/NAME", help="Upload it to the hub too, private."),
+]
+Public = Annotated[bool, typer.Option("--public", help="With --push: readable by everybody.")]
 SetName = Annotated[str, typer.Argument(autocompletion=_sets)]
 TrainingSet = Annotated[
     bool, typer.Option("--train", help="Where both exist, the set to train on.")

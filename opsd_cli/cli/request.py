@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from opsd_cli.cli.console import Output
+from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.loading import resolved_config
 
@@ -32,6 +33,28 @@ class Request:
     def without(self, flag: str) -> Request:
         """The request as if a flag had not been typed."""
         return replace(self, flags={k: v for k, v in self.flags.items() if k != flag})
+
+    def taking(self, key: str) -> tuple[Any, Request]:
+        """The value that a flag or `--set` gives a key, and the request without it.
+
+        Returns:
+            The value, None if none was typed; and the rest.
+
+        Raises:
+            ConfigError: it is not valid.
+        """
+        section, name = key.split(".")
+        flag = self.flags.get(section, {}).get(name)
+        typed = [each for each in self.assignments if each.partition("=")[0].strip() == key]
+        rest = replace(
+            self,
+            assignments=tuple(each for each in self.assignments if each not in typed),
+            flags=self.flags | {section: {**self.flags.get(section, {}), name: None}},
+        )
+        if flag is None and not typed:
+            return None, rest
+        config = resolve(None, typed, {section: {name: flag}})
+        return getattr(getattr(config, section), name), rest
 
     @property
     def changes_anything(self) -> bool:

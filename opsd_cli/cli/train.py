@@ -54,12 +54,15 @@ def run(
         if directory is None:
             flag = "--resume" if resume_from is None else "--resume-from"
             raise UsageError(f"{flag} needs the run's directory", "give --out DIR")
-        if request.without("backend").changes_anything:
+        more, rest = request.without("backend").taking("train.steps")
+        if rest.changes_anything:
             raise UsageError(
                 "--resume goes on with the run's own config, which flags cannot change",
-                "leave out the flags other than --backend, or start a new run in another --out",
+                "leave out the flags other than --backend, and --steps for a finished run; or "
+                "start a new run in another --out",
             )
-        with session.resume(directory, out, resume_from, request.flags.get("backend")) as opened:
+        backend = request.flags.get("backend")
+        with session.resume(directory, out, resume_from, backend, more) as opened:
             _train(opened, out)
         return
     config = request.config()

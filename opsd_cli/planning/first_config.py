@@ -3,7 +3,7 @@
 The problems, the tokenizer and the chat template are read, the memory is planned, and no weights
 are loaded. Values are starting points. Where the data, the model or the machine gives a value, the
 comment beside it says so; the others are the published recipe's or, for small models and CPUs,
-which it does not cover, those of `SMALL`, `RANKS` and `ON_CPU`.
+which it does not cover, those of the presets `small-cpu` and `small-gpu`, and of `RANKS`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any
 from opsd_cli import methods
 from opsd_cli.config.commented import Draft, commented_yaml
 from opsd_cli.config.layers import merge
+from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.formatting import gibibytes
 from opsd_cli.planning import memory_plan
+from opsd_cli.planning.before_step_1 import before_step_1
 from opsd_cli.planning.model_reading import (
     ModelReading,
     TextLengths,
@@ -48,20 +50,8 @@ LONGEST_TEACHER = 4096
 _MEMORY_KEYS = ("rollouts.batch_size", "train.micro_batch_tokens", "train.gradient_checkpointing")
 
 
-@dataclass(frozen=True)
-class RunSize:
-    """How much a first run does: steps, questions of each, and problems that are measured."""
-
-    steps: int
-    questions: int
-    evaluate_every: int
-    preflight: int
-    validation: int
-    test: int
-
-
-ON_CPU = RunSize(steps=20, questions=8, evaluate_every=10, preflight=16, validation=32, test=64)
-ON_GPU = RunSize(steps=100, questions=32, evaluate_every=25, preflight=32, validation=100, test=200)
+#: The presets that hold the sizes of a first run, and what a small model learns with.
+ON_CPU, ON_GPU = "small-cpu", "small-gpu"
 
 
 @dataclass(frozen=True)
@@ -73,12 +63,14 @@ class FirstConfig:
         config: the same, resolved.
         facts: what was found, as `opsd init --json` shows it.
         notes: the same, a sentence each.
+        warnings: sentences about probable faults in the data.
     """
 
     text: str
     config: Config
     facts: dict[str, Any]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def first_config(
@@ -113,6 +105,7 @@ class _Suggestions:
     ) -> None:
         self.draft, self.put = draft, draft.put
         self.splits, self.reading, self.device = splits, reading, device
+        self.preset = resolve(ON_CPU if device.on_cpu else ON_GPU)
         self.train = len(splits.train.problems)
         self.facts: dict[str, Any] = {}
         self.notes: list[str] = []
@@ -138,7 +131,8 @@ class _Suggestions:
             f"{rollouts} rollouts precede step 1: preflight, validation and test before training.",
         )
         text = commented_yaml(self.draft.settings, head)
-        return FirstConfig(text, self.config, self.facts, tuple(self.notes))
+        notes = (*self.splits.data_notes, *self.notes)
+        return FirstConfig(text, self.config, self.facts, notes, self.splits.warnings)
 
     def _problems(self) -> None:
         """Model, data, and the columns of a file."""
@@ -229,11 +223,11 @@ class _Suggestions:
         small = shape is not None and shape.parameters < SMALL
         if small:
             cooler = "cooler than the published 1.1, which is for models of 1.7 billion and more"
-            self.put("sampling.temperature", 0.7, cooler)
+            self.put("sampling.temperature", self.preset.sampling.temperature, cooler)
             self.put("evaluation.temperature", self.config.sampling.temperature, "as in training")
             self.put(
-                "optimizer.learning_rate", 1e-4,
-                "a starting point; the published 5e-6 is for models of 1.7 billion and more",
+                "optimizer.learning_rate", self.preset.optimizer.learning_rate,
+                "a starting point, not measured; the published 5e-6 is for 1.7 billion and more",
             )  # fmt: skip
         else:
             self.put("sampling.temperature", 1.1, "as published")
@@ -245,17 +239,20 @@ class _Suggestions:
 
     def _size(self) -> None:
         """Steps and measured problems: few enough for a first run."""
-        size = ON_CPU if self.device.on_cpu else ON_GPU
-        splits, train = self.splits, self.train
+        size, splits, train = self.preset, self.splits, self.train
         few = "few, for a first run; --steps changes it"
-        self.put("train.steps", size.steps, few)
-        self.put("train.questions_per_step", min(size.questions, train), "--batch changes it")
-        every = min(size.evaluate_every, self.config.train.steps)
+        self.put("train.steps", size.train.steps, few)
+        self.put(
+            "train.questions_per_step",
+            min(size.train.questions_per_step, train),
+            "--batch changes it",
+        )
+        every = min(size.train.evaluate_every, self.config.train.steps)
         self.put("train.evaluate_every", every)
         self.put("train.checkpoint_every", every)
         for name, most, found in (
-            ("validation", size.validation, len(splits.validation.problems)),
-            ("test", size.test, len(splits.test.problems)),
+            ("validation", size.data.validation_problems, len(splits.validation.problems)),
+            ("test", size.data.test_problems, len(splits.test.problems)),
         ):
             named = getattr(self.config.data, name) or splits.train.name.startswith(EMBEDDED)
             held = "of its set" if named else "held out of the training problems, at most 10%"
@@ -263,7 +260,7 @@ class _Suggestions:
             if not named:  # the others stay in training
                 self.train += found - min(found, getattr(self.config.data, f"{name}_problems"))
         self.put(
-            "preflight.problems", min(size.preflight, train),
+            "preflight.problems", min(size.preflight.problems, train),
             "asked of student and teacher before step 1, to see that the reference helps",
         )  # fmt: skip
 
@@ -323,17 +320,10 @@ class _Suggestions:
             "validation": config.data.validation_problems,
             "test": config.data.test_problems,
         }
-        preflight = 0
-        if config.preflight.enabled and methods.get(config).needs.teacher:
-            preflight = 2 * min(config.preflight.problems, sizes["train"])
-        samples = config.evaluation.samples
-        rollouts = samples * (preflight + sizes["validation"] + sizes["test"])
-        self.facts |= {"problems": sizes, "rollouts_before_step_1": rollouts}
-        self.notes.append(
-            f"{rollouts} rollouts precede step 1: {samples * preflight} of preflight, "
-            f"{samples * sizes['validation']} of validation, {samples * sizes['test']} of test"
-        )
-        return rollouts
+        rollouts = before_step_1(config, sizes)
+        self.facts |= {"problems": sizes, "rollouts_before_step_1": rollouts.total}
+        self.notes.append(rollouts.sentence)
+        return rollouts.total
 
 
 def _up(number: int, multiple: int) -> int:

@@ -44,6 +44,7 @@ class Splits:
         notes: sentences about how the splits were made.
         warnings: sentences about probable faults in the data.
         few_shot: the worked examples before each question; the training problems lack them.
+        data_notes: those of `notes` that do not depend on how many problems are held out.
     """
 
     train: ProblemSet
@@ -51,14 +52,18 @@ class Splits:
     test: ProblemSet
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    data_notes: tuple[str, ...] = ()
     few_shot: tuple[Problem, ...] = ()
+
+    def named(self) -> dict[str, ProblemSet]:
+        """The splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
 
     def provenance(self) -> dict[str, dict[str, str | int | None]]:
         """Name, revision, size and digest of each split, for a run's environment.json."""
         more: dict[str, dict[str, str | int | None]] = {}
         if self.few_shot:
             more["few_shot"] = {"problems": len(self.few_shot), "digest": digest(self.few_shot)}
-        named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {
             split: {
                 "name": each.name,
@@ -66,7 +71,7 @@ class Splits:
                 "problems": len(each.problems),
                 "digest": each.digest(),
             }
-            for split, each in named.items()
+            for split, each in self.named().items()
         } | more
 
 
@@ -90,7 +95,8 @@ def load_splits(config: Config) -> Splits:
             "no training problems: data.train is not set",
             "give a file with --set data.train=problems.jsonl, or a set that `opsd data` lists",
         )
-    notes: list[str] = []
+    held_notes: list[str] = []
+    data_notes: list[str] = []
     warnings: list[str] = []
     otherwise = EMBEDDED if data.train == EMBEDDED else None
     needed = True if methods.get(config).needs.solutions else None
@@ -117,20 +123,27 @@ def load_splits(config: Config) -> Splits:
         test = test or held["test"]
         train = _first(train, data.limit)
         held_out = " and ".join(f"{len(s.problems)} for {name}" for name, s in held.items())
-        notes.append(
+        held_notes.append(
             f"held out of {data.train}: {held_out}; {len(train.problems)} left to train on"
         )
     assert validation is not None and test is not None
     for loaded in (train, validation, test):
         if loaded.report.remarkable:
-            notes.append(f"{loaded.name}: {loaded.report.sentence()}")
+            data_notes.append(f"{loaded.name}: {loaded.report.sentence()}")
         warnings += loaded.notes
         if loaded.caution:
-            notes.append(f"{loaded.name}: {loaded.caution}")
+            data_notes.append(f"{loaded.name}: {loaded.caution}")
     _refuse_overlap(validation, test)
     sets = told_apart({"train": train, "validation": validation, "test": test})
-    splits = Splits(sets["train"], sets["validation"], sets["test"])
-    splits = replace(splits, notes=(*notes, *removed), warnings=tuple(warnings))
+    data_notes += removed
+    splits = Splits(
+        sets["train"],
+        sets["validation"],
+        sets["test"],
+        notes=(*held_notes, *data_notes),
+        warnings=tuple(warnings),
+        data_notes=tuple(data_notes),
+    )
     return with_examples(config, splits)
 
 

@@ -59,6 +59,10 @@ class Tokenizer(Protocol):
     def end_of_turn(self) -> int | None:
         """The token that ends a turn, where the tokenizer names one."""
 
+    @property
+    def bos(self) -> str:
+        """The text of the token that the tokenizer puts first by itself; empty if it has none."""
+
 
 @dataclass(frozen=True)
 class Template:

@@ -29,6 +29,8 @@ PREFLIGHT = "preflight.json"
 #: Every completion of the preflight, of both roles.
 PREFLIGHT_SAMPLES = "preflight-samples.jsonl"
 RESULT = "result.json"
+#: The number of steps of a finished run that was extended; config.yaml has that of its beginning.
+EXTENSION = "extension.json"
 #: Names the checkpoint with the best validation accuracy.
 BEST = "best"
 #: Samples of the evaluation in progress.

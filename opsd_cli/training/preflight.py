@@ -23,11 +23,10 @@ from opsd_cli.training import run_directory
 from opsd_cli.training.analyses import save_analyses
 from opsd_cli.training.measuring import Measurements
 from opsd_cli.training.preflight_failure import (
-    HINTS,
     cause_of,
     described_sample,
     failure_line,
-    length_option,
+    hint_of,
     read_samples,
     telling_sample,
     write_samples,
@@ -102,6 +101,5 @@ def require_gain(record: dict[str, Any], problems: int, run: Run, listener: List
         listener.warn(described_sample(sample, limit))
     raise PreflightFailed(
         failure_line(record, problems, limit, kept if samples else None),
-        f"{HINTS[cause].format(option=length_option(run.config), limit=limit)}, "
-        "or begin a new run regardless with --set preflight.enabled=false",
+        hint_of(cause, run.config),
     )

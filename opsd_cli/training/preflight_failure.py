@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import OpsdError
+from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.samples import Evaluation
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.jsonl_log import read_rows
@@ -19,17 +20,28 @@ from opsd_cli.printable import shortened
 from opsd_cli.problems import Problem
 from opsd_cli.training.layout import PREFLIGHT_SAMPLES
 
-Cause = Literal["truncated", "no_answer", "equal"]
+Cause = Literal["truncated", "no_answer", "solved", "equal"]
 
 #: From this share of the teacher's completions on, their fault is named as the likely cause.
 MOSTLY = 0.5
-#: What to try, by cause; `option` is the config key that limits an answer's length.
+#: From this accuracy of the student on, there is little left for a reference to add.
+SOLVED = 0.9
+#: Sampling temperature up to which a lower one is not suggested.
+COOL = 0.3
+#: What to try, by cause; `{option}` is the config key that limits a completion's length.
 HINTS: dict[Cause, str] = {
     "truncated": "raise {option} (now {limit})",
     "no_answer": "ask for a form of answer that can be read, such as \\boxed{{}}, in "
-    "prompts.student.template and prompts.teacher.template (opsd sample --show-prompts)",
-    "equal": "look at both prompts (opsd sample --show-prompts)",
+    "prompts.student.template and prompts.teacher.template",
+    "solved": "train on harder problems: the student solves nearly all without the reference",
+    "equal": "give the teacher a clearer prompts.teacher.template{cooler}, or take a larger model",
 }
+#: How to look at what the preflight measured; the flags are those of `opsd train`.
+LOOK = (
+    "opsd sample --privileged shows the teacher's completions, opsd sample --show-prompts both "
+    "prompts (with the same --config, --model and --set)"
+)
+REGARDLESS = "To train regardless: --set preflight.enabled=false"
 #: Characters of the question and of the completion that are shown.
 LONGEST_QUESTION, LONGEST_COMPLETION = 300, 600
 
@@ -69,20 +81,28 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
 
 
 def cause_of(record: Mapping[str, Any]) -> Cause:
-    """The likely cause of a failure, from the shares of the teacher's completions.
+    """The likely cause of a failure, from the record of the preflight.
 
     A truncated completion mostly has no answer either, so truncation comes first.
     """
     for cause in ("truncated", "no_answer"):
         if record[cause]["teacher"] >= MOSTLY:
             return cause
-    return "equal"
+    return "solved" if record["student"]["value"] >= SOLVED else "equal"
 
 
-def length_option(config: Config) -> str:
-    """The config key that limits the length of the preflight's completions."""
+def hint_of(cause: Cause, config: Config) -> str:
+    """What to try, how to look at the completions and prompts, and how to train regardless."""
+    measured = evaluation_sampling(config)
+    warm = measured.temperature > COOL
+    cooler = f", lower evaluation.temperature (now {measured.temperature:g})" if warm else ""
     own = config.evaluation.max_new_tokens
-    return "evaluation.max_new_tokens" if own else "sampling.max_new_tokens"
+    tried = HINTS[cause].format(
+        option="evaluation.max_new_tokens" if own else "sampling.max_new_tokens",
+        limit=measured.max_new_tokens,
+        cooler=cooler,
+    )
+    return f"{tried}. To look: {LOOK}. {REGARDLESS}"
 
 
 def telling_sample(rows: Sequence[dict[str, Any]], cause: Cause) -> dict[str, Any] | None:
@@ -90,6 +110,7 @@ def telling_sample(rows: Sequence[dict[str, Any]], cause: Cause) -> dict[str, An
     shows = {
         "truncated": lambda row: row["finish_reason"] == "length",
         "no_answer": lambda row: row["status"] == "no_answer",
+        "solved": lambda row: row["status"] != "correct",
         "equal": lambda row: row["status"] != "correct",
     }[cause]
     mine = [row for row in rows if row["role"] == "teacher"]

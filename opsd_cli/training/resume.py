@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from opsd_cli.errors import RunError
-from opsd_cli.files.atomic_write import commit_staged, sha256_of, write_atomic
+from opsd_cli.files.atomic_write import commit_staged, sha256_of
 from opsd_cli.files.jsonl_log import Log
 from opsd_cli.training.checkpoints import (
     DAMAGED,
@@ -46,11 +46,12 @@ from opsd_cli.training.layout import (
     CONFIG,
     ENVIRONMENT,
     EVALUATIONS,
+    LOGS,
     METRICS,
     PREFLIGHT,
     RESULT,
 )
-from opsd_cli.training.seals import SEALS, seal, seals_of
+from opsd_cli.training.seals import SEALS, seal, seals_of, unseal
 
 
 def require_run(directory: Path) -> None:
@@ -230,8 +231,7 @@ class Rewind:
         if (self.directory / RESULT).exists():
             (self.directory / RESULT).replace(self.directory / f"{LATER}-{RESULT}")
         if (self.directory / SEALS).exists():
-            write_atomic(self.directory / SEALS, "{}\n")
-            seal(self.directory, CONFIG)
+            unseal(self.directory, RESULT, *LOGS)
 
     def _truncate_logs(self, checkpoint: Path | None) -> None:
         """Drop log rows later than the checkpoint, except those that are still valid."""

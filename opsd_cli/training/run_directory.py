@@ -25,6 +25,7 @@ from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import Log, read_rows
 from opsd_cli.training import resume
 from opsd_cli.training.checkpoints import FOLDER, STATE, Checkpoints, state_of
+from opsd_cli.training.extension import with_extension
 from opsd_cli.training.layout import (
     ANALYSES,
     BEST,
@@ -125,7 +126,8 @@ class Run:
         lock = lock_directory(directory)
         try:
             resume.finish_interrupted_writes(directory)
-            run = cls(directory, validate(read_tree(directory / CONFIG)), lock)
+            config = with_extension(directory, validate(read_tree(directory / CONFIG)))
+            run = cls(directory, config, lock)
             rewind = resume.Rewind(directory, run._logs)
             rewind.to(step)
             run.notes, run.kept = rewind.notes, rewind.kept

@@ -27,6 +27,12 @@ def seal(directory: Path, *names: str) -> None:
     write_atomic(directory / SEALS, json.dumps(seals, indent=1) + "\n")
 
 
+def unseal(directory: Path, *names: str) -> None:
+    """Forget the digests of files that may change again."""
+    seals = {name: digest for name, digest in seals_of(directory).items() if name not in names}
+    write_atomic(directory / SEALS, json.dumps(seals, indent=1) + "\n")
+
+
 def read_sealed(directory: Path, name: str) -> dict[str, Any] | None:
     """The JSON object in a sealed file; None if the file is missing, unsealed or changed."""
     found = read_object(directory / name)

@@ -18,12 +18,14 @@ from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.recommended_sampling import with_recommended
 from opsd_cli.interruption import Stop, never
 from opsd_cli.loading import choose_backend, with_absolute_adapter
+from opsd_cli.planning.before_step_1 import before_step_1
 from opsd_cli.problems.sources import Splits, load_splits
 from opsd_cli.provenance import provenance
 from opsd_cli.tracking import trackers
 from opsd_cli.tracking.listener import Listener, Messages
 from opsd_cli.tracking.trackers import tracking
 from opsd_cli.training import run_directory
+from opsd_cli.training.extension import extend
 from opsd_cli.training.result import TrainResult, finished_result
 from opsd_cli.training.run_directory import Run
 from opsd_cli.training.trainer import train as train_policy
@@ -79,18 +81,27 @@ def begin(config: Config, directory: Path | None, messages: Messages) -> Iterato
     where |= {"data": splits.provenance(), "model_commit": commit_of(config)}
     with Run.create(directory, config, where) as run:
         messages.note(f"run {run.directory}")
+        sizes = {split: len(each.problems) for split, each in splits.named().items()}
+        rollouts = before_step_1(config, sizes)
+        if rollouts.total:
+            messages.note(f"{rollouts.sentence} ({rollouts.fewer})")
         yield TrainingSession(run, splits)
 
 
 @contextlib.contextmanager
 def resume(
-    directory: Path, messages: Messages, step: int | None = None, backend: str | None = None
+    directory: Path,
+    messages: Messages,
+    step: int | None = None,
+    backend: str | None = None,
+    steps: int | None = None,
 ) -> Iterator[TrainingSession]:
     """A run that was begun before, its directory held until the end of the block.
 
     Args:
         step: go back to the checkpoint of this step; by default to the newest whole one.
         backend: where to resume; by default where the run began.
+        steps: of a finished run, its new and greater number of steps.
 
     Raises:
         RunError: there is no run, it is in use, or what is needed to resume it is lost.
@@ -99,6 +110,11 @@ def resume(
     """
     with Run.resume(directory, step) as run:
         finished = finished_result(run)
+        if steps is not None and (finished is not None or steps != run.config.train.steps):
+            reached = finished.steps if finished is not None else None
+            run.config, told = extend(directory, run.config, reached, steps)
+            messages.note(told)
+            finished = None
         if finished is not None:
             for note in run.notes:
                 messages.warn(note)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
 
@@ -19,6 +20,7 @@ import backends
 from backends.interface import Backend, DivergenceBatch, DivergenceItem, Policy
 from backends.shared import adapter_files
 from backends.shared.model_files import write_both_spellings
+from backends.shared.weight_files import stored_dtype
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
 from opsd_cli.losses.divergence import DivergenceSpec
@@ -184,6 +186,33 @@ def test_merged_model_gives_the_logits_of_base_and_adapter(
     assert close(torch_logits(merged), wanted)
     mlx_lm = pytest.importorskip("mlx_lm", exc_type=ImportError)
     assert close(mlx_logits(mlx_lm.load(str(tmp_path / "merged"))[0]), wanted)
+
+
+@pytest.mark.parametrize("says", [True, False], ids=["config_says_it", "files_say_it"])
+def test_merged_model_has_the_dtype_of_its_base_or_the_one_asked_for(
+    backend: Backend,
+    trained: Trained,
+    model_folder: Callable[[str], Path],
+    tmp_path: Path,
+    says: bool,
+) -> None:
+    adapter, model = trained("llama"), tmp_path / "narrow"
+    shutil.copytree(model_folder("llama"), model)
+    AutoModelForCausalLM.from_pretrained(model).bfloat16().save_pretrained(model)
+    if not says:
+        settings = json.loads((model / "config.json").read_text())
+        del settings["dtype"]
+        (model / "config.json").write_text(json.dumps(settings))
+    for asked in (None, "float32", "float16"):
+        folder = tmp_path / f"merged-{asked}"
+        loaded(backend.name, model, adapter).save_merged(folder, asked)
+        written = asked or "bfloat16"
+        assert stored_dtype(folder) == written
+        assert json.loads((folder / "config.json").read_text())["dtype"] == written
+        (weights,) = folder.glob("*.safetensors")
+        with safe_open(weights, "pt") as opened:
+            kinds = {opened.get_tensor(name).dtype for name in opened.keys()}  # noqa: SIM118
+        assert kinds == {getattr(torch, written)}
 
 
 def test_mlx_lm_full_fine_tuning_weights_are_refused_as_adapter(trained: Trained) -> None:

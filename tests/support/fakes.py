@@ -132,7 +132,7 @@ class FakePolicy:
 
     load_adapter = restore
 
-    def save_merged(self, folder: Path) -> None:
+    def save_merged(self, folder: Path, dtype: str | None = None) -> None:
         self.save_adapter(folder)
 
     def memory(self) -> Memory:

@@ -14,6 +14,7 @@ class CharacterTokenizer:
     control_tokens = TURNS
     has_chat_template = True
     end_of_turn = TURNS.index("<|im_end|>")
+    bos = ""
 
     def render_chat(
         self, messages: Sequence[Mapping[str, str]], generation_prompt: bool, **arguments: Any

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 import opsd_cli
 from opsd_cli import Listener
 from opsd_cli.config.resolve import to_yaml
-from opsd_cli.exporting import export
+from opsd_cli.embedded import MODEL_DIR
+from opsd_cli.exporting import FORMATS, export
 from opsd_cli.loading import resolved_config
-from opsd_cli.model_card import CARD, card, write_card
+from opsd_cli.model_card import CARD, MODELFILE, card, write_card
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.training.result import TrainResult
 
+QUESTION = "Start with 12. Add 30. What is the result?"
 TEMPLATE = "Solve {question}\n\n```\n\\boxed{}\n```"
 
 
@@ -60,10 +68,13 @@ def card_of(checkpoint: str | None, library: str = "peft", **changes: Any) -> st
     return card(config, library, Path("exports/mine"))
 
 
-def code_of(text: str) -> str:
-    ((_, code),) = re.findall(r"^(```+)python\n(.*?)^\1$", text, re.MULTILINE | re.DOTALL)
+def code_of(text: str, heading: str | None = None) -> str:
+    """The Python under a heading of a card; by default the first."""
+    after = text if heading is None else text.partition(f"### {heading}\n")[2]
+    found = re.findall(r"^(```+)python\n(.*?)^\1$", after, re.MULTILINE | re.DOTALL)
+    code = str(found[0][1])
     compile(code, "card", "exec")
-    return str(code)
+    return code
 
 
 def test_model_card_has_the_facts_of_the_run(run: Path) -> None:
@@ -131,27 +142,144 @@ def test_model_card_overwrites_nothing(run: Path) -> None:
     assert (folder / CARD).read_text() == "mine"
 
 
-def test_model_card_code_asks_with_the_prompt_of_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The printed code, run on real exports of the embedded model."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step of the embedded model."""
     small = {
         "train.steps": 1, "train.questions_per_step": 2, "preflight.enabled": False,
         "data.validation_problems": 2, "data.test_problems": 2, "backend": "cpu",
+        "sampling.max_new_tokens": 8,
     }  # fmt: skip
-    opsd_cli.train(opsd_cli.load_config(**small), "run")
-    config = opsd_cli.load_config("run", checkpoint="last")
-    question = "Start with 12. Add 30. What is the result?"
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    opsd_cli.train(opsd_cli.load_config(**small), directory)
+    return directory
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export of the trained run, and the student's prompt for `QUESTION`."""
+
+    folder: Path
+    prompt: Prompt
+
+    def run(self, heading: str) -> dict[str, Any]:
+        """Run the code under a heading of the card; its names afterwards."""
+        code = code_of((self.folder / CARD).read_text(), heading)
+        names: dict[str, Any] = {}
+        exec(code.replace('question = "..."', f"question = {QUESTION!r}"), names)
+        return names
+
+
+@pytest.fixture
+def exported(trained: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Exported:
+    config = opsd_cli.load_config(trained, checkpoint="last")
     policy = opsd_cli.load_policy(config, trainable=False)
     prompt = PromptBuilder(config, policy.tokenizer).student(
-        Problem("a", question, None, "42", "typed")
+        Problem("a", QUESTION, None, "42", "typed")
     )
-    for form in ("peft", "merged"):
-        export(config, form, tmp_path / form, Listener())
-        code = code_of((tmp_path / form / CARD).read_text())
-        names: dict[str, Any] = {}
-        capsys.readouterr()
-        exec(code.replace('question = "..."', f"question = {question!r}"), names)
-        assert tuple(names["ids"][0].tolist()) == prompt.ids
-        assert capsys.readouterr().out.strip()
+    export(config, request.param, tmp_path / "mine", Listener())
+    return Exported(tmp_path / "mine", prompt)
+
+
+def forms(*names: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("exported", names, indirect=True)
+
+
+@pytest.mark.parametrize(
+    ("exported", "heading"),
+    [("peft", "transformers and peft"), ("merged", "transformers")],
+    indirect=["exported"],
+)
+def test_model_card_code_asks_with_the_prompt_of_training(
+    exported: Exported, heading: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert tuple(exported.run(heading)["ids"][0].tolist()) == exported.prompt.ids
+    assert capsys.readouterr().out.strip()
+
+
+@forms("mlx", "merged")
+def test_model_card_code_of_mlx_lm_asks_with_the_prompt_of_training(
+    exported: Exported, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mlx_lm", exc_type=ImportError)
+    capsys.readouterr()
+    assert tuple(exported.run("mlx_lm")["ids"]) == exported.prompt.ids
+    assert capsys.readouterr().out.strip()
+
+
+@forms("mlx", "merged")
+def test_printed_command_asks_with_the_prompt_of_training(
+    trained: Path, exported: Exported, request: pytest.FixtureRequest
+) -> None:
+    """`mlx_lm.generate` counts the tokens of the prompt that it was given."""
+    pytest.importorskip("mlx_lm", exc_type=ImportError)
+    config = opsd_cli.load_config(trained, checkpoint="last")
+    form = FORMATS[request.node.callspec.params["exported"]]
+    line = form.usage(exported.folder, config).partition("\n")[2]
+    command = line.replace("What is 2 + 3?", QUESTION)
+    command = command.replace("mlx_lm.generate", f"{sys.executable} -m mlx_lm generate")
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert f"Prompt: {len(exported.prompt.ids)} tokens" in done.stdout, done.stderr
+
+
+@forms("peft", "merged")
+def test_model_card_code_of_vllm_asks_with_the_prompt_of_training(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a stand-in that has the classes which the code imports."""
+    made: dict[str, Any] = {}
+
+    class LLM:
+        def __init__(self, model: str, **more: Any) -> None:
+            made.update(model=model, **more)
+
+        def get_tokenizer(self) -> Any:
+            return AutoTokenizer.from_pretrained(made["model"])
+
+        def generate(self, prompt: dict[str, Any], sampling: Any, **more: Any) -> Any:
+            made.update(prompt=prompt, sampling=sampling, **more)
+            return [SimpleNamespace(outputs=[SimpleNamespace(text="an answer")])]
+
+    fake: Any = ModuleType("vllm")
+    fake.LLM, fake.SamplingParams = LLM, lambda **given: given
+    lora: Any = ModuleType("vllm.lora.request")
+    lora.LoRARequest = lambda *given: given
+    for name, module in (
+        ("vllm", fake), ("vllm.lora", ModuleType("vllm.lora")), ("vllm.lora.request", lora)
+    ):  # fmt: skip
+        monkeypatch.setitem(sys.modules, name, module)
+    exported.run("vLLM")
+    assert capsys.readouterr().out == "an answer\n"
+    assert tuple(made["prompt"]["prompt_token_ids"]) == exported.prompt.ids
+    assert made["sampling"]["max_tokens"] == 8 and made["sampling"]["temperature"] == 1.0
+    if "lora_request" in made:
+        assert made["lora_request"] == ("mine", 1, str(exported.folder))
+        assert made["enable_lora"] and made["max_lora_rank"] == 32
+    else:
+        assert made["model"] == str(exported.folder)
+
+
+@forms("peft", "merged")
+def test_model_card_request_to_a_server_renders_the_prompt_of_training(exported: Exported) -> None:
+    card = (exported.folder / CARD).read_text()
+    assert "vllm serve" in card
+    body = json.loads(card.partition("<<'JSON'\n")[2].partition("\nJSON\n")[0])
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    body["messages"][-1]["content"] = body["messages"][-1]["content"].replace("...", QUESTION)
+    text = tokenizer.apply_chat_template(
+        body["messages"], tokenize=False, add_generation_prompt=True, **body["chat_template_kwargs"]
+    )
+    assert text == exported.prompt.text and body["model"] == "mine"
+
+
+@forms("merged")
+def test_modelfile_renders_the_prompt_of_training(exported: Exported) -> None:
+    text = (exported.folder / MODELFILE).read_text()
+    template = text.partition('TEMPLATE """')[2].partition('"""\n')[0]
+    # What Go's templates make of it.
+    rendered = template.replace("{{ .Prompt }}", QUESTION).replace('{{"{{"}}', "{{")
+    assert rendered == exported.prompt.text
+    assert text.startswith("FROM ./model.gguf\n") and "PARAMETER num_predict 8\n" in text
+    assert 'PARAMETER stop "<|im_end|>"\n' in text
+    assert "ollama create mine" in (exported.folder / CARD).read_text()

@@ -69,7 +69,8 @@ def stream(count: int) -> Iterator[dict[str, Any]]:
 
 
 def test_real_splits_share_no_question(tmp_path: Path) -> None:
-    rows = problems.distinct_rows(stream(9), lambda entry: f"it is {entry['answer']}")
+    family = problems.Family({}, lambda entry: f"it is {entry['answer']}")
+    rows = problems.distinct_rows(stream(9), family)
     problems.write_splits(tmp_path, "f", rows, Settings(train=4, validation=2, test=3))
     splits = {
         split: list(map(json.loads, (tmp_path / f"f-{split}.jsonl").read_text().splitlines()))
@@ -86,9 +87,14 @@ def test_real_splits_share_no_question(tmp_path: Path) -> None:
 
 
 def test_real_splits_refuse_too_few_distinct_questions(tmp_path: Path) -> None:
-    rows = problems.distinct_rows(stream(5), lambda entry: "s")
+    rows = problems.distinct_rows(stream(5), problems.Family({}, lambda entry: "s"))
     with pytest.raises(SystemExit, match=r"test lacks 1; ask for fewer \(--test\)"):
         problems.write_splits(tmp_path, "f", rows, Settings(train=2, validation=2, test=2))
+
+
+def test_real_problems_lack_answers_that_their_generator_gets_wrong() -> None:
+    family = problems.Family({}, lambda entry: "s", wrong_answers=("1", "3"))
+    assert [row["answer"] for row in problems.distinct_rows(stream(5), family)] == ["0", "2", "4"]
 
 
 def part(calls: list[str], **changes: Any) -> make.Part:

@@ -57,7 +57,7 @@ def test_delegation_passes_every_argument_on() -> None:
         "generate": (REQUESTS, SAMPLING, "teacher", "ema"),
         "score": ([((1,), (2,))], "teacher", "live", SAMPLING),
         "measure": (BATCH,), "accumulate": (BATCH,), "apply": (0.1,), "memory": (),
-        "save_adapter": (folder,), "save_merged": (folder,), "save": (folder,),
+        "save_adapter": (folder,), "save_merged": (folder, "float16"), "save": (folder,),
         "restore": (folder,), "load_adapter": (folder,),
     }  # fmt: skip
     for name in MEMBERS:

@@ -63,6 +63,8 @@ def test_export_dry_run_writes_nothing(opsd: Opsd, adapter: Path, tmp_path: Path
     ("command", "code", "said"),
     [
         ("export adapter --format gguf", 2, "unknown format 'gguf'"),
+        ("export adapter --format merged --dtype int8", 2, "unknown dtype 'int8'"),
+        ("export adapter --dtype float16", 2, "--format peft writes an adapter"),
         ("export nothing", 2, "there is no adapter at nothing"),
         ("export .", 2, "holds no adapter"),
     ],

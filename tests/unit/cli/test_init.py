@@ -12,9 +12,11 @@ import pytest
 
 from backends.interface import Capability
 from opsd_cli.config.json_schema import SCHEMA_FILE, modeline
+from opsd_cli.config.presets import preset_trees
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.yaml_files import read_tree
 from opsd_cli.embedded import MODEL_DIR
+from opsd_cli.planning.first_config import RANKS
 from tests.support import chat_models
 from tests.support.cli import Opsd, help_with
 from tests.support.fakes import FakeBackend
@@ -177,11 +179,74 @@ def test_init_takes_batches_from_the_memory_plan(
     assert json.loads(out)["memory"]["peak"] <= tight["memory"]["limit"]
 
 
+def test_init_repeats_what_loading_says_of_the_data(opsd: Opsd, tmp_path: Path) -> None:
+    rows = [
+        {"question": f"{n} + 1", "solution": f"\\boxed{{{n + 1}}}", "answer": str(n + 1)}
+        for n in range(40)
+    ]
+    rows[3]["answer"] = "7"  # its solution's box has another
+    rows[5]["answer"] = "\\boxed{"  # no completion can match it
+    rows[7]["question"] = ""
+    (tmp_path / "faulty.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = opsd("init --model embedded --data faulty.jsonl --json")
+    assert code == 0, err
+    found = json.loads(out)
+    (warning,) = found["warnings"]
+    assert "answer of another value than the solution's own box (first: row 4" in warning
+    assert f"warning: {warning}" in err
+    (note,) = (note for note in found["notes"] if "faulty.jsonl: used 39 of 40 rows" in note)
+    assert "1 without a question" in note and "cannot be matched" in note and note in err
+    assert not any("held out" in note for note in found["notes"])
+
+
 def test_init_without_the_tokenizer_estimates(opsd: Opsd) -> None:
     found = first(opsd, "init --model Qwen/Qwen3-1.7B --data good.jsonl")
     assert not found["lengths"]["tokenised"]
     assert found["config"]["prompts"]["boundary"] == "match"
     assert any("lengths are estimated" in note for note in found["notes"])
+
+
+#: What `opsd init` takes from the data, the memory plan and the model's size instead.
+FITTED = {
+    "sampling.max_new_tokens", "prompts.teacher.max_tokens", "prompts.boundary",
+    "rollouts.batch_size", "train.micro_batch_tokens", "lora.rank", "lora.alpha",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("preset", "on_cpu"), [("small-cpu", True), ("small-gpu", False)])
+def test_init_writes_the_values_of_the_preset_for_small_models(
+    opsd: Opsd,
+    model: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    preset: str,
+    on_cpu: bool,
+) -> None:
+    found = Capability(True, "a device", memory=2**36, on_cpu=on_cpu)
+    monkeypatch.setattr(FakeBackend, "capability", lambda _: found)
+    model("qwen2.5")
+    rows = (f'{{"question": "{n} + 1", "solution": "s", "answer": "{n}"}}\n' for n in range(3000))
+    (tmp_path / "many.jsonl").write_text("".join(rows))
+    shown = first(opsd, "init --model model --data many.jsonl")["config"]
+    wanted = resolve(preset).model_dump(mode="json")
+    keys = set.union(*(leaves(tree) for tree in preset_trees(preset)))
+    assert len(keys - FITTED) >= 9
+    for key in keys - FITTED:
+        assert at(shown, key) == at(wanted, key), key
+    assert wanted["lora"]["rank"] in [rank for _, rank in RANKS]
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for key, value in tree.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+    return found
+
+
+def at(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree[part]
+    return tree
 
 
 def test_init_dry_run_writes_nothing(opsd: Opsd, tmp_path: Path) -> None:

@@ -48,3 +48,43 @@ def test_train_has_the_same_totals_in_terminal_result_and_page(opsd: Opsd, tmp_p
         assert f"<td>{name}<td>{what}".replace("'", "&#x27;") + f"<td>{tokens[kind]:,}" in page
     for kind, (name, what) in TIME_KINDS.items():
         assert f"<td>{name}<td>{what}<td>{duration(result[kind])}" in page
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            "",
+            "40 rollouts precede step 1: 32 of preflight, 4 of validation, 4 of test (fewer with "
+            "preflight.problems, data.validation_problems, data.test_problems)",
+        ),
+        (
+            "--set preflight.enabled=false --set evaluation.samples=3",
+            "24 rollouts precede step 1: 0 of preflight, 12 of validation, 12 of test (fewer with "
+            "data.validation_problems, data.test_problems)",
+        ),
+    ],
+)
+def test_train_says_at_its_start_how_many_rollouts_precede_step_1(
+    opsd: Opsd, settings: str, said: str
+) -> None:
+    words = f"train --set data.train=good.jsonl {QUICK} --set preflight.problems=16 {settings}"
+    code, _, err = opsd(f"{words} --out run --json")
+    assert code == 0, err
+    assert said in err
+    _, _, err = opsd("train --resume --out run")
+    assert "precede step 1" not in err
+
+
+@pytest.mark.parametrize("flag", ["--steps", "--set train.steps="])
+def test_train_extends_a_finished_run(opsd: Opsd, flag: str) -> None:
+    assert opsd(f"train --out run --set data.train=good.jsonl {QUICK}")[0] == 0
+    resume = "train --resume --out run"
+    more = f"{flag} 6" if flag.startswith("--st") else f"{flag}6"
+    code, out, err = opsd(f"{resume} {more} --json")
+    assert code == 0, err
+    assert json.loads(out)["steps"] == 6 and "extended from 4 to 6 steps" in err
+    code, _, err = opsd(f"{resume} {more}")
+    assert code == 2 and "has finished all of its 6 steps" in err and "hint: " in err
+    code, _, err = opsd(f"{resume} {more} --lr 1")
+    assert code == 2 and "which flags cannot change" in err

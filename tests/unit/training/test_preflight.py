@@ -57,7 +57,7 @@ def test_preflight_failure_by_truncated_completions(tmp_path: Path) -> None:
     assert "nothing to distil. Of the completions with the reference 100% were" in error.message
     assert "cut off at 4 tokens" in error.message
     assert "without it 100% were cut off" in error.message
-    assert error.hint.startswith("raise sampling.max_new_tokens (now 4), or begin")
+    assert error.hint.startswith("raise sampling.max_new_tokens (now 4). To look: opsd sample")
     assert "cut off at 4 tokens; the right answer is" in sample
     assert "question:   0 + 1\n" in sample and "completion: \\box" in sample
 
@@ -80,8 +80,29 @@ def test_preflight_failure_by_completions_without_an_answer(tmp_path: Path) -> N
 def test_preflight_failure_by_wrong_answers_points_at_the_prompts(tmp_path: Path) -> None:
     error, sample = failed(tmp_path / "run")
     assert "0% were cut off" in error.message and "0% held no answer" in error.message
-    assert error.hint.startswith("look at both prompts (opsd sample --show-prompts)")
+    assert error.hint.startswith(
+        "give the teacher a clearer prompts.teacher.template, lower evaluation.temperature (now 1)"
+    )
     assert "(answered 2; the right answer is 1)" in sample
+
+
+def test_preflight_failure_of_solved_problems_asks_for_harder_ones(tmp_path: Path) -> None:
+    error, _ = failed(tmp_path / "run", policy=FakePolicy(skill=1.0, taught=0.0))
+    assert error.hint.startswith("train on harder problems")
+
+
+def test_preflight_failure_suggests_no_lower_temperature_where_it_is_low(tmp_path: Path) -> None:
+    error, _ = failed(tmp_path / "run", "evaluation.temperature=0")
+    assert "template, or take a larger model" in error.hint
+
+
+@pytest.mark.parametrize("settings", [[], ["sampling.max_new_tokens=4"]])
+def test_preflight_failure_says_how_to_look_and_how_to_train_regardless(
+    tmp_path: Path, settings: list[str]
+) -> None:
+    error, _ = failed(tmp_path / "run", *settings)
+    for said in ("sample --privileged", "sample --show-prompts", "--set preflight.enabled=false"):
+        assert said in error.hint
 
 
 def test_preflight_failure_keeps_record_and_samples_beside_the_deleted_run(

@@ -1,0 +1,60 @@
+"""The rollouts that precede the first step of a run: how many, and the keys that reduce them.
+
+The preflight asks the student and the teacher the same problems; validation and test are measured
+once before training. On a slow machine these may take longer than the steps themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from opsd_cli import methods
+from opsd_cli.config.schema import Config
+
+
+@dataclass(frozen=True)
+class RolloutsBeforeStep1:
+    """Completions that are sampled before the first step, by what they are for."""
+
+    preflight: int
+    validation: int
+    test: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.preflight + self.validation + self.test
+
+    @property
+    def sentence(self) -> str:
+        """The numbers in words."""
+        return (
+            f"{self.total:,} rollouts precede step 1: {self.preflight:,} of preflight, "
+            f"{self.validation:,} of validation, {self.test:,} of test"
+        )
+
+    @property
+    def fewer(self) -> str:
+        """The config keys that reduce them, in words."""
+        keys = {
+            "preflight.problems": self.preflight,
+            "data.validation_problems": self.validation,
+            "data.test_problems": self.test,
+        }
+        return f"fewer with {', '.join(key for key, number in keys.items() if number)}"
+
+
+def before_step_1(config: Config, problems: Mapping[str, int]) -> RolloutsBeforeStep1:
+    """The rollouts that precede step 1.
+
+    Args:
+        config: the run's.
+        problems: number of problems of "train", "validation" and "test".
+    """
+    samples, asked = config.evaluation.samples, 0
+    if config.preflight.enabled and methods.get(config).needs.teacher:
+        asked = 2 * min(config.preflight.problems, problems["train"])
+    return RolloutsBeforeStep1(
+        samples * asked, samples * problems["validation"], samples * problems["test"]
+    )

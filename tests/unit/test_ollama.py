@@ -1,0 +1,49 @@
+"""The Modelfile for Ollama: what of a prompt it can hold."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from backends.interface import Sampling
+from opsd_cli.ollama import modelfile
+from opsd_cli.prompts.rendering import Template
+
+SAMPLING = Sampling(0.7, 0.9, 20, max_new_tokens=100)
+
+
+class Plain:
+    """A tokenizer without a chat template that begins each text with <s>."""
+
+    bos = "<s>"
+    control_tokens = ("<s>",)
+
+    def render_chat(self, messages: Any, generation_prompt: bool, **arguments: Any) -> str:
+        return self.bos + "".join(f"{message['content']}\n\n" for message in messages)
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def decode(self, ids: Any) -> str:
+        return "".join(map(chr, ids))
+
+
+POLICY: Any = SimpleNamespace(tokenizer=Plain(), stop_ids=frozenset({ord("$"), ord('"')}))
+
+
+def test_modelfile_without_the_bos_that_the_converted_tokenizer_adds() -> None:
+    text = modelfile(POLICY, Template("Q: {question}", "Be brief."), SAMPLING, "model.gguf")
+    assert text is not None
+    assert 'TEMPLATE """Be brief.\n\nQ: {{ .Prompt }}\n\n"""\n' in text
+    for line in ("temperature 0.7", "top_k 20", "num_ctx 2148", "repeat_penalty 1.0", 'stop "$"'):
+        assert f"PARAMETER {line}\n" in text
+    assert text.count("PARAMETER stop") == 1
+
+
+def test_modelfile_escapes_what_go_templates_would_read() -> None:
+    text = modelfile(POLICY, Template("{{x}} {question}"), SAMPLING, "model.gguf")
+    assert text is not None and '{{"{{"}}x}} {{ .Prompt }}' in text
+
+
+def test_modelfile_is_not_made_of_text_that_it_cannot_hold() -> None:
+    assert modelfile(POLICY, Template('{question} """'), SAMPLING, "model.gguf") is None
