@@ -39,8 +39,7 @@ def sample(
 ) -> None:
     """Draw completions for a question.
 
-    On a terminal the text appears while it is decoded.
-    With --json it is on standard error, and standard output has the JSON alone.
+    On a terminal the text appears while it is decoded; with --json, on standard error.
 
     [dim]opsd sample --divergence[/dim]
     [dim]opsd sample "Start with 12. Add 30. What is the result?" --n 4[/dim]

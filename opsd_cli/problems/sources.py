@@ -96,8 +96,6 @@ def load_splits(config: Config) -> Splits:
             "give a file with --set data.train=problems.jsonl, or a set that `opsd data` lists",
         )
     held_notes: list[str] = []
-    data_notes: list[str] = []
-    warnings: list[str] = []
     otherwise = EMBEDDED if data.train == EMBEDDED else None
     needed = True if methods.get(config).needs.solutions else None
     # The hold-out must not depend on the limit, so it is chosen before the limit applies.
@@ -127,24 +125,25 @@ def load_splits(config: Config) -> Splits:
             f"held out of {data.train}: {held_out}; {len(train.problems)} left to train on"
         )
     assert validation is not None and test is not None
-    for loaded in (train, validation, test):
-        if loaded.report.remarkable:
-            data_notes.append(f"{loaded.name}: {loaded.report.sentence()}")
-        warnings += loaded.notes
-        if loaded.caution:
-            data_notes.append(f"{loaded.name}: {loaded.caution}")
+    read = (train, validation, test)
+    data_notes = (*(note for each in read for note in _notes(each)), *removed)
     _refuse_overlap(validation, test)
     sets = told_apart({"train": train, "validation": validation, "test": test})
-    data_notes += removed
     splits = Splits(
         sets["train"],
         sets["validation"],
         sets["test"],
         notes=(*held_notes, *data_notes),
-        warnings=tuple(warnings),
-        data_notes=tuple(data_notes),
+        warnings=tuple(warning for each in read for warning in each.notes),
+        data_notes=data_notes,
     )
     return with_examples(config, splits)
+
+
+def _notes(read: ProblemSet) -> list[str]:
+    """Sentences about the rows that were left out, and the caution of a known set."""
+    notes = [f"{read.name}: {read.report.sentence()}"] if read.report.remarkable else []
+    return [*notes, f"{read.name}: {read.caution}"] if read.caution else notes
 
 
 def told_apart(sets: Mapping[str, ProblemSet]) -> dict[str, ProblemSet]:
