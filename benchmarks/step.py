@@ -109,30 +109,57 @@ def ours(folder: Path, shape: dict[str, int], micro_batch: int) -> Callable[[], 
 def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
     """TRL's trainer with fixed completions; the call trains and raises `Timed`."""
     import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    def model() -> Any:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    rows = torch.from_numpy(completions(shape))
+    settings = {"use_cpu": True, "bf16": False, "output_dir": str(folder / "out")}
+    return trl_trainer(form, model, tokenizer, rows, settings, forget_peak)
+
+
+def trl_trainer(
+    form: str,
+    model: Callable[[], Any],
+    tokenizer: Any,
+    rows: Any,
+    settings: dict[str, Any],
+    warmed_up: Callable[[], object],
+) -> Callable[[], float]:
+    """TRL's trainer of a form; the call trains and raises `Timed`.
+
+    Args:
+        form: of `FORMS`.
+        model: makes the model, and the teacher of a trainer that wants one of its own.
+        tokenizer: one that pads on the left.
+        rows: completions [rows, tokens] that stand in for generated ones.
+        settings: of the trainer: the folder, device and dtype.
+        warmed_up: called after the first step.
+    """
+    import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import TrainerCallback
     from transformers.generation.utils import GenerationMixin
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    rows = torch.from_numpy(completions(shape))
 
     def generate(self: Any, input_ids: Any = None, **kwargs: Any) -> Any:
-        return torch.cat([input_ids, rows], dim=1)
+        return torch.cat([input_ids, rows.to(input_ids.device)], dim=1)
 
     GenerationMixin.generate = generate
     common: dict[str, Any] = {
-        "output_dir": str(folder / "out"), "per_device_train_batch_size": shape["rows"],
-        "max_completion_length": shape["completion"], "temperature": 1.0, "top_p": 1.0, "top_k": 0,
-        "use_cpu": True, "bf16": False, "gradient_checkpointing": False,
+        "per_device_train_batch_size": len(rows),
+        "max_completion_length": rows.shape[1], "temperature": 1.0, "top_p": 1.0, "top_k": 0,
+        "gradient_checkpointing": False,
         "dataloader_pin_memory": False, "report_to": "none", "save_strategy": "no",
         "logging_strategy": "no", "max_steps": 3, "learning_rate": 1e-5,
-        "lr_scheduler_type": "constant", "disable_tqdm": True,
+        "lr_scheduler_type": "constant", "disable_tqdm": True, **settings,
     }  # fmt: skip
     data = Dataset.from_dict({"prompt": [PROMPT] * 64, "privileged_context": [PRIVILEGED] * 64})
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     lora = LoraConfig(
         r=RANK, lora_alpha=32, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM"
     )
@@ -142,7 +169,7 @@ def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             if len(times) == 1:
-                forget_peak()
+                warmed_up()
             times.append({"cpu": -time.process_time(), "wall": -time.perf_counter()})
 
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
@@ -152,22 +179,21 @@ def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
     if form == "distillation":
         from trl import DistillationConfig, DistillationTrainer
 
-        teacher = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         trainer = DistillationTrainer(
-            model, teacher, DistillationConfig(beta=0.5, shuffle_dataset=False, **common),
+            model(), model(), DistillationConfig(beta=0.5, shuffle_dataset=False, **common),
             data.remove_columns("privileged_context"), processing_class=tokenizer,
             peft_config=lora, callbacks=[Clock()],
         )  # fmt: skip
     else:
         from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
-        settings = SDFTConfig(
+        config = SDFTConfig(
             distillation_mode=form, distillation_alpha=0.5, distillation_topk=100,
             teacher_model_kind="base", num_generations=1, shuffle_dataset=False,
             distillation_is_clip=None, **common,
         )  # fmt: skip
         trainer = SDFTTrainer(
-            model, settings, data, processing_class=tokenizer, peft_config=lora,
+            model(), config, data, processing_class=tokenizer, peft_config=lora,
             callbacks=[Clock()],
         )  # fmt: skip
 
