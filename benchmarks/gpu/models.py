@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import numpy as np
 
 from benchmarks.gpu.device import Device
 
-RANK = 64
+#: The published recipe's.
+LORA = {"rank": 64, "alpha": 128}
 _QWEN3 = {
     "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_936,
     "max_position_embeddings": 40_960, "num_attention_heads": 16,
@@ -58,13 +60,13 @@ class Work:
     completion: int
     micro_batch: int
 
-    def config(self, **train: Any) -> Any:
+    def config(self, lora: Mapping[str, Any] = LORA, **train: Any) -> Any:
         """The config of its run; keyword arguments are settings of `train`."""
         from opsd_cli.config.schema import Config
 
         return Config.model_validate({
             "model": str(tokenizer_folder()),
-            "lora": {"rank": RANK, "alpha": 2 * RANK},
+            "lora": dict(lora),
             "sampling": {"max_new_tokens": self.completion},
             "rollouts": {"batch_size": self.rows},
             "train": {

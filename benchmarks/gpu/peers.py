@@ -46,8 +46,7 @@ def measure(record: Recorder) -> None:
 
 def ours(device: Device, work: Work) -> dict[str, float]:
     """Seconds and peak above the model of our step."""
-    config = work.config()
-    config.lora.rank, config.lora.alpha = RANK, 32
+    config = work.config({"rank": RANK, "alpha": 32})
     policy = random_policy(device, work, config)
     batch = work.batch()
 

@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from benchmarks.gpu.device import Device
-from benchmarks.gpu.models import Work, random_policy
+from benchmarks.gpu.models import LORA, Work, random_policy
 from benchmarks.proof.recorder import Recorder
 from benchmarks.proof.resuming import compare
 
@@ -18,8 +18,8 @@ def measure(record: Recorder) -> None:
     device = Device()
     for recomputed in (False, True):
         kept = "recomputed" if recomputed else "kept"
-        config = WORK.config(gradient_checkpointing=recomputed)
-        config.lora.dropout = 0.1
+        lora = {**LORA, "dropout": 0.1}
+        config = WORK.config(lora, gradient_checkpointing=recomputed)
         load = functools.partial(loaded, device, config)
         with record.attempt(case=f"activations {kept}, {device.dtype}") as row:
             compare(record, f"activations {kept}", load, WORK.batch(), row)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.gpu.device import Device
@@ -16,6 +18,10 @@ CASES = ((8, 256, 128), (32, 256, 1024))
 TINY_CASES = ((2, 8, 8),)
 #: The published recipe's: temperature, top-p, top-k.
 SAMPLING = (1.1, 0.95, 20)
+
+Prompts = Sequence[tuple[int, ...]]
+Draw = Callable[[Any, Prompts, int], int]
+"""Draws so many new tokens after each prompt; gives how many were drawn in all."""
 
 
 def measure(record: Recorder) -> None:
@@ -31,21 +37,21 @@ def measure(record: Recorder) -> None:
         for form, draw in {"ours": ours, "transformers generate": theirs}.items():
             with record.attempt(case=f"{rows} × ({prompt} + {new:,})", form=form) as row:
                 device.begin_peak()
-                seconds = best_seconds(
-                    lambda draw=draw: require(draw(policy, prompts, new), rows * new),
-                    device.wait, repeats=1, warm=0,
-                )  # fmt: skip
+                work_of_case = functools.partial(require, draw, policy, prompts, new)
+                seconds = best_seconds(work_of_case, device.wait, repeats=1, warm=0)
                 row.update(time_s=seconds, tokens_per_second=rows * new / seconds,
                            peak_gib=device.peak_gib())  # fmt: skip
             device.empty()
 
 
-def require(tokens: int, expected: int) -> None:
-    """Both forms must have drawn all."""
-    assert tokens == expected, f"{tokens} tokens for {expected}"
+def require(draw: Draw, policy: Any, prompts: Prompts, new: int) -> None:
+    """Draw, and refuse a form that has not drawn every token."""
+    tokens = draw(policy, prompts, new)
+    if tokens != len(prompts) * new:
+        raise RuntimeError(f"{tokens} tokens were drawn, not {len(prompts) * new}")
 
 
-def ours(policy: Any, prompts: list[tuple[int, ...]], new: int) -> int:
+def ours(policy: Any, prompts: Prompts, new: int) -> int:
     """Tokens drawn by the built-in engine."""
     from backends.interface import RolloutRequest, Sampling
 
@@ -55,7 +61,7 @@ def ours(policy: Any, prompts: list[tuple[int, ...]], new: int) -> int:
     return sum(len(rollout.completion_ids) for rollout in policy.generate(requests, sampling))
 
 
-def theirs(policy: Any, prompts: list[tuple[int, ...]], new: int) -> int:
+def theirs(policy: Any, prompts: Prompts, new: int) -> int:
     """Tokens drawn by `generate`, on the same model object."""
     import torch
 

@@ -40,23 +40,35 @@ class Phases:
     def __init__(self, wait: Callable[[], object]) -> None:
         self.seconds: dict[str, float] = {}
         self._wait = wait
-        self._open: list[float] = []  # seconds of inner calls, for each call that is open
+        #: Calls that are open: the phase, and seconds of the calls inside.
+        self._open: list[tuple[str, float]] = []
 
-    def wrapped(self, name: str, work: Callable[..., object]) -> Callable[..., object]:
-        """`work`, whose time is added to a phase."""
+    def wrapped(
+        self, name: str, work: Callable[..., object], not_in: str | None = None
+    ) -> Callable[..., object]:
+        """`work`, whose time is added to a phase.
+
+        Args:
+            name: of the phase.
+            work: what is timed.
+            not_in: a phase whose own the time is, where `work` is called inside it.
+        """
 
         def timed(*args: object, **options: object) -> object:
+            if self._open and self._open[-1][0] == not_in:
+                return work(*args, **options)
             self._wait()
             start = time.perf_counter()
-            self._open.append(0.0)
+            self._open.append((name, 0.0))
             try:
                 return work(*args, **options)
             finally:
                 self._wait()
                 spent = time.perf_counter() - start
-                own = spent - self._open.pop()
+                own = spent - self._open.pop()[1]
                 self.seconds[name] = self.seconds.get(name, 0.0) + own
                 if self._open:
-                    self._open[-1] += spent
+                    outer, inside = self._open[-1]
+                    self._open[-1] = outer, inside + spent
 
         return timed

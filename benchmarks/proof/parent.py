@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 from benchmarks.measuring import ROOT
 from benchmarks.proof import results as files
 from benchmarks.proof.page import page
-from benchmarks.proof.recorder import FAILED
+from benchmarks.proof.recorder import FAILED, STOPPED
 from benchmarks.proof.sections import Kit, Section, versions
 from opsd_cli import __version__
 from opsd_cli.processes.child_processes import package_environment, termination_interrupts, tied
@@ -142,15 +143,17 @@ class Run:
         started = time.monotonic()
 
         def keep(state: str) -> None:
-            found = {"title": section.title, "state": state, "budget_s": round(budget, 1),
-                     "seconds": round(time.monotonic() - started, 1), **files.read_rows(rows)}  # fmt: skip
+            found = {
+                "title": section.title, "state": state, "budget_s": round(budget, 1),
+                "seconds": round(time.monotonic() - started, 1), **files.read_rows(rows),
+            }  # fmt: skip
             self.results["sections"][section.name] = found
             self._write()
 
         try:
             keep(self._watched(section, rows, log, budget, keep))
         except KeyboardInterrupt:
-            keep("stopped: the kit was interrupted")
+            keep(f"{STOPPED}: the kit was interrupted")
             raise
         print(f"{section.name:<14}{files.summary(self.results['sections'][section.name])}",
               flush=True)  # fmt: skip
@@ -177,7 +180,7 @@ class Run:
                         size = grown
                         keep(files.RUNNING)
                 if child.poll() is None:
-                    return f"stopped: its {budget:.0f} s were over"
+                    return f"{STOPPED}: its {budget:.0f} s were over"
             finally:
                 end_group(child)
         return f"{FAILED}: {last_line(log.read_text(encoding='utf-8')) or 'no reason given'}"
@@ -190,8 +193,6 @@ class Run:
 
 def end_group(child: subprocess.Popen[Any]) -> None:
     """Kill a child that leads a group, with all that it started, and wait for it."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     child.wait()

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks.proof.recorder import DONE, FAILED
+from benchmarks.proof.recorder import DONE, FAILED, STATE
 
 #: Of the JSON's form.
 VERSION = 1
@@ -39,12 +39,13 @@ def write(path: Path, text: str) -> None:
 
 
 def has_failed(results: dict[str, Any]) -> bool:
-    """True if a section failed or a check does not hold; skipped and stopped ones have not."""
-    sections = results["sections"].values()
+    """True if a section or a row failed or a check does not hold; what was skipped or stopped for
+    want of time or memory has not."""
     return any(
         section["state"].startswith(FAILED)
+        or any(row.get(STATE, DONE).startswith(FAILED) for row in section["rows"])
         or not all(check["holds"] for check in section["checks"])
-        for section in sections
+        for section in results["sections"].values()
     )
 
 
@@ -54,5 +55,6 @@ def summary(section: dict[str, Any]) -> str:
     held = sum(check["holds"] for check in checks)
     said = f"{held} of {len(checks)} checks hold" if checks else ""
     state: str = section["state"]
-    rows = "" if state != DONE else f"{len(section['rows'])} rows"
+    measured = sum(STATE not in row for row in section["rows"])
+    rows = f"{measured} of {len(section['rows'])} rows measured" if section["rows"] else ""
     return ", ".join(part for part in (state, rows, said) if part)

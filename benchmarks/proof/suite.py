@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -45,8 +44,8 @@ def run(record: Recorder, arguments: Sequence[str], **environment: str) -> None:
         found = [json.loads(line) for line in outcomes.read_text(encoding="utf-8").splitlines()]
     report(record, found)
     if not ended:
-        record.note(f"stopped after {limit:.0f} s; the tests after {found[-1]['test']} did not run"
-                    if found else f"stopped after {limit:.0f} s, before the first test")  # fmt: skip
+        last = f"after {found[-1]['test']}" if found else "before the first test"
+        record.note(f"stopped after {limit:.0f} s, {last}; the others did not run")
     elif not found:
         raise RuntimeError(next(reversed(printed.strip().splitlines()), "no test ran"))
 
@@ -74,8 +73,10 @@ def report(record: Recorder, found: Sequence[dict[str, Any]]) -> None:
         files.setdefault(name, Counter())[test["outcome"]] += 1
         spent[name] += test["seconds"]
     for name, counts in files.items():
-        record.row(file=name.removeprefix(f"tests{os.sep}"), passed=counts["passed"],
-                   failed=counts["failed"], skipped=counts["skipped"], time_s=spent[name])  # fmt: skip
+        record.row(
+            file=name.removeprefix("tests/"), passed=counts["passed"], failed=counts["failed"],
+            skipped=counts["skipped"], time_s=spent[name],
+        )  # fmt: skip
     failed = [test for test in found if test["outcome"] == "failed"]
     passed = sum(test["outcome"] == "passed" for test in found)
     record.check("every test that ran passed", not failed and passed > 0, passed=passed)
