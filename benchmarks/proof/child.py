@@ -1,6 +1,6 @@
 """One section of a kit, in this process.
 
-python -m benchmarks.proof.child gpu kernel FILE --seconds 60 [--tiny]
+python -m benchmarks.proof.child benchmarks.gpu.kit kernel FILE --seconds 60 [--tiny]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from opsd_cli.processes.child_processes import watch_parent
 
 def main(arguments: list[str] | None = None) -> int:
     options = argparse.ArgumentParser(description="One section of a proof kit.")
-    options.add_argument("kit")
+    options.add_argument("kit", help="the module that declares it")
     options.add_argument("section")
     options.add_argument("file", type=Path)
     options.add_argument("--seconds", type=float, required=True)

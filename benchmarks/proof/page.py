@@ -10,16 +10,17 @@ from benchmarks.proof.results import summary
 #: Endings of a row's keys, and the unit that they stand for.
 UNITS = {
     "s": "s", "ms": "ms", "gib": "GiB", "mib": "MiB", "tflops": "TFLOP/s", "gbs": "GB/s",
-    "share": "%",
+    "share": "%", "nats": "nats",
 }  # fmt: skip
 EMPTY = ""
 
 
-def page(results: dict[str, Any]) -> str:
-    """The whole page."""
+def page(results: dict[str, Any], level: int = 1) -> str:
+    """The whole page, under a heading of that level."""
+    mark = "#" * level
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     lines = [
-        f"# {results['title']}",
+        f"{mark} {results['title']}",
         "",
         f"`{results['command']}` on {results['device']}; {results['seconds']:.0f} s of at most "
         f"{60 * results['minutes']:.0f} s; {results['started']}.",
@@ -28,7 +29,7 @@ def page(results: dict[str, Any]) -> str:
     if results["tiny"]:
         lines += ["", "**Tiny shapes: they show that the kit works, not how fast anything is.**"]
     for name, section in results["sections"].items():
-        lines += ["", f"## {section['title']}", "", f"`{name}`: {summary(section)}; "
+        lines += ["", f"{mark}# {section['title']}", "", f"`{name}`: {summary(section)}; "
                   f"{section['seconds']:.0f} s of {section['budget_s']:.0f} s."]  # fmt: skip
         lines += ["", *table(section["rows"])] if section["rows"] else []
         broken = [check for check in section["checks"] if not check["holds"]]

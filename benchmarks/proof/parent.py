@@ -127,7 +127,7 @@ class Run:
             "started": datetime.now(UTC).isoformat(timespec="seconds"), "minutes": minutes,
             "seconds": 0.0, "versions": versions(kit.packages), "sections": {},
         }  # fmt: skip
-        print(f"{kit.title} on {device}", flush=True)
+        print(f"{kit.title}: {device}", flush=True)
 
     def section(self, section: Section, seconds_ahead: float) -> None:
         """Run a section within its share of the time left.
@@ -161,8 +161,8 @@ class Run:
     def _watched(self, section: Section, rows: Path, log: Path, budget: float, keep: Any) -> str:
         """Start the child and wait; gives the state of one that wrote none itself."""
         command = [
-            sys.executable, "-m", "benchmarks.proof.child", self.kit.name, section.name, str(rows),
-            "--seconds", f"{budget:.1f}", *(["--tiny"] if self.tiny else []),
+            sys.executable, "-m", "benchmarks.proof.child", self.kit.module, section.name,
+            str(rows.resolve()), "--seconds", f"{budget:.1f}", *(["--tiny"] if self.tiny else []),
         ]  # fmt: skip
         environment = {**package_environment(), "HF_HUB_OFFLINE": "1", **section.environment}
         deadline = time.monotonic() + budget

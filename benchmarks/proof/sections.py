@@ -48,6 +48,7 @@ class Kit:
         packages: import names whose versions are reported.
         device: "module:function" that gives a device's description, or raises `SystemExit` with
             one line where the kit cannot run; it takes `tiny`.
+        own_module: where it is, if not in `benchmarks.NAME.kit`.
     """
 
     name: str
@@ -55,15 +56,21 @@ class Kit:
     sections: tuple[Section, ...]
     packages: tuple[str, ...]
     device: str
+    own_module: str = ""
+
+    @property
+    def module(self) -> str:
+        """The module whose `KIT` this is."""
+        return self.own_module or f"benchmarks.{self.name}.kit"
 
     def section(self, name: str) -> Section:
         """The section of that name."""
         return next(section for section in self.sections if section.name == name)
 
 
-def kit_of(name: str) -> Kit:
-    """The kit of a package below `benchmarks`."""
-    kit: Kit = importlib.import_module(f"benchmarks.{name}.kit").KIT
+def kit_of(module: str) -> Kit:
+    """The kit that a module declares as `KIT`."""
+    kit: Kit = importlib.import_module(module).KIT
     return kit
 
 
