@@ -141,7 +141,6 @@ def trl_trainer(
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import TrainerCallback
     from transformers.generation.utils import GenerationMixin
     from transformers.utils import logging
 
@@ -156,18 +155,8 @@ def trl_trainer(
     lora = LoraConfig(
         r=RANK, lora_alpha=32, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM"
     )
-    # Callbacks time each step; the first warms up.
     times: list[dict[str, float]] = []
-
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            if len(times) == 1:
-                warmed_up()
-            times.append({"cpu": -time.process_time(), "wall": -time.perf_counter()})
-
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            times[-1]["cpu"] += time.process_time()
-            times[-1]["wall"] += time.perf_counter()
+    clock = trl_clock(times, warmed_up)
 
     if form == "distillation":
         from trl import DistillationConfig, DistillationTrainer
@@ -175,7 +164,7 @@ def trl_trainer(
         trainer = DistillationTrainer(
             model(), model(), DistillationConfig(beta=0.5, shuffle_dataset=False, **common),
             data.remove_columns("privileged_context"), processing_class=tokenizer,
-            peft_config=lora, callbacks=[Clock()],
+            peft_config=lora, callbacks=[clock],
         )  # fmt: skip
     else:
         from trl.experimental.sdft import SDFTConfig, SDFTTrainer
@@ -187,7 +176,7 @@ def trl_trainer(
         )  # fmt: skip
         trainer = SDFTTrainer(
             model(), config, data, processing_class=tokenizer, peft_config=lora,
-            callbacks=[Clock()],
+            callbacks=[clock],
         )  # fmt: skip
 
     def run() -> float:
@@ -195,6 +184,23 @@ def trl_trainer(
         raise Timed(times[1:], loss)
 
     return run
+
+
+def trl_clock(times: list[dict[str, float]], warmed_up: Callable[[], object]) -> Any:
+    """A callback that adds the times of each step; the first step warms up."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            if len(times) == 1:
+                warmed_up()
+            times.append({"cpu": -time.process_time(), "wall": -time.perf_counter()})
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            times[-1]["cpu"] += time.process_time()
+            times[-1]["wall"] += time.perf_counter()
+
+    return Clock()
 
 
 def trl_settings(rows: Any, settings: dict[str, Any]) -> dict[str, Any]:

@@ -21,16 +21,8 @@ def tiny_run(kit: Kit, sections: Sequence[str], out: Path, **environment: str) -
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        arguments = [
-            "--tiny",
-            "--out",
-            str(out),
-            "--minutes",
-            MINUTES,
-            "--only",
-            ",".join(sections),
-        ]
-        code = parent.main(kit, arguments)
+        options = ("--minutes", MINUTES, "--only", ",".join(sections))
+        code = parent.main(kit, ["--tiny", "--out", str(out), *options])
     results = out / f"{kit.name}.json"
     found: dict[str, Any] = json.loads(results.read_text())
     assert code == 0, (out / f"{kit.name}.md").read_text()
