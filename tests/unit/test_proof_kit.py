@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ def test_kit_rows_that_cannot_be_measured_say_why_and_fail_nothing(tmp_path: Pat
         {"form": "three", "state": "skipped: surely_not_a_package is not installed"},
         {"form": "four", "state": "stopped: memory ran out"},
     ]
+    # Of equal shares the first has half of the time.
+    assert 0 < section["budget_s"] <= (60 * parent.MINUTES - parent.MARGIN) / 2
     lacks = found["sections"]["lacks"]
     assert lacks["state"] == "skipped: surely_not_a_package.part is not installed"
     assert found["versions"]["surely_not_a_package"] == "missing"
@@ -60,15 +64,16 @@ def test_kit_fails_if_a_section_fails_or_a_check_does_not_hold(
 def test_kit_stops_a_section_at_its_budget_and_keeps_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pid = tmp_path / "pid"
+    pid, rows = tmp_path / "pid", tmp_path / "sections" / "hangs.jsonl"
     monkeypatch.setenv("OPSD_TEST_GRANDCHILD", str(pid))
-    # Half of what is left goes to the first of two sections of equal shares.
-    minutes = (parent.MARGIN + 40) / 60
-    found = run(tmp_path, "--only", "hangs,measures", "--minutes", str(minutes))
-    hangs = found["sections"]["hangs"]
-    assert hangs["state"] == "stopped: its 20 s were over"
+    # The time is over as soon as the section has written its row.
+    now = types.SimpleNamespace(
+        monotonic=lambda: 1e6 if rows.exists() and rows.read_text() else 0.0, sleep=time.sleep
+    )
+    monkeypatch.setattr(parent, "time", now)
+    hangs = run(tmp_path, "--only", "hangs")["sections"]["hangs"]
+    assert hangs["state"] == "stopped: its 508 s were over"
     assert hangs["rows"] == [{"form": "one"}]
-    assert found["sections"]["measures"]["state"] == "done"
     number = int(pid.read_text())
     assert not psutil.pid_exists(number) or psutil.Process(number).status() == "zombie"
 
