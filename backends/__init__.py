@@ -120,7 +120,7 @@ def choose(name: str) -> Choice:
         found = get(name).capability()
         if not found.available:
             raise BackendMissing(f"backend {name!r} cannot run here: {found.detail}", found.hint)
-        return Choice(name, f"asked for: {found.detail}")
+        return Choice(name, f"{found.detail} (named by --backend or the config)")
     refused: list[str] = []
     hint = ""
     for candidate in order_of_preference():

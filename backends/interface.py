@@ -42,6 +42,8 @@ class Sampling:
         top_k: keeps so many of the most probable tokens; 0 keeps all.
         min_p: removes tokens below this share of the highest probability; 0 removes none.
         max_new_tokens: maximum length of a completion.
+        stop: strings that end a completion, besides the stop tokens. Its last token is the first
+            after which its text contains one of them.
     """
 
     temperature: float = 1.0
@@ -49,6 +51,7 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
     max_new_tokens: int = 1024
+    stop: tuple[str, ...] = ()
 
     @property
     def filters(self) -> bool:
@@ -93,10 +96,12 @@ class Rollout:
 
     Attributes:
         request: what was asked for.
-        completion_ids: N token ids, the stop token included.
+        completion_ids: N token ids, as sampled: the stop token, or the tokens of the stop string,
+            included.
         log_probs: float32 [N], nats: each token's log-probability under the distribution that it
             was sampled from, after temperature and filters.
-        finish_reason: "stop" if the last token is a stop token, else "length".
+        finish_reason: "stop" if the last token is a stop token or completes a stop string, else
+            "length".
     """
 
     request: RolloutRequest

@@ -40,6 +40,13 @@ class RolloutEngine(Protocol):
     title: str
     separate_from_trainer: bool
 
+    def require(self, config: Config) -> None:
+        """Check what can be checked without a model or a server.
+
+        Raises:
+            UsageError, BackendMissing: the engine cannot be used.
+        """
+
     def attached(
         self, config: Config, policy: Policy, folder: Path, tell: Callable[[str], None]
     ) -> contextlib.AbstractContextManager[Policy]:
@@ -60,6 +67,9 @@ class BuiltinEngine:
 
     title = "the backend's own engine"
     separate_from_trainer = False
+
+    def require(self, config: Config) -> None:
+        """See `RolloutEngine`; it is always there."""
 
     @contextlib.contextmanager
     def attached(

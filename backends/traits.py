@@ -35,8 +35,8 @@ class MemoryTraits:
         recomputed_blocks: the same with gradient checkpointing.
         boundary: arrays of [tokens, hidden] that gradient checkpointing keeps for each block.
         length_multiple: sequence lengths are padded to a multiple of this many tokens.
-        loss_beside_activations: True if the activations and the divergence's chunk exist at the
-            same time; False if the loss is finished before the backward pass begins.
+        loss_beside_transients: True if the divergence's chunk is counted beside all of these; False
+            if it is gone before the backward pass takes its transient or recomputed blocks.
     """
 
     chunk_bytes: int
@@ -49,7 +49,7 @@ class MemoryTraits:
     recomputed_blocks: float
     boundary: float
     length_multiple: int = 1
-    loss_beside_activations: bool = True
+    loss_beside_transients: bool = True
 
 
 @dataclass(frozen=True)

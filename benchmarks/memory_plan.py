@@ -55,7 +55,7 @@ def lengths(name: str, backend: str) -> tuple[int, int, int, int]:
 
 def config_of(name: str, backend: str, folder: str) -> Any:
     """A case's config."""
-    from opsd_cli.config.resolve import merge
+    from opsd_cli.config.layers import merge
     from opsd_cli.config.schema import Config
 
     _, _, completion, questions = lengths(name, backend)

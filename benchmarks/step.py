@@ -1,13 +1,15 @@
 """A training step after generation, against TRL's self-distillation and distillation trainers.
 
     python benchmarks/step.py --rounds 3
+    python benchmarks/step.py --rounds 3 --model DIR
 
 In an environment with `trl==1.16.0` and this package's dependencies. Random Qwen3 weights, LoRA of
 rank 16 on all linear layers, float32, JSD of equal weights, the teacher the same model without its
 adapter. Shape A: hidden 256, 4 layers, vocabulary 32,768, 8 completions of 128 tokens; shape B:
-hidden 64, 2 layers, vocabulary 151,936, 2 completions of 512. The student's prompt has 32 tokens
-and the teacher's 128; TRL's DistillationTrainer has no privileged context and gives its teacher
-the student's prompt, which is less to read.
+hidden 64, 2 layers, vocabulary 151,936, 2 completions of 512; with `--model`, a pretrained model
+whose tokenizer splits digits (`benchmarks/real/make.py`), 8 completions of 64. The student's prompt
+has 32 tokens and the teacher's 128; TRL's DistillationTrainer has no privileged context and gives
+its teacher the student's prompt, which is less to read.
 
 Generation is taken out of every trainer: completions are fixed, random tokens. What is timed is
 then a step: reading both roles' sequences, loss, gradient, clipping and AdamW. Each form has a
@@ -45,10 +47,28 @@ FORMS = {
     "distillation": "TRL DistillationTrainer",
 }
 STUDENT_PROMPT, TEACHER_PROMPT = 32, 128
-#: TRL joins them with an empty line, which is one token of these models.
-PROMPT, PRIVILEGED = "5" * STUDENT_PROMPT, "6" * (TEACHER_PROMPT - STUDENT_PROMPT - 1)
+PROMPT = "5" * STUDENT_PROMPT
 RANK = 16
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def shape_of(name: str, folder: Path) -> dict[str, int]:
+    """The shape of that name, or else of the pretrained model in the folder."""
+    if name in SHAPES:
+        return SHAPES[name]
+    settings = json.loads((folder / "config.json").read_text())
+    return {"vocabulary": settings["vocab_size"], "rows": 8, "completion": 64, "empty": 2}
+
+
+def privileged(shape: dict[str, int]) -> str:
+    """The reference. TRL joins it with an empty line: one token, or two with a pretrained model."""
+    return "6" * (TEACHER_PROMPT - STUDENT_PROMPT - shape.get("empty", 1))
+
+
+def described(folder: Path) -> str:
+    """A pretrained model's case in the table."""
+    settings = json.loads((folder / "config.json").read_text())
+    return f"pretrained, hidden {settings['hidden_size']}, {settings['num_hidden_layers']} layers"
 
 
 def build(folder: Path, shape: dict[str, int]) -> None:
@@ -85,7 +105,7 @@ def ours(folder: Path, shape: dict[str, int], micro_batch: int) -> Callable[[], 
     torch.set_num_threads(2)
     rows = completions(shape)
     student = tuple(policy.tokenizer.encode(PROMPT))
-    teacher = tuple(policy.tokenizer.encode(f"{PROMPT}\n\n{PRIVILEGED}"))
+    teacher = tuple(policy.tokenizer.encode(f"{PROMPT}\n\n{privileged(shape)}"))
     assert (len(student), len(teacher)) == (STUDENT_PROMPT, TEACHER_PROMPT)
     items = tuple(
         DivergenceItem(
@@ -116,8 +136,8 @@ def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
 
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     rows = torch.from_numpy(completions(shape))
-    settings = {"use_cpu": True, "bf16": False, "output_dir": str(folder / "out")}
-    return trl_trainer(form, model, tokenizer, rows, settings, forget_peak)
+    settings = {"use_cpu": True, "bf16": False, "output_dir": tempfile.mkdtemp()}
+    return trl_trainer(form, model, tokenizer, rows, privileged(shape), settings, forget_peak)
 
 
 def trl_trainer(
@@ -125,6 +145,7 @@ def trl_trainer(
     model: Callable[[], Any],
     tokenizer: Any,
     rows: Any,
+    reference: str,
     settings: dict[str, Any],
     warmed_up: Callable[[], object],
 ) -> Callable[[], float]:
@@ -135,6 +156,7 @@ def trl_trainer(
         model: makes the model, and the teacher of a trainer that wants one of its own.
         tokenizer: one that pads on the left.
         rows: completions [rows, tokens] that stand in for generated ones.
+        reference: the privileged context of every prompt.
         settings: of the trainer: the folder, device and dtype.
         warmed_up: called after the first step.
     """
@@ -151,7 +173,7 @@ def trl_trainer(
 
     GenerationMixin.generate = generate
     common = trl_settings(rows, settings)
-    data = Dataset.from_dict({"prompt": [PROMPT] * 64, "privileged_context": [PRIVILEGED] * 64})
+    data = Dataset.from_dict({"prompt": [PROMPT] * 64, "privileged_context": [reference] * 64})
     lora = LoraConfig(
         r=RANK, lora_alpha=32, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM"
     )
@@ -222,7 +244,7 @@ def measure(form: str, name: str, folder: Path, micro_batch: int) -> dict[str, f
     import torch
 
     torch.set_num_threads(2)
-    shape = SHAPES[name]
+    shape = shape_of(name, folder)
     if form == "ours":
         step = ours(folder, shape, micro_batch)
         base = resident_mb()
@@ -253,6 +275,7 @@ def measure(form: str, name: str, folder: Path, micro_batch: int) -> dict[str, f
 def main() -> None:
     options = parser(__doc__, rounds=3, saves=True)
     options.add_argument("--shape", choices=SHAPES, action="append")
+    options.add_argument("--model", type=Path, help="a pretrained model's folder, for --shape")
     options.add_argument("--form", choices=FORMS, action="append")
     options.add_argument("--micro-batch", type=int, default=16_384, help="ours: tokens at once")
     options.add_argument("--measure", nargs=3, metavar=("FORM", "SHAPE", "FOLDER"))
@@ -262,16 +285,18 @@ def main() -> None:
         print(json.dumps(measure(form, name, Path(folder), given.micro_batch)))
         return
     table = Table("step", "s")
-    for name in given.shape or SHAPES:
+    for name in ["model"] if given.model else given.shape or SHAPES:
         with tempfile.TemporaryDirectory() as made:
-            build(Path(made), SHAPES[name])
+            folder = given.model or Path(made)
+            if not given.model:
+                build(folder, SHAPES[name])
             command = [sys.executable, __file__, "--micro-batch", str(given.micro_batch)]
             forms = {
-                FORMS[form]: [*command, "--measure", form, name, made]
+                FORMS[form]: [*command, "--measure", form, name, folder]
                 for form in given.form or FORMS
             }
             found = take_turns(forms, given.rounds, TRL_EXPERIMENTAL_SILENCE="1")
-        table.add(f"shape {name}", found)
+        table.add(described(folder) if given.model else f"shape {name}", found)
         for form, rows in found.items():
             print(f"{form}: mean losses {[row['loss'] for row in rows]}", file=sys.stderr)
     if given.save:

@@ -68,7 +68,9 @@ class Table:
             )
 
     def save(self) -> None:
-        """Replace the table in the results file, and bring the summary up to date.
+        """Replace the cases in the results file's table, and bring the summary up to date.
+
+        Cases that were not measured this time stay as they are.
 
         Raises:
             SystemExit: the results file has no table.
@@ -78,7 +80,10 @@ class Table:
         old = re.search(r"(?m)(^\|.*\n)+", text)
         if old is None:
             raise SystemExit(f"{path} has no table to replace")
-        path.write_text(text.replace(old[0], "\n".join(self.lines) + "\n"))
+        measured = {_case(line) for line in self.lines}
+        kept = [line for line in old[0].splitlines()[2:] if _case(line) not in measured]
+        lines = [*self.lines[:2], *kept, *self.lines[2:]]
+        path.write_text(text.replace(old[0], "\n".join(lines) + "\n"))
         PAGE.write_text(summed_up(PAGE.read_text()))
 
     def _print(self, line: str) -> None:
@@ -111,6 +116,11 @@ def summed_up(page: str) -> str:
     before, rest = page.split(START)
     after = rest.split(END)[1]
     return with_kits(f"{before}{START}\n" + "\n".join(lines) + f"\n{END}{after}", RESULTS)
+
+
+def _case(line: str) -> str:
+    """The first cell of a row."""
+    return line.split("|")[1].strip()
 
 
 def _figure(value: float, form: str, unit: str = "") -> str:

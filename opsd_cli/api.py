@@ -176,8 +176,9 @@ def evaluate(
     Args:
         config: the model, its adapter, prompts and sampling; a run's directory stands for its best
             checkpoint. A resumed evaluation has its own by default.
-        benchmarks: names (see `opsd data`), files, problems, or lists of problems by name; by
-            default the embedded test problems.
+        benchmarks: names (see `opsd data`), files, problems, or lists of problems by name; `test`
+            is the config's own test split. By default that, or the embedded test problems if the
+            config names no training data.
         out: a new directory for samples, results and report; by default nothing is written.
         policy: measure this one, as it is now, in place of loading the config's model.
         samples: completions per problem (k); by default `evaluation.samples`.

@@ -10,6 +10,8 @@ class, and `except` would miss one of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class OpsdError(Exception):
     """Base of every error that opsd raises on purpose; exit code 1.
@@ -34,7 +36,30 @@ class UsageError(OpsdError):
 
 
 class ConfigError(UsageError):
-    """A config file, preset or `--set` is invalid."""
+    """A config file, preset or `--set` is invalid.
+
+    Attributes:
+        others: further mistakes that were found at the same time.
+        located: True if it is about one key.
+    """
+
+    def __init__(self, message: str, hint: str = "", located: bool = False) -> None:
+        super().__init__(message, hint)
+        self.others: tuple[ConfigError, ...] = ()
+        self.located = located
+
+    @classmethod
+    def of(cls, mistakes: Sequence[ConfigError]) -> ConfigError:
+        """The first mistake with the others beside it; a traceback shows them as notes."""
+        first, *others = mistakes
+        first.others = tuple(others)
+        for other in others:
+            first.add_note(other.message)
+        return first
+
+    def all(self) -> list[ConfigError]:
+        """This mistake and the others, each alone."""
+        return [self, *self.others]
 
 
 class DataError(UsageError):

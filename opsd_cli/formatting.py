@@ -32,6 +32,19 @@ def signed(difference: float) -> str:
     return f"{100 * difference:+.1f}"
 
 
+def strict_and_flexible(strict: Estimate, flexible: Estimate) -> str:
+    """Two accuracies by extraction, as in "strict 41.0% · flexible 52.5%: format explains ..."."""
+    both = f"strict {share(strict.value)} · flexible {share(flexible.value)}"
+    gap = 100 * (flexible.value - strict.value)
+    return f"{both}: format explains {gap:.1f} points"
+
+
+def gain_by_part(gain: float, flexible_gain: float) -> str:
+    """A difference of accuracies as its two parts, both shares in points."""
+    format_gain = signed(gain - flexible_gain)
+    return f"{signed(flexible_gain)} points with flexible extraction, {format_gain} from format"
+
+
 def times(ratio: float | None) -> str:
     """A ratio, as in "8.3×"; "∞" for infinity, "unknown" for None and NaN."""
     if ratio is None or math.isnan(ratio):

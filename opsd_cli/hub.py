@@ -65,6 +65,19 @@ def reach() -> bool:
 _unreachable = False
 
 
+def offline_by_choice() -> bool:
+    """True if offline mode is asked for, and not a network that could not be reached."""
+    return offline() and not _unreachable
+
+
+def is_lfs_pointer(start: bytes) -> bool:
+    """True if a file begins as the pointer that Git LFS leaves in place of the file itself."""
+    return start.startswith(b"version https://git-lfs.github.com/spec/")
+
+
+LFS_HINT = "run `git lfs install` and `git lfs pull` in its repository, or download the file again"
+
+
 def _go_offline() -> None:
     """Set offline mode for libraries imported from now on and for those already imported."""
     global _unreachable
@@ -123,8 +136,7 @@ def as_hub_error(error: Exception, name: str, kind: Kind) -> UsageError | None:
     # The client's network errors, whose module has different names in different versions.
     in_transport = any(base.__name__ == "TransportError" for e in chain for base in type(e).__mro__)
     if met(*unreachable) or in_transport or offline():
-        asked = offline() and not _unreachable
-        why = "offline mode is on" if asked else "the hub cannot be reached"
+        why = "offline mode is on" if offline_by_choice() else "the hub cannot be reached"
         missing = errors.ModelNotAtHand if kind == "model" else errors.DataNotAtHand
         return missing(
             f"the {kind} {name} is not in the cache, and {why}",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from backends.interface import DivergenceBatch, DivergenceItem, RolloutRequest
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
+from opsd_cli.evaluation.evaluate import evaluation_sampling
+from opsd_cli.evaluation.recommended_sampling import with_recommended
 from opsd_cli.grading import Grade, Grader
 from opsd_cli.problems import Problem, ProblemSet
 from opsd_cli.problems.files import load_file
@@ -20,13 +22,15 @@ from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst, TeacherPrompts
 from opsd_cli.rollouts.types import training_sampling
 from opsd_cli.rollouts.watching import Unfinished, watched
 from opsd_cli.seeds import derive_seed
-from opsd_cli.tracking.listener import Listener
+from opsd_cli.tracking.listener import Listener, Messages
 
 if TYPE_CHECKING:
     from backends.interface import Policy, Rollout, TokenReport
 
 
 SPLITS = ("train", "validation", "test")
+#: How `opsd sample` samples: as `opsd eval` does, or as training does.
+SAMPLINGS = ("evaluation", "training")
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,25 @@ def prompts_of_roles(
     return roles
 
 
+def sampled_as(config: Config, how: str, messages: Messages) -> Config:
+    """The config whose `sampling` section is that of evaluations, or of training.
+
+    Args:
+        how: one of `SAMPLINGS`.
+
+    Raises:
+        UsageError: it is none of them.
+        ConfigError, ModelError: as `with_recommended`.
+    """
+    if how not in SAMPLINGS:
+        raise UsageError(f"there is no sampling {how!r}", f"choose from {', '.join(SAMPLINGS)}")
+    if how == "training":
+        return config
+    config, _ = with_recommended(config, messages)
+    section = config.sampling.model_copy(update=asdict(evaluation_sampling(config)))
+    return config.model_copy(update={"sampling": section})
+
+
 def draw(
     policy: Policy,
     problems: Sequence[Problem],
@@ -119,7 +142,7 @@ def draw(
     listener: Listener | None = None,
     on_unfinished: Callable[[Unfinished], None] | None = None,
 ) -> list[Rollout]:
-    """Sample n completions of every problem with the sampling of training, by sample index.
+    """Sample n completions of every problem with the config's `sampling`, by sample index.
 
     Args:
         prompt_of: the prompt of a problem: `PromptBuilder.student`, or `TeacherPrompts.of`.
@@ -150,15 +173,17 @@ def completions_of(
     policy: Policy,
     grader: Grader,
     reports: Sequence[TokenReport] = (),
+    stop: Sequence[str] = (),
 ) -> list[Completion]:
     """A problem's rollouts as graded text.
 
     Args:
         rollouts: this problem's.
         reports: one per rollout, as `token_divergences` gives them; empty for none.
+        stop: the stop strings they were sampled with.
     """
     texts = [
-        completion_text(rollout.completion_ids, policy.tokenizer, policy.stop_ids)
+        completion_text(rollout.completion_ids, policy.tokenizer, policy.stop_ids, stop)
         for rollout in rollouts
     ]
     grades: Sequence[Grade | None] = [None] * len(texts)

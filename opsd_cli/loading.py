@@ -21,11 +21,13 @@ from opsd_cli.adapters import (
     run_of,
     untrained,
 )
+from opsd_cli.config.layers import merge
 from opsd_cli.config.presets import preset_names
-from opsd_cli.config.resolve import assigned, merge, resolve
+from opsd_cli.config.resolve import assigned, resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import ModelError, UsageError
+from opsd_cli.prompts.rendering import NO_CHAT_TEMPLATE
 from opsd_cli.tracking.listener import Messages
 from opsd_cli.training.run_directory import CONFIG
 
@@ -116,7 +118,7 @@ def config_of(source: Source | None) -> Config:
 
 
 def resolved_config(
-    name: str | None,
+    name: str | Sequence[str] | None,
     assignments: Sequence[str],
     flags: Mapping[str, Any],
     inherit: bool = False,
@@ -219,6 +221,8 @@ def loaded_policy(
             policy = stack.enter_context(attached)
         waiting.close()
         messages.note(f"model {config.model}: {policy.description}")
+        if not policy.tokenizer.has_chat_template:
+            messages.warn(NO_CHAT_TEMPLATE)
         yield policy
 
 

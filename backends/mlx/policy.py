@@ -1,9 +1,9 @@
 """A loaded model acting as student and as teacher: `backends.interface.Policy` in MLX.
 
 Three things are MLX's own: arrays are computed when asked for, so every pass ends in an evaluation,
-or its graph would keep everything it was made from; the student's sequences are read once for the
-loss's numbers and once for the gradient; and lengths are padded to multiples of 32, because every
-new shape is compiled again on Metal.
+or its graph would keep everything it was made from; the gradient is pulled back through the
+student's forward pass after the loss has been computed from its value; and lengths are padded to
+multiples of 32, because every new shape is compiled again on Metal.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from mlx.utils import tree_flatten
 
 from backends.interface import PolicyGradientBatch, Sampling, TokenReport
 from backends.mlx import device_memory, loss_head
-from backends.mlx.adapter import Adapter, Weights, adapter_from_folder, fresh_adapter
+from backends.mlx.adapter import Adapter, adapter_from_folder, fresh_adapter
 from backends.mlx.generation import MlxBatch
 from backends.mlx.loading import Loaded, load, save_merged
 from backends.mlx.optimizer import AdapterOptimizer
+from backends.mlx.pullback import vjp
 from backends.mlx.split_model import SplitModel
 from backends.mlx.traits import MLX
 from backends.shared.adapter_files import Arrays
@@ -164,9 +165,7 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
     ) -> TokenReport:
         """Read the student's sequences, and with `training` add the gradient of the loss.
 
-        They are read twice, with the same dropout: for the loss's numbers, and for the gradient.
-        Numbers taken in the middle of one traced pass would keep every array of it alive, and undo
-        gradient checkpointing (measured: 2.6 times the memory).
+        One forward pass serves both, so its activations are kept while the loss is computed.
 
         Args:
             pairs: prompts and completions.
@@ -180,25 +179,25 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
             return loss(hidden_ND, targets_N)[0]
         adapter, optimizer = self._require_adapter(), self._require_optimizer()
         own = adapter.parameters
-        random = mx.array(_generator_state())
+        traced: list[tuple[mx.array, mx.Dtype]] = []
+
+        def hidden_states(*weights: mx.array) -> mx.array:
+            adapter.assign(dict(zip(own, weights, strict=True)))
+            hidden_ND, targets_N = self._completion_hidden_states(pairs)
+            traced.append((targets_N, hidden_ND.dtype))
+            return hidden_ND.astype(mx.float32)
+
+        count = sum(len(completion) for _, completion in pairs)
         adapter.set_dropout(True)
         try:
-            hidden_ND, targets_N = self._completion_hidden_states(pairs)
-            mx.eval(hidden_ND, random)
-            report, gradient_ND = loss(hidden_ND, targets_N)
+            hidden_ND, pull_back = vjp(
+                hidden_states, list(own.values()), (count, self._split_model.width)
+            )
+            mx.eval(_generator_state())
+            targets_N, dtype = traced[0]
+            report, gradient_ND = loss(hidden_ND.astype(dtype), targets_N)
             assert gradient_ND is not None
-            gradient_ND = gradient_ND.astype(mx.float32)
-            mx.eval(gradient_ND)
-            _generator_state()[:] = random
-
-            def linear_loss(parameters: Weights) -> mx.array:
-                adapter.assign(parameters)
-                return (
-                    self._completion_hidden_states(pairs)[0].astype(mx.float32) * gradient_ND
-                ).sum()
-
-            _, gradients = mx.value_and_grad(linear_loss)(own)
-            optimizer.add(gradients)
+            optimizer.add(dict(zip(own, pull_back(gradient_ND), strict=True)))
         finally:
             adapter.set_dropout(False)
             adapter.assign(own)

@@ -102,6 +102,8 @@ class SplitModel:
         softcap = self.settings.get("final_logit_softcapping")
         self.head = Head(layer, vocabulary, softcap, scale)
         model.eval()
+        #: Hidden size, D, of the head's inputs; nothing is computed to learn it.
+        self.width: int = self.hidden(mx.zeros((1, 1), mx.int32)).shape[-1]
 
     @property
     def context_limit(self) -> int | None:

@@ -21,6 +21,6 @@ MLX = BackendTraits(
         recomputed_blocks=2.7,
         boundary=2.5,
         length_multiple=32,  # every new shape is compiled again on Metal
-        loss_beside_activations=False,
+        loss_beside_transients=False,
     ),
 )

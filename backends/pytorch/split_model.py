@@ -16,6 +16,7 @@ tests/support/chat_models.py::FAMILIES; CONTRIBUTING.md has the steps that add a
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -51,6 +52,9 @@ class SplitModel:
         self.model = model
         self.config = config
         self.decoder = model.get_decoder()
+        # transformers 5.24 renames the argument; a model's own code may keep the older name.
+        names = inspect.signature(self.decoder.forward).parameters
+        self._cache_name = "cache" if "cache" in names else "past_key_values"
         softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self.vocabulary = min(vocabulary, len(layer.weight))
         self.head = Head(layer.weight, getattr(layer, "bias", None), softcap, self.vocabulary)
@@ -99,8 +103,8 @@ class SplitModel:
                 input_ids=ids_BL,
                 attention_mask=mask_BT,
                 position_ids=positions_BL,
-                past_key_values=cache,
                 use_cache=cache is not None,
+                **{self._cache_name: cache},
             )
         hidden_BLD: Tensor = output.last_hidden_state
         return hidden_BLD if self.scale == 1.0 else hidden_BLD * self.scale

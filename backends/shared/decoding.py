@@ -29,6 +29,7 @@ from backends.interface import (
     uniforms,
 )
 from backends.shared.micro_batches import require_prompt
+from backends.shared.stop_strings import Decoder, StopStrings, stop_strings
 from opsd_cli.errors import TrainingError
 
 JOIN_AT = 0.25
@@ -56,7 +57,13 @@ class Row:
         """The uniform number that its next token consumes."""
         return float(self.uniform_N[len(self.ids)])
 
-    def take(self, token: int, log_prob: float, stop_ids: frozenset[int]) -> Rollout | None:
+    def take(
+        self,
+        token: int,
+        log_prob: float,
+        stop_ids: frozenset[int],
+        stop_strings: StopStrings | None = None,
+    ) -> Rollout | None:
         """Add a token; returns the rollout if that token ends it.
 
         Raises:
@@ -69,7 +76,7 @@ class Row:
             )
         self.ids.append(token)
         self.log_probs.append(log_prob)
-        if token in stop_ids:
+        if token in stop_ids or (stop_strings is not None and stop_strings.end(self.ids)):
             return self.rollout("stop")
         return self.rollout("length") if len(self.ids) == self.room else None
 
@@ -156,27 +163,31 @@ def generate(
     stop_ids: frozenset[int],
     context_limit: int | None,
     batch_size: int,
+    tokenizer: Decoder | None = None,
     observer: Observer | None = None,
 ) -> Iterator[Rollout]:
     """Sample every request, yielding each rollout as it finishes.
 
-    A completion ends with its stop token, or at `max_new_tokens`, or where the model's context
-    ends; a prompt that fills the context gives a completion of no tokens. No context manager of
-    the batch stays open across a `yield`: the caller may learn, or swap weights, between rollouts.
+    A completion ends with its stop token or stop string, or at `max_new_tokens`, or where the
+    model's context ends; a prompt that fills the context gives a completion of no tokens. No
+    context manager of the batch stays open across a `yield`: the caller may learn, or swap weights,
+    between rollouts.
 
     Args:
         batch: an empty batch of the backend.
         requests: what to sample.
-        sampling: as `batch` samples; only `max_new_tokens` is read here.
+        sampling: as `batch` samples; only `max_new_tokens` and `stop` are read here.
         stop_ids: token ids that end a completion.
         context_limit: the most positions of prompt and completion together; None is no limit.
         batch_size: the most rows decoded side by side.
+        tokenizer: decodes completions to find `sampling.stop`; needed only with stop strings.
         observer: receives the progress.
 
     Raises:
         ModelError: a prompt has no tokens.
         TrainingError: the model's logits are NaN.
     """
+    strings = stop_strings(sampling.stop, tokenizer)
     rows, full = begin(requests, sampling, context_limit)
     reporter = DecodingReporter(rows, observer)
     yield from full
@@ -189,7 +200,7 @@ def generate(
         for index, row in enumerate(batch.rows):
             if row is None:
                 continue
-            rollout = row.take(tokens[index], log_probs[index], stop_ids)
+            rollout = row.take(tokens[index], log_probs[index], stop_ids, strings)
             if rollout is not None:
                 batch.rows[index] = None
                 reporter.ended(row.room, rollout)

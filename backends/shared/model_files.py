@@ -61,7 +61,7 @@ def require_model(name: str) -> str:
     if path.exists():
         raise ModelError(f"{name} is a file, not a model", _DID_YOU_MEAN)
     if not HUB_ID.fullmatch(name) or name.startswith("."):
-        raise ModelError(f"no model folder at {name}", "check the path; a hub id is ORG/NAME")
+        raise ModelError(f"no model folder at {name}", weight_files.nearest_folder(path))
     hub.reach()
     return name
 

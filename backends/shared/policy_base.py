@@ -170,12 +170,11 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
                 self._stop_ids,
                 self.context_limit,
                 self.config.rollouts.batch_size,
+                self.tokenizer,
                 observer=self._observer,
             )
-            if role == "student":
-                yield from rollouts
-            else:
-                yield from self._generated_by_teacher(rollouts, teacher)
+            own = role == "student"
+            yield from rollouts if own else self._generated_by_teacher(rollouts, teacher)
 
     def score(
         self,

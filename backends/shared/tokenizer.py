@@ -58,7 +58,7 @@ class HuggingFaceTokenizer:
             ConfigError: the template refuses the turns (a system turn, for example) or arguments.
             ModelError: it is no template, or exceeds its limits of time, memory or text.
         """
-        if not self.wrapped.chat_template:
+        if not self.has_chat_template:
             return self._bos + "".join(f"{message['content']}\n\n" for message in messages)
         try:
             return chat_templates.render(
@@ -121,13 +121,18 @@ class HuggingFaceTokenizer:
             list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
 
+    @property
+    def has_chat_template(self) -> bool:
+        """False if `render_chat` gives the turns alone."""
+        return bool(self.wrapped.chat_template)
+
     @cached_property
     def end_of_turn(self) -> int | None:
         """The token that the template writes after an assistant's turn, else the tokenizer's EOS.
 
         They can differ: Gemma's turns end with another token than its EOS.
         """
-        if self.wrapped.chat_template:
+        if self.has_chat_template:
             turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
             after = self.render_chat(turns, generation_prompt=False).rpartition(_MARK)[2]
             ids = self.encode(after)

@@ -9,13 +9,17 @@ more layers than that.
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opsd_cli import hub
 from opsd_cli.errors import ModelError
 
 INDEX = "model.safetensors.index.json"
@@ -38,10 +42,12 @@ class Header:
     Args:
         names: names of its tensors.
         values: how many numbers they hold together.
+        matrices: names of those with two dimensions.
     """
 
     names: tuple[str, ...]
     values: int
+    matrices: tuple[str, ...] = ()
 
 
 def read_object(path: Path, verb: str = "loaded") -> dict[str, Any]:
@@ -69,6 +75,8 @@ def read_object(path: Path, verb: str = "loaded") -> dict[str, Any]:
             "check the file and its permissions",
         ) from error
     except ValueError as error:  # no JSON, or no UTF-8
+        if hub.is_lfs_pointer(path.read_bytes()[:64]):
+            raise _pointer(path, verb) from error
         what = "is empty" if size == 0 else f"is not JSON: {' '.join(str(error).split())[:200]}"
         raise ModelError(f"{path} cannot be {verb}: it {what}", AGAIN) from error
     if not isinstance(found, dict):
@@ -136,7 +144,11 @@ def read_header(path: Path, verb: str = "loaded") -> Header:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            start = file.read(64)
+            if hub.is_lfs_pointer(start):
+                raise _pointer(path, verb)
+            length = int.from_bytes(start[:8], "little")
+            file.seek(8)
             if size < 8 or length > size - 8:
                 raise ModelError(f"{path} cannot be {verb}: it is no whole safetensors file", hint)
             if length > MOST_HEADER_BYTES:
@@ -153,8 +165,46 @@ def read_header(path: Path, verb: str = "loaded") -> Header:
             shapes = [opened.get_slice(name).get_shape() for name in names]
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         said = " ".join(str(error).split())[:200]
+        if "not fully covered" in said:
+            said = "its size is not what its header says"
         raise ModelError(f"{path} cannot be {verb}: {said}", hint) from error
-    return Header(names, sum(math.prod(shape) for shape in shapes))
+    matrices = tuple(name for name, shape in zip(names, shapes, strict=True) if len(shape) == 2)
+    return Header(names, sum(math.prod(shape) for shape in shapes), matrices)
+
+
+def linear_paths(folder: Path) -> list[str] | None:
+    """Paths of the linear layers by the headers of the weights, without embeddings and heads.
+
+    Returns:
+        None for a model whose layers the files name otherwise: mixtures of experts, which the
+        libraries put together when they load them.
+    """
+    names = [name for path in weight_files(folder) for name in read_header(path).matrices]
+    if any("expert" in name for name in names):
+        return None
+    paths = [path for path, _, kind in (n.rpartition(".") for n in names) if kind in _OF_LINEAR]
+    return [path for path in paths if not _NOT_LINEAR.search(path)]
+
+
+#: Last parts of a linear layer's tensors, plain and quantised.
+_OF_LINEAR = ("weight", "qweight")
+_NOT_LINEAR = re.compile(r"embed|lm_head|(^|\.)(wte|wpe)$")
+
+
+def nearest_folder(path: Path) -> str:
+    """A hint for a folder that does not exist."""
+    with contextlib.suppress(OSError):
+        there = [each.name for each in path.parent.iterdir() if (each / "config.json").is_file()]
+        close = difflib.get_close_matches(path.name, there, n=1, cutoff=0.7)
+        if close:
+            return f"did you mean {path.parent / close[0]}?"
+    return "check the path; a hub id is ORG/NAME"
+
+
+def _pointer(path: Path, verb: str) -> ModelError:
+    return ModelError(
+        f"{path} cannot be {verb}: it is a Git LFS pointer, not the file itself", hub.LFS_HINT
+    )
 
 
 def _require_json(path: Path) -> None:

@@ -202,6 +202,7 @@ class Client:
             "seed": request.seed & _SEED_MASK,
             "ignore_eos": True,  # the stop tokens are those of this run
             "stop_token_ids": sorted(wanted.stop_ids),
+            "stop": list(sampling.stop),
             "logprobs": 0,
             "return_token_ids": True,
             "skip_special_tokens": False,

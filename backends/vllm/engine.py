@@ -18,6 +18,13 @@ class VllmEngine:
     title = "vLLM"
     separate_from_trainer = True
 
+    def require(self, config: Config) -> None:
+        """See `backends.rollout_engines.RolloutEngine`; a server that runs already is not asked."""
+        if config.rollouts.vllm.url is None:
+            from backends.vllm.server import require_vllm
+
+            require_vllm(config)
+
     @contextlib.contextmanager
     def attached(
         self, config: Config, policy: Policy, folder: Path, tell: Callable[[str], None]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from backends.interface import FinishReason, Rollout, RolloutRequest
+from backends.shared.stop_strings import StopStrings
 
 #: The first release of vLLM that returns token ids.
 OLDEST = (0, 10, 2)
@@ -49,6 +50,7 @@ class CompletionRequest:
         limit: maximum number of tokens.
         stop_ids: token ids that end the completion.
         vocabulary: one more than the highest token id; None if unknown.
+        stop_strings: strings that end the completion.
     """
 
     model: str
@@ -56,6 +58,7 @@ class CompletionRequest:
     limit: int
     stop_ids: frozenset[int]
     vocabulary: int | None = None
+    stop_strings: StopStrings | None = None
 
     @property
     def most_bytes(self) -> int:
@@ -141,6 +144,10 @@ def _token_ids(choice: Mapping[str, Any], wanted: CompletionRequest) -> tuple[in
     for place, token in enumerate(ids[:-1]):
         if token in wanted.stop_ids:
             raise InvalidResponse(f"it goes on after its stop token {token} at {place + 1}")
+    if wanted.stop_strings is not None and wanted.stop_strings.contained(ids[:-1]):
+        raise InvalidResponse(
+            "it goes on after a stop string", "see that the server supports `stop`"
+        )
     return tuple(ids)
 
 
@@ -168,6 +175,8 @@ def _finish_reason(
     if reason not in ("stop", "length"):
         raise InvalidResponse(f"its finish_reason is {shown(reason)}, neither stop nor length")
     if ids[-1] in wanted.stop_ids:
+        return "stop"
+    if wanted.stop_strings is not None and wanted.stop_strings.end(ids):
         return "stop"
     if reason == "stop":
         raise InvalidResponse(

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from backends.interface import Observer, Policy, Rollout, RolloutRequest, Sampling
 from backends.shared.decoding import DecodingReporter, begin
+from backends.shared.stop_strings import stop_strings
 from backends.vllm.adapters import AdapterLost, Adapters
 from backends.vllm.client import Client
 from backends.vllm.responses import CompletionRequest
@@ -82,9 +83,10 @@ class RolloutSampler:
         rows, full = begin(requests, sampling, self._policy.context_limit)
         reporter = DecodingReporter(rows, observer)
         yield from full
+        stop = stop_strings(sampling.stop, self._policy.tokenizer)
         waiting = {
             id(row.request): CompletionRequest(
-                model, row.request, row.room, self._policy.stop_ids, self._vocabulary
+                model, row.request, row.room, self._policy.stop_ids, self._vocabulary, stop
             )
             for row in rows
         }

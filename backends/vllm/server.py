@@ -161,6 +161,16 @@ class Server:
         return TrainingError(f"the vLLM server {what}{last}", f"its log is {self.log}")
 
 
+def require_vllm(config: Config) -> None:
+    """Check that a server can be started for a config, without starting one.
+
+    Raises:
+        UsageError: there is no such interpreter, or vLLM cannot serve this adapter.
+        BackendMissing: vLLM is not installed for the interpreter.
+    """
+    _for_build(_command(config, config.model_path, None, 0)[0], None)
+
+
 def _tail(path: Path) -> str:
     """The end of a log file; empty if it cannot be read."""
     try:

@@ -14,7 +14,15 @@ from benchmarks.gpu.device import Device
 from benchmarks.gpu.models import MODELS, Work, random_ids, random_model, random_policy
 from benchmarks.proof.clock import best_seconds
 from benchmarks.proof.recorder import Recorder
-from benchmarks.step import FORMS, RANK, STUDENT_PROMPT, TEACHER_PROMPT, Timed, trl_trainer
+from benchmarks.step import (
+    FORMS,
+    RANK,
+    STUDENT_PROMPT,
+    TEACHER_PROMPT,
+    Timed,
+    privileged,
+    trl_trainer,
+)
 
 FULL = Work("Qwen3-1.7B", 4, STUDENT_PROMPT, TEACHER_PROMPT, 1024, 16_384)
 TINY = Work("tiny", 2, STUDENT_PROMPT, TEACHER_PROMPT, 16, 1024)
@@ -73,8 +81,8 @@ def theirs(device: Device, form: str, work: Work, rows: Any) -> dict[str, float]
         tokenizer = AutoTokenizer.from_pretrained(made, padding_side="left")
         settings = {"use_cpu": not device.on_gpu, "bf16": device.on_gpu, "output_dir": made}
         run = trl_trainer(
-            form, lambda: random_model(device, work.model), tokenizer, rows, settings,
-            device.begin_peak,
+            form, lambda: random_model(device, work.model), tokenizer, rows, privileged({}),
+            settings, device.begin_peak,
         )  # fmt: skip
         try:
             run()

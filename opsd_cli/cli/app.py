@@ -27,7 +27,8 @@ data_app = typer.Typer(
     help="Data sets and benchmarks by name.",
 )
 presets_app = typer.Typer(
-    invoke_without_command=True, help="List the presets, show one, copy one, or list every key."
+    invoke_without_command=True,
+    help="List the presets, show one, copy one, list every key, or print a schema.",
 )
 app.add_typer(data_app, name="data")
 app.add_typer(presets_app, name="presets")
@@ -37,6 +38,7 @@ app.command("init")(commands.init)
 app.command("train")(commands.train)
 app.command("eval")(commands.evaluate)
 app.command("compare")(commands.compare)
+app.command("report")(commands.report)
 app.command("export")(commands.export)
 app.command("doctor")(commands.doctor)
 data_app.callback()(commands.data)
@@ -45,6 +47,10 @@ presets_app.callback()(commands.presets)
 presets_app.command("show")(commands.presets_show)
 presets_app.command("copy")(commands.presets_copy)
 presets_app.command("keys")(commands.presets_keys)
+presets_app.command("schema")(commands.presets_schema)
+# Typed by habit.
+data_app.command("list", hidden=True)(commands.data_list)
+presets_app.command("list", hidden=True)(commands.presets_list)
 
 
 def _version(wanted: bool) -> None:

@@ -19,6 +19,7 @@ def sample(
     split: options.Split = "validation",
     limit: options.Limit = None,
     n: options.Completions = 1,
+    sampling: options.Sampling = "evaluation",
     solution: options.Solution = None,
     privileged: options.Privileged = False,
     divergence: options.Divergence = False,
@@ -55,6 +56,7 @@ def sample(
         sample.Options(
             question=question, file=file, split=split, limit=limit, n=n, solution=solution,
             privileged=privileged, divergence=divergence, show_prompts=show_prompts,
+            sampling=sampling,
         ),
     )  # fmt: skip
 
@@ -103,6 +105,7 @@ def train(
     seed: options.Seed = None,
     json: options.Json = False,
     dry_run: options.DryRun = False,
+    probe: options.Probe = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -131,6 +134,7 @@ def train(
         out,
         resume,
         resume_from,
+        probe,
     )  # fmt: skip
 
 
@@ -250,6 +254,23 @@ def export(
     )  # fmt: skip
 
 
+def report(
+    directory: options.Reported,
+    out: options.ReportOut = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write the page of a run, an evaluation or a comparison again, finished or interrupted.
+
+    [dim]opsd report runs/mine[/dim]
+    """
+    from opsd_cli.cli import report
+    from opsd_cli.cli.console import Output
+
+    report.run(directory, out, Output(json, quiet))
+
+
 def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
     """Report platform, versions and what each backend can do here; paste it into an issue."""
     from opsd_cli.cli import doctor
@@ -304,3 +325,24 @@ def presets_keys(word: options.KeyWord = None, json: options.Json = False) -> No
     from opsd_cli.cli import presets
 
     presets.keys(word, json)
+
+
+def presets_schema() -> None:
+    """Print a JSON schema of config files, for editors (see docs/config.md)."""
+    from opsd_cli.cli import presets
+
+    presets.schema()
+
+
+def data_list(json: options.Json = False) -> None:
+    """The same as `opsd data` alone."""
+    from opsd_cli.cli import data
+
+    data.show_all(json)
+
+
+def presets_list(json: options.Json = False) -> None:
+    """The same as `opsd presets` alone."""
+    from opsd_cli.cli import presets
+
+    presets.show_all(json)

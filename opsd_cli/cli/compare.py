@@ -17,7 +17,13 @@ from opsd_cli.config.explain import suggest
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
 from opsd_cli.methods import METHODS
+from opsd_cli.planning.readiness import (
+    require_model_at_hand,
+    require_problems_at_hand,
+    require_ready,
+)
 from opsd_cli.reports.comparison_pages import write_comparison_pages
+from opsd_cli.tracking import trackers
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def _finish(result: Comparison, options: Options, out: Output) -> None:
 
 def _of_method(request: Request, name: str) -> Config:
     return Request(
-        request.config_name, request.assignments, {**request.flags, "method": name}
+        request.config_names, request.assignments, {**request.flags, "method": name}
     ).config()
 
 
@@ -116,6 +122,9 @@ def named_methods(text: str) -> tuple[str, ...]:
 def _show_plan(request: Request, named: dict[str, Config], options: Options) -> None:
     """The tokens of every method side by side, also of those that were not asked for."""
     out = request.out
+    for config in named.values():
+        trackers.require(config.log)
+        require_ready(config, out, learns=True)
     planned = comparison_plan(named, partial(_of_method, request), out)
     plans = planned.runs
     out.show("tokens at most, of one run of each method, all evaluated alike:")
@@ -129,7 +138,7 @@ def _show_plan(request: Request, named: dict[str, Config], options: Options) -> 
         )
     others = [name for name in plans if name not in named]
     if others:
-        out.show(f"not asked for (--methods): {', '.join(others)}")
+        out.show(f"planned, but not compared (name them in --methods): {', '.join(others)}")
     if options.tune:
         out.show(
             f"before that, {len(planned.tuning)} runs to choose learning rates, at most "
@@ -148,3 +157,6 @@ def _show_plan(request: Request, named: dict[str, Config], options: Options) -> 
             "tuning": tuned if options.tune else None,
         }
     )
+    for name, config in named.items():
+        require_problems_at_hand(config, planned.splits[name])
+        require_model_at_hand(config)

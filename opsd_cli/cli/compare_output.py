@@ -12,6 +12,7 @@ from opsd_cli.cli.progress import pace_text, remaining
 from opsd_cli.comparison.jobs import seconds_left
 from opsd_cli.comparison.session import Comparison, noting_finished
 from opsd_cli.comparison.supervisor import run_jobs
+from opsd_cli.comparison.verdict import tokens_needed, tokens_spent
 from opsd_cli.formatting import count, duration, percent
 from opsd_cli.printable import visible
 from opsd_cli.tracking.pace import Left
@@ -137,12 +138,11 @@ def _result_table(summary: dict[str, Any]) -> Table:
     for heading in ("method", "test accuracy (95% interval)", f"tokens to {target}", "generated"):
         table.add_column(heading, justify="left" if heading == "method" else "right")
     for name, entry in summary["methods"].items():
-        needed = entry["tokens_to_target"]
         table.add_row(
             name,
             percent(Estimate(**entry["accuracy"])),
-            "not reached" if needed is None else count(needed),
-            count(entry["tokens_generated"]),
+            tokens_needed(summary, name),
+            tokens_spent(summary, name),
         )
     return table
 
@@ -152,7 +152,13 @@ def _plot(summary: dict[str, Any], colour: bool) -> Any:
     from rich.text import Text
     from uniplot import plot_to_string
 
-    from opsd_cli.reports.svg import axis_position, linear_until, log_ticks, nice_ticks
+    from opsd_cli.reports.scales import (
+        axis_position,
+        linear_until,
+        log_ticks,
+        nice_ticks,
+        tick_label,
+    )
 
     methods = summary["methods"]
     tokens = [[x / 1000 for x in e["curve"]["cost"]["generated"]] for e in methods.values()]
@@ -165,6 +171,8 @@ def _plot(summary: dict[str, Any], colour: bool) -> Any:
         ys=[[100 * y for y in e["curve"]["accuracy"]] for e in methods.values()],
         x_min=0,
         x_max=end,
+        y_min=0,
+        y_max=101,  # at exactly 100 the axis has no label for it
         x_labels=False,
         x_gridlines=[],
         lines=True,
@@ -176,7 +184,7 @@ def _plot(summary: dict[str, Any], colour: bool) -> Any:
         height=PLOT_HEIGHT,
     )
     frame, foot, legend = drawn.partition("┘\n")
-    labels = _labels({f"{tick:g}": axis_position(tick, bend) / end for tick in ticks})
+    labels = _labels({tick_label(tick): axis_position(tick, bend) / end for tick in ticks})
     return Text.from_ansi(frame + foot + labels + "\n" + legend)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.request import Request
-from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import UsageError
+from opsd_cli.evaluation.description import setting_name
 from opsd_cli.evaluation.directory import SAMPLES, default_directory
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.pairing import difference_of
@@ -23,7 +23,8 @@ from opsd_cli.evaluation.preparation import (
 )
 from opsd_cli.evaluation.result import EvaluationResult
 from opsd_cli.evaluation.session import run as run_evaluation
-from opsd_cli.formatting import count, percent, points
+from opsd_cli.formatting import count, gain_by_part, percent, points, strict_and_flexible
+from opsd_cli.planning.readiness import require_model_at_hand, require_ready
 from opsd_cli.reports.evaluation_report import write_evaluation_report
 
 #: Differing settings that are named; the rest are counted.
@@ -58,15 +59,13 @@ def run(request: Request, options: Options) -> None:
     config = request.config(inherit=True, base=directory.config_file if directory else None)
     if directory is not None and request.flags["evaluation"]["samples"] is None:
         config = with_samples(config, directory.description["samples"])
-    if directory is None and not options.names and config.model != EMBEDDED:
-        raise UsageError(
-            f"nothing to measure {config.model} on: --benchmark is missing",
-            "name a benchmark (`opsd data` lists them) or a file of problems",
-        )
     session = prepare(
         config, directory, options.names, options.limit, out, regrading=options.regrade
     )
     if request.dry_run:
+        if not options.regrade:  # which loads no model
+            require_ready(session.config, out, learns=False)
+            require_model_at_hand(session.config)
         _show_plan(session, out)
         return
     result = run_evaluation(
@@ -111,6 +110,12 @@ def _show_table(result: EvaluationResult, out: Output) -> None:
         row += [f"{found.truncated:.1%}", f"{found.no_answer:.1%}", count(found.mean_tokens)]
         table.add_row(*row)
     out.show(table)
+    for name, found in result.benchmarks.items():
+        flexible = found.flexible_accuracy
+        if flexible is None:
+            out.note(f"{name}: some samples have no flexible grade; --regrade adds it")
+        else:
+            out.show(f"{name}: {strict_and_flexible(found.accuracy, flexible)}")
 
 
 def _show_pairs(result: EvaluationResult, out: Output) -> None:
@@ -124,9 +129,12 @@ def _show_pairs(result: EvaluationResult, out: Output) -> None:
             f"{entry['problems']} problems better on {paired['problems_ahead']} and worse on "
             f"{paired['problems_behind']}"
         )
+        if flexible := paired["flexible_difference"]:
+            parts = gain_by_part(paired["difference"]["value"], flexible["value"])
+            out.show(f"{name}, of that difference: {parts}")
         differing = paired["settings_that_differ"]
         if differing:
-            named = ", ".join(differing[:MOST_NAMED])
+            named = ", ".join(map(setting_name, differing[:MOST_NAMED]))
             more = f" and {len(differing) - MOST_NAMED} more" if len(differing) > MOST_NAMED else ""
             out.note(f"the two differ in {named}{more}")
 

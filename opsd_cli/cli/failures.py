@@ -21,6 +21,8 @@ from opsd_cli.printable import shortened, visible_line
 
 #: Characters of an error's line; what it quotes can be of any length.
 LONGEST_LINE = 1000
+#: Mistakes of a config that are shown; more are counted.
+MOST_MISTAKES = 20
 _ELSEWHERE = "write elsewhere (another --out), or copy it to where you may write"
 _PATH = "check the path"
 #: errno -> (True if the request was wrong, the message with {path}, the hint).
@@ -184,7 +186,12 @@ def end(error: Exception, debug: bool) -> NoReturn:
         raise error
     known = explained(error)
     if known is not None:
-        fail(known.message, known.hint, known.exit_code)
+        others = getattr(known, "others", ())
+        for each in (known, *others[: MOST_MISTAKES - 1]):
+            tell(each.message, each.hint)
+        if len(others) >= MOST_MISTAKES:
+            tell(f"and {len(others) - MOST_MISTAKES + 1} more mistakes", "")
+        leave(known.exit_code)
     kind = type(error).__name__
     fail(f"unexpected {kind}: {error}", "run again with --debug", 1)
 
@@ -221,10 +228,19 @@ def _command_words(arguments: Sequence[str]) -> list[str]:
 
 def fail(message: str, hint: str, code: int) -> NoReturn:
     """Print an error line and a hint on standard error, and exit."""
+    tell(message, hint)
+    leave(code)
+
+
+def tell(message: str, hint: str) -> None:
+    """Print an error line and a hint on standard error."""
     print(f"error: {shortened(visible_line(message), LONGEST_LINE)}", file=sys.stderr)
     if hint:
         print(f"hint: {shortened(visible_line(hint), LONGEST_LINE)}", file=sys.stderr)
-    # Flushed here, so that Python does not fail once more at its end.
+
+
+def leave(code: int) -> NoReturn:
+    """Exit; standard output is flushed here, so that Python does not fail once more at its end."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     sys.exit(code)

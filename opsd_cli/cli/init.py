@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from opsd_cli.cli.console import Output
+from opsd_cli.config.json_schema import SCHEMA_FILE, modeline
 from opsd_cli.config.yaml_files import refuse_existing, write_new
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import UsageError
@@ -43,10 +44,13 @@ def run(
     refuse_existing(file)
     with out.working("reading the model's files and the problems"):
         found = first_config(model, data or EMBEDDED, assignments, flags)
+    text = found.text
+    if (file.parent / SCHEMA_FILE).is_file():
+        text = f"# {modeline()}\n{text}"
     if dry_run:
-        out.show(found.text.rstrip())
+        out.show(text.rstrip())
     else:
-        write_new(file, found.text)
+        write_new(file, text)
     for note in found.notes:
         out.note(note)
     if dry_run:

@@ -64,10 +64,10 @@ def _sentence(names: Iterable[str]) -> str:
 
 
 Config = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--config", "-c", metavar="FILE|PRESET", autocompletion=_presets,
-        help="A YAML file, or a preset (see `opsd presets`).",
+        help="A YAML file, or a preset (see `opsd presets`); of several, later ones override.",
     ),
 ]  # fmt: skip
 Set = Annotated[
@@ -124,6 +124,12 @@ Json = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done; write and run nothing.")
 ]
+Probe = Annotated[
+    bool,
+    typer.Option(
+        "--probe", help="With --dry-run: measure a short step on the model, and estimate the time."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Limit = Annotated[
@@ -141,6 +147,14 @@ QuestionFile = Annotated[
 Split = Annotated[
     str, typer.Option("--from", metavar="train|validation|test", help="Which split otherwise.")
 ]
+Sampling = Annotated[
+    str,
+    typer.Option(
+        "--sampling", metavar="evaluation|training",
+        help="Temperature and limits of `opsd eval` (`evaluation.*`), or of rollouts "
+        "(`sampling.*`).",
+    ),
+]  # fmt: skip
 Completions = Annotated[int, typer.Option("--n", "-n", min=1, help="Completions a question.")]
 Solution = Annotated[
     str | None, typer.Option("--solution", help="The reference solution of a typed question.")
@@ -208,7 +222,8 @@ Benchmark = Annotated[
     list[str] | None,
     typer.Option(
         "--benchmark", "-b", metavar="NAME|FILE", autocompletion=_benchmarks,
-        help="What to measure on (see `opsd data`); repeatable, or separated by commas.",
+        help="What to measure on: a set (see `opsd data`), a file, or test or validation, the "
+        "config's own split (the default for a run); repeatable, or separated by commas.",
     ),
 ]  # fmt: skip
 Samples = Annotated[
@@ -260,6 +275,13 @@ ResumeComparison = Annotated[
 
 Exported = Annotated[
     str, typer.Argument(metavar="RUN", help="A run (its best checkpoint), or an adapter.")
+]
+Reported = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Of a run, an evaluation or a comparison.")
+]
+ReportOut = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="DIR", help="Where to write; by default the same DIR."),
 ]
 Format = Annotated[
     str, typer.Option("--format", "-f", metavar=_one_of(FORMATS), help="What to write.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
+from opsd_cli.formatting import duration
 from opsd_cli.planning.planned_memory import PlannedMemory, UnknownMemory, planned_memory
 from opsd_cli.planning.token_plan import TokenPlan, token_plan
 from opsd_cli.problems.sources import Splits
@@ -16,9 +17,16 @@ from opsd_cli.problems.sources import Splits
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from opsd_cli.training.time_probe import TimeEstimate
 
-def show_plan(config: Config, splits: Splits | None, out: Output) -> None:
-    """Show a run's config, its token plan and its memory plan."""
+
+def show_plan(
+    config: Config,
+    splits: Splits | None,
+    out: Output,
+    measure: Callable[[TokenPlan], TimeEstimate] | None = None,
+) -> None:
+    """Show a run's config, tokens and memory, and its time as `measure` estimates it."""
     plan = token_plan(config, splits)
     most = plan.most
     out.show(to_yaml(config).rstrip())
@@ -32,16 +40,40 @@ def show_plan(config: Config, splits: Splits | None, out: Output) -> None:
         f"{prompts_of(plan)}: at most {most.teacher_scored:,} tokens scored by the teacher, "
         f"{most.trained:,} trained"
     )
+    out.show(
+        f"{plan.before_step_1:,} of the evaluation's rollouts precede step 1; fewer: "
+        "preflight.problems, data.validation_problems, data.test_problems"
+    )
     memory = planned_memory(config, splits, out)
     _show_memory(memory, out)
+    estimate = None if measure is None else measure(plan)
+    if estimate is not None:
+        _show_time(estimate, out)
     out.show("nothing was written")
     out.object(
         {
             "config": json.loads(config.model_dump_json()),
             "plan": plan.as_dict(),
             "memory": None if isinstance(memory, UnknownMemory) else memory.as_dict(),
+            **({} if estimate is None else {"seconds": estimate.as_dict()}),
         }
     )
+
+
+def _show_time(estimate: TimeEstimate, out: Output) -> None:
+    """Show an estimate of the run's time, part by part."""
+    out.show(
+        f"\ntime, about, if completions reach their maximum length (measured with {estimate.rows} "
+        f"completions of {estimate.tokens} tokens):"
+    )
+    for part, seconds, remark in (
+        ("before step 1", estimate.before_step_1, f"{estimate.before:,} rollouts"),
+        ("a step", estimate.step,
+         f"{duration(estimate.rollouts)} rollouts, {duration(estimate.gradient)} the rest"),
+        ("all evaluations", estimate.all_evaluations, f"{estimate.evaluations:,} rollouts"),
+        ("the whole run", estimate.run, f"{estimate.steps:,} steps, without early stopping"),
+    ):  # fmt: skip
+        out.show(f"  {part:<24}{duration(seconds):>10}  {remark}")
 
 
 def prompts_of(plan: TokenPlan) -> str:

@@ -1,4 +1,4 @@
-"""`opsd presets`: list them, show one, copy one, list every key."""
+"""`opsd presets`: list them, show one, copy one, list every key, print the schema."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from opsd_cli.cli.console import Output
 from opsd_cli.config.explain import suggest
+from opsd_cli.config.json_schema import json_schema
 from opsd_cli.config.presets import copy_preset, preset_names, preset_path, preset_summary
 from opsd_cli.config.reference import allowed_values
 from opsd_cli.config.schema import described_keys
@@ -34,6 +35,11 @@ def copy(name: str, file: Path | None) -> None:
     file = file or Path(f"{name}.yaml")
     copy_preset(name, file)
     Output().exact(f"copied to {file}; use it with --config {file}")
+
+
+def schema() -> None:
+    """Print a JSON schema of config files."""
+    Output().exact(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
 def keys(word: str | None, as_json: bool) -> None:

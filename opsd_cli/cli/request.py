@@ -16,7 +16,7 @@ from opsd_cli.loading import resolved_config
 class Request:
     """The common flags of a command, as typed."""
 
-    config_name: str | None
+    config_names: tuple[str, ...]
     assignments: tuple[str, ...]
     flags: dict[str, Any] = field(default_factory=dict)
     dry_run: bool = False
@@ -26,7 +26,7 @@ class Request:
     def config(self, inherit: bool = False, base: Path | None = None) -> Config:
         """The resolved config; see `opsd_cli.loading.resolved_config`."""
         return resolved_config(
-            self.config_name, self.assignments, self.flags, inherit, base, self.checkpoint
+            self.config_names, self.assignments, self.flags, inherit, base, self.checkpoint
         )
 
     def without(self, flag: str) -> Request:
@@ -36,11 +36,11 @@ class Request:
     @property
     def changes_anything(self) -> bool:
         """Whether any flag or `--set` changes the config."""
-        return bool(self.config_name or self.assignments or _given(self.flags))
+        return bool(self.config_names or self.assignments or _given(self.flags))
 
 
 def request(
-    config: str | None,
+    config: Sequence[str] | None,
     assignments: Sequence[str] | None,
     backend: str | None,
     model: str | None,
@@ -71,7 +71,7 @@ def request(
         section, _, name = key.partition(".")
         flags.setdefault(section, {})[name] = value
     out = Output(json, quiet)
-    return Request(config, tuple(assignments or ()), flags, dry_run, out, checkpoint)
+    return Request(tuple(config or ()), tuple(assignments or ()), flags, dry_run, out, checkpoint)
 
 
 def _given(tree: dict[str, Any]) -> bool:

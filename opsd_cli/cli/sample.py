@@ -20,6 +20,7 @@ from opsd_cli.inspection import (
     draw,
     problems_to_inspect,
     prompts_of_roles,
+    sampled_as,
     teacher_prompts,
     token_divergences,
 )
@@ -61,28 +62,32 @@ class Options:
     privileged: bool
     divergence: bool
     show_prompts: bool
+    sampling: str = "evaluation"
 
 
 def run(request: Request, options: Options) -> None:
     """Sample completions and show them."""
     out = request.out
     config = request.config(inherit=True)
+    drawn_as = sampled_as(config, options.sampling, out)
     problems = _problems(config, options, out)
     if options.privileged or options.divergence:
         _require_solutions(problems, options)
     config, _ = choose_backend(config, out)
     with loaded_policy(config, out, trainable=False) as policy:
-        _sample(policy, problems, config, options, request.dry_run, out)
+        _sample(policy, problems, config, drawn_as, options, request.dry_run, out)
 
 
 def _sample(
     policy: Policy,
     problems: tuple[Problem, ...],
     config: Config,
+    drawn_as: Config,
     options: Options,
     dry_run: bool,
     out: Output,
 ) -> None:
+    """Show prompts and completions; `drawn_as` has the `sampling` of the completions."""
     prompts = PromptBuilder(config, policy.tokenizer, policy.context_limit)
     teacher = TeacherPrompts({})
     if options.privileged or options.divergence or options.show_prompts or dry_run:
@@ -96,11 +101,17 @@ def _sample(
     if dry_run:
         out.object({"prompts": shown})
         return
+    sampling = drawn_as.sampling
+    out.note(
+        f"sampling as {options.sampling} does: temperature {sampling.temperature:g}, "
+        f"top-p {sampling.top_p:g}, top-k {sampling.top_k or 'all'}, at most "
+        f"{sampling.max_new_tokens:,} tokens"
+    )
     prompt_of = teacher.of if options.privileged else prompts.student
 
     def drawn(listener: Listener) -> list[Rollout]:
         shown_while = listener.unfinished if isinstance(listener, StreamListener) else None
-        return draw(policy, problems, prompt_of, config, options.n, listener, shown_while)
+        return draw(policy, problems, prompt_of, drawn_as, options.n, listener, shown_while)
 
     rollouts = watched(out, drawn, lambda: StreamListener(out, policy.tokenizer, policy.stop_ids))
     entries = []
@@ -110,9 +121,13 @@ def _sample(
             reports: tuple[TokenReport, ...] = ()
             if options.divergence:
                 reports = token_divergences(problem, mine, policy, prompts, teacher, config)
-            completions = completions_of(problem, mine, policy, grader, reports)
+            completions = completions_of(problem, mine, policy, grader, reports, sampling.stop)
             entries += _show(problem, completions, prompts, config, options, out)
-    result: dict[str, Any] = {"model": config.model, "completions": entries}
+    result: dict[str, Any] = {
+        "model": config.model,
+        "sampling": sampling.model_dump(),
+        "completions": entries,
+    }
     if shown:
         result["prompts"] = shown
     out.object(result)

@@ -14,27 +14,42 @@ from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.plan import show_plan
 from opsd_cli.cli.request import Request
-from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import UsageError
-from opsd_cli.formatting import count, duration, percent
-from opsd_cli.loading import loaded_policy, with_absolute_adapter
+from opsd_cli.formatting import count, duration, percent, share
+from opsd_cli.loading import choose_backend, loaded_policy, with_absolute_adapter
 from opsd_cli.planning.available_splits import available_splits
+from opsd_cli.planning.readiness import (
+    require_model_at_hand,
+    require_problems_at_hand,
+    require_ready,
+)
+from opsd_cli.problems.sources import load_splits
 from opsd_cli.reports.run_report import write_run_report
+from opsd_cli.tracking import trackers
 from opsd_cli.training import run_directory, session
 from opsd_cli.training.schedule import require_enough
 from opsd_cli.training.session import TrainingSession
 
 if TYPE_CHECKING:
     from backends.interface import Policy
+    from opsd_cli.config.schema import Config
+    from opsd_cli.planning.token_plan import TokenPlan
     from opsd_cli.tracking.listener import Listener
     from opsd_cli.training.result import TrainResult
+    from opsd_cli.training.time_probe import TimeEstimate
 
 
 def run(
-    request: Request, directory: Path | None, resume: bool, resume_from: int | None = None
+    request: Request,
+    directory: Path | None,
+    resume: bool,
+    resume_from: int | None = None,
+    probe: bool = False,
 ) -> None:
     """Train, and show the result."""
     out = request.out
+    if probe and not request.dry_run:
+        raise UsageError("--probe estimates the time of a plan", "give it with --dry-run")
     if resume or resume_from is not None:
         if directory is None:
             flag = "--resume" if resume_from is None else "--resume-from"
@@ -49,16 +64,37 @@ def run(
         return
     config = request.config()
     if request.dry_run:
-        config = with_absolute_adapter(config)
-        if directory is not None:
-            run_directory.refuse_used(directory)
-        splits = available_splits(config, out)
-        if splits is not None:
-            require_enough(config.train.questions_per_step, len(splits.train.problems))
-        show_plan(config, splits, out)
+        _plan(config, directory, probe, out)
         return
     with session.begin(config, directory, out) as opened:
         _train(opened, out)
+
+
+def _plan(config: Config, directory: Path | None, probe: bool, out: Output) -> None:
+    """Check what the run would check, and show what it needs; with `probe`, its time too."""
+    config = with_absolute_adapter(config)
+    if directory is not None:
+        run_directory.refuse_used(directory)
+    trackers.require(config.log)
+    splits = available_splits(config, out)
+    if splits is not None:
+        require_enough(config.train.questions_per_step, len(splits.train.problems))
+    require_ready(config, out, learns=True)
+    if not probe:
+        show_plan(config, splits, out)
+        require_problems_at_hand(config, splits)
+        require_model_at_hand(config)
+        return
+    problems = splits or load_splits(config)
+    config, _ = choose_backend(config, out)
+
+    def measure(plan: TokenPlan) -> TimeEstimate:
+        from opsd_cli.training.time_probe import estimate_time
+
+        with loaded_policy(config, out, True) as policy, out.working("measuring a short step"):
+            return estimate_time(policy, config, problems, plan)
+
+    show_plan(config, problems, out, measure)
 
 
 def _train(opened: TrainingSession, out: Output) -> None:
@@ -73,8 +109,7 @@ def _train(opened: TrainingSession, out: Output) -> None:
             stop_on_signal(out) as stopped,
         ):
             result = watched(out, partial(work, policy))
-    config = opened.run.config
-    show_result(result, write_run_report(opened.run.directory), out, config.model == EMBEDDED)
+    show_result(result, write_run_report(opened.run.directory), out)
     out.object(result.as_dict())
 
 
@@ -100,37 +135,37 @@ def stop_on_signal(out: Output) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def show_result(result: TrainResult, report: Path, out: Output, embedded: bool = True) -> None:
-    """Show the accuracies as a table, tokens by kind, where the run is, and what is remarkable.
-
-    Args:
-        embedded: True for the embedded model, which has a benchmark of its own.
-    """
+def show_result(result: TrainResult, report: Path, out: Output) -> None:
+    """Show the accuracies as a table, tokens by kind, where the run is, and what is remarkable."""
     from rich.table import Table
 
     base, best, final = (result.accuracy[name] for name in ("base", "best", "final"))
     table = Table(
         title="accuracy on the test split", title_justify="left", box=None, padding=(0, 2)
     )
-    for heading in ("", "accuracy (95% interval)", "gain"):
+    flexible = {name: share(e.value) for name, e in result.flexible_accuracy.items()}
+    for heading in ("", "accuracy (95% interval)", "gain", *(["flexible"] if flexible else [])):
         table.add_column(heading)
-    table.add_row("base", percent(base), "")
-    for name, value in ((f"best (step {result.best_step})", best), ("final", final)):
-        table.add_row(name, percent(value), f"{100 * (value.value - base.value):+.1f} points")
+    table.add_row("base", percent(base), "", flexible.get("base"))
+    for name, label, value in (
+        ("best", f"best (step {result.best_step})", best),
+        ("final", "final", final),
+    ):
+        gain = f"{100 * (value.value - base.value):+.1f} points"
+        table.add_row(label, percent(value), gain, flexible.get(name))
     out.show(table)
     tokens = result.tokens
     out.show(
         f"{result.steps} steps ({result.stopped_because}) in {duration(result.seconds)}; tokens: "
         f"{count(tokens.generated)} generated, {count(tokens.teacher_scored)} scored by the "
-        f"teacher, {count(tokens.trained)} trained"
+        f"teacher, {count(tokens.trained)} trained, {count(tokens.evaluation)} in evaluations"
     )
     out.show(f"run: {result.run_dir}\nreport: {report}")
     for remark in result.remarks:
         out.warn(remark)
     if not out.quiet:
         last = " --checkpoint last" if result.best_step == 0 and result.steps > 0 else ""
-        benchmark = "" if embedded else " --benchmark NAME|FILE"
         out.note(
             f"next: opsd sample --adapter {result.run_dir}{last} --divergence\n"
-            f"      opsd eval --adapter {result.run_dir}{last}{benchmark} --samples 4"
+            f"      opsd eval --adapter {result.run_dir}{last} --samples 4"
         )

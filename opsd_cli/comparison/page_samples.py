@@ -15,6 +15,7 @@ from typing import Any
 from opsd_cli.comparison.curves import Curve
 from opsd_cli.comparison.supervisor import ending
 from opsd_cli.files.atomic_write import write_atomic
+from opsd_cli.files.json_files import read_object
 from opsd_cli.processes.child_processes import OPSD, package_environment, tied
 from opsd_cli.tracking.listener import Messages
 
@@ -33,13 +34,12 @@ def page_samples(
     """
     path = directory / SAMPLES
     if path.is_file():
-        kept: dict[str, list[dict[str, Any]]] = json.loads(path.read_text(encoding="utf-8"))
-        return kept
+        return stored_samples(directory)
     drawn: dict[str, list[dict[str, Any]]] = {}
     with messages.working("drawing samples for the page"):
         for label, curves in groups.items():
             command = [
-                *OPSD, "sample", "--json", "--quiet", "--divergence",
+                *OPSD, "sample", "--json", "--quiet", "--divergence", "--show-prompts",
                 "--adapter", str(curves[0].directory), "--limit", str(SAMPLED_PROBLEMS),
             ]  # fmt: skip
             answer = subprocess.run(
@@ -53,7 +53,24 @@ def page_samples(
                 said = answer.stderr.strip().splitlines() or [ending(answer.returncode)]
                 messages.warn(f"no samples of {label} for the page: {said[0]}")
             else:
-                drawn[label] = json.loads(answer.stdout)["completions"]
+                drawn[label] = _with_prompts(json.loads(answer.stdout))
     if len(drawn) == len(groups):  # otherwise retry next time
         write_atomic(path, json.dumps(drawn, ensure_ascii=False) + "\n")
     return drawn
+
+
+def stored_samples(directory: Path) -> dict[str, list[dict[str, Any]]]:
+    """The samples that a comparison's directory holds; none where it has no such file."""
+    return read_object(directory / SAMPLES) or {}
+
+
+def _with_prompts(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The completions of `opsd sample --json`, each with the text of its prompts by role."""
+    roles = ("student", "teacher")
+    prompts = {
+        entry["problem_id"]: {role: entry[role]["text"] for role in roles if role in entry}
+        for entry in answer.get("prompts", ())
+    }
+    return [
+        entry | {"prompts": prompts.get(entry["problem_id"], {})} for entry in answer["completions"]
+    ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ from opsd_cli.comparison.jobs import (
     with_rate,
     write_plan,
 )
-from opsd_cli.comparison.summary import COMPARISON, summarise, verdict
+from opsd_cli.comparison.summary import COMPARISON, summarise
 from opsd_cli.comparison.supervisor import stopped
+from opsd_cli.comparison.verdict import verdict
 from opsd_cli.config.bounds import LARGEST_SEED
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import GateNotMet, RunError, UsageError
@@ -86,6 +88,10 @@ class Comparison:
     def require_ratio(self, least: float) -> None:
         """Raise `GateNotMet` if the token-efficiency ratio is below this."""
         ratio = self.summary["token_efficiency"]["ratio"]
+        if math.isnan(ratio):
+            raise GateNotMet(
+                f"there is no token-efficiency ratio, and {least:g}× is required", self.verdict
+            )
         if not ratio >= least:
             raise GateNotMet(
                 f"the token-efficiency ratio is {times(ratio)}, below the {least:g}× required",

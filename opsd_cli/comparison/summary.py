@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from opsd_cli import methods
 from opsd_cli.comparison.curves import COSTS, Curve
 from opsd_cli.comparison.efficiency import Efficiency
 from opsd_cli.comparison.jobs import Tuned
-from opsd_cli.formatting import json_safe, share, times
+from opsd_cli.formatting import json_safe
 
 COMPARISON = "comparison.json"
 GENERATED, WITH_TEACHER = "generated", "generated_and_scored"
@@ -136,32 +135,6 @@ def chosen_accuracy(efficiency: Efficiency, name: str) -> dict[str, float]:
     ]
     low, high = np.quantile(drawn, [0.025, 0.975])
     return {"value": float(chosen.mean()), "low": float(low), "high": float(high)}
-
-
-def verdict(summary: Mapping[str, Any]) -> str:
-    """The comparison's headline in one or two sentences."""
-    found = summary["token_efficiency"]
-    one, other = found["better"], found["than"]
-    target = share(summary["target_accuracy"])
-    ratio = found["ratio"]
-    if ratio is None or math.isnan(ratio):
-        return f"Neither {one} nor {other} reaches {target}."
-    if math.isinf(ratio):
-        return f"{one} reaches {target}; {other} does not."
-    if ratio == 0:
-        return f"{other} reaches {target}; {one} does not."
-    interval = f"95% interval {times(found['low'])} to {times(found['high'])}"
-    with_teacher = summary["token_efficiency_all"]
-    also = (
-        f"Counting the tokens the teacher scores as well: {times(with_teacher['ratio'])} "
-        f"({times(with_teacher['low'])} to {times(with_teacher['high'])})."
-    )
-    if ratio >= 1:
-        said = f"{one} needs {times(ratio)} fewer generated tokens than {other}"
-    else:
-        said = f"{one} needs {times(1 / ratio)} more generated tokens than {other}"
-        interval = f"ratio {times(ratio)}, {interval}"
-    return f"{said} to reach {target} ({interval}). {also}"
 
 
 def _difference(efficiency: Efficiency, one: str, other: str) -> dict[str, float]:

@@ -10,6 +10,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.methods import METHODS
 from opsd_cli.planning.available_splits import available_splits_by_label
 from opsd_cli.planning.token_plan import TokenPlan, token_plan
+from opsd_cli.problems.sources import Splits
 from opsd_cli.tracking.listener import Messages
 
 
@@ -20,10 +21,12 @@ class ComparisonPlan:
     Attributes:
         runs: one run of every method, also of those that are not compared.
         tuning: each run of `--tune`.
+        splits: the problems of each compared method; None where they are not at hand.
     """
 
     runs: dict[str, TokenPlan]
     tuning: tuple[TokenPlan, ...]
+    splits: dict[str, Splits | None]
 
     @property
     def tuning_generated(self) -> int:
@@ -53,4 +56,5 @@ def comparison_plan(
     return ComparisonPlan(
         {name: token_plan(prepared(c), splits.get(name, first)) for name, c in every.items()},
         tuple(token_plan(job.config, splits[job.method]) for job in tuning_jobs(compared)),
+        splits,
     )

@@ -45,6 +45,7 @@ Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
 Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Temperature = Annotated[float, Field(ge=0, le=1e3), AfterValidator(_zero_or_least)]
+StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 ChatArguments = Annotated[dict[str, JsonValue], AfterValidator(_without_own_arguments)]
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from opsd_cli.config.layers import Tree, merge
 from opsd_cli.config.presets import preset_trees
-from opsd_cli.config.resolve import Tree, merge, parse_set, resolve, validate
+from opsd_cli.config.resolve import parse_set, resolve, validate
 from opsd_cli.config.schema import Config, key_paths
 from opsd_cli.embedded import EMBEDDED
 

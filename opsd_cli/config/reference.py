@@ -20,8 +20,27 @@ HEAD = """# Config keys
 
 Every key of a config, by section. `opsd presets keys` prints the same keys in a terminal. A key is
 set in a YAML file (`--config`) or as `--set section.key=value`; a file overrides a preset, `--set`
-a file, and a flag `--set`. Defaults are those without a preset. Keys that the schema does not have,
-and values outside the bounds, are refused before anything is loaded.
+a file, and a flag `--set`. Of several `--config`, each is laid over the one before, key by key: a
+file with a `preset:` key brings that preset along, over what is before it. Defaults are those
+without a preset. Keys that the schema does not have, and values outside the bounds, are refused
+before anything is loaded: all of them at once, each with the file and line that it is from. A file
+without any key is refused too.
+
+## In an editor
+
+`opsd presets schema` prints a JSON schema of a config file, with every key's description, allowed
+values and bounds. VS Code (with the YAML extension), Neovim and other editors that use
+yaml-language-server complete and check a config whose first line names the schema:
+
+```
+opsd presets schema > opsd.schema.json
+```
+
+```
+# yaml-language-server: $schema=opsd.schema.json
+```
+
+`opsd init` writes that line itself if `opsd.schema.json` is beside the new config.
 """
 
 Node = Mapping[str, Any]

@@ -11,25 +11,13 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from opsd_cli.config.choices import OneOf
-from opsd_cli.config.explain import SHOWN, explain, shown, suggest
-from opsd_cli.config.presets import preset_names, preset_trees
+from opsd_cli.config.explain import SHOWN, explain, shown
+from opsd_cli.config.layers import Layer, Tree, layers_of, merge, place_of
+from opsd_cli.config.presets import preset_trees
 from opsd_cli.config.schema import DEFAULT_METHOD, Config, key_paths
 from opsd_cli.config.yaml_files import DEEPEST, read_tree, read_yaml
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import ConfigError
-from opsd_cli.methods import METHODS
-
-Tree = dict[str, Any]
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
-    """`over` merged into `base` key by key, nested mappings too; `over` wins."""
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type]
-    return merged
 
 
 def parse_set(assignment: str) -> Tree:
@@ -66,13 +54,21 @@ def _holds_text(key: str) -> bool:
     return field.annotation in (str, str | None)
 
 
-def validate(tree: Mapping[str, Any]) -> Config:
-    """The `Config` of a nested mapping; raises `ConfigError` for the first mistake."""
+def validate(tree: Mapping[str, Any], layers: Sequence[Layer] = ()) -> Config:
+    """The `Config` of a nested mapping.
+
+    Args:
+        layers: what the mapping was merged from, to name the file and line of a mistake.
+
+    Raises:
+        ConfigError: for the first mistake, with all others beside it.
+    """
     _refuse_control_characters(tree)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise explain(error) from error
+        method = tree.get("method", DEFAULT_METHOD)
+        raise explain(error, lambda location: place_of(location, layers, method)) from error
 
 
 def _refuse_control_characters(value: Any, path: str = "") -> None:
@@ -93,7 +89,7 @@ def _refuse_control_characters(value: Any, path: str = "") -> None:
 
 
 def resolve(
-    config: str | None = None,
+    config: str | Sequence[str] | None = None,
     assignments: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     base: Path | Mapping[str, Any] | None = None,
@@ -104,44 +100,72 @@ def resolve(
     that suit one method rarely suit another.
 
     Args:
-        config: a preset's name, or a YAML file, whose `preset:` key names the preset below it.
+        config: a preset's name, or a YAML file, whose `preset:` key names the preset below it; or
+            several, each laid over the one before.
         assignments: `--set` arguments, in order.
         flags: nested mapping of the flags that were given; None values are ignored.
         base: file of a complete config, such as a run's, or a mapping, below everything else; with
             one, the embedded preset is not assumed.
 
     Raises:
-        ConfigError: an unknown key (with the nearest known one), preset, file or bad value.
+        ConfigError: an unknown key (with the nearest known one), preset, file or bad value; all
+            other mistakes are beside the first.
     """
-    file: Tree = {}
-    preset: str | None = None
-    if config is not None:
-        path = Path(config)
-        if config in preset_names():
-            preset = config
-        elif path.suffix in (".yaml", ".yml") or path.exists():
-            file = read_tree(path)
-            preset = file.pop("preset", None)
-        else:
-            raise ConfigError(
-                f"{config!r} is neither a preset nor a file",
-                suggest(config, preset_names(), "opsd presets"),
-            )
+    mistakes: list[ConfigError] = []
+    layers: list[Layer] = []
+    named = False
+    for name in [config] if isinstance(config, str) else config or ():
+        try:
+            found = layers_of(name)
+        except ConfigError as error:
+            mistakes.append(error)
+            continue
+        named = named or len(found) > 1 or found[0].file is None
+        layers += found
     given: Tree = {}
     for assignment in assignments:
-        given = merge(given, parse_set(assignment))
+        try:
+            given = merge(given, parse_set(assignment))
+        except ConfigError as error:
+            mistakes.append(error)
     given = merge(given, _without_none(flags or {}))
-    below = [read_tree(base) if isinstance(base, Path) else dict(base)] if base is not None else []
-    model = given.get("model", file.get("model", EMBEDDED))
-    if preset is None and model == EMBEDDED and not below:
-        preset = EMBEDDED
-    trees = [*below, *preset_trees(preset), file]
-    named = (tree["method"] for tree in (given, *reversed(trees)) if "method" in tree)
-    method = next(named, DEFAULT_METHOD)
-    resolved: Tree = {}
-    for tree in trees:
-        resolved = merge(resolved, _for_method(tree, method))
-    return validate(merge(resolved, given))
+    if base is not None:
+        file = base if isinstance(base, Path) else None
+        layers.insert(0, Layer(read_tree(file) if file else dict(base), file))  # type: ignore[arg-type]
+    models = (layer.tree["model"] for layer in reversed(layers) if "model" in layer.tree)
+    model = given.get("model", next(models, EMBEDDED))
+    if not named and model == EMBEDDED and base is None:
+        layers = [*(Layer(tree) for tree in preset_trees(EMBEDDED)), *layers]
+    layers.append(Layer(given))
+    return _resolved(layers, mistakes)
+
+
+def _resolved(layers: Sequence[Layer], mistakes: Sequence[ConfigError]) -> Config:
+    """The layers merged and validated.
+
+    Raises:
+        ConfigError: the mistakes found so far, and those of the layers.
+    """
+    method = next(
+        (layer.tree["method"] for layer in reversed(layers) if "method" in layer.tree),
+        DEFAULT_METHOD,
+    )
+    found = list(mistakes)
+    tree: Tree = {}
+    for layer in layers:
+        try:
+            tree = merge(tree, layer.of_method(method))
+        except ConfigError as error:
+            found.append(error)
+    try:
+        config = validate(tree, layers)
+    except ConfigError as error:
+        # A rule about several keys is not to be trusted where some of them could not be read.
+        found += [each for each in error.all() if not mistakes or each.located]
+    else:
+        if not found:
+            return config
+    raise ConfigError.of(found)
 
 
 def assigned(config: Config, key: str, value: Any) -> Config:
@@ -150,24 +174,6 @@ def assigned(config: Config, key: str, value: Any) -> Config:
     for part in reversed(key.split(".")):
         tree = {part: tree}
     return validate(merge(config.model_dump(mode="json"), tree))
-
-
-def _for_method(tree: Tree, method: str) -> Tree:
-    """A preset or file with its `methods` section's overrides for this method merged in."""
-    tree = dict(tree)
-    sections = tree.pop("methods", None) or {}
-    if not isinstance(sections, dict) or not all(isinstance(v, dict) for v in sections.values()):
-        raise ConfigError(
-            "`methods` is not a mapping from methods to config keys",
-            "write lines like `methods: {grpo: {train: {steps: 200}}}`",
-        )
-    for name in sections:
-        if name not in METHODS:
-            raise ConfigError(
-                f"`methods` names {name!r}, which is no method",
-                suggest(str(name), list(METHODS), "opsd train --help"),
-            )
-    return merge(tree, sections.get(method, {}) if isinstance(method, str) else {})
 
 
 def _without_none(tree: Mapping[str, Any]) -> Tree:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from opsd_cli.config.bounds import Count, Seconds, Section, Share, Temperature, Tokens, Whole
+from opsd_cli.config.bounds import (
+    Count,
+    Seconds,
+    Section,
+    Share,
+    StopString,
+    Temperature,
+    Tokens,
+    Whole,
+)
 from opsd_cli.config.choices import EngineName
 
 
@@ -19,6 +28,9 @@ class SamplingSection(Section):
     """Exclude tokens less probable than this share of the most probable token's probability."""
     max_new_tokens: Tokens = 1024
     """Maximum completion length, in tokens."""
+    stop: tuple[StopString, ...] = ()
+    """Stop strings: a completion ends where its text contains one of them. The text is cut before
+    it; the sampled tokens, which are trained on, are kept. The teacher's analyses have none."""
 
 
 class Vllm(Section):

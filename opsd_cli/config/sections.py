@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from opsd_cli.config.bounds import (
+    LARGEST_SEED,
     LEAST_TEMPERATURE,
     BelowOne,
     ChatArguments,
@@ -16,6 +17,7 @@ from opsd_cli.config.bounds import (
     Seconds,
     Section,
     Share,
+    StopString,
     Temperature,
     Tokens,
     Whole,
@@ -93,11 +95,35 @@ class TeacherPrompt(Section):
         return self
 
 
+class FewShot(Section):
+    examples: Whole = 0
+    """Number of worked examples before the question, in the prompts of both roles: a user and an
+    assistant turn each, or text if the model has no chat template."""
+    source: str | None = None
+    """Set or file whose first problems they are; by default they are drawn from the training
+    problems, which are then not trained on."""
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
+    """Seed of that draw; it is not the run's, so that evaluations with other seeds have the same
+    examples."""
+    response: str | None = None
+    """The answer of an example; contains {solution}, {answer} or both. By default the solution,
+    followed by the answer in a box unless the solution marks its answer."""
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> FewShot:
+        if self.response is not None:
+            one = "answer" if "{answer}" in self.response else "solution"
+            require_placeholders(self.response, [one], "prompts.few_shot.response")
+        return self
+
+
 class Prompts(Section):
     student: StudentPrompt = StudentPrompt()
     """The student's prompt."""
     teacher: TeacherPrompt = TeacherPrompt()
     """The teacher's prompt, which contains the reference solution."""
+    few_shot: FewShot = FewShot()
+    """Worked examples before the question."""
     boundary: Literal["keep", "match"] = "keep"
     """If the two chat templates end the prompt differently before the answer: `keep` warns, `match`
     gives the teacher the student's ending."""
@@ -286,6 +312,8 @@ class EvaluationSection(Section):
     with a prompt of its own keeps that."""
     max_new_tokens: Tokens | None = None
     """Maximum completion length, in tokens; by default sampling.max_new_tokens."""
+    stop: tuple[StopString, ...] | None = None
+    """Stop strings; by default sampling.stop."""
 
     @model_validator(mode="after")
     def _placeholders(self) -> EvaluationSection:

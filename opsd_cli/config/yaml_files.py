@@ -56,6 +56,11 @@ def _reader() -> YAML:
     return yaml
 
 
+def compose(text: str) -> Any:
+    """The node graph of a YAML text, whose nodes know their lines; raises `YAMLError`."""
+    return _reader().compose(text)
+
+
 def _too_deep(where: str) -> ConfigError:
     return ConfigError(f"{where} is nested more than {DEEPEST} deep", "no config key is")
 

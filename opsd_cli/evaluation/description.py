@@ -9,6 +9,24 @@ from typing import Any
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.evaluate import evaluation_sampling, evaluation_view
 from opsd_cli.problems import ProblemSet
+from opsd_cli.problems.few_shot import digest, examples_of
+
+#: Keys of the description that are not plain words, as people read them.
+SETTING_NAMES = {
+    "commit": "the model's commit",
+    "adapter_digest": "the adapter's weights (SHA-256)",
+    "student_prompt": "student's prompt",
+    "sampling_from": "where the sampling settings are from",
+    "sets": "benchmarks' commits and prompts",
+    "limit": "problems of each benchmark at most",
+    "samples": "samples a problem",
+    "dtype": "number format",
+}
+
+
+def setting_name(key: str) -> str:
+    """A key of the description as people read it."""
+    return SETTING_NAMES.get(key, key.replace("_", " "))
 
 
 def describe(
@@ -21,7 +39,8 @@ def describe(
     """What must agree for two groups of samples to be one evaluation, and, last, the extent.
 
     Args:
-        weights: the model's `commit` and the `adapter_digest`; by default read from the files.
+        weights: the model's `commit`, the `adapter_digest` and the `few_shot` examples; by default
+            read from the files.
     """
     if weights is None:
         from backends.shared.model_files import commit_of, digest_of_adapter
@@ -29,8 +48,9 @@ def describe(
         weights = {
             "commit": commit_of(config),
             "adapter_digest": digest_of_adapter(config.adapter),
+            "few_shot": _few_shot(config),
         }
-    return {
+    described = {
         "model": config.model,
         "revision": config.revision,
         "commit": weights["commit"],
@@ -40,7 +60,7 @@ def describe(
         "dtype": config.train.dtype,
         "seed": config.seed,
         "student_prompt": evaluation_view(config).prompts.student.model_dump(mode="json"),
-        "sampling": asdict(evaluation_sampling(config)),
+        "sampling": _sampling(config),
         "sampling_from": sampling_from,
         "grader": config.grading.grader,
         "sets": {
@@ -51,3 +71,24 @@ def describe(
         "limit": limit,
         "samples": config.evaluation.samples,
     }
+    # Without worked examples the key is left out, as in earlier versions.
+    few_shot = weights.get("few_shot")
+    return described | ({"few_shot": few_shot} if few_shot else {})
+
+
+def _few_shot(config: Config) -> dict[str, Any] | None:
+    """The worked examples of the prompts; None without any."""
+    examples = examples_of(config)
+    if not examples:
+        return None
+    return {
+        "examples": len(examples),
+        "response": config.prompts.few_shot.response,
+        "digest": digest(examples),
+    }
+
+
+def _sampling(config: Config) -> dict[str, Any]:
+    """The sampling; without stop strings the key is left out, as in earlier versions."""
+    sampling = asdict(evaluation_sampling(config))
+    return {key: value for key, value in sampling.items() if key != "stop" or value}

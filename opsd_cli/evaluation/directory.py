@@ -1,6 +1,7 @@
 """An evaluation directory: each sample is appended once graded, so that a kill loses few of them.
 
-    evaluation.json  config.yaml  problems.json  samples.jsonl  results.json  report.html
+    evaluation.json  config.yaml  problems.json  prompts.json  samples.jsonl  results.json
+    report.html
 
 `evaluation.json` describes what was measured: model, adapter, prompts, sampling, backend. All
 samples of a directory have one description, and questions and answers that have not changed since
@@ -13,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -21,17 +22,21 @@ from typing import IO, Any
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
+from opsd_cli.evaluation.description import setting_name
 from opsd_cli.evaluation.samples import Sample
 from opsd_cli.files.atomic_write import commit_staged, stage, write_atomic
 from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import Log, damaged, read_rows
 from opsd_cli.grading import Grader
+from opsd_cli.grading.flexible import grade_flexibly
 from opsd_cli.problems import Problem
 from opsd_cli.training.run_directory import CONFIG, refuse_used
 
 DESCRIPTION = "evaluation.json"
 PROBLEMS = "problems.json"
+#: The prompt of each problem as it was sent.
+PROMPTS = "prompts.json"
 SAMPLES = "samples.jsonl"
 RESULTS = "results.json"
 REPORT = "report.html"
@@ -40,6 +45,8 @@ EXTENT = ("benchmarks", "limit", "samples")
 #: Settings that an older `evaluation.json` does not have, with the value they then had.
 DEFAULTS = {"grader": "math"}
 _FIELDS = {field.name for field in fields(Sample)}
+#: Those that every version has written.
+_REQUIRED = {field.name for field in fields(Sample) if field.default is MISSING}
 
 
 def default_directory() -> Path:
@@ -117,8 +124,9 @@ class EvaluationDirectory:
             key for key in (then.keys() | now.keys()) - set(EXTENT) if then.get(key) != now.get(key)
         )
         if changed:
+            names = ", ".join(map(setting_name, changed))
             raise RunError(
-                f"{self.path} was made with other settings: {', '.join(changed)}",
+                f"{self.path} was made with other settings: {names}",
                 f"leave out the flags that change them ({CONFIG} there has the settings), or give "
                 "another --out",
             )
@@ -188,6 +196,16 @@ class EvaluationDirectory:
                 mine[problem.id] = now
         write_atomic(self.path / PROBLEMS, json.dumps(known, ensure_ascii=False, indent=1) + "\n")
 
+    def prompts(self) -> dict[str, dict[str, str]]:
+        """Benchmark -> problem id -> its prompt as it was sent; an older evaluation has none."""
+        return read_object(self.path / PROMPTS) or {}
+
+    def keep_prompts(self, benchmark: str, prompts: Mapping[str, str]) -> None:
+        """Add a benchmark's prompts by problem id to `prompts.json`."""
+        known = self.prompts()
+        known[benchmark] = known.get(benchmark, {}) | dict(prompts)
+        write_atomic(self.path / PROMPTS, json.dumps(known, ensure_ascii=False, indent=1) + "\n")
+
     def samples(self, benchmark: str) -> tuple[Sample, ...]:
         """The samples of a benchmark so far, in the order they were graded.
 
@@ -196,10 +214,10 @@ class EvaluationDirectory:
         """
         found = []
         for number, row in enumerate(read_rows(self.path / SAMPLES), 1):
-            if not row.keys() >= _FIELDS | {"benchmark"}:
+            if not row.keys() >= _REQUIRED | {"benchmark"}:
                 raise damaged(self.path / SAMPLES, number)
             if row["benchmark"] == benchmark:
-                found.append(Sample(**{key: row[key] for key in _FIELDS}))
+                found.append(Sample(**{key: row[key] for key in _FIELDS & row.keys()}))
         return tuple(found)
 
     def append(self, benchmark: str, sample: Sample) -> None:
@@ -215,7 +233,7 @@ class EvaluationDirectory:
         it is never dropped.
 
         Returns:
-            The number of samples whose grade changed, and the number of all samples.
+            The number of samples whose strict grade changed, and the number of all samples.
 
         Raises:
             RunError: there are samples of other problems or benchmarks.
@@ -233,12 +251,15 @@ class EvaluationDirectory:
         for benchmark, members in problems.items():
             golds = {problem.id: problem.answer or "" for problem in members}
             stored = self.samples(benchmark)
-            grades = grader.grade_many([(golds[s.problem_id], s.completion) for s in stored])
-            for sample, grade in zip(stored, grades, strict=True):
+            pairs = [(golds[s.problem_id], s.completion) for s in stored]
+            grades = grader.grade_many(pairs)
+            flexible = grade_flexibly(pairs, grades, grader)
+            for sample, grade, lenient in zip(stored, grades, flexible, strict=True):
                 now = replace(
                     sample, answer=grade.answer, status=grade.status, correct=grade.correct
                 )
                 changed += now != sample
+                now = replace(now, flexible_answer=lenient.answer, flexible_correct=lenient.correct)
                 lines.append((benchmark, now))
         write_atomic(self.path / SAMPLES, "".join(_line(*line) for line in lines))
         self._log = None  # its state describes the former file

@@ -18,6 +18,7 @@ from backends.interface import Policy, Rollout, RolloutRequest, Sampling
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.samples import Evaluation, Sample, assemble
 from opsd_cli.grading import Grade, Grader
+from opsd_cli.grading.flexible import grade_flexibly
 from opsd_cli.interruption import Stop, never, until_stopped
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt, completion_text
@@ -39,6 +40,7 @@ def evaluation_sampling(config: Config) -> Sampling:
         top_k=chosen.top_k,
         min_p=chosen.min_p,
         max_new_tokens=chosen.max_new_tokens or config.sampling.max_new_tokens,
+        stop=config.sampling.stop if chosen.stop is None else chosen.stop,
     )
 
 
@@ -71,6 +73,7 @@ class _GradingQueue:
         problems: whose answers are compared.
         samples: (problem id, sample index) -> sample; graded ones are added.
         on_sample: called with each newly graded sample.
+        stop: the stop strings of the sampling.
     """
 
     def __init__(
@@ -80,8 +83,9 @@ class _GradingQueue:
         grader: Grader,
         samples: dict[tuple[str, int], Sample],
         on_sample: Callable[[Sample], None] | None,
+        stop: Sequence[str],
     ) -> None:
-        self._policy, self._problems = policy, problems
+        self._policy, self._problems, self._stop = policy, problems, stop
         self._grader, self._samples, self._on_sample = grader, samples, on_sample
         self._waiting: list[Rollout] = []
         self._graded_at = time.monotonic()
@@ -100,19 +104,24 @@ class _GradingQueue:
     def grade(self) -> None:
         """Grade all that wait."""
         stop_ids, tokenizer = self._policy.stop_ids, self._policy.tokenizer
-        texts = [completion_text(r.completion_ids, tokenizer, stop_ids) for r in self._waiting]
+        texts = [
+            completion_text(r.completion_ids, tokenizer, stop_ids, self._stop)
+            for r in self._waiting
+        ]
         golds = [self._problems[r.request.problem_id].answer or "" for r in self._waiting]
-        grades = self._grader.grade_many(list(zip(golds, texts, strict=True)))
-        for text, grade in zip(texts, grades, strict=True):
+        pairs = list(zip(golds, texts, strict=True))
+        grades = self._grader.grade_many(pairs)
+        flexible = grade_flexibly(pairs, grades, self._grader)
+        for text, grade, lenient in zip(texts, grades, flexible, strict=True):
             # Removed before `on_sample` is called: Ctrl-C in between can lose a sample, which is
             # sampled again on resume, but never write it twice.
-            sample = _sample(self._waiting.pop(0), text, grade)
+            sample = _sample(self._waiting.pop(0), text, grade, lenient)
             self._samples[sample.problem_id, sample.sample_index] = sample
             if self._on_sample:
                 self._on_sample(sample)
 
 
-def _sample(rollout: Rollout, text: str, grade: Grade) -> Sample:
+def _sample(rollout: Rollout, text: str, grade: Grade, flexible: Grade) -> Sample:
     return Sample(
         problem_id=rollout.request.problem_id,
         sample_index=rollout.request.sample_index,
@@ -122,6 +131,8 @@ def _sample(rollout: Rollout, text: str, grade: Grade) -> Sample:
         answer=grade.answer,
         status=grade.status,
         correct=grade.correct,
+        flexible_answer=flexible.answer,
+        flexible_correct=flexible.correct,
     )
 
 
@@ -164,7 +175,7 @@ def evaluate(
         if (p.id, index) not in have
     ]
     generated = 0
-    queue = _GradingQueue(policy, by_id, grader, have, on_sample)
+    queue = _GradingQueue(policy, by_id, grader, have, on_sample, sampling.stop)
     try:
         drawn = watched(policy.generate(requests, sampling), requests, sampling, policy, listener)
         for rollout in until_stopped(drawn, len(requests), stop):

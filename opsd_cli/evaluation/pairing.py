@@ -27,7 +27,8 @@ def against(
     Returns:
         benchmark -> the difference with its 95% interval (Newcombe's method 10 on per-problem
         rates), the number of problems on which each is ahead, the other's samples per problem, and
-        the settings in which the two differ.
+        the settings in which the two differ. `flexible_difference` is the same by the flexible
+        rule, None unless both have it.
 
     Raises:
         RunError: the other is not an evaluation, has other problems or answers, or is incomplete.
@@ -61,6 +62,7 @@ def against(
         ahead = np.sign(result.correct_PK.mean(axis=1) - paired.correct_PK.mean(axis=1))
         found[name] = {
             "difference": difference.as_dict(),
+            "flexible_difference": _flexible(result, paired),
             "theirs": paired.accuracy.as_dict(),
             "samples": paired.samples_per_problem,
             "problems_ahead": int((ahead > 0).sum()),
@@ -68,6 +70,14 @@ def against(
             "settings_that_differ": differing,
         }
     return found
+
+
+def _flexible(ours: Evaluation, theirs: Evaluation) -> dict[str, float] | None:
+    """The difference by the flexible rule; None unless both have it."""
+    ours_PK, theirs_PK = ours.flexible_PK, theirs.flexible_PK
+    if ours_PK is None or theirs_PK is None:
+        return None
+    return paired_difference(ours_PK, theirs_PK, problem_ids=ours.problem_ids).as_dict()
 
 
 def difference_of(entry: Mapping[str, Any]) -> Estimate:

@@ -106,8 +106,8 @@ def prepare(
 
     Args:
         directory: the evaluation to resume; its benchmarks, limit and samples are kept or grow.
-        benchmarks: names, files or keys of `given`; by default the directory's, else the
-            embedded set.
+        benchmarks: names, files or keys of `given`; by default the directory's, else
+            `default_benchmark`.
         limit: at most so many problems of each.
         given: loaded problems, by benchmark.
 
@@ -122,6 +122,13 @@ def prepare(
         source = directory.description["sampling_from"]
     else:
         config, source = with_recommended(config, messages)
+    if directory is None and not benchmarks:
+        benchmarks = [default_benchmark(config)]
+        if benchmarks != [EMBEDDED]:
+            messages.note(
+                f"measuring on {benchmarks[0]}, the run's own {benchmarks[0]} split of "
+                f"{config.data.test or config.data.train} (--benchmark names others)"
+            )
     names, limit = _extent(benchmarks, limit, directory, config.evaluation.samples)
     loaded = given or {}
     sets = told_apart(
@@ -142,6 +149,25 @@ def prepare(
     return EvaluationSession(config, sets, source, limit, directory)
 
 
+def default_benchmark(config: Config) -> str:
+    """What a config is measured on where no benchmark is named.
+
+    Returns:
+        `test`, its own test split, for a config with training data; else the embedded set.
+
+    Raises:
+        UsageError: the config names another model, and no data.
+    """
+    if config.data.train not in (None, EMBEDDED):
+        return "test"
+    if config.model != EMBEDDED:
+        raise UsageError(
+            f"nothing to measure {config.model} on: --benchmark is missing",
+            "name a benchmark (`opsd data` lists them) or a file of problems",
+        )
+    return EMBEDDED
+
+
 def _first(problems: ProblemSet, limit: int | None) -> ProblemSet:
     return replace(problems, problems=problems.problems[:limit])
 
@@ -153,7 +179,7 @@ def _extent(
     if len(set(asked)) < len(asked):
         raise UsageError("the same --benchmark is named twice", "name each once")
     if directory is None:
-        return list(asked) or [EMBEDDED], limit
+        return list(asked), limit
     then = directory.description
     limit = limit or then["limit"]
     if limit is not None and then["limit"] is None:

@@ -14,14 +14,19 @@ import numpy as np
 
 from opsd_cli.errors import RunError
 from opsd_cli.grading import Grader
-from opsd_cli.statistics import Estimate, average_at_k, majority_at_k, pass_at_k
+from opsd_cli.statistics import Estimate, average_at_k, majority_at_k, paired_difference, pass_at_k
 
 _RIGHT = "\N{CHECK MARK}"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One graded completion, a line of `samples.jsonl`."""
+    """One graded completion, a line of `samples.jsonl`.
+
+    Attributes:
+        flexible_answer, flexible_correct: by the flexible rule (`opsd_cli.grading.flexible`); None
+            in a sample that was graded before there was one.
+    """
 
     problem_id: str
     sample_index: int
@@ -31,6 +36,8 @@ class Sample:
     answer: str | None
     status: str
     correct: bool
+    flexible_answer: str | None = None
+    flexible_correct: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -67,6 +74,34 @@ class Evaluation:
     def accuracy(self) -> Estimate:
         """avg@k with its interval clustered by problem."""
         return average_at_k(self.correct_PK, problem_ids=self.problem_ids)
+
+    @property
+    def flexible_PK(self) -> np.ndarray | None:
+        """Whether each sample is right by the flexible rule: booleans [P, K].
+
+        None where a sample was graded before there was such a rule.
+        """
+        if any(sample.flexible_correct is None for sample in self.samples):
+            return None
+        return np.array([[sample.flexible_correct for sample in row] for row in self._grid])
+
+    @property
+    def flexible_accuracy(self) -> Estimate | None:
+        """avg@k by the flexible rule, with its interval clustered by problem."""
+        flexible_PK = self.flexible_PK
+        return (
+            None if flexible_PK is None else average_at_k(flexible_PK, problem_ids=self.problem_ids)
+        )
+
+    @property
+    def format_gap(self) -> Estimate | None:
+        """Flexible minus strict accuracy, paired by problem: what the form of the answers costs."""
+        flexible_PK = self.flexible_PK
+        return (
+            None
+            if flexible_PK is None
+            else paired_difference(flexible_PK, self.correct_PK, problem_ids=self.problem_ids)
+        )
 
     @property
     def all_tokens(self) -> int:
@@ -145,6 +180,8 @@ class Evaluation:
             "problems": len(self.problem_ids),
             "samples": self.samples_per_problem,
             "accuracy": self.accuracy.as_dict(),
+            "flexible_accuracy": _as_dict(self.flexible_accuracy),
+            "format_gap": _as_dict(self.format_gap),
             "pass_at": {str(k): value.as_dict() for k, value in self.pass_at.items()},
             "majority": self.majority.as_dict(),
             "truncated": self.truncated,
@@ -153,6 +190,10 @@ class Evaluation:
             "tokens": self.token_statistics(),
             "statuses": dict(Counter(sample.status for sample in self.samples)),
         }
+
+
+def _as_dict(estimate: Estimate | None) -> dict[str, float] | None:
+    return None if estimate is None else estimate.as_dict()
 
 
 def _vote(sample: Sample) -> str | None:

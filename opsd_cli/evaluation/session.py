@@ -150,6 +150,9 @@ def measure(
                 if sample.problem_id in wanted and sample.sample_index < samples
             ]
             view = evaluation_view(config, problems.prompt)
+            prompt_of = PromptBuilder(view, policy.tokenizer, policy.context_limit).student
+            if directory is not None:
+                directory.keep_prompts(name, {p.id: prompt_of(p).text for p in problems.problems})
             later = [one for other, one in session.sets.items() if other not in (*results, name)]
             listener.ahead(
                 WorkAhead(
@@ -162,7 +165,7 @@ def measure(
                 policy,
                 name,
                 problems.problems,
-                PromptBuilder(view, policy.tokenizer, policy.context_limit).student,
+                prompt_of,
                 sampling,
                 samples=samples,
                 seed=config.seed,

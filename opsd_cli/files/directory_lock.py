@@ -47,3 +47,22 @@ def lock_directory(directory: Path) -> IO[str]:
         handle.write(str(os.getpid()))
         handle.flush()
     return handle
+
+
+def lock_holder(directory: Path) -> str | None:
+    """The process that holds a directory's lock, in words; None if none does.
+
+    Nothing is written: the directory may be read-only.
+    """
+    try:
+        import fcntl
+
+        with (directory / LOCK).open() as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                pid = handle.read(20).strip()
+                return f"process {pid}" if pid.isdecimal() else "another process"
+    except (ImportError, OSError):
+        return None
+    return None

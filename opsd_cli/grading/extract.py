@@ -70,7 +70,7 @@ def boxed_together(completion: str) -> str | None:
     Returns:
         None if fewer than two boxes are adjacent.
     """
-    text = _after_thinking(completion)
+    text = after_thinking(completion)
     contents: list[str] = []
     after: int | None = None
     for start, end, content in reversed(_boxes(text)):
@@ -121,7 +121,8 @@ def _boxes(text: str) -> list[tuple[int, int, str]]:
     return found
 
 
-def _after_thinking(text: str) -> str:
+def after_thinking(text: str) -> str:
+    """What follows the last `</think>`; an unclosed `<think>` hides everything after it."""
     text = text.rpartition("</think>")[2]
     return text.partition("<think>")[0]
 
@@ -156,9 +157,15 @@ def _clean(line: str) -> str:
     return line.strip().strip("*_`").rstrip(".").strip().strip("*_`").strip()
 
 
+def marks_answer(text: str) -> bool:
+    """True if a text ends with an answer in a box, or marked as in a completion."""
+    text = after_thinking(text)
+    return bool(last_boxed(text) or _marked(text))
+
+
 def completion_answer(completion: str) -> str | None:
     """The answer of a completion as the model wrote it, or None."""
-    text = _after_thinking(completion)
+    text = after_thinking(completion)
     boxed = last_boxed(text)
     if boxed is not None:
         return boxed or None
@@ -179,7 +186,7 @@ def gold_answer(gold: str) -> str | None:
     Returns:
         None for an empty reference, or one whose last box is empty or cut off.
     """
-    text = _after_thinking(gold)
+    text = after_thinking(gold)
     if "\\boxed" in text or "\\fbox" in text:
         return last_boxed(text) or None
     return _marked(text) or text.strip() or None

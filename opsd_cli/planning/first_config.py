@@ -15,7 +15,7 @@ from typing import Any
 
 from opsd_cli import methods
 from opsd_cli.config.commented import Draft, commented_yaml
-from opsd_cli.config.resolve import merge
+from opsd_cli.config.layers import merge
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.formatting import gibibytes
@@ -32,6 +32,7 @@ from opsd_cli.problems.catalog import describe
 from opsd_cli.problems.columns import choose
 from opsd_cli.problems.files import open_file
 from opsd_cli.problems.sources import Splits, load_splits
+from opsd_cli.prompts.rendering import NO_CHAT_TEMPLATE
 
 #: Models of fewer parameters get a higher learning rate and cooler sampling.
 SMALL = 1_000_000_000
@@ -168,7 +169,11 @@ class _Suggestions:
             why = "the chat template has no thinking to switch"
             if not self.reading.has_template:
                 why = "no chat template: prompts are the plain text (a base model?)"
-                self.notes.append(f"{why}")
+                self.notes.append(NO_CHAT_TEMPLATE)
+                before = self.config.prompts.student.template.partition("{question}")[0].strip()
+                if before:
+                    ends = "a base model goes on with the next question: the completion ends there"
+                    self.put("sampling.stop", [f"\n\n{before}"], ends)
             student = {"enable_thinking": False} if thinks else {}
             teacher = {"enable_thinking": True} if thinks else {}
             off = "the chat template can think; off for the student, as published"

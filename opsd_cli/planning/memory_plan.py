@@ -46,15 +46,17 @@ class MemoryPlan:
         adapter: adapter, gradients, moments and averages.
         rollouts: cache of keys and values, and logits, while rollouts are sampled.
         activations: of one micro-batch.
+        transient: what of them exists in the backward pass alone.
         divergence: hidden states and logits of the loss.
-        together: True if activations and divergence exist at the same time
-            (`MemoryTraits.loss_beside_activations`).
+        together: True if the transient part and the divergence are counted at the same time
+            (`MemoryTraits.loss_beside_transients`).
     """
 
     weights: int
     adapter: int
     rollouts: int
     activations: int
+    transient: int
     divergence: int
     together: bool
 
@@ -72,8 +74,8 @@ class MemoryPlan:
     @property
     def peak(self) -> int:
         """Highest number of bytes at any moment; sampling and learning do not overlap."""
-        learning = (self.activations, self.divergence)
-        most = sum(learning) if self.together else max(learning)
+        beside_loss = self.activations - (0 if self.together else self.transient)
+        most = max(self.activations, beside_loss + self.divergence)
         return self.weights + self.adapter + max(self.rollouts, most)
 
 
@@ -82,13 +84,18 @@ def estimated(config: Config, problems: Sequence[Problem]) -> Prompts:
 
     Without problems: a long question, and the longest reference that the config allows.
     """
+    shots = config.prompts.few_shot.examples
     if not problems:
-        return Prompts(_UNSEEN_QUESTION, config.prompts.teacher.max_tokens or _UNSEEN_REFERENCE)
+        few_shot = shots * (_UNSEEN_QUESTION + _UNSEEN_REFERENCE)
+        teacher = few_shot + _UNSEEN_REFERENCE
+        return Prompts(_UNSEEN_QUESTION + few_shot, config.prompts.teacher.max_tokens or teacher)
     question = max((len(p.question) for p in problems), default=0) / _CHARACTERS_PER_TOKEN
     solution = max((len(p.solution or "") for p in problems), default=0) / _CHARACTERS_PER_TOKEN
-    teacher = int(question + solution) + _TEMPLATE_TOKENS
+    few_shot = shots * (int(question + solution) + _TEMPLATE_TOKENS // 2)
+    student = int(question) + _TEMPLATE_TOKENS // 2 + few_shot
+    teacher = int(question + solution) + _TEMPLATE_TOKENS + few_shot
     limit = config.prompts.teacher.max_tokens
-    return Prompts(int(question) + _TEMPLATE_TOKENS // 2, min(teacher, limit) if limit else teacher)
+    return Prompts(student, min(teacher, limit) if limit else teacher)
 
 
 def estimated_tokens(text: str) -> int:
@@ -122,13 +129,15 @@ def plan(
     stored = number_bytes if shape.bits is None else shape.bits / 8
     # Weight, gradient and two moments; an average, and the adapter started from, where there are.
     copies = 4 + (config.teacher.weights == "ema") + (config.adapter is not None)
+    kept, transient = _activations(config, shape, prompts, memory, number_bytes)
     return MemoryPlan(
         weights=int(shape.parameters * stored),
         adapter=_FLOAT32 * copies * _adapter_parameters(config, shape),
         rollouts=_rollouts(config, shape, prompts, number_bytes),
-        activations=_activations(config, shape, prompts, memory, number_bytes),
+        activations=kept + transient,
+        transient=transient,
         divergence=_divergence(config, shape, prompts, memory, number_bytes),
-        together=memory.loss_beside_activations,
+        together=memory.loss_beside_transients,
     )
 
 
@@ -175,7 +184,8 @@ def _micro_batch_rows(config: Config, prompts: Prompts) -> int:
 
 def _activations(
     config: Config, shape: Shape, prompts: Prompts, memory: MemoryTraits, number_bytes: int
-) -> int:
+) -> tuple[int, int]:
+    """Bytes kept from the forward pass to the backward pass, and those that the latter adds."""
     rows = _micro_batch_rows(config, prompts)
     tokens = prompts.student + _completion(config, prompts)
     length = -(-tokens // memory.length_multiple) * memory.length_multiple
@@ -188,8 +198,8 @@ def _activations(
     block = number_bytes * rows * length * token_numbers
     if config.train.gradient_checkpointing:
         boundary = memory.boundary * rows * tokens * shape.hidden * number_bytes
-        return int(shape.layers * boundary + memory.recomputed_blocks * block)
-    return int((shape.layers + memory.transient_blocks) * block)
+        return int(shape.layers * boundary), int(memory.recomputed_blocks * block)
+    return int(shape.layers * block), int(memory.transient_blocks * block)
 
 
 def _divergence(

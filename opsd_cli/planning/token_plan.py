@@ -45,6 +45,7 @@ class TokenPlan:
         updates: optimiser updates.
         most: the bound of each kind of token.
         evaluation_rollouts: completions of preflight, validation and test.
+        before_step_1: those of them that precede the first step.
     """
 
     problems: dict[str, int | None]
@@ -52,6 +53,7 @@ class TokenPlan:
     updates: int
     most: TokenLedger
     evaluation_rollouts: int
+    before_step_1: int
 
     def as_dict(self) -> dict[str, Any]:
         """As `--dry-run --json` has it."""
@@ -66,6 +68,7 @@ class TokenPlan:
             "scored_tokens_at_most": most.scored,
             "prompt_tokens_at_most": most.prompt,
             "evaluation_rollouts_at_most": self.evaluation_rollouts,
+            "rollouts_before_step_1": self.before_step_1,
             "evaluation_tokens_at_most": most.evaluation,
             "for_prompts_of": {
                 "student": self.lengths.student,
@@ -112,6 +115,7 @@ def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = 
         updates=config.train.steps * methods.get(config).updates_per_step(),
         most=most + TokenLedger(evaluation=evaluations * longest),
         evaluation_rollouts=evaluations,
+        before_step_1=_rollouts_before_step_1(config, sizes),
     )
 
 
@@ -121,11 +125,17 @@ def _evaluation_rollouts(config: Config, sizes: dict[str, int | None]) -> int:
     due = -(-train.steps // train.evaluate_every)
     # Base, and with a curve every validation's step, the last among them; else the last and best.
     tests = 1 + (due if train.curve else min(2, due))
+    problems = due * (sizes["validation"] or 0) + (tests - 1) * (sizes["test"] or 0)
+    return _rollouts_before_step_1(config, sizes) + config.evaluation.samples * problems
+
+
+def _rollouts_before_step_1(config: Config, sizes: dict[str, int | None]) -> int:
+    """Completions of preflight, and of validation and test of the untrained model."""
     preflight = 0
     if config.preflight.enabled and methods.get(config).needs.teacher:
         measured = config.preflight.problems
         preflight = 2 * (measured if sizes["train"] is None else min(measured, sizes["train"]))
-    problems = (1 + due) * (sizes["validation"] or 0) + tests * (sizes["test"] or 0) + preflight
+    problems = preflight + (sizes["validation"] or 0) + (sizes["test"] or 0)
     return config.evaluation.samples * problems
 
 

@@ -321,6 +321,10 @@ def _file_suffixes() -> tuple[str, ...]:
 def _nearest(name: str, role: str) -> str:
     import difflib
 
+    files = [Path(name + suffix) for suffix in _file_suffixes()]
+    file = next((path for path in files if path.is_file()), None)
+    if file is not None:
+        return f"did you mean {str(file)!r}?"
     known = [EMBEDDED, *(TRAINING if role == "train" else BENCHMARKS)]
     close = difflib.get_close_matches(name.replace("-", "_"), known, n=1, cutoff=0.6) or (
         difflib.get_close_matches(name, known, n=1, cutoff=0.6)

@@ -17,7 +17,8 @@ is assigned a column, and the column's values become text. Nothing is changed si
 
 Column names are recognised without a mapping only where their meaning is the same in all common
 sets. `solution` means a trace, a proof or a bare answer depending on the set, so any other name
-must be mapped explicitly.
+must be mapped explicitly. Of a column with chats, the turns are columns of their own
+(`opsd_cli.problems.chats`).
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ from typing import Any
 from opsd_cli.errors import DataError, UsageError
 from opsd_cli.grading import gold_is_matchable
 from opsd_cli.grading.extract import last_boxed
-from opsd_cli.problems import LoadReport, Problem, ProblemSet
+from opsd_cli.problems import LoadReport, Problem, ProblemSet, chats
 from opsd_cli.problems.anomalies import NONE, Anomaly, differ, has_control, quoted
 from opsd_cli.problems.cells import DamagedText, text_of
 from opsd_cli.problems.selection import Selection
 
 #: Role -> column names that are recognised without a mapping, compared without case.
 RECOGNISED: dict[str, tuple[str, ...]] = {
-    "question": ("question", "problem"),
-    "solution": ("solution",),
+    "question": ("question", "problem", *chats.QUESTIONS),
+    "solution": ("solution", *chats.SOLUTIONS),
     "answer": ("answer",),
     "id": (),
 }
@@ -292,6 +293,12 @@ def _nothing_usable(report: LoadReport, chosen: Mapping[str, str], name: str) ->
     if not report.rows:
         return DataError(f"{name} has no rows", "give a file with at least one problem")
     read = ", ".join(f"{role} from {column!r}" for role, column in chosen.items())
+    if "answer" not in chosen and report.no_answer:
+        return DataError(
+            f"none of the {report.rows:,} rows of {name} can be used: {report.skipped()}",
+            f"columns read: {read}; end each solution in \\boxed{{ANSWER}} or a line "
+            "`#### ANSWER`, or name a column of answers: --set data.columns.answer=COLUMN",
+        )
     return DataError(
         f"none of the {report.rows:,} rows of {name} can be used: {report.skipped()}",
         f"columns read: {read}; values must be text or numbers, and data.columns.* can name "

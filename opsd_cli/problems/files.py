@@ -14,6 +14,7 @@ Text files are decoded as UTF-8, with or without a byte-order mark; errors name 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import io
@@ -24,14 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from opsd_cli.errors import DataError
-from opsd_cli.hub import first_line
+from opsd_cli.hub import LFS_HINT, first_line, is_lfs_pointer
 from opsd_cli.problems import ProblemSet
 from opsd_cli.problems.arrow import MAX_NESTING, rows_of, schema_names
 from opsd_cli.problems.cells import plain_number
+from opsd_cli.problems.chats import chat_rows, with_chat_columns
 from opsd_cli.problems.columns import build, choose
 from opsd_cli.problems.selection import Selection
 
 PARQUET_BATCH_ROWS = 1024
+#: Files that the hint for a missing one lists.
+SIBLINGS = 5
 
 
 @dataclass(frozen=True)
@@ -126,11 +130,7 @@ def open_file(path: Path) -> Table:
         DataError: there is no such file, or it cannot be read in the format of its suffix.
     """
     if not path.exists():
-        folder = path.parent
-        siblings = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        close = difflib.get_close_matches(path.name, siblings, n=1)
-        hint = f"did you mean {str(folder / close[0])!r}?" if close else "check the path"
-        raise DataError(f"there is no file {str(path)!r}", hint)
+        raise DataError(f"there is no file {str(path)!r}", _instead_of(path))
     if not path.is_file():
         raise DataError(f"{str(path)!r} is not a file", "name one file of problems")
     reader = READERS.get(path.suffix.lower())
@@ -139,7 +139,34 @@ def open_file(path: Path) -> Table:
             f"cannot tell the format of {path.name} from its suffix {path.suffix!r}",
             f"problems are read from {', '.join(READERS)}",
         )
-    return reader(path)
+    return with_chats(reader(path))
+
+
+def _instead_of(path: Path) -> str:
+    """A hint for a file that does not exist: one of nearly its name, or those that are there."""
+    if path.parts[0] in ("http:", "https:"):
+        return "download it, and name the file; data sets on the hub are named ORG/NAME"
+    folder = path.parent
+    if not folder.is_dir():
+        here = Path(path.name)
+        return f"did you mean {path.name!r}?" if here.is_file() else f"there is no folder {folder}"
+    there = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in READERS)
+    stems = {Path(name).stem.casefold(): name for name in there}
+    close = difflib.get_close_matches(path.stem.casefold(), stems, n=1, cutoff=0.7)
+    if close:
+        return f"did you mean {str(folder / stems[close[0]])!r}?"
+    if not there:
+        return "check the path"
+    more = f" and {len(there) - SIBLINGS} more" if len(there) > SIBLINGS else ""
+    return f"the files of problems there: {', '.join(there[:SIBLINGS])}{more}"
+
+
+def with_chats(table: Table) -> Table:
+    """The table with columns for the turns of its chats, if it holds any."""
+    names = with_chat_columns(table.names)
+    if len(names) == len(table.names):
+        return table
+    return Table(names, lambda wanted: chat_rows(table.rows(list(wanted)), list(wanted)))
 
 
 def _read_jsonl(path: Path) -> Table:
@@ -209,6 +236,9 @@ def _read_parquet(path: Path) -> Table:
     import pyarrow.parquet as pq
 
     def unreadable(error: Exception) -> DataError:
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            if is_lfs_pointer(file.read(64)):
+                return _pointer(path)
         return DataError(
             f"{path.name} cannot be read as Parquet: {first_line(error)}",
             "the file may be cut short or of another format; fetch or write it again",
@@ -240,6 +270,10 @@ READERS: dict[str, Callable[[Path], Table]] = {
 }
 
 
+def _pointer(path: Path) -> DataError:
+    return DataError(f"{path.name} is a Git LFS pointer, not the file itself", LFS_HINT)
+
+
 def _text(path: Path) -> str:
     try:
         data = path.read_bytes()
@@ -247,6 +281,8 @@ def _text(path: Path) -> str:
         raise DataError(
             f"cannot read {str(path)!r}: {error.strerror}", "check the file's permissions"
         ) from error
+    if is_lfs_pointer(data):
+        raise _pointer(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

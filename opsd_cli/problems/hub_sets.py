@@ -16,7 +16,7 @@ from typing import Any
 from opsd_cli import hub
 from opsd_cli.errors import DataError
 from opsd_cli.problems.arrow import rows_of, schema_names
-from opsd_cli.problems.files import Table
+from opsd_cli.problems.files import Table, with_chats
 from opsd_cli.problems.set_description import SetDescription
 
 BATCH_ROWS = 256
@@ -54,7 +54,7 @@ def open_hub_set(description: SetDescription, usual_split: str) -> tuple[Table, 
             raise
         except Exception as error:
             raise _as_data_error(error, description) from error
-    return Table(list(schema_names(rows.data.schema)), _reader(rows)), commit
+    return with_chats(Table(list(schema_names(rows.data.schema)), _reader(rows))), commit
 
 
 def _reader(rows: Any) -> Any:

@@ -25,10 +25,13 @@ from opsd_cli.errors import DataError
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
+from opsd_cli.problems.few_shot import digest, normalised, with_examples
 from opsd_cli.problems.files import READERS, load_file, open_file, problems_of
 from opsd_cli.problems.selection import Selection
 from opsd_cli.problems.set_description import SetDescription
 
+#: Benchmarks that are the config's own splits.
+OWN_SPLITS = ("test", "validation")
 #: Largest share of a training set that is held out for each of validation and test.
 HOLD_OUT_SHARE = 0.1
 
@@ -40,6 +43,7 @@ class Splits:
     Attributes:
         notes: sentences about how the splits were made.
         warnings: sentences about probable faults in the data.
+        few_shot: the worked examples before each question; the training problems lack them.
     """
 
     train: ProblemSet
@@ -47,9 +51,13 @@ class Splits:
     test: ProblemSet
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    few_shot: tuple[Problem, ...] = ()
 
     def provenance(self) -> dict[str, dict[str, str | int | None]]:
         """Name, revision, size and digest of each split, for a run's environment.json."""
+        more: dict[str, dict[str, str | int | None]] = {}
+        if self.few_shot:
+            more["few_shot"] = {"problems": len(self.few_shot), "digest": digest(self.few_shot)}
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {
             split: {
@@ -59,7 +67,7 @@ class Splits:
                 "digest": each.digest(),
             }
             for split, each in named.items()
-        }
+        } | more
 
 
 def embedded(split: Split, limit: int | None = None) -> ProblemSet:
@@ -121,7 +129,9 @@ def load_splits(config: Config) -> Splits:
             notes.append(f"{loaded.name}: {loaded.caution}")
     _refuse_overlap(validation, test)
     sets = told_apart({"train": train, "validation": validation, "test": test})
-    return Splits(**sets, notes=(*notes, *removed), warnings=tuple(warnings))
+    splits = Splits(sets["train"], sets["validation"], sets["test"])
+    splits = replace(splits, notes=(*notes, *removed), warnings=tuple(warnings))
+    return with_examples(config, splits)
 
 
 def told_apart(sets: Mapping[str, ProblemSet]) -> dict[str, ProblemSet]:
@@ -144,6 +154,8 @@ def told_apart(sets: Mapping[str, ProblemSet]) -> dict[str, ProblemSet]:
 def load_benchmark(name: str, config: Config, limit: int | None = None) -> ProblemSet:
     """Load the problems of a benchmark: a catalogued name, a hub id, a YAML description or a file.
 
+    `test` and `validation` are the config's own splits, held out as in training.
+
     Args:
         limit: maximum number of problems.
 
@@ -152,7 +164,24 @@ def load_benchmark(name: str, config: Config, limit: int | None = None) -> Probl
     """
     if name == EMBEDDED:
         return embedded("test", limit)
+    if name in OWN_SPLITS and not Path(name).is_file():
+        if config.data.train is None:
+            raise DataError(
+                f"{name} is the {name} split of a run, and no training data is named",
+                "give the run (--adapter RUN), or data.train as for training",
+            )
+        splits = load_splits(config)
+        return _first(splits.test if name == "test" else splits.validation, limit)
     return _load(name, "test", config, need_solution=False, limit=limit)
+
+
+def load_few_shot_set(source: str, config: Config, count: int) -> ProblemSet:
+    """The set that `prompts.few_shot.source` names, of which the first `count` are examples.
+
+    Raises:
+        DataError: it cannot be read, or no row is usable.
+    """
+    return _load(source, "train", config, need_solution=None, limit=count)
 
 
 def _load(
@@ -266,8 +295,8 @@ def _subset(whole: ProblemSet, name: str, problems: Iterable[Problem]) -> Proble
 
 def _without(train: ProblemSet, *others: ProblemSet) -> tuple[ProblemSet, tuple[str, ...]]:
     """The training set without the questions of other sets, and a note if any were removed."""
-    taken = {_normalised(problem) for other in others for problem in other.problems}
-    kept = tuple(problem for problem in train.problems if _normalised(problem) not in taken)
+    taken = {normalised(problem) for other in others for problem in other.problems}
+    kept = tuple(problem for problem in train.problems if normalised(problem) not in taken)
     removed = len(train.problems) - len(kept)
     if not removed:
         return train, ()
@@ -282,14 +311,9 @@ def _without(train: ProblemSet, *others: ProblemSet) -> tuple[ProblemSet, tuple[
     )
 
 
-def _normalised(problem: Problem) -> str:
-    """A question without differences in line breaks, spacing and case."""
-    return " ".join(problem.question.split()).casefold()
-
-
 def _refuse_overlap(one: ProblemSet, other: ProblemSet) -> None:
-    questions = {_normalised(problem) for problem in one.problems}
-    shared = [problem for problem in other.problems if _normalised(problem) in questions]
+    questions = {normalised(problem) for problem in one.problems}
+    shared = [problem for problem in other.problems if normalised(problem) in questions]
     if shared:
         raise DataError(
             f"{one.name} and {other.name} share {len(shared)} questions, "

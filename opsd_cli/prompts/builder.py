@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import DataError
 from opsd_cli.problems import Problem
-from opsd_cli.prompts.rendering import Prompt, Template, Tokenizer, student_prompt
+from opsd_cli.problems.few_shot import examples_of, normalised, response_of
+from opsd_cli.prompts.rendering import (
+    Prompt,
+    Template,
+    Tokenizer,
+    escape_control_tokens,
+    student_prompt,
+)
 from opsd_cli.prompts.teacher import match_boundary, teacher_prompt
 
 
@@ -13,11 +22,15 @@ class PromptBuilder:
     """Renders a problem set's student and teacher prompts; each is rendered once and kept.
 
     Args:
-        config: the prompt templates, and `sampling.max_new_tokens`.
+        config: the prompt templates, the worked examples (`prompts.few_shot`), and
+            `sampling.max_new_tokens`.
         tokenizer: of the model.
         context_limit: tokens of the model's context. Where it is known and
             `prompts.teacher.max_tokens` is not set, teacher prompts are kept short enough for a
             completion of `sampling.max_new_tokens` to follow.
+
+    Raises:
+        DataError: the worked examples cannot be read.
     """
 
     def __init__(
@@ -32,6 +45,8 @@ class PromptBuilder:
         if self._max_tokens is None and context_limit is not None:
             self._max_tokens = max(1, context_limit - config.sampling.max_new_tokens)
         self._match_boundary = config.prompts.boundary == "match"
+        self._examples = examples_of(config)
+        self._response = config.prompts.few_shot.response
         self._student_prompts: dict[tuple[str, str], Prompt] = {}
         #: The newest teacher prompt of each problem, and the analysis it was rendered with.
         self._teacher_prompts: dict[tuple[str, str], tuple[str | None, Prompt]] = {}
@@ -45,8 +60,9 @@ class PromptBuilder:
     def student(self, problem: Problem) -> Prompt:
         """The student's prompt: the question alone."""
         if problem.key not in self._student_prompts:
+            template = self._with_examples(self._student, problem)
             self._student_prompts[problem.key] = student_prompt(
-                problem.question, self._student, self.tokenizer
+                problem.question, template, self.tokenizer
             )
         return self._student_prompts[problem.key]
 
@@ -67,7 +83,7 @@ class PromptBuilder:
         prompt = teacher_prompt(
             problem.question,
             _reference(problem),
-            self._teacher,
+            self._with_examples(self._teacher, problem),
             self.tokenizer,
             self._max_tokens,
             analysis,
@@ -88,6 +104,26 @@ class PromptBuilder:
             self.tokenizer,
             self._max_tokens,
         )
+
+    def _with_examples(self, template: Template, problem: Problem) -> Template:
+        """The template with the worked examples, asked as the student is asked, before it.
+
+        A problem that is itself an example is not shown its own solution.
+        """
+        if not self._examples:
+            return template
+        others = [e for e in self._examples if normalised(e) != normalised(problem)]
+        turns = tuple(
+            (
+                self._student.fill(question=self._escaped(example.question)),
+                self._escaped(response_of(example, self._response)),
+            )
+            for example in others
+        )
+        return replace(template, examples=turns)
+
+    def _escaped(self, text: str) -> str:
+        return escape_control_tokens(text, self.tokenizer)
 
 
 def _reference(problem: Problem) -> str:

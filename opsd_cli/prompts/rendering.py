@@ -22,6 +22,13 @@ ANSWER_INSTRUCTION = r"Please reason step by step, and put your final answer wit
 #: The published recipes' training prompt; they evaluate without the leading word (docs/recipes.md).
 STUDENT_TEMPLATE = "Problem: {question}\n\n" + ANSWER_INSTRUCTION
 EVALUATION_TEMPLATE = "{question}\n\n" + ANSWER_INSTRUCTION
+#: What users are told of a model without a chat template.
+NO_CHAT_TEMPLATE = (
+    "the model has no chat template (a base model?): prompts are plain text, with a blank line "
+    "after each turn (opsd sample --show-prompts). Worked examples (prompts.few_shot.examples) "
+    "show it the form, and stop strings (sampling.stop) end its answers; a template goes into "
+    "chat_template.jinja in the model's folder"
+)
 #: Goes in after the first character of a control token spelled out in somebody's text.
 ESCAPE = "\N{WORD JOINER}"
 
@@ -45,17 +52,26 @@ class Tokenizer(Protocol):
         """Text, with control tokens written out."""
 
     @property
+    def has_chat_template(self) -> bool:
+        """False if turns are rendered as plain text."""
+
+    @property
     def end_of_turn(self) -> int | None:
         """The token that ends a turn, where the tokenizer names one."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """One role's prompt: the user turn, an optional system turn, and chat-template arguments."""
+    """One role's prompt: the user turn, an optional system turn, and chat-template arguments.
+
+    Attributes:
+        examples: turns before the user's: question and answer of each worked example (few-shot).
+    """
 
     text: str
     system: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    examples: tuple[tuple[str, str], ...] = ()
 
     def fill(self, **values: str) -> str:
         """The user turn with each `{name}` replaced, in one pass, never inside a value."""
@@ -111,9 +127,11 @@ def escape_control_tokens(text: str, tokenizer: Tokenizer) -> str:
 
 def render(template: Template, user_turn: str, tokenizer: Tokenizer) -> Prompt:
     """Render one user turn through the chat template and tokenise it once."""
-    messages = [{"role": "user", "content": user_turn}]
-    if template.system:
-        messages.insert(0, {"role": "system", "content": template.system})
+    messages = [{"role": "system", "content": template.system}] if template.system else []
+    for question, answer in template.examples:
+        messages += [{"role": "user", "content": question}]
+        messages += [{"role": "assistant", "content": answer}]
+    messages.append({"role": "user", "content": user_turn})
     text = tokenizer.render_chat(messages, generation_prompt=True, **template.arguments)
     closed = tokenizer.render_chat(messages, generation_prompt=False, **template.arguments)
     # A template that treats the last turn differently is cut where the user's words end.
@@ -126,16 +144,27 @@ def after_thinking(text: str) -> str:
     return text.rpartition("</think>")[2].strip()
 
 
-def completion_text(ids: Sequence[int], tokenizer: Tokenizer, stop_ids: Collection[int]) -> str:
-    """A completion's text as it is graded, shown and stored: without its end token.
+def before_stop(text: str, stop: Sequence[str]) -> str:
+    """The text before the first of the stop strings in it; all of it where there is none."""
+    return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
 
-    The loss includes the end token, so the ids keep it; in the text it would be read as part of the
-    answer ("6.<|im_end|>"), and a right answer would be graded wrong.
+
+def completion_text(
+    ids: Sequence[int], tokenizer: Tokenizer, stop_ids: Collection[int], stop: Sequence[str] = ()
+) -> str:
+    """A completion's text as it is graded, shown and stored: without its end.
+
+    The loss includes the end token, or the tokens of the stop string, so the ids keep them; in the
+    text an end token would be read as part of the answer ("6.<|im_end|>"), and a right answer would
+    be graded wrong.
+
+    Args:
+        stop: strings that end a completion (`Sampling.stop`); the text ends before the first.
     """
     end = len(ids)
     while end and ids[end - 1] in stop_ids:
         end -= 1
-    return tokenizer.decode(ids[:end])
+    return before_stop(tokenizer.decode(ids[:end]), stop)
 
 
 def student_prompt(question: str, template: Template, tokenizer: Tokenizer) -> Prompt:

@@ -7,43 +7,74 @@ from html import escape
 from typing import Any
 
 from opsd_cli.formatting import share
+from opsd_cli.reports.page import table
 from opsd_cli.training.collapse_changes import (
+    ACCURACY_THRESHOLD,
     FEWEST_STEPS,
     Change,
     CollapseMetric,
+    Verdict,
+    accuracy_change,
     collapse_changes,
+    judge,
     quarter,
 )
 
+Accuracy = tuple[str, float, float] | None
+HEADS = ("", "first quarter", "last quarter", "change", "threshold", "crossed", "in a collapse")
 
-def collapse_verdict(metrics: Sequence[dict[str, Any]]) -> str:
-    """HTML: which metrics moved by more than their threshold, or that none did.
+
+def collapse_verdict(
+    metrics: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]
+) -> str:
+    """HTML: whether a run looks like a collapse, which thresholds were crossed, and every value.
 
     Args:
         metrics: rows of `metrics.jsonl`, in order of step.
+        evaluations: rows of `evaluations.jsonl`.
     """
     changes = collapse_changes(metrics)
     if not changes:
         few = f"{len(metrics)} steps are too few, {FEWEST_STEPS} are needed"
         none = "no step has these metrics"
         return f"<p>No verdict: {few if len(metrics) < FEWEST_STEPS else none}.</p>"
-    rows = "".join(
-        f"<tr><td>{escape(change.metric.name)}<td>{_value(change.metric, change.first)}"
-        f"<td>{_value(change.metric, change.last)}<td>{_size(change.metric, change.size)}"
-        f"<td>{_size(change.metric, change.metric.threshold).lstrip('+')}<td>{_word(change)}"
-        for change in changes
-    )
+    accuracy = accuracy_change(evaluations)
+    rows = [_accuracy_row(accuracy)] if accuracy is not None else []
+    rows += [_row(change) for change in changes]
     return (
-        f"<p><b>Verdict:</b> {escape(_sentence(changes, metrics))}</p>"
-        "<div class=scroll><table><tr><th>metric<th>first quarter<th>last quarter<th>change"
-        f"<th>threshold<th>moved{rows}</table></div>"
-        "<p class=dim>Means over a quarter of the steps. The thresholds are fixed round numbers, "
-        "fitted to no data. A metric that moved is a reason to read the rollouts below; it does "
-        "not prove a collapse.</p>"
+        f"<p><b>Verdict:</b> {escape(_sentence(changes, accuracy))}</p>"
+        f"<p>{escape(_crossed(changes, metrics))}</p>"
+        f"{table(HEADS, rows)}"
+        "<p class=dim>Means over a quarter of the steps; of accuracy, the first and the last "
+        "measurement. The thresholds are fixed round numbers, fitted to no data. A crossed "
+        "threshold is a reason to read the rollouts; it does not prove a collapse.</p>"
     )
 
 
-def _sentence(changes: Sequence[Change], metrics: Sequence[dict[str, Any]]) -> str:
+def _sentence(changes: Sequence[Change], accuracy: Accuracy) -> str:
+    names = _listed([c.metric.name.partition(",")[0] for c in changes if c.as_in_collapse])
+    moved = f"{names} moved as in a collapse"
+    said = "the accuracy was not measured twice"
+    if accuracy is not None:
+        split, first, last = accuracy
+        change = f"{'fell' if last < first else 'rose'} from {share(first)} to {share(last)}"
+        said = f"{split} accuracy {change if first != last else f'stayed at {share(first)}'}"
+    verdict = judge(changes, accuracy)
+    if verdict is Verdict.COLLAPSE:
+        return f"signs of collapse: {said}, and {moved}."
+    if verdict is Verdict.WORSE:
+        return f"worse, without the signs of a collapse: {said}; no metric moved as in a collapse."
+    if verdict is Verdict.UNKNOWN:
+        return f"undecided: {moved}, but {said}."
+    if not names:
+        return f"no sign of collapse: {said}; no metric moved as in a collapse."
+    return (
+        f"no sign of collapse: {said}. {moved[0].upper()}{moved[1:]} too, but that also happens "
+        "when a model becomes sure of right answers."
+    )
+
+
+def _crossed(changes: Sequence[Change], metrics: Sequence[dict[str, Any]]) -> str:
     size = quarter(len(metrics))
     steps = [row["step"] for row in metrics]
     between = (
@@ -52,32 +83,60 @@ def _sentence(changes: Sequence[Change], metrics: Sequence[dict[str, Any]]) -> s
     )
     moved = [change for change in changes if change.moved]
     if not moved:
-        return f"none of the {len(changes)} metrics moved by more than its threshold {between}."
+        return f"No metric crossed its threshold {between}."
     named = "; ".join(
-        f"{change.metric.name}: {_value(change.metric, change.first)} to "
-        f"{_value(change.metric, change.last)} ({_direction(change)})"
-        for change in moved
+        f"{c.metric.name}: {_value(c.metric, c.first)} to {_value(c.metric, c.last)} "
+        f"({_size(c.metric, c.size)}, threshold {_threshold(c.metric)})"
+        for c in moved
     )
+    return f"Thresholds crossed {between}: {len(moved)} of {len(changes)}. {named}."
+
+
+def _accuracy_row(accuracy: tuple[str, float, float]) -> tuple[str, ...]:
+    split, first, last = accuracy
     return (
-        f"{len(moved)} of the {len(changes)} metrics moved by more than "
-        f"{'its' if len(moved) == 1 else 'their'} threshold {between}. {named}."
+        f"{split} accuracy",
+        share(first),
+        share(last),
+        f"{100 * (last - first):+.1f} points",
+        f"{100 * ACCURACY_THRESHOLD:.1f} points",
+        _word(abs(last - first) > ACCURACY_THRESHOLD, last > first),
+        "falls",
     )
+
+
+def _row(change: Change) -> tuple[str, ...]:
+    metric = change.metric
+    return (
+        metric.name,
+        _value(metric, change.first),
+        _value(metric, change.last),
+        _size(metric, change.size),
+        _threshold(metric),
+        _word(change.moved, change.size > 0),
+        "rises" if metric.collapse > 0 else "falls",
+    )
+
+
+def _word(moved: bool, up: bool) -> str:
+    return f"yes, {'up' if up else 'down'}" if moved else "no"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *most, last = names or ("",)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _range(steps: Sequence[int]) -> str:
     return f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
 
 
-def _direction(change: Change) -> str:
-    return "as in a collapse" if change.as_in_collapse else "away from a collapse"
-
-
-def _word(change: Change) -> str:
-    return f"yes, {_direction(change)}" if change.moved else "no"
-
-
 def _value(metric: CollapseMetric, value: float) -> str:
     return share(value) if metric.is_share else f"{value:.3g}"
+
+
+def _threshold(metric: CollapseMetric) -> str:
+    return _size(metric, metric.threshold).lstrip("+")
 
 
 def _size(metric: CollapseMetric, size: float) -> str:

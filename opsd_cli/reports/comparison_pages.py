@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from opsd_cli.comparison.page_samples import page_samples
-from opsd_cli.comparison.session import Comparison
+from pathlib import Path
+
+from opsd_cli.comparison.page_samples import page_samples, stored_samples
+from opsd_cli.comparison.session import PICTURE, Comparison
 from opsd_cli.reports.comparison_picture import write_comparison_picture
 from opsd_cli.reports.comparison_report import write_comparison_report
 from opsd_cli.tracking.listener import Messages
 
 
-def write_comparison_pages(comparison: Comparison, messages: Messages) -> None:
-    """Write a comparison's `comparison.png` and `report.html`.
+def write_comparison_pages(
+    comparison: Comparison, messages: Messages, out: Path | None = None, sample: bool = True
+) -> Path:
+    """Write a comparison's `comparison.png` and `report.html`; returns the report's path.
 
-    Samples for the report are generated with each method's adapter, unless they exist already.
+    Args:
+        out: the directory to write to; by default the comparison's.
+        sample: generate samples for the report with each method's adapter, unless they exist.
     """
-    samples = page_samples(comparison.groups, comparison.directory, messages)
-    write_comparison_picture(comparison.summary, comparison.picture)
-    write_comparison_report(comparison.summary, comparison.groups, samples, comparison.directory)
+    directory = comparison.directory
+    samples = (
+        page_samples(comparison.groups, directory, messages)
+        if sample
+        else stored_samples(directory)
+    )
+    out = out or directory
+    write_comparison_picture(comparison.summary, out / PICTURE)
+    return write_comparison_report(comparison.summary, comparison.groups, samples, out)

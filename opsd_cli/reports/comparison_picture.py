@@ -9,6 +9,8 @@ from typing import Any
 
 #: Maximum length of a label, in characters, that leaves room for the curves.
 LONGEST_LABEL = 60
+#: The same of the title, which has the whole width.
+LONGEST_TITLE = 100
 
 
 def write_comparison_picture(summary: Mapping[str, Any], out: Path) -> Path:
@@ -42,6 +44,7 @@ def write_comparison_picture(summary: Mapping[str, Any], out: Path) -> Path:
     _scale_tokens(axes, summary)
     axes.set_xlabel("thousand tokens generated")
     axes.set_ylabel("accuracy on test problems, %")
+    axes.set_ylim(0, 100)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -75,26 +78,23 @@ def _draw_curves(axes: Any, summary: Mapping[str, Any], target: float) -> None:
 
 def _draw_ratio(axes: Any, summary: Mapping[str, Any], target: float) -> str:
     """An arrow between the two methods' costs at the target; returns the title, with the ratio."""
-    from opsd_cli.formatting import times
+    from opsd_cli.comparison.verdict import title
 
     found = summary["token_efficiency"]
     better, than = (
         summary["methods"][found[side]]["tokens_to_target"] for side in ("better", "than")
     )
-    better_name, other_name = (_label(found[side]) for side in ("better", "than"))
-    title = f"{better_name} against {other_name}: {times(found['ratio'])} fewer tokens"
-    if better is not None and than is not None:
+    if better and than:
         axes.annotate(
             "", (better / 1000, target), (than / 1000, target),
             arrowprops={"arrowstyle": "<->", "color": "0.35", "shrinkA": 6, "shrinkB": 6},
         )  # fmt: skip
-        title += f" (95% interval {times(found['low'])} to {times(found['high'])})"
-    return title
+    return _label(title(summary), LONGEST_TITLE)
 
 
 def _scale_tokens(axes: Any, summary: Mapping[str, Any]) -> None:
     """Make the token axis logarithmic if the methods' curves differ much in length."""
-    from opsd_cli.reports.svg import linear_until, log_ticks
+    from opsd_cli.reports.scales import linear_until, log_ticks
 
     tokens = [_thousands(entry) for entry in summary["methods"].values()]
     bend = linear_until(tokens)
@@ -106,8 +106,8 @@ def _scale_tokens(axes: Any, summary: Mapping[str, Any]) -> None:
         axes.set_xlim(left=0)
 
 
-def _label(name: str) -> str:
+def _label(name: str, most: int = LONGEST_LABEL) -> str:
     """A method's label, which can be a directory's name, as plain text and not as mathtext."""
     from opsd_cli.printable import shortened, visible
 
-    return shortened(visible(name), LONGEST_LABEL).replace("$", r"\$")
+    return shortened(visible(name), most).replace("$", r"\$")

@@ -12,21 +12,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.comparison.curves import COSTS
-from opsd_cli.comparison.summary import verdict
+from opsd_cli.comparison.verdict import (
+    generates_nothing,
+    ratio_of,
+    tokens_needed,
+    tokens_spent,
+    verdict,
+)
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.formatting import count, percent, share, signed, times
-from opsd_cli.reports.page import figure, html_page
-from opsd_cli.reports.run_report import REPORT
-from opsd_cli.reports.svg import Series, line_chart, linear_until
+from opsd_cli.formatting import count, duration, percent, share, signed
+from opsd_cli.reports.chart import Series, line_chart
+from opsd_cli.reports.collapse_verdict import collapse_verdict
+from opsd_cli.reports.page import figure, folded, html_page, named_model, table
+from opsd_cli.reports.run_report import COLOURS, REPORT
+from opsd_cli.reports.scales import linear_until
 from opsd_cli.statistics import Estimate
 from opsd_cli.training import run_directory
+from opsd_cli.training.totals import TIME_KINDS, TOKEN_KINDS
 
 if TYPE_CHECKING:
     from opsd_cli.comparison.curves import Curve
 
-COLOURS = ("var(--one)", "var(--two)", "var(--three)", "var(--four)", "var(--dim)", "var(--ink)")
 #: Keys of metrics.jsonl that are drawn, with their titles.
 COLLAPSE_METRICS = {
     "reward": "share of training rollouts that are right",
@@ -38,6 +46,8 @@ COLLAPSE_METRICS = {
     "zero_variance_groups": "share of groups all right or all wrong",
     "grad_norm": "gradient norm",
 }
+#: Those that are shares, from 0 to 1.
+SHARES = {"reward", "truncated", "copied", "zero_variance_groups"}
 #: Colour scale of tokens: (upper edge in nats, share of colour in percent).
 SHADES = ((0.01, 0), (0.05, 18), (0.2, 36), (0.5, 58), (float("inf"), 85))
 
@@ -54,21 +64,21 @@ def write_comparison_report(
         summary: as `opsd_cli.comparison.summary.summarise` returns it.
         groups: the compared curves by method.
         samples: by method, completions of the same validation problems.
-        directory: the comparison's.
+        directory: where to write.
 
     Returns:
         The path of `report.html`.
     """
     sections = [
         f"<h1>{escape(verdict(summary))}</h1>",
-        f"<p class=dim>{escape(what_was_compared(summary))}</p>",
+        f"<p class=dim>{escape(what_was_compared(summary, groups))}</p>",
         curves_section(summary),
         methods_section(summary),
         efficiency_section(summary),
         differences_section(summary),
         tokens_section(summary),
         tuning_section(summary),
-        collapse_section(groups),
+        collapse_section(summary, groups),
         samples_section(samples),
         reproduction_section(summary, groups),
     ]
@@ -77,11 +87,13 @@ def write_comparison_report(
     return path
 
 
-def what_was_compared(summary: Summary) -> str:
-    """Methods, seeds, test problems, target and excluded runs, in sentences."""
+def what_was_compared(summary: Summary, groups: Groups) -> str:
+    """Model, methods, seeds, test problems, target and excluded runs, in sentences."""
+    model = named_model(next(iter(groups.values()))[0].config.model)
     left = "".join(f" Left out: {path}, {why}." for path, why in summary["left_out"].items())
     return (
-        f"{len(summary['methods'])} methods, seeds {', '.join(map(str, summary['seeds']))}, "
+        f"Model: {model}. {len(summary['methods'])} methods, "
+        f"seeds {', '.join(map(str, summary['seeds']))}, "
         f"{summary['test_problems']} test problems, which chose nothing. The target is "
         f"{summary['target_from']}. Intervals: paired bootstrap over seeds and problems.{left}"
     )
@@ -124,9 +136,8 @@ def methods_section(summary: Summary) -> str:
             share(entry["base_accuracy"]),
             percent(Estimate(**entry["accuracy"])),
             share(entry["best"]),
-            "not reached" if entry["tokens_to_target"] is None
-            else count(entry["tokens_to_target"]),
-            count(entry["tokens_generated"]),
+            tokens_needed(summary, name),
+            tokens_spent(summary, name),
             f"{entry['learning_rate']:g}",
             f"{entry['steps']} × {entry['questions_per_step']}",
         )
@@ -136,22 +147,23 @@ def methods_section(summary: Summary) -> str:
         "method", "base", "checkpoint chosen on validation", "best of the curve",
         f"tokens to {target}", "tokens generated", "learning rate", "steps × questions",
     )  # fmt: skip
-    return "<h2>Methods</h2>" + _table(heads, rows)
+    return "<h2>Methods</h2>" + table(heads, rows)
 
 
 def efficiency_section(summary: Summary) -> str:
     """The ratio of the two methods' costs at the target, for each kind of cost."""
-    found = summary["efficiency"]
-    rows = [
-        (title, times(found[cost]["ratio"]),
-         f"{times(found[cost]['low'])} to {times(found[cost]['high'])}")
-        for cost, title in COSTS.items()
-    ]  # fmt: skip
     headline = summary["token_efficiency"]
+    found = {title: ratio_of(summary, cost) for cost, title in COSTS.items()}
+    rows = [(title, *ratio) for title, ratio in found.items() if ratio is not None]
+    left = "; ".join(title for title, ratio in found.items() if ratio is None)
+    why = f"Without a ratio, because a method spends none of it: {left}."
+    if not rows:
+        why = "There is no ratio; the headline says why."
     return (
         f"<h2>How many times less {escape(headline['better'])} spends than "
         f"{escape(headline['than'])} for the same accuracy</h2>"
-        + _table(("counted", "ratio", "95% interval"), rows)
+        + (table(("counted", "ratio", "95% interval"), rows) if rows else "")
+        + (f"<p class=dim>{escape(why)}</p>" if left else "")
     )
 
 
@@ -162,7 +174,7 @@ def differences_section(summary: Summary) -> str:
          f"{signed(d['low'])} to {signed(d['high'])}")
         for d in summary["differences"]
     ]  # fmt: skip
-    return "<h2>Best accuracy, paired differences</h2>" + _table(
+    return "<h2>Best accuracy, paired differences</h2>" + table(
         ("", "difference", "95% interval"), rows
     )
 
@@ -173,11 +185,12 @@ def tokens_section(summary: Summary) -> str:
     kinds = list(next(iter(methods.values()))["tokens"])
     rows = [
         (name, *(count(entry["tokens"][kind]) for kind in kinds),
-         f"{entry['spent']['cpu_seconds']:.0f} s")
+         duration(entry["spent"]["cpu_seconds"]))
         for name, entry in methods.items()
     ]  # fmt: skip
-    heads = ("method, a run", *(kind.replace("_", " ") for kind in kinds), "training CPU")
-    return "<h2>Tokens and time</h2>" + _table(heads, rows)
+    named = [TOKEN_KINDS.get(kind, (kind, ""))[0] for kind in kinds]
+    heads = ("method, mean of its runs", *named, TIME_KINDS["training_cpu_seconds"][0])
+    return "<h2>Tokens and time</h2>" + table(heads, rows)
 
 
 def tuning_section(summary: Summary) -> str:
@@ -196,20 +209,22 @@ def tuning_section(summary: Summary) -> str:
             ),
             f"{entry['chosen']:g}",
             count(entry["generated"]),
-            f"{entry['cpu_seconds']:.0f} s",
+            duration(entry["cpu_seconds"]),
         )
         for name, entry in summary["tuned"].items()
     ]
     heads = ("method", "best validation accuracy at each rate", "chosen", "tokens", "CPU")
-    return "<h2>The search over learning rates, on validation alone</h2>" + _table(heads, rows)
+    return "<h2>The search over learning rates, on validation alone</h2>" + table(heads, rows)
 
 
-def collapse_section(groups: Groups) -> str:
-    """Collapse metrics of each method's first run, against generated tokens."""
+def collapse_section(summary: Summary, groups: Groups) -> str:
+    """Collapse metrics of each method's first run, against generated tokens, and the verdicts."""
     metrics = {
         name: list(read_rows(curves[0].directory / run_directory.METRICS))
         for name, curves in groups.items()
     }
+    idle = [name for name in groups if generates_nothing(summary, name)]
+    note = f" Not drawn, because it generates no tokens: {', '.join(idle)}." if idle else ""
     figures = []
     for key, title in COLLAPSE_METRICS.items():
         series = [
@@ -223,13 +238,24 @@ def collapse_section(groups: Groups) -> str:
                 ],
             )
             for (name, rows), colour in zip(metrics.items(), COLOURS, strict=False)
+            if name not in idle
         ]
         series = [line for line in series if line.points]
         if series:
-            figures.append(figure(title, line_chart(series, "tokens generated", title)))
+            figures.append(
+                figure(title, line_chart(series, "tokens generated", title, key in SHARES))
+            )
+    verdicts = [
+        f"<h3>{escape(name)}</h3>"
+        + collapse_verdict(
+            rows, list(read_rows(groups[name][0].directory / run_directory.EVALUATIONS))
+        )
+        for name, rows in metrics.items()
+    ]
     return (
-        "<h2>Signs of collapse</h2><p class=dim>Each method's first seed.</p>"
-        f"<div class=grid2>{''.join(figures)}</div>"
+        "<h2>Signs of collapse</h2><p class=dim>Each method's first seed."
+        f"{escape(note)}</p>"
+        f"<div class=grid2>{''.join(figures)}</div>{''.join(verdicts)}"
     )
 
 
@@ -247,7 +273,12 @@ def samples_section(samples: Mapping[str, list[dict[str, Any]]]) -> str:
             if entry is not None:
                 cards.append(
                     f"<div><p class=dim>{escape(name)}: {escape(str(entry['status']))}, "
-                    f"{entry['tokens']} tokens</p><pre>{_shaded(entry)}</pre></div>"
+                    f"{entry['tokens']} tokens</p><pre>{_shaded(entry)}</pre>"
+                    + "".join(
+                        folded(f"{role}'s prompt as sent", text)
+                        for role, text in entry.get("prompts", {}).items()
+                    )
+                    + "</div>"
                 )
         parts.append(f"<h3>{escape(problem)}</h3><div class=grid2>{''.join(cards)}</div>")
     return (
@@ -304,9 +335,3 @@ def reproduction_section(summary: Summary, groups: Groups) -> str:
         f"{escape(json.dumps(environment, indent=1))}</pre></details>"
     )
     return "".join(parts)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(text)}" for text in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
-    return f"<div class=scroll><table><tr>{head}{body}</table></div>"

@@ -15,11 +15,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from opsd_cli.evaluation.description import setting_name
 from opsd_cli.evaluation.directory import REPORT, EvaluationDirectory
 from opsd_cli.evaluation.samples import Evaluation, Sample
+from opsd_cli.evaluation.stored import StoredEvaluation
 from opsd_cli.files.atomic_write import write_atomic
-from opsd_cli.formatting import count, percent, points, share
-from opsd_cli.reports.page import html_page
+from opsd_cli.files.directory_lock import lock_holder
+from opsd_cli.formatting import count, gain_by_part, percent, points, share
+from opsd_cli.reports.page import folded, html_page, named_adapter, named_model, table
 from opsd_cli.statistics import Estimate
 
 PAGES = "pages"
@@ -30,7 +33,11 @@ SHORT = 600
 
 
 def write_evaluation_report(
-    directory: EvaluationDirectory, results: Mapping[str, Evaluation], summary: Mapping[str, Any]
+    directory: EvaluationDirectory,
+    results: Mapping[str, Evaluation],
+    summary: Mapping[str, Any],
+    out: Path | None = None,
+    unfinished: StoredEvaluation | None = None,
 ) -> Path:
     """Write `report.html` and a page for each problem.
 
@@ -38,14 +45,22 @@ def write_evaluation_report(
         directory: the evaluation's directory, which has the problems' texts.
         results: the measured results by benchmark.
         summary: contents of results.json, with the differences from another evaluation if any.
+        out: the directory to write to; by default the evaluation's.
+        unfinished: what there is of an evaluation that has not finished.
 
     Returns:
         The path of `report.html`.
     """
-    pages = directory.path / PAGES
+    out = out or directory.path
+    pages = out / PAGES
     shutil.rmtree(pages, ignore_errors=True)
-    questions = directory.problems()
-    sections = [f"<h1>{escape(_verdict(results))}</h1>", _results(results, summary)]
+    questions, prompts = directory.problems(), directory.prompts()
+    description = directory.description
+    sections = [f"<h1>{escape(_verdict(results, description, unfinished))}</h1>"]
+    if unfinished is not None:
+        sections.append(f"<p class=remark>{escape(_state(directory.path, unfinished))}</p>")
+    if results:
+        sections.append(_results(results, summary))
     for number, (name, result) in enumerate(results.items()):
         folder = pages / str(number)
         folder.mkdir(parents=True)
@@ -56,60 +71,127 @@ def write_evaluation_report(
             target = folder / f"{place + 1}.html"
             write_atomic(
                 target,
-                _problem_page(name, result, place, known[problem_id], samples),
+                _problem_page(
+                    name,
+                    result,
+                    place,
+                    known[problem_id] | {"prompt": prompts.get(name, {}).get(problem_id, "")},
+                    samples,
+                ),
             )
-            link = target.relative_to(directory.path).as_posix()
+            link = target.relative_to(out).as_posix()
             rows.append(_row(place, link, known[problem_id], samples))
         sections.append(_problems(name, rows))
-    described = json.dumps(directory.description, indent=1, ensure_ascii=False)
-    sections.append(
-        f"<details><summary>what was measured</summary><pre>{escape(described)}</pre></details>"
-    )
+    sections.append(_measured(description))
     page = html_page(f"opsd eval: {directory.path.name}", sections)
-    write_atomic(directory.path / REPORT, page)
-    return directory.path / REPORT
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / REPORT, page)
+    return out / REPORT
 
 
-def _verdict(results: Mapping[str, Evaluation]) -> str:
+def _measured(description: Mapping[str, Any]) -> str:
+    """What was measured, folded: a row a setting, in words."""
+    rows = [
+        (setting_name(key), value if isinstance(value, str) else json.dumps(value, indent=1))
+        for key, value in description.items()
+        if value is not None
+    ]
+    found = table(("setting", "value"), rows)
+    return f"<details><summary>what was measured</summary>{found}</details>"
+
+
+def _state(path: Path, unfinished: StoredEvaluation) -> str:
+    """Where an unfinished evaluation stands, and that its accuracies are not of all problems."""
+    graded = ", ".join(
+        f"{name} {there:,} of {wanted:,} samples"
+        for name, (there, wanted) in unfinished.graded.items()
+    )
+    holder = lock_holder(path)
+    at_work = f"At the time of this page the evaluation was at work ({holder})"
+    state = "The evaluation was interrupted" if holder is None else at_work
+    return (
+        f"{state}: {graded}. The page has the problems whose samples are all there. Short "
+        "completions finish first, so the accuracy of these problems does not estimate that of all "
+        f"of them. Go on with it: opsd eval --resume --out {path}"
+    )
+
+
+def _verdict(
+    results: Mapping[str, Evaluation],
+    description: Mapping[str, Any],
+    unfinished: StoredEvaluation | None,
+) -> str:
+    model = named_model(description["model"])
+    if description["adapter"] is not None:
+        model += f" with the adapter {named_adapter(description['adapter'])}"
+    if not results:
+        return f"The evaluation of {model} has not finished: no problem has all of its samples yet."
     parts = [f"{name} {percent(result.accuracy)}" for name, result in results.items()]
     k = next(iter(results.values())).samples_per_problem
     samples = "1 sample" if k == 1 else f"{k} samples"
-    return f"Accuracy: {', '.join(parts)}; {samples} a problem, 95% intervals by problem."
+    if unfinished is not None:
+        so_far = sum(len(result.problem_ids) for result in results.values())
+        return f"The evaluation of {model} has not finished. {so_far} problems so far: " + (
+            f"{', '.join(parts)}; {samples} a problem."
+        )
+    return (
+        f"Accuracy of {model}: {', '.join(parts)}; {samples} a problem, 95% intervals by problem."
+    )
 
 
 def _results(results: Mapping[str, Evaluation], summary: Mapping[str, Any]) -> str:
     heads = (
-        "benchmark", "problems", "avg@k", "pass@k", "maj@k", "cut off", "no answer",
-        "mean tokens", "of right", "of wrong",
+        "benchmark", "problems", "avg@k", "flexible", "pass@k", "maj@k", "cut off", "no answer",
     )  # fmt: skip
     rows = []
     for name, result in results.items():
-        tokens = result.token_statistics()
         k = result.samples_per_problem
         cells = (
             escape(name), len(result.problem_ids), percent(result.accuracy),
+            "–" if result.flexible_accuracy is None else percent(result.flexible_accuracy),
             percent(result.pass_at[k]), percent(result.majority), share(result.truncated),
-            share(result.no_answer), count(result.mean_tokens),
-            _count(tokens["mean_of_right"]), _count(tokens["mean_of_wrong"]),
+            share(result.no_answer),
         )  # fmt: skip
         rows.append("<tr>" + "".join(f"<td class=nowrap>{cell}" for cell in cells))
     head = "".join(f"<th>{escape(text)}" for text in heads)
-    text = f"<div class=scroll><table><tr>{head}{''.join(rows)}</table></div>"
+    text = f"<div class=scroll tabindex=0><table><tr>{head}{''.join(rows)}</table></div>"
+    text += (
+        "<p class=dim>flexible: right by the last number or expression, whatever its form; what it "
+        "exceeds avg@k by is what the form of the answers costs (docs/evaluation.md).</p>"
+    )
     differences = []
     for name, entry in summary["benchmarks"].items():
         against = entry.get("against")
         if against:
             value = Estimate(**against["difference"])
-            differences.append(f"<li>{escape(name)}: {points(value)}")
+            text_of = points(value)
+            if flexible := against.get("flexible_difference"):
+                text_of += f": {gain_by_part(value.value, flexible['value'])}"
+            differences.append(f"<li>{escape(name)}: {text_of}")
     if differences:
         other = escape(str(summary["against"]))
         text += f"<h2>Against {other}</h2><ul>{''.join(differences)}</ul>"
-    return f"<h2>Results</h2>{text}"
+    return f"<h2>Results</h2>{text}<h2>Tokens of a sample</h2>{_lengths(results)}"
+
+
+def _lengths(results: Mapping[str, Evaluation]) -> str:
+    """A table of the completions' lengths in tokens."""
+    rows = []
+    for name, result in results.items():
+        found = result.token_statistics()
+        kinds = ("mean", "mean_of_right", "mean_of_wrong", "median", "p90", "max", "total")
+        rows.append((name, *(_count(found[kind]) for kind in kinds)))
+    heads = (
+        "benchmark", "mean", "mean if right", "mean if wrong", "median", "90% have at most",
+        "longest", "all samples together",
+    )  # fmt: skip
+    return table(heads, rows)
 
 
 def _problems(name: str, rows: Sequence[str]) -> str:
     head = "<tr><th>#<th>problem<th>answer<th>right<th>commonest wrong answer<th>mean tokens"
-    return f"<h2>{escape(name)}</h2><div class=scroll><table>{head}{''.join(rows)}</table></div>"
+    found = f"<div class=scroll tabindex=0><table>{head}{''.join(rows)}</table></div>"
+    return f"<h2>{escape(name)}</h2>{found}"
 
 
 def _row(place: int, link: str, known: Mapping[str, str], samples: Sequence[Sample]) -> str:
@@ -145,6 +227,8 @@ def _problem_page(
     for sample in samples:
         verdict = "right" if sample.correct else sample.status.replace("_", " ")
         answer = "" if sample.answer is None else f", answer {escape(_short(sample.answer, 60))}"
+        if sample.flexible_correct and not sample.correct:
+            answer += f"; right with flexible extraction: {escape(str(sample.flexible_answer))}"
         cut = ", cut off" if sample.finish_reason == "length" else ""
         opened = " open" if len(sample.completion) <= SHORT else ""
         cards.append(
@@ -159,6 +243,7 @@ def _problem_page(
         f"<p class=dim>id {escape(result.problem_ids[place])}</p>",
         f"<h2>Question</h2><pre>{escape(known['question'])}</pre>",
         f"<h2>Answer</h2><pre>{escape(known['answer'])}</pre>",
+        folded("prompt as sent", known["prompt"]) if known["prompt"] else "",
         f"<h2>Samples</h2>{''.join(cards)}",
     ]
     return html_page(title, sections)

@@ -57,6 +57,7 @@ def write_picture(run_dir: Path, out: Path) -> Path:
     )  # fmt: skip
     axes.set_xlabel("thousand tokens generated")
     axes.set_ylabel("accuracy, %")
+    axes.set_ylim(0, 100)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.12))
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -148,7 +148,8 @@ class RolloutCollector:
     ) -> list[GradedRollout]:
         problems = {problem.id: problem for problem in questions}
         tokenizer, stop_ids = self._policy.tokenizer, self._policy.stop_ids
-        texts = [completion_text(r.completion_ids, tokenizer, stop_ids) for r in rollouts]
+        stop = self._sampling.stop
+        texts = [completion_text(r.completion_ids, tokenizer, stop_ids, stop) for r in rollouts]
         golds = [problems[r.request.problem_id].answer or "" for r in rollouts]
         grades = self._grader.grade_many(list(zip(golds, texts, strict=True)))
         return [

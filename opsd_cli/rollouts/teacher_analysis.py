@@ -68,6 +68,7 @@ class TeacherAnalyst:
         self._known = dict(known or {})
         self._listener = listener or Listener()
         self._unsaved: dict[tuple[str, str], str] = {}
+        self._given: dict[tuple[str, str], Prompt] = {}
 
     def prompts(
         self,
@@ -86,6 +87,18 @@ class TeacherAnalyst:
             DataError: a problem has no reference solution.
             Interrupted: `stop` returned True.
         """
+        found = self._prompts(problems, seeds, stop)
+        self._given |= found.prompts
+        return found
+
+    def take_prompts(self) -> dict[tuple[str, str], Prompt]:
+        """The prompts by `Problem.key` that were given since the last call."""
+        given, self._given = self._given, {}
+        return given
+
+    def _prompts(
+        self, problems: Sequence[Problem], seeds: Mapping[tuple[str, str], int] | None, stop: Stop
+    ) -> TeacherPrompts:
         if not self._config.teacher.reason_first:
             return TeacherPrompts({p.key: self._builder.teacher(p) for p in problems})
         fixed = self._config.teacher.weights == "initial"
@@ -120,9 +133,8 @@ class TeacherAnalyst:
             for problem in problems
         ]
         by_id = {problem.id: problem for problem in problems}
-        sampling = Sampling(
-            **{**config.sampling.model_dump(), "max_new_tokens": config.teacher.analysis_tokens}
-        )
+        own = {"max_new_tokens": config.teacher.analysis_tokens, "stop": ()}
+        sampling = Sampling(**{**config.sampling.model_dump(), **own})
         spent = TokenLedger(prompt=sum(len(request.prompt_ids) for request in requests))
         if requests:
             self._listener.phase(ANALYSES, len(requests))

@@ -1,18 +1,22 @@
-"""Whether the collapse metrics of a run moved between its first and its last steps.
+"""Whether a run's collapse metrics moved between its first and its last steps, and the verdict.
 
 A metric moved if the difference of its means over the first and the last quarter of the steps
 exceeds its threshold. The thresholds are round numbers, fitted to no data. Movement is a reason to
-read the rollouts, not a proof of collapse.
+read the rollouts, not a proof of collapse: entropy and length also fall in a model that becomes
+sure of short right answers. So the verdict needs the accuracy too (`judge`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 #: Fewest steps that have a first and a last quarter.
 FEWEST_STEPS = 4
+#: The greatest change of accuracy, as a share, that is no movement.
+ACCURACY_THRESHOLD = 0.05
 
 
 @dataclass(frozen=True)
@@ -97,3 +101,50 @@ def collapse_changes(metrics: Sequence[dict[str, Any]]) -> list[Change]:
         if first and last:
             changes.append(Change(metric, sum(first) / len(first), sum(last) / len(last)))
     return changes
+
+
+class Verdict(Enum):
+    """What the metrics say together with the accuracy."""
+
+    COLLAPSE = "collapse"
+    """Accuracy fell and a metric moved as in a collapse, or it did not rise, and length and entropy
+    both did."""
+    NO_COLLAPSE = "no collapse"
+    """Accuracy did not fall."""
+    WORSE = "worse"
+    """Accuracy fell, and no metric moved as in a collapse."""
+    UNKNOWN = "unknown"
+    """A metric moved as in a collapse, and there is no accuracy to judge by."""
+
+
+def accuracy_change(evaluations: Sequence[dict[str, Any]]) -> tuple[str, float, float] | None:
+    """The split, its first and its last accuracy; None where none was measured twice.
+
+    Args:
+        evaluations: rows of `evaluations.jsonl`; validation is taken before test.
+    """
+    for split in ("validation", "test"):
+        rows = sorted((r for r in evaluations if r["split"] == split), key=lambda r: r["step"])
+        if len(rows) > 1:
+            first, last = (float(row["accuracy"]["value"]) for row in (rows[0], rows[-1]))
+            return split, first, last
+    return None
+
+
+def judge(changes: Sequence[Change], accuracy: tuple[str, float, float] | None) -> Verdict:
+    """The verdict on a run's changes.
+
+    Args:
+        changes: as `collapse_changes` returns them.
+        accuracy: as `accuracy_change` returns it.
+    """
+    moved = {change.metric.key for change in changes if change.as_in_collapse}
+    if accuracy is None:
+        return Verdict.UNKNOWN if moved else Verdict.NO_COLLAPSE
+    _, first, last = accuracy
+    if last < first - ACCURACY_THRESHOLD:
+        return Verdict.COLLAPSE if moved else Verdict.WORSE
+    both = {"completion_tokens", "entropy"} <= moved
+    if both and last <= first + ACCURACY_THRESHOLD:
+        return Verdict.COLLAPSE
+    return Verdict.NO_COLLAPSE

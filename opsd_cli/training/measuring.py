@@ -100,6 +100,22 @@ class Measurements:
         result, seconds = self._timed(self._splits.test, f"test ({label})")
         return self._record("test", step, result, False, seconds).accuracy
 
+    def flexible(self, steps: dict[str, int]) -> dict[str, Estimate]:
+        """Accuracy on the test split by the flexible rule, as recorded by `test`.
+
+        Args:
+            steps: label -> the step of its measurement.
+
+        Returns:
+            label -> its accuracy; empty where a record is of an earlier version.
+        """
+        found = {}
+        for label, step in steps.items():
+            row = self._recorded("test", step) or {}
+            if row.get("flexible_accuracy") is not None:
+                found[label] = Estimate(**row["flexible_accuracy"])
+        return found if found.keys() == steps.keys() else {}
+
     def _recorded(self, split: str, step: int) -> dict[str, Any] | None:
         for row in self._run.rows(run_directory.EVALUATIONS):
             if row["split"] == split and row["step"] == step:
@@ -133,6 +149,7 @@ class Measurements:
             evaluation_tokens=result.all_tokens,
             seconds=seconds[0],
             cpu_seconds=seconds[1],
+            flexible_accuracy=result.flexible_accuracy,
         )
         self._run.append(run_directory.EVALUATIONS, asdict(row))
         self.forget_samples()

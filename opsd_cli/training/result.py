@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from opsd_cli.statistics import Estimate
@@ -24,6 +24,8 @@ class TrainResult:
         stopped_because: why the loop ended, in words.
         remarks: sentences about a run whose rollouts were all truncated, or that learnt nothing
             (`opsd_cli.training.remarks`).
+        flexible_accuracy: as `accuracy`, by the flexible rule (`opsd_cli.grading.flexible`); empty
+            where a measurement is of an earlier version.
     """
 
     run_dir: str
@@ -38,13 +40,15 @@ class TrainResult:
     training_cpu_seconds: float
     stopped_because: str
     remarks: tuple[str, ...] = ()
+    flexible_accuracy: dict[str, Estimate] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The object that `opsd train --json` prints."""
         return {
-            **{key: value for key, value in asdict(self).items() if key != "accuracy"},
+            **asdict(self),
             "remarks": list(self.remarks),
-            "accuracy": {name: value.as_dict() for name, value in self.accuracy.items()},
+            "accuracy": _as_dicts(self.accuracy),
+            "flexible_accuracy": _as_dicts(self.flexible_accuracy),
         }
 
     @classmethod
@@ -52,7 +56,20 @@ class TrainResult:
         """The result that `as_dict` gave."""
         accuracy = {name: Estimate(**found["accuracy"][name]) for name in ACCURACIES}
         tokens, remarks = TokenLedger(**found["tokens"]), tuple(found.get("remarks", ()))
-        return cls(**{**found, "tokens": tokens, "accuracy": accuracy, "remarks": remarks})
+        flexible = found.get("flexible_accuracy", {})
+        return cls(
+            **{
+                **found,
+                "tokens": tokens,
+                "accuracy": accuracy,
+                "remarks": remarks,
+                "flexible_accuracy": {name: Estimate(**e) for name, e in flexible.items()},
+            }
+        )
+
+
+def _as_dicts(accuracy: dict[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {name: value.as_dict() for name, value in accuracy.items()}
 
 
 def finished_result(run: Run) -> TrainResult | None:

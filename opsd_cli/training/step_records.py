@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from backends.interface import BatchReport, Policy
 from opsd_cli.config.schema import Config
 from opsd_cli.methods.base import LossPlan
 from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.rollouts.types import StepRollouts
+from opsd_cli.prompts.rendering import Prompt
+from opsd_cli.rollouts.types import GradedRollout, StepRollouts
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import StepRow
 from opsd_cli.training.collapse_metrics import (
@@ -90,9 +91,22 @@ def _metrics(
 
 
 def rollout_rows(
-    step: int, rollouts: StepRollouts, plan: LossPlan, reports: Sequence[BatchReport]
+    step: int,
+    rollouts: StepRollouts,
+    plan: LossPlan,
+    reports: Sequence[BatchReport],
+    builder: PromptBuilder,
+    teacher: Mapping[tuple[str, str], Prompt],
 ) -> list[dict[str, Any]]:
-    """The lines of `rollouts.jsonl` of one step; `divergence` is a completion's mean, in nats."""
+    """The lines of `rollouts.jsonl` of one step; `divergence` is a completion's mean, in nats.
+
+    The first rollout of each question has the prompts as they were sent: `prompt`, and
+    `teacher_prompt` where the teacher read one.
+
+    Args:
+        builder: the student's prompts.
+        teacher: the teacher's prompts of this step by `Problem.key`.
+    """
     divergence = divergence_of_completions(plan.batches, reports)
     return [
         {
@@ -104,6 +118,18 @@ def rollout_rows(
             "finish_reason": g.rollout.finish_reason,
             "correct": g.correct,
             "divergence": divergence.get((g.rollout.request.prompt_ids, g.rollout.completion_ids)),
+            **_prompts_of(g, builder, teacher),
         }
         for g in rollouts.everything
     ]
+
+
+def _prompts_of(
+    graded: GradedRollout, builder: PromptBuilder, teacher: Mapping[tuple[str, str], Prompt]
+) -> dict[str, str]:
+    if graded.rollout.request.sample_index:
+        return {}
+    found = {"prompt": builder.student(graded.problem).text}
+    if graded.problem.key in teacher:
+        found["teacher_prompt"] = teacher[graded.problem.key].text
+    return found

@@ -156,6 +156,7 @@ class Trainer:
         if self.config.rollouts.overlap and step < self.config.train.steps:
             self.prefetcher.start(self.order.of_step(step + 1), step + 1)
         inputs = StepInputs(step, questions, rollouts.graded, self.builder, self.analyst)
+        self.analyst.take_prompts()  # those of the preflight
         plan = self.method.build_loss(inputs, self.policy)
         reports, norm = self.update(step, plan.batches, rate)
 
@@ -168,7 +169,9 @@ class Trainer:
             self.config, state, rollouts, plan, reports, rate, norm, self.builder, self.policy
         )
         self.run.append(run_directory.METRICS, row.as_dict())
-        self.run.append(run_directory.ROLLOUTS, *rollout_rows(step, rollouts, plan, reports))
+        teacher = self.analyst.take_prompts()
+        rows = rollout_rows(step, rollouts, plan, reports, self.builder, teacher)
+        self.run.append(run_directory.ROLLOUTS, *rows)
         save_analyses(self.run, step, self.analyst.take_unsaved())
         self.listener.step(row)
 
@@ -240,6 +243,9 @@ class Trainer:
             steps=state.step,
             tokens=state.ledger,
             accuracy={name: accuracy[name] for name in ACCURACIES},
+            flexible_accuracy=self.measurements.flexible(
+                {"base": 0, "best": state.best_step, "final": state.step}
+            ),
             best_step=state.best_step,
             seconds=state.seconds,
             cpu_seconds=state.cpu_seconds,

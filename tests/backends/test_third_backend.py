@@ -65,6 +65,9 @@ class BeadsEngine:
     separate_from_trainer = True
 
     @contextlib.contextmanager
+    def require(self, config):
+        pass
+
     def attached(self, config, policy, folder, tell):
         yield policy
         tell("beads are detached")
@@ -129,7 +132,7 @@ def test_train_runs_on_a_third_backend(opsd: Opsd, tmp_path: Path) -> None:
     assert code == 0, err
     result = json.loads(out)
     assert result["backend"] == NAME and result["steps"] == 2
-    assert f"backend {NAME}: asked for: an abacus of 13 rods" in err
+    assert f"backend {NAME}: an abacus of 13 rods (named by --backend or the config)" in err
     assert f"backend: {NAME}\n" in (tmp_path / "work/run/config.yaml").read_text()
     code, _, err = opsd("eval --adapter run --limit 3 --out e")
     assert code == 0 and f"backend {NAME}" in err

@@ -24,6 +24,14 @@ ADAPTER = {
 }
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+CHATS = "".join(
+    f'{{"messages": [{{"role": "user", "content": "{n} + 1"}}, '
+    f'{{"role": "assistant", "content": "{n + 1}"}}]}}\n'
+    for n in range(40)
+)
+
+
 STEPS = {
     "made/config.yaml": RUN,
     **{f"made/checkpoints/step-{n:06d}/adapter_config.json": "{}" for n in (0, 25, 50)},
@@ -45,7 +53,7 @@ CASES = [
     # the command line
     Case("trian", 2, "no such command 'trian'", "--help"),
     Case("train --stes 3", 2, "no such option: --stes", "opsd train --help`; settings are given"),
-    Case("presets list", 2, "no such command 'list'", "opsd presets --help"),
+    Case("presets lst", 2, "no such command 'lst'", "opsd presets --help"),
     Case("train --seed many", 2, "should be a valid integer"),
     Case("train --seed", 2, "requires an argument", "see `opsd train --help`"),
     Case("presets copy --help=1 embedded", 2, "does not take", "see `opsd presets copy --help`"),
@@ -58,12 +66,17 @@ CASES = [
     Case("train --config bad.yaml", 2, "bad.yaml, line", "", {"bad.yaml": "seed: [1\n"}),
     Case("train --config list.yaml", 2, "not a mapping", "", {"list.yaml": "- 1\n"}),
     Case("train --config p.yaml", 2, "no preset 'x'", "opsd presets", {"p.yaml": "preset: x\n"}),
-    Case("train --config k.yaml", 2, "unknown config key 'train.stpes'", "'train.steps'",
-         {"k.yaml": "train: {stpes: 3}\n"}),
+    Case("train --config k.yaml", 2, "k.yaml, line 1: unknown config key 'train.stpes'",
+         "'train.steps'", {"k.yaml": "train: {stpes: 3}\n"}),
+    Case("train --config empty.yaml", 2, "empty.yaml holds no config key", "leave out --config",
+         {"empty.yaml": "# seed: 1\n"}),
+    Case("train --config k.yaml --config embeded", 2, "'embeded' is neither a preset nor a file",
+         "'embedded'", {"k.yaml": "seed: 1\n"}),
     Case("train --config data", 2, "cannot read config data", "YAML", {"data/x": ""}),
     Case("train --set train.steps", 2, "is not key=value", "--set train.steps=50"),
     Case("train --set train.setps=3", 2, "unknown config key", "did you mean 'train.steps'"),
     Case("train --set train.batch_size=4", 2, "unknown config key", "'train.questions_per_step'"),
+    Case("train --set train.warmup=5", 2, "unknown config key", "'optimizer.warmup_steps'"),
     Case("train --set lr=1e-5", 2, "unknown config key 'lr'", "'optimizer.learning_rate'"),
     Case("train --set train.steps=0", 2, "train.steps: input should be greater than 0"),
     Case("train --set train.steps=ten", 2, "train.steps: input should be a valid integer"),
@@ -157,6 +170,30 @@ CASES = [
     Case("data show aime42", 2, "no catalogued set 'aime42'", "did you mean 'aime2"),
     Case("eval --benchmark good.jsonl --benchmark good.jsonl", 2, "named twice", "once", TINY),
     Case("eval --model some/model", 2, "--benchmark is missing", "opsd data"),
+    Case("train --set data.train=lfs.jsonl", 2, "lfs.jsonl is a Git LFS pointer", "git lfs pull",
+         {"lfs.jsonl": POINTER}),
+    Case("train --set data.train=chat.jsonl", 2, "40 without an answer",
+         "end each solution in \\boxed{ANSWER}", {"chat.jsonl": CHATS}),
+    Case("train --set data.train=God.json", 2, "no file 'God.json'", "did you mean 'good.jsonl'?",
+         TINY),
+    Case("train --set data.train=other.jsonl", 2, "no file 'other.jsonl'",
+         "the files of problems there: good.jsonl", TINY),
+    Case("train --set data.train=data/good.jsonl", 2, "no file 'data/good.jsonl'",
+         "did you mean 'good.jsonl'?", TINY),
+    Case("train --set data.train=good", 2, "no set 'good'", "did you mean 'good.jsonl'?", TINY),
+    # dry runs
+    Case("train --dry-run --set data.train=good.jsonl --model no/such/one", 2,
+         "no model folder at no/such/one", "ORG/NAME", TINY),
+    Case("train --dry-run --set data.train=good.jsonl --model m", 2,
+         "m/model.safetensors cannot be loaded: it is a Git LFS pointer", "git lfs pull",
+         {"m/config.json": '{"model_type": "qwen3"}', "m/model.safetensors": POINTER, **TINY}),
+    Case("train --dry-run --set rollouts.engine=vllm", 3, "vLLM is not installed for",
+         "rollouts.vllm.python"),
+    Case("eval --dry-run --model no/such/one --benchmark good.jsonl", 2,
+         "no model folder at no/such/one", "ORG/NAME", TINY),
+    Case("compare --dry-run --set rollouts.engine=vllm", 3, "vLLM is not installed for",
+         "rollouts.vllm.python"),
+    Case("train --probe", 2, "--probe estimates the time of a plan", "--dry-run"),
     # a first config
     Case("init --data good.jsonl", 2, "--model is missing", "--model MODEL --data good.jsonl",
          TINY),

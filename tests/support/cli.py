@@ -15,6 +15,8 @@ from opsd_cli.cli.app import main
 Opsd = Callable[[str], tuple[int, str, str]]
 """Types a command; returns its exit code, standard output and standard error."""
 
+#: Said of a model or data set, in tests of commands, which run without the network.
+NOT_AT_HAND = "is not in the cache, and offline mode is on"
 #: A training run of four steps.
 QUICK = "--set train.steps=4 --set train.evaluate_every=2 --set train.questions_per_step=8"
 

@@ -34,6 +34,7 @@ class Faults:
         self.metrics = faults.get("metrics")  # answer to /metrics
         self.info = faults.get("info")  # answer to /server_info
         self.cannot_sleep = faults.get("cannot_sleep", False)
+        self.ignores_stop = faults.get("ignores_stop", False)
 
 
 class FakeVllm(ThreadingHTTPServer):
@@ -67,6 +68,16 @@ def completion(seed: int, limit: int) -> list[int]:
     """The completion of a seed: its digits as token ids, then `STOP`, within the limit."""
     length = 1 + seed % 7
     return ([2 + (seed >> n) % 9 for n in range(length)] + [STOP])[:limit]
+
+
+def _contains(ids: list[int], stop: list[str]) -> bool:
+    """True if the text of these ids, by `FakePolicy`'s tokenizer, contains a stop string."""
+    if not stop:
+        return False
+    from tests.support.small_tokenizers import CharacterTokenizer
+
+    text = CharacterTokenizer().decode(ids)
+    return any(string in text for string in stop)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -157,10 +168,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(400, {"error": {"message": "asleep"}})
             return
         ids = completion(body["seed"], body["max_tokens"])
+        stop = [] if server.faults.ignores_stop else body["stop"]
+        ended = [n for n in range(1, len(ids) + 1) if _contains(ids[:n], stop)]
+        ids = ids[: ended[0]] if ended else ids
         choice: dict[str, Any] = {
             "token_ids": ids,
             "logprobs": {"token_logprobs": [-0.5] * len(ids)},
-            "finish_reason": "stop" if ids[-1] == STOP else "length",
+            "finish_reason": "stop" if ended or ids[-1] == STOP else "length",
         }
         if server.faults.no_ids:
             del choice["token_ids"]

@@ -12,6 +12,7 @@ class CharacterTokenizer:
     """Implements `opsd_cli.prompts.rendering.Tokenizer`: one id a character or control token."""
 
     control_tokens = TURNS
+    has_chat_template = True
     end_of_turn = TURNS.index("<|im_end|>")
 
     def render_chat(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from backends.interface import Capability
+from opsd_cli.config.json_schema import SCHEMA_FILE, modeline
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.yaml_files import read_tree
 from opsd_cli.embedded import MODEL_DIR
@@ -119,6 +120,15 @@ def test_init_checks_thinking_and_boundary(
     assert prompts["boundary"] == boundary
 
 
+def test_init_for_a_model_without_a_chat_template_writes_stop_strings(
+    opsd: Opsd, model: Model, tmp_path: Path
+) -> None:
+    model("base")
+    found = first(opsd)
+    assert any("no chat template" in note for note in found["notes"])
+    assert resolve(str(tmp_path / "opsd.yaml")).sampling.stop == ("\n\nProblem:",)
+
+
 def test_init_fits_the_data(opsd: Opsd, model: Model) -> None:
     model("qwen2.5")
     found = first(opsd)
@@ -208,3 +218,9 @@ def test_train_help_says_which_key_a_flag_sets() -> None:
     for flag, key, _ in FLAGS:
         assert flag.split()[0] in said and f"sets {key}" in said
     assert "Every other setting is a config key: --set KEY=VALUE" in said
+
+
+def test_init_names_the_json_schema_beside_the_config(opsd: Opsd, tmp_path: Path) -> None:
+    assert "yaml-language-server" not in opsd("init --dry-run")[1]
+    (tmp_path / SCHEMA_FILE).write_text("{}")
+    assert opsd("init --dry-run")[1].startswith(f"# {modeline()}\n")

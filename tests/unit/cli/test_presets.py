@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from opsd_cli.config.explain import FOREIGN
+from opsd_cli.config.json_schema import json_schema
 from opsd_cli.config.schema import described_keys
 from tests.support.cli import Opsd
 
@@ -48,3 +49,14 @@ def test_config_keys_of_other_programs_are_translated_to_keys_that_exist() -> No
 def test_opsd_alone_prints_its_help_and_no_error(opsd: Opsd) -> None:
     code, out, err = opsd("")
     assert code == 2 and "Teach a model" in out and err == ""
+
+
+def test_presets_schema_prints_the_json_schema(opsd: Opsd) -> None:
+    assert json.loads(opsd("presets schema")[1]) == json_schema()
+
+
+@pytest.mark.parametrize("command", ["presets", "data"])
+def test_presets_and_data_list_by_habit(opsd: Opsd, command: str) -> None:
+    code, out, err = opsd(f"{command} list")
+    assert (code, out, err) == opsd(command) and code == 0 and out
+    assert opsd(f"{command} list --json")[1] == opsd(f"{command} --json")[1]

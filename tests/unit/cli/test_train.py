@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from opsd_cli.formatting import count, duration
+from opsd_cli.training.totals import TIME_KINDS, TOKEN_KINDS
 from tests.support.cli import QUICK, Opsd
 from tests.support.fakes import FakeBackend, FakePolicy
 
@@ -27,3 +32,19 @@ def test_train_with_more_questions_per_step_than_problems_is_refused(
     code, out, err = opsd(words)
     assert code == 2 and not out
     assert "train.questions_per_step is 1000, but there are only" in err
+
+
+def test_train_has_the_same_totals_in_terminal_result_and_page(opsd: Opsd, tmp_path: Path) -> None:
+    code, out, err = opsd(f"train --json --out run --set data.train=good.jsonl {QUICK}")
+    assert code == 0, err
+    result = json.loads(out)
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+    tokens = result["tokens"]
+    assert set(tokens) == set(TOKEN_KINDS) and set(result) >= set(TIME_KINDS)
+    said = f"{count(tokens['trained'])} trained, {count(tokens['evaluation'])} in evaluations"
+    assert said in " ".join(err.split()) and f"in {duration(result['seconds'])};" in err
+    page = (tmp_path / "run" / "report.html").read_text()
+    for kind, (name, what) in TOKEN_KINDS.items():
+        assert f"<td>{name}<td>{what}".replace("'", "&#x27;") + f"<td>{tokens[kind]:,}" in page
+    for kind, (name, what) in TIME_KINDS.items():
+        assert f"<td>{name}<td>{what}<td>{duration(result[kind])}" in page

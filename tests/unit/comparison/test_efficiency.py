@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from opsd_cli.comparison.curves import COSTS, Curve, comparable, cost_of, labelled
 from opsd_cli.comparison.efficiency import Efficiency, cost_to_reach, monotone
-from opsd_cli.comparison.summary import pair_of, summarise, verdict
+from opsd_cli.comparison.session import Comparison
+from opsd_cli.comparison.summary import pair_of, summarise
+from opsd_cli.comparison.verdict import ratio_of, title, tokens_needed, tokens_spent, verdict
 from opsd_cli.config.schema import Config
-from opsd_cli.errors import UsageError
-from opsd_cli.formatting import times
+from opsd_cli.errors import GateNotMet, UsageError
+from opsd_cli.formatting import json_safe, times
 
 values = st.lists(st.floats(0, 1), min_size=1, max_size=12).map(np.array)
 
@@ -74,6 +76,12 @@ def test_isotonic_fit_has_the_least_squared_distance(y: np.ndarray) -> None:
 
 def test_isotonic_fit_of_a_monotone_curve_is_itself() -> None:
     np.testing.assert_array_equal(monotone(np.array([0.1, 0.4, 0.4, 0.9])), [0.1, 0.4, 0.4, 0.9])
+
+
+@given(values)
+def test_isotonic_fit_reaches_the_highest_point(y: np.ndarray) -> None:
+    """So a target below a curve's highest point is never reported as not reached."""
+    assert monotone(y)[-1] == pytest.approx(y.max(), abs=1e-12)
 
 
 def test_isotonic_fit_ignores_a_collapse_after_the_peak() -> None:
@@ -187,7 +195,43 @@ def test_comparison_summary_names_its_target_and_ratio() -> None:
     assert "opsd needs 20× fewer generated tokens than grpo to reach 80.0%" in verdict(summary)
     missed = summarise(groups(), Path("c"), target=0.9)
     assert missed["methods"]["grpo"]["tokens_to_target"] is None
-    assert verdict(missed) == "opsd reaches 90.0%; grpo does not."
+    assert verdict(missed) == "opsd reaches 90.0%; grpo does not: its best is 80.0%."
+    neither = summarise(groups(), Path("c"), target=0.99)
+    assert verdict(neither) == (
+        "Neither opsd nor grpo reaches 99.0%. Best test accuracy: opsd 95.0%, grpo 80.0%."
+    )
+
+
+def test_comparison_verdict_names_a_target_that_is_reached_before_training() -> None:
+    """One method only gets worse: the best that it reaches is the base model's accuracy."""
+    worse = {"sft": [curve("sft", [0.5, 0.3, 0.1, 0.1], [0, 0, 0, 0])]}
+    for found in (
+        summarise({"opsd": groups()["opsd"][:1], **worse}, Path("c")),
+        json_safe(summarise({"opsd": groups()["opsd"][:1], **worse}, Path("c"))),
+    ):
+        said = verdict(found)
+        assert "Neither" not in said and "Best test accuracy: opsd 95.0%, sft 50.0%" in said
+        assert "the target is 50.0%, because sft never rose above it" in said
+        assert "both methods have that before training" in said and "--target" in said
+        assert title(found) == "Best test accuracy: opsd 95.0%, sft 50.0%"
+        assert tokens_needed(found, "opsd") == "reached before training"
+        assert all(ratio_of(found, cost) is None for cost in COSTS)
+    found = summarise({"opsd": groups()["opsd"][:1], **worse}, Path("c"))
+    with pytest.raises(GateNotMet, match="there is no token-efficiency ratio, and 4× is required"):
+        Comparison(found, {}, Path("c")).require_ratio(4)
+
+
+def test_comparison_verdict_of_a_method_that_generates_nothing_counts_all_tokens() -> None:
+    supervised = curve("sft", SLOW, [0, 100, 200, 300])
+    idle = replace(supervised, cost_E=supervised.cost_E | {"generated": np.zeros(4)})
+    found = summarise({"opsd": groups()["opsd"][:1], "sft": [idle]}, Path("c"))
+    said = verdict(found)
+    assert "opsd takes 15 tokens of all kinds and sft 300: ratio 20×" in said
+    assert "sft generates no tokens, so there is no ratio of generated tokens." in said
+    assert tokens_needed(found, "sft") == "reached, generates none"
+    assert (tokens_spent(found, "sft"), tokens_spent(found, "opsd")) == ("none", "30")
+    assert ratio_of(found, "generated") is None
+    assert ratio_of(found, "all") is not None
 
 
 def test_comparison_headline_prefers_opsd_and_grpo() -> None:

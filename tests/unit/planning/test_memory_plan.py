@@ -93,12 +93,17 @@ def test_peak_grows_with_every_setting() -> None:
     assert peak(assigned(config, "train.gradient_checkpointing", True)) < peak(config)
 
 
-def test_peak_with_loss_beside_or_after_activations() -> None:
-    parts = (1, 2, 4, 8, 16)
-    assert MemoryPlan(*parts, together=True).peak == 1 + 2 + 8 + 16
-    assert MemoryPlan(*parts, together=False).peak == 1 + 2 + 16
-    assert CPU.memory.loss_beside_activations and CUDA.memory.loss_beside_activations
-    assert not MLX.memory.loss_beside_activations
+def test_peak_with_loss_beside_all_activations_or_the_kept_ones() -> None:
+    parts = {"weights": 1, "adapter": 2, "rollouts": 4, "activations": 20, "transient": 8}
+    for divergence, together, learning in (
+        (16, True, 20 + 16),
+        (16, False, 20 - 8 + 16),
+        (3, False, 20),  # the backward pass needs more than the loss did
+    ):
+        plan = MemoryPlan(**parts, divergence=divergence, together=together)
+        assert plan.peak == 1 + 2 + learning
+    assert CPU.memory.loss_beside_transients and CUDA.memory.loss_beside_transients
+    assert not MLX.memory.loss_beside_transients
 
 
 def test_nearest_settings_that_fit() -> None:

@@ -9,7 +9,13 @@ import pytest
 
 from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.training import run_directory
-from opsd_cli.training.collapse_changes import COLLAPSE_METRICS, collapse_changes
+from opsd_cli.training.collapse_changes import (
+    COLLAPSE_METRICS,
+    Verdict,
+    accuracy_change,
+    collapse_changes,
+    judge,
+)
 
 EIGHT = [{"step": step} for step in range(1, 9)]
 
@@ -57,3 +63,35 @@ def test_collapse_changes_need_a_quarter_at_both_ends() -> None:
 def test_collapse_changes_are_of_metrics_that_a_run_writes(finished_run: Path) -> None:
     changes = collapse_changes(list(read_rows(finished_run / run_directory.METRICS)))
     assert [change.metric for change in changes] == list(COLLAPSE_METRICS)
+
+
+FALLING, RISING = (1.0, 1.0, 0.5, 0.5), (1.0, 1.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("entropy", "length", "accuracy", "verdict"),
+    [
+        (FALLING, FALLING, (0.5, 0.9), Verdict.NO_COLLAPSE),
+        (FALLING, FALLING, (0.5, 0.5), Verdict.COLLAPSE),
+        (FALLING, RISING, (0.5, 0.5), Verdict.NO_COLLAPSE),
+        (FALLING, RISING, (0.5, 0.4), Verdict.COLLAPSE),
+        (RISING, RISING, (0.5, 0.4), Verdict.WORSE),
+        (RISING, RISING, None, Verdict.NO_COLLAPSE),
+        (FALLING, RISING, None, Verdict.UNKNOWN),
+    ],
+)
+def test_collapse_verdict_needs_the_accuracy(
+    entropy: tuple[float, ...],
+    length: tuple[float, ...],
+    accuracy: tuple[float, float] | None,
+    verdict: Verdict,
+) -> None:
+    metrics = [
+        {"step": step, "entropy": nats, "completion_tokens": 100 * tokens}
+        for step, (nats, tokens) in enumerate(zip(entropy, length, strict=True), 1)
+    ]
+    evaluations = [
+        {"split": "validation", "step": step, "accuracy": {"value": value}}
+        for step, value in zip((0, 4), accuracy or (), strict=False)
+    ]
+    assert judge(collapse_changes(metrics), accuracy_change(evaluations)) is verdict
