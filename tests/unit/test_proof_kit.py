@@ -8,7 +8,6 @@ import types
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from benchmarks.gpu.kit import KIT as GPU
@@ -18,6 +17,7 @@ from benchmarks.proof.clock import Phases
 from benchmarks.proof.flops import opsd_step
 from benchmarks.proof.page import page
 from opsd_cli.planning.model_shape import Shape
+from tests.support.processes import gone
 from tests.support.proof_kit import KIT
 
 
@@ -74,8 +74,7 @@ def test_kit_stops_a_section_at_its_budget_and_keeps_its_rows(
     hangs = run(tmp_path, "--only", "hangs")["sections"]["hangs"]
     assert hangs["state"] == "stopped: its 508 s were over"
     assert hangs["rows"] == [{"form": "one"}]
-    number = int(pid.read_text())
-    assert not psutil.pid_exists(number) or psutil.Process(number).status() == "zombie"
+    assert gone(int(pid.read_text()))
 
 
 def test_kit_that_cannot_run_here_says_so_in_one_line(
