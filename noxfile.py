@@ -97,7 +97,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Write the generated pages and README's table of peers again."""
+    """Write the generated pages and the tables of docs/measured.md again."""
     for page, module in GENERATED.items():
         printed = session.run(sys.executable, "-m", module, external=True, silent=True)
         (ROOT / page).write_text(str(printed), encoding="utf-8")

@@ -145,19 +145,19 @@ def divergence(inputs: Inputs, kind: str, form: str, chunk_tokens: int | None) -
     if form == "trl":
         from trl.trainer.distillation_trainer import _chunked_divergence_loss
 
-        mask = torch.ones(1, tokens)
+        mask = torch.ones(1, tokens, device=student_ND.device)
         return _chunked_divergence_loss(
             student_ND[None], teacher_ND[None], head_VD, head_VD, mask, BETA[kind]
         )[0]
     if form == "liger":
         from liger_kernel.chunked_loss.jsd_loss import LigerFusedLinearJSDLoss
 
-        labels = torch.zeros(tokens, dtype=torch.long)
+        labels = torch.zeros(tokens, dtype=torch.long, device=student_ND.device)
         loss = LigerFusedLinearJSDLoss(
             weight_hard_loss=0.0, weight_soft_loss=1.0, beta=BETA[kind], compiled=False
         )
         return loss(student_ND, head_VD, teacher_ND, head_VD, labels)
-    weights_N = torch.full((tokens,), 1.0 / tokens, dtype=student_ND.dtype)
+    weights_N = torch.full_like(student_ND[:, 0], 1.0 / tokens, requires_grad=False)
     if form == "dense":
         return dense_divergence(student_ND, teacher_ND, head_VD, weights_N, kind)
     from backends.pytorch.head import Head
@@ -226,9 +226,11 @@ def dense_divergence(
     """The divergence by its formula, differentiated by autograd."""
     import torch
 
+    # Logits of bfloat16 are compared in float32, as the other forms do.
+    dtype = torch.promote_types(head_VD.dtype, torch.float32)
     with torch.no_grad():
-        log_q_NV = torch.log_softmax(teacher_ND @ head_VD.T, dim=-1)
-    log_p_NV = torch.log_softmax(student_ND @ head_VD.T, dim=-1)
+        log_q_NV = torch.log_softmax(teacher_ND @ head_VD.T, dim=-1, dtype=dtype)
+    log_p_NV = torch.log_softmax(student_ND @ head_VD.T, dim=-1, dtype=dtype)
     if kind == "forward_kl":
         value_N = (log_q_NV.exp() * (log_q_NV - log_p_NV)).sum(-1)
     elif kind == "reverse_kl":

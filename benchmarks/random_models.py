@@ -28,18 +28,22 @@ def build_qwen3(
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from tests.support.tiny_models import build_tokenizer
-
     torch.manual_seed(0)
-    build_tokenizer(folder, pad_is_end=pad_is_end)
-    if every_token:
-        path = folder / "tokenizer.json"
-        tokenizer = json.loads(path.read_text())
-        vocabulary = tokenizer["model"]["vocab"]
-        for index in range(len(vocabulary), settings["vocab_size"]):
-            vocabulary[f"<t{index}>"] = index
-        path.write_text(json.dumps(tokenizer))
+    write_tokenizer(folder, pad_is_end, settings["vocab_size"] if every_token else 0)
     model = Qwen3ForCausalLM(Qwen3Config(**settings))
     if not stops:
         model.generation_config.eos_token_id = None
     model.save_pretrained(folder)
+
+
+def write_tokenizer(folder: Path, pad_is_end: bool, tokens: int = 0) -> None:
+    """Write a tokenizer of characters, and of further tokens up to that number in all."""
+    from tests.support.tiny_models import build_tokenizer
+
+    build_tokenizer(folder, pad_is_end=pad_is_end)
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    for index in range(len(vocabulary), tokens):
+        vocabulary[f"<t{index}>"] = index
+    path.write_text(json.dumps(tokenizer))

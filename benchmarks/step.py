@@ -129,67 +129,76 @@ def ours(folder: Path, shape: dict[str, int], micro_batch: int) -> Callable[[], 
 def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
     """TRL's trainer with fixed completions; the call trains and raises `Timed`."""
     import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    def model() -> Any:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    rows = torch.from_numpy(completions(shape))
+    settings = {"use_cpu": True, "bf16": False, "output_dir": tempfile.mkdtemp()}
+    return trl_trainer(form, model, tokenizer, rows, privileged(shape), settings, forget_peak)
+
+
+def trl_trainer(
+    form: str,
+    model: Callable[[], Any],
+    tokenizer: Any,
+    rows: Any,
+    reference: str,
+    settings: dict[str, Any],
+    warmed_up: Callable[[], object],
+) -> Callable[[], float]:
+    """TRL's trainer of a form; the call trains and raises `Timed`.
+
+    Args:
+        form: of `FORMS`.
+        model: makes the model, and the teacher of a trainer that wants one of its own.
+        tokenizer: one that pads on the left.
+        rows: completions [rows, tokens] that stand in for generated ones.
+        reference: the privileged context of every prompt.
+        settings: of the trainer: the folder, device and dtype.
+        warmed_up: called after the first step.
+    """
+    import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from transformers.generation.utils import GenerationMixin
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    rows = torch.from_numpy(completions(shape))
 
     def generate(self: Any, input_ids: Any = None, **kwargs: Any) -> Any:
-        return torch.cat([input_ids, rows], dim=1)
+        return torch.cat([input_ids, rows.to(input_ids.device)], dim=1)
 
     GenerationMixin.generate = generate
-    common: dict[str, Any] = {
-        "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": shape["rows"],
-        "max_completion_length": shape["completion"], "temperature": 1.0, "top_p": 1.0, "top_k": 0,
-        "use_cpu": True, "bf16": False, "gradient_checkpointing": False,
-        "dataloader_pin_memory": False, "report_to": "none", "save_strategy": "no",
-        "logging_strategy": "no", "max_steps": 3, "learning_rate": 1e-5,
-        "lr_scheduler_type": "constant", "disable_tqdm": True,
-    }  # fmt: skip
-    reference = privileged(shape)
+    common = trl_settings(rows, settings)
     data = Dataset.from_dict({"prompt": [PROMPT] * 64, "privileged_context": [reference] * 64})
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     lora = LoraConfig(
         r=RANK, lora_alpha=32, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM"
     )
-    # Callbacks time each step; the first warms up.
     times: list[dict[str, float]] = []
-
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            if len(times) == 1:
-                forget_peak()
-            times.append({"cpu": -time.process_time(), "wall": -time.perf_counter()})
-
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            times[-1]["cpu"] += time.process_time()
-            times[-1]["wall"] += time.perf_counter()
+    clock = trl_clock(times, warmed_up)
 
     if form == "distillation":
         from trl import DistillationConfig, DistillationTrainer
 
-        teacher = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         trainer = DistillationTrainer(
-            model, teacher, DistillationConfig(beta=0.5, shuffle_dataset=False, **common),
+            model(), model(), DistillationConfig(beta=0.5, shuffle_dataset=False, **common),
             data.remove_columns("privileged_context"), processing_class=tokenizer,
-            peft_config=lora, callbacks=[Clock()],
+            peft_config=lora, callbacks=[clock],
         )  # fmt: skip
     else:
         from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
-        settings = SDFTConfig(
+        config = SDFTConfig(
             distillation_mode=form, distillation_alpha=0.5, distillation_topk=100,
             teacher_model_kind="base", num_generations=1, shuffle_dataset=False,
             distillation_is_clip=None, **common,
         )  # fmt: skip
         trainer = SDFTTrainer(
-            model, settings, data, processing_class=tokenizer, peft_config=lora,
-            callbacks=[Clock()],
+            model(), config, data, processing_class=tokenizer, peft_config=lora,
+            callbacks=[clock],
         )  # fmt: skip
 
     def run() -> float:
@@ -197,6 +206,34 @@ def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
         raise Timed(times[1:], loss)
 
     return run
+
+
+def trl_clock(times: list[dict[str, float]], warmed_up: Callable[[], object]) -> Any:
+    """A callback that adds the times of each step; the first step warms up."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            if len(times) == 1:
+                warmed_up()
+            times.append({"cpu": -time.process_time(), "wall": -time.perf_counter()})
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            times[-1]["cpu"] += time.process_time()
+            times[-1]["wall"] += time.perf_counter()
+
+    return Clock()
+
+
+def trl_settings(rows: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """What all of TRL's trainers are given: three steps on the same rows, nothing logged."""
+    return {
+        "per_device_train_batch_size": len(rows), "max_completion_length": rows.shape[1],
+        "temperature": 1.0, "top_p": 1.0, "top_k": 0, "gradient_checkpointing": False,
+        "dataloader_pin_memory": False, "report_to": "none", "save_strategy": "no",
+        "logging_strategy": "no", "max_steps": 3, "learning_rate": 1e-5,
+        "lr_scheduler_type": "constant", "disable_tqdm": True, **settings,
+    }  # fmt: skip
 
 
 class Timed(Exception):

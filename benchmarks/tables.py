@@ -1,6 +1,7 @@
 """Tables that compare this package with others, and their summary in docs/measured.md.
 
-    python benchmarks/tables.py     # the summary again, from benchmarks/results
+    python benchmarks/tables.py                      # the summary again, from benchmarks/results
+    python benchmarks/tables.py --kit DIR/gpu.json   # with the results of a proof kit
 
 Printed are medians over rounds with the minimum in brackets. The first form of a case is ours;
 ratios are to its medians.
@@ -17,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measuring import ROOT, Found, parser
+from benchmarks.proof.saved import save_kit, with_kits
 
 RESULTS = Path(__file__).parent / "results"
 #: The page with the summary.
@@ -113,7 +115,7 @@ def summed_up(page: str) -> str:
             lines.append(f"| [{called}]({link}), {case} | {' | '.join(cells_of_peers)} |")
     before, rest = page.split(START)
     after = rest.split(END)[1]
-    return f"{before}{START}\n" + "\n".join(lines) + f"\n{END}{after}"
+    return with_kits(f"{before}{START}\n" + "\n".join(lines) + f"\n{END}{after}", RESULTS)
 
 
 def _case(line: str) -> str:
@@ -134,5 +136,8 @@ def _short(ratio: str) -> str:
 
 
 if __name__ == "__main__":
-    parser(__doc__).parse_args()
+    options = parser(__doc__)
+    options.add_argument("--kit", type=Path, help="a kit's JSON, to be saved among the results")
+    if given := options.parse_args().kit:
+        save_kit(given, RESULTS)
     PAGE.write_text(summed_up(PAGE.read_text()))

@@ -1,0 +1,1 @@
+"""The proof kit of CUDA GPUs: `python -m benchmarks.gpu --out DIR`."""

@@ -1,0 +1,1 @@
+"""The proof kit of Apple silicon: `python -m benchmarks.mac --out DIR`."""
