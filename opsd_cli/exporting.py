@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from opsd_cli.errors import ConfigError, ModelError, RunError
 from opsd_cli.lazy import load
-from opsd_cli.model_card import MODELFILE, training_config, use_of, write_card
+from opsd_cli.model_card import CARD, MODELFILE, training_config, use_of, write_card
 
 if TYPE_CHECKING:
     from opsd_cli.config.schema import Config
@@ -139,6 +139,12 @@ def export(
         write_card(folder, config, chosen.library, directory, caution, repository)
 
     _whole(directory, write)
+    unknown = use_of(config, training_config(config), str(directory)).unknown
+    if unknown is not None:
+        messages.warn(
+            f"the worked examples of the run's prompts cannot be read ({unknown}): {CARD} has no "
+            "code that asks the model"
+        )
     if caution is not None:
         messages.warn(caution)
 
@@ -180,6 +186,7 @@ def _write_merged(config: Config, folder: Path, dtype: str, messages: Messages) 
     from opsd_cli.loading import choose_backend, loaded_policy
     from opsd_cli.ollama import modelfile
     from opsd_cli.prompts.rendering import Template
+    from opsd_cli.trained_prompt import trained_prompt
 
     if config.train.dtype == "auto":  # a sum of bfloat16 numbers would lose small differences
         train = config.train.model_copy(update={"dtype": "float32"})
@@ -188,12 +195,13 @@ def _write_merged(config: Config, folder: Path, dtype: str, messages: Messages) 
     builtin = config.rollouts.model_copy(update={"engine": BUILTIN})
     config = config.model_copy(update={"rollouts": builtin})
     trained = training_config(config)
-    template = Template("{question}")
+    template, known = Template("{question}"), True
     if trained is not None:
-        student = trained.prompts.student
-        template = Template(student.template, student.system, student.chat_arguments)
+        prompt = trained_prompt(config, trained)
+        template, known = prompt.template, prompt.unknown is None
+    sampling = evaluation_sampling(trained or config)
     with loaded_policy(config, messages, trainable=False) as policy:
-        text = modelfile(policy, template, evaluation_sampling(trained or config), "model.gguf")
+        text = modelfile(policy, template, sampling, "model.gguf") if known else None
         policy.save_merged(folder, None if dtype == BASE else dtype)
     if text is not None:
         (folder / MODELFILE).write_text(text, encoding="utf-8")

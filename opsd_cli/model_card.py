@@ -87,7 +87,7 @@ def card(
     parts = [_metadata(config, library), f"# {use.name}"]
     parts += [_facts(config, trained, run)]
     if trained is not None:
-        parts += [_prompt(trained)]
+        parts += [_prompt(trained), *_worked_examples(use)]
     parts += ["## Use", *([f"**Caution:** {caution}"] if caution else [])]
     for heading, code in usage_code.programs(use, library).items():
         parts += [f"### {heading}", _fenced(code, "python")]
@@ -117,6 +117,7 @@ def use_of(
     from opsd_cli.adapters import ADAPTER_CONFIG
     from opsd_cli.evaluation.evaluate import evaluation_sampling
     from opsd_cli.files.json_files import read_object
+    from opsd_cli.trained_prompt import trained_prompt
 
     settings = read_object(Path(config.adapter or "") / ADAPTER_CONFIG) or {}
     rank = settings.get("r")
@@ -130,12 +131,15 @@ def use_of(
     )
     if trained is None:
         return use
-    student = trained.prompts.student
+    prompt = trained_prompt(config, trained)
     return replace(
         use,
-        template=student.template,
-        system=student.system,
-        chat_arguments=student.chat_arguments,
+        template=prompt.template.text,
+        system=prompt.template.system,
+        chat_arguments=prompt.template.arguments,
+        examples=prompt.template.examples,
+        tokenizer=prompt.tokenizer,
+        unknown=prompt.unknown,
     )
 
 
@@ -218,6 +222,25 @@ def _prompt(trained: Config) -> str:
             _fenced(repr(measured.chat_arguments)),
         ]
     return "\n\n".join(parts)
+
+
+def _worked_examples(use: usage_code.Use) -> list[str]:
+    """The turns before the question, and the strings that end an answer, for people to read."""
+    parts: list[str] = []
+    if use.unknown is not None:
+        parts += [
+            "Worked examples come before the question. They could not be read when this was "
+            f"exported ({use.unknown}), so the prompt is not complete here, and there is no code."
+        ]
+    if use.examples:
+        form = "plain text, a blank line after each" if use.plain else "turns of the chat"
+        parts += [f"Worked examples before the question, as {form}:"]
+    for number, (asked, answer) in enumerate(use.examples, 1):
+        parts += [f"{number}. User:", _fenced(asked), "Assistant:", _fenced(answer)]
+    if use.sampling.stop:
+        named = ", ".join(f"`{stop!r}`" for stop in use.sampling.stop)
+        parts += [f"An answer ends before the first of these strings: {named}."]
+    return parts
 
 
 def _fenced(text: str, language: str = "") -> str:

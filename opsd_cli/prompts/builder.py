@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from opsd_cli.config.schema import Config
@@ -113,17 +114,34 @@ class PromptBuilder:
         if not self._examples:
             return template
         others = [e for e in self._examples if normalised(e) != normalised(problem)]
-        turns = tuple(
-            (
-                self._student.fill(question=self._escaped(example.question)),
-                self._escaped(response_of(example, self._response)),
-            )
-            for example in others
-        )
+        turns = example_turns(others, self._student, self._response, self.tokenizer)
         return replace(template, examples=turns)
 
-    def _escaped(self, text: str) -> str:
-        return escape_control_tokens(text, self.tokenizer)
+
+def example_turns(
+    examples: Sequence[Problem],
+    student: Template,
+    response: str | None,
+    tokenizer: Tokenizer | None,
+) -> tuple[tuple[str, str], ...]:
+    """Question and answer of each worked example, as `Template.examples` takes them.
+
+    Args:
+        student: the student's template, which asks the examples too.
+        response: `prompts.few_shot.response`.
+        tokenizer: whose control tokens are escaped; None escapes nothing.
+    """
+
+    def escaped(text: str) -> str:
+        return text if tokenizer is None else escape_control_tokens(text, tokenizer)
+
+    return tuple(
+        (
+            student.fill(question=escaped(example.question)),
+            escaped(response_of(example, response)),
+        )
+        for example in examples
+    )
 
 
 def _reference(problem: Problem) -> str:

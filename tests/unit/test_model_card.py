@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
 import opsd_cli
-from opsd_cli import Listener
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.embedded import MODEL_DIR
-from opsd_cli.exporting import FORMATS, export
+from opsd_cli.exporting import FORMATS
 from opsd_cli.loading import resolved_config
 from opsd_cli.model_card import CARD, MODELFILE, card, write_card
-from opsd_cli.problems import Problem
-from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.training.result import TrainResult
+from tests.support.exports import QUESTION, Exported, code_of, exported_run, stand_in_vllm
 
-QUESTION = "Start with 12. Add 30. What is the result?"
 TEMPLATE = "Solve {question}\n\n```\n\\boxed{}\n```"
 
 
@@ -66,15 +59,6 @@ def card_of(checkpoint: str | None, library: str = "peft", **changes: Any) -> st
     flags = {"adapter": "run", **changes}
     config = resolved_config(None, (), flags, inherit=True, checkpoint=checkpoint)
     return card(config, library, Path("exports/mine"))
-
-
-def code_of(text: str, heading: str | None = None) -> str:
-    """The Python under a heading of a card; by default the first."""
-    after = text if heading is None else text.partition(f"### {heading}\n")[2]
-    found = re.findall(r"^(```+)python\n(.*?)^\1$", after, re.MULTILINE | re.DOTALL)
-    code = str(found[0][1])
-    compile(code, "card", "exec")
-    return code
 
 
 def test_model_card_has_the_facts_of_the_run(run: Path) -> None:
@@ -155,30 +139,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@dataclass(frozen=True)
-class Exported:
-    """An export of the trained run, and the student's prompt for `QUESTION`."""
-
-    folder: Path
-    prompt: Prompt
-
-    def run(self, heading: str) -> dict[str, Any]:
-        """Run the code under a heading of the card; its names afterwards."""
-        code = code_of((self.folder / CARD).read_text(), heading)
-        names: dict[str, Any] = {}
-        exec(code.replace('question = "..."', f"question = {QUESTION!r}"), names)
-        return names
-
-
 @pytest.fixture
 def exported(trained: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Exported:
-    config = opsd_cli.load_config(trained, checkpoint="last")
-    policy = opsd_cli.load_policy(config, trainable=False)
-    prompt = PromptBuilder(config, policy.tokenizer).student(
-        Problem("a", QUESTION, None, "42", "typed")
-    )
-    export(config, request.param, tmp_path / "mine", Listener())
-    return Exported(tmp_path / "mine", prompt)
+    return exported_run(trained, tmp_path / "mine", request.param)
 
 
 def forms(*names: str) -> pytest.MarkDecorator:
@@ -228,27 +191,7 @@ def test_model_card_code_of_vllm_asks_with_the_prompt_of_training(
     exported: Exported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a stand-in that has the classes which the code imports."""
-    made: dict[str, Any] = {}
-
-    class LLM:
-        def __init__(self, model: str, **more: Any) -> None:
-            made.update(model=model, **more)
-
-        def get_tokenizer(self) -> Any:
-            return AutoTokenizer.from_pretrained(made["model"])
-
-        def generate(self, prompt: dict[str, Any], sampling: Any, **more: Any) -> Any:
-            made.update(prompt=prompt, sampling=sampling, **more)
-            return [SimpleNamespace(outputs=[SimpleNamespace(text="an answer")])]
-
-    fake: Any = ModuleType("vllm")
-    fake.LLM, fake.SamplingParams = LLM, lambda **given: given
-    lora: Any = ModuleType("vllm.lora.request")
-    lora.LoRARequest = lambda *given: given
-    for name, module in (
-        ("vllm", fake), ("vllm.lora", ModuleType("vllm.lora")), ("vllm.lora.request", lora)
-    ):  # fmt: skip
-        monkeypatch.setitem(sys.modules, name, module)
+    made = stand_in_vllm(monkeypatch)
     exported.run("vLLM")
     assert capsys.readouterr().out == "an answer\n"
     assert tuple(made["prompt"]["prompt_token_ids"]) == exported.prompt.ids
