@@ -74,6 +74,7 @@ def main() -> None:
     try:
         child_processes.watch_parent()
         import_check.require_own_backends()
+        failures.keep_streams()
         failures.write_what_can_be()
         failures.require_text(sys.argv[1:])
         with child_processes.termination_interrupts():
@@ -82,7 +83,7 @@ def main() -> None:
     except KeyboardInterrupt:
         failures.interrupted()
     except SystemExit as left:
-        # Typer exits so on a broken pipe, without a message.
+        # Typer and rich exit so on a broken pipe, without a message.
         if isinstance(left.__context__, BrokenPipeError):
             failures.end_of_pipe(left.__context__, debug)
         raise

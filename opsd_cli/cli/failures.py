@@ -52,6 +52,8 @@ _SYSTEM[errno.EDQUOT] = (False, "the disk quota is used up: cannot write {path}"
                          _SYSTEM[errno.ENOSPC][2])  # fmt: skip
 #: Characters of a path that is shown in full; the middle of a longer one is left out.
 _LONGEST_PATH = 160
+#: See `keep_streams`.
+_kept: list[int] = []
 _MEMORY = (
     "memory is exhausted",
     "`opsd train --dry-run` says what a run needs and what makes it smaller; close other programs",
@@ -133,15 +135,28 @@ def require_text(arguments: Sequence[str]) -> None:
             ) from None
 
 
+def keep_streams() -> None:
+    """Keep copies of the descriptors of standard output and error for `reader_left`.
+
+    Rich answers a broken pipe, in the text of `--help` too, by putting the null device in the place
+    of standard output: then the descriptor no longer tells that the reader has left.
+    """
+    while _kept:
+        os.close(_kept.pop())
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            _kept.append(os.dup(stream.fileno()))
+
+
 def reader_left() -> bool:
     """True if standard output or error is a pipe whose reader has closed it."""
     if not hasattr(select, "poll"):  # Windows
         return True
-    for stream in (sys.stdout, sys.stderr):
+    for descriptor in _kept:
         try:
             asked = select.poll()
-            asked.register(stream.fileno(), 0)
-        except (OSError, ValueError, AttributeError):
+            asked.register(descriptor, 0)
+        except (OSError, ValueError):
             continue
         if any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0)):
             return True

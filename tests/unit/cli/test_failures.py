@@ -104,12 +104,15 @@ def test_full_disk_behind_standard_output(command: str) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes as POSIX has them")
-def test_broken_pipe_of_a_reader_exits_with_0() -> None:
+@pytest.mark.parametrize(
+    "command", ["presets keys", "presets --json", "sample --help", "--help", "--version"]
+)
+def test_broken_pipe_of_a_reader_exits_with_0(command: str) -> None:
     read, write = os.pipe()
     os.close(read)
     try:
         ended = subprocess.run(
-            [*COMMAND, "presets", "keys"], stdout=write, stderr=subprocess.PIPE, text=True
+            [*COMMAND, *command.split()], stdout=write, stderr=subprocess.PIPE, text=True
         )
     finally:
         os.close(write)
