@@ -321,12 +321,12 @@ def compare(
         write_comparison_pages(result, messages)
         return result
     if not resume:
-        directory = directory or comparison_session.default_directory()
         configs = what or {name: load_config(method=name) for name in COMPARED}
         comparison_session.require_labels(list(configs))
         alike = comparison_session.measured_alike(configs, seeds)
-        comparison_session.refuse_used(directory)
-        comparison_session.begin(alike, directory, seeds, tune, target, messages)
+        if directory is not None:
+            comparison_session.refuse_used(directory)
+        directory = comparison_session.begin(alike, directory, seeds, tune, target, messages)
     elif directory is None or what is not None:
         raise UsageError("a comparison is resumed with its own plan", "give out, and no configs")
     with comparison_session.held(directory):

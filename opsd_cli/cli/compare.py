@@ -72,12 +72,14 @@ def _begin(request: Request, options: Options) -> None:
     """A new comparison, or its plan."""
     named = {name: _of_method(request, name) for name in named_methods(options.methods)}
     configs = session.measured_alike(named, options.seeds)
-    directory = options.out or session.default_directory()
-    session.refuse_used(directory)
+    if options.out is not None:
+        session.refuse_used(options.out)
     if request.dry_run:
         _show_plan(request, configs, options)
         return
-    session.begin(configs, directory, options.seeds, options.tune, options.target, request.out)
+    directory = session.begin(
+        configs, options.out, options.seeds, options.tune, options.target, request.out
+    )
     _train(directory, options, request.out)
 
 

@@ -12,7 +12,7 @@ from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.request import Request
 from opsd_cli.errors import UsageError
 from opsd_cli.evaluation.description import setting_name
-from opsd_cli.evaluation.directory import SAMPLES, default_directory
+from opsd_cli.evaluation.directory import SAMPLES
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.pairing import difference_of
 from opsd_cli.evaluation.preparation import (
@@ -70,7 +70,7 @@ def run(request: Request, options: Options) -> None:
         return
     result = run_evaluation(
         session,
-        options.out or default_directory(),
+        options.out,
         out,
         watch=partial(watched, out),
         write_report=write_evaluation_report,

@@ -44,6 +44,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.errors import GateNotMet, RunError, UsageError
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_directory
+from opsd_cli.files.fresh_directory import fresh_directory
 from opsd_cli.formatting import count, duration, json_safe, times
 from opsd_cli.loading import choose_backend
 from opsd_cli.problems.sources import load_splits
@@ -99,9 +100,18 @@ class Comparison:
             )
 
 
-def default_directory() -> Path:
-    """A fresh name such as runs/compare-20261123-094500."""
-    return Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+def make_default_directory() -> Path:
+    """Make a new directory such as runs/compare-20261123-094500.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    try:
+        return fresh_directory(Path("runs"), f"compare-{datetime.now():%Y%m%d-%H%M%S}")
+    except OSError as error:
+        raise RunError(
+            f"cannot write to {error.filename}: {error.strerror}", "give another --out DIR"
+        ) from error
 
 
 def refuse_used(directory: Path) -> None:
@@ -141,19 +151,23 @@ def measured_alike(configs: Mapping[str, Config], seeds: int) -> dict[str, Confi
 
 def begin(
     configs: Mapping[str, Config],
-    directory: Path,
+    directory: Path | None,
     seeds: int,
     tune: bool,
     target: float | None,
     messages: Messages,
-) -> None:
+) -> Path:
     """Check that every config can be trained, and write the plan of a new comparison.
 
     Args:
         configs: label -> config, as `measured_alike` gives them.
+        directory: None makes one (`make_default_directory`).
         seeds: runs of each, counted from the first config's seed.
         tune: first choose each learning rate on validation.
         target: the test accuracy to count tokens to; by default from the curves.
+
+    Returns:
+        The comparison's directory.
 
     Raises:
         UsageError: a tracker's package is not installed.
@@ -170,7 +184,9 @@ def begin(
         for name, config in configs.items()
     }
     counted = range(first.seed, first.seed + seeds)
+    directory = directory or make_default_directory()
     write_plan(directory, plan_of(configs, list(counted), tune, target))
+    return directory
 
 
 @contextlib.contextmanager
@@ -231,9 +247,15 @@ def compare_finished(
     if len(runs) < 2:
         raise UsageError("one run cannot be compared with itself", "name two runs or more")
     curves = [read_curve(path) for path in runs]
-    directory = directory or default_directory()
-    refuse_used(directory)
-    return _conclude(curves, directory, messages, target, {})
+    if directory is not None:
+        refuse_used(directory)
+        return _conclude(curves, directory, messages, target, {})
+    directory = make_default_directory()
+    try:
+        return _conclude(curves, directory, messages, target, {})
+    finally:
+        with contextlib.suppress(OSError):  # it is empty if there is no result
+            directory.rmdir()
 
 
 def _conclude(

@@ -26,6 +26,7 @@ from opsd_cli.evaluation.description import setting_name
 from opsd_cli.evaluation.samples import Sample
 from opsd_cli.files.atomic_write import commit_staged, stage, write_atomic
 from opsd_cli.files.directory_lock import lock_directory
+from opsd_cli.files.fresh_directory import fresh_directory
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import Log, damaged, read_rows
 from opsd_cli.grading import Grader
@@ -49,9 +50,9 @@ _FIELDS = {field.name for field in fields(Sample)}
 _REQUIRED = {field.name for field in fields(Sample) if field.default is MISSING}
 
 
-def default_directory() -> Path:
-    """A fresh name such as runs/eval-20261123-094500."""
-    return Path("runs") / f"eval-{datetime.now():%Y%m%d-%H%M%S}"
+def make_default_directory() -> Path:
+    """Make a new directory such as runs/eval-20261123-094500; raises `OSError` if it cannot be."""
+    return fresh_directory(Path("runs"), f"eval-{datetime.now():%Y%m%d-%H%M%S}")
 
 
 class EvaluationDirectory:
@@ -77,15 +78,23 @@ class EvaluationDirectory:
 
     @classmethod
     def create(
-        cls, directory: Path, description: Mapping[str, Any], config: Config | None = None
+        cls, directory: Path | None, description: Mapping[str, Any], config: Config | None = None
     ) -> EvaluationDirectory:
-        """A new one; raises `RunError` where the directory is used or cannot be written."""
-        refuse_used(directory)
+        """A new one; raises `RunError` where the directory is used or cannot be written.
+
+        Args:
+            directory: None makes one (`make_default_directory`).
+        """
+        if directory is not None:
+            refuse_used(directory)
         try:
+            if directory is None:
+                directory = make_default_directory()
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(
-                f"cannot write to {directory}: {error.strerror}", "give another --out DIR"
+                f"cannot write to {directory or error.filename}: {error.strerror}",
+                "give another --out DIR",
             ) from error
         if config is not None:
             stage(directory / CONFIG, to_yaml(config))

@@ -45,7 +45,7 @@ WriteReport = Callable[[EvaluationDirectory, Results, Mapping[str, Any]], object
 
 def run(
     session: EvaluationSession,
-    path: Path,
+    path: Path | None,
     messages: Messages,
     *,
     watch: Watch,
@@ -58,7 +58,7 @@ def run(
     The directory stays locked until its report is written.
 
     Args:
-        path: where to make the directory of a new evaluation.
+        path: where to make the directory of a new evaluation; None for a name of its own.
         against: another evaluation's directory, to pair with by problem.
         regrading: grade the samples of the session's directory again; nothing is sampled.
 
@@ -98,12 +98,12 @@ def ready_to_draw(session: EvaluationSession, messages: Messages) -> EvaluationS
 
 @contextlib.contextmanager
 def opened(
-    session: EvaluationSession, path: Path, policy: Policy, messages: Messages
+    session: EvaluationSession, path: Path | None, policy: Policy, messages: Messages
 ) -> Iterator[EvaluationDirectory]:
     """The session's directory, created or resumed, locked until the end of the block.
 
     Args:
-        path: where to make a new one.
+        path: where to make a new one; None for a name of its own.
 
     Raises:
         RunError: it is in use, or a problem has changed since it was sampled.

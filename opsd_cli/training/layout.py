@@ -14,6 +14,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
 from opsd_cli.files.atomic_write import sha256_of, staging_path
 from opsd_cli.files.directory_lock import LOCK
+from opsd_cli.files.fresh_directory import fresh_directory
 from opsd_cli.files.json_files import read_object
 from opsd_cli.training.checkpoints import FOLDER, STATE, Checkpoints, step_of
 from opsd_cli.training.seals import SEALS, seals_of
@@ -47,13 +48,15 @@ LEFTOVERS = {
 }
 
 
-def default_directory(config: Config, root: Path = Path("runs")) -> Path:
-    """A path that does not exist yet, such as runs/20261123-094500-opsd-embedded-s0."""
+def make_default_directory(config: Config, root: Path = Path("runs")) -> Path:
+    """Make a new directory such as runs/20261123-094500-opsd-embedded-s0.
+
+    Raises:
+        OSError: it cannot be made.
+    """
     model = Path(config.model).name or "model"
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{config.method}-{model}-s{config.seed}"
-    candidates = (root / (name if not n else f"{name}-{n}") for n in range(10_000))
-    return next(path for path in candidates if not path.exists())
+    return fresh_directory(root, f"{stamp}-{config.method}-{model}-s{config.seed}")
 
 
 def refuse_used(directory: Path) -> None:

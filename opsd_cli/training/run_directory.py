@@ -40,7 +40,7 @@ from opsd_cli.training.layout import (
     ROLLOUTS,
     UNFINISHED,
     best_checkpoint,
-    default_directory,
+    make_default_directory,
     refuse_used,
     result_of,
 )
@@ -50,7 +50,8 @@ from opsd_cli.training.seals import SEALS, read_sealed, seal, seals_of
 __all__ = [
     "ANALYSES", "BEST", "CONFIG", "ENVIRONMENT", "EVALUATIONS", "LOCK", "LOGS", "METRICS",
     "PREFLIGHT", "PREFLIGHT_SAMPLES", "RESULT", "ROLLOUTS", "SEALS", "STATE", "UNFINISHED", "Run",
-    "best_checkpoint", "default_directory", "read_object", "read_rows", "refuse_used", "result_of",
+    "best_checkpoint", "make_default_directory", "read_object", "read_rows", "refuse_used",
+    "result_of",
 ]  # fmt: skip
 
 
@@ -83,15 +84,21 @@ class Run:
         """Create a run directory and open it.
 
         Args:
-            directory: a missing or empty directory; None chooses one (`default_directory`).
+            directory: a missing or empty directory; None makes one (`make_default_directory`).
             environment: contents of environment.json.
 
         Raises:
             RunError: the directory is not empty, or cannot be made or written to.
         """
-        directory = directory or default_directory(config)
+        new, lock = directory is None or not directory.exists(), None
+        if directory is None:
+            try:
+                directory = make_default_directory(config)
+            except OSError as error:
+                raise RunError(
+                    f"cannot write to {error.filename}: {error.strerror}", "give another --out DIR"
+                ) from error
         refuse_used(directory)
-        new, lock = not directory.exists(), None
         try:
             directory.mkdir(parents=True, exist_ok=True)
             lock = lock_directory(directory)

@@ -104,9 +104,8 @@ def test_log_reader_skips_a_torn_last_line(tmp_path: Path) -> None:
 
 def test_default_run_directories_never_collide(tmp_path: Path) -> None:
     config = resolve()
-    first = run_directory.default_directory(config, tmp_path)
-    first.mkdir()
-    assert run_directory.default_directory(config, tmp_path) != first
+    made = {run_directory.make_default_directory(config, tmp_path) for _ in range(3)}
+    assert len(made) == 3 and all(path.is_dir() for path in made)
 
 
 def test_run_that_fails_before_its_first_checkpoint_is_removed(tmp_path: Path) -> None:
