@@ -113,7 +113,11 @@ def _sample(
         shown_while = listener.unfinished if isinstance(listener, StreamListener) else None
         return draw(policy, problems, prompt_of, drawn_as, options.n, listener, shown_while)
 
-    rollouts = watched(out, drawn, lambda: StreamListener(out, policy.tokenizer, policy.stop_ids))
+    rollouts = watched(
+        out,
+        drawn,
+        lambda: StreamListener(out, policy.tokenizer, policy.stop_ids, sampling.stop),
+    )
     entries = []
     with open_grader(config.grading) as grader:
         for problem in problems:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import LiveListener
 from opsd_cli.printable import visible
-from opsd_cli.prompts.rendering import Tokenizer, completion_text
+from opsd_cli.prompts.rendering import Tokenizer, before_possible_stop, completion_text
 from opsd_cli.rollouts.watching import Unfinished
 
 if TYPE_CHECKING:
@@ -25,14 +25,20 @@ _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
 def text_so_far(
-    ids: Sequence[int], tokenizer: Tokenizer, stop_ids: Collection[int], most: int = ALONE
+    ids: Sequence[int],
+    tokenizer: Tokenizer,
+    stop_ids: Collection[int],
+    most: int = ALONE,
+    stop: Sequence[str] = (),
 ) -> str:
     """The text of an unfinished completion, at most its last `most` tokens.
 
     A character may take several tokens. Its first ones are left out until the last one is there, as
-    is the rest of a character that begins before the tokens that are decoded.
+    is the rest of a character that begins before the tokens that are decoded. An end that may be
+    the beginning of a stop string is held back until it cannot be.
     """
     text = completion_text(ids[-most:], tokenizer, stop_ids).rstrip(_INCOMPLETE)
+    text = before_possible_stop(text, stop)
     return text.lstrip(_INCOMPLETE) if len(ids) > most else text
 
 
@@ -42,13 +48,20 @@ class StreamListener(LiveListener):
     Args:
         tokenizer: decodes them.
         stop_ids: token ids that end a completion.
+        stop: strings that end a completion.
     """
 
     drawings_per_second = 8
 
-    def __init__(self, out: Output, tokenizer: Tokenizer, stop_ids: Collection[int]) -> None:
+    def __init__(
+        self,
+        out: Output,
+        tokenizer: Tokenizer,
+        stop_ids: Collection[int],
+        stop: Sequence[str] = (),
+    ) -> None:
         super().__init__(out)
-        self._tokenizer, self._stop_ids = tokenizer, stop_ids
+        self._tokenizer, self._stop_ids, self._stop = tokenizer, stop_ids, stop
         self._texts: list[tuple[str, str]] = []
         self._many = False
 
@@ -60,7 +73,7 @@ class StreamListener(LiveListener):
         self._texts = [
             (
                 f"{request.problem_id}, completion {request.sample_index + 1}",
-                text_so_far(ids, self._tokenizer, self._stop_ids, most),
+                text_so_far(ids, self._tokenizer, self._stop_ids, most, self._stop),
             )
             for request, ids in completions[:rows]
         ]

@@ -153,6 +153,21 @@ def before_stop(text: str, stop: Sequence[str]) -> str:
     return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
 
 
+def before_possible_stop(text: str, stop: Sequence[str]) -> str:
+    """The text before the first stop string, or before an end that may become one.
+
+    Of a completion that is not finished, this is what stays in its text whatever comes next.
+    """
+    ended = before_stop(text, stop)
+    if ended != text:
+        return ended
+    longest = max(map(len, stop), default=0)
+    for held in range(min(longest - 1, len(text)), 0, -1):
+        if any(string.startswith(text[-held:]) for string in stop):
+            return text[:-held]
+    return text
+
+
 def completion_text(
     ids: Sequence[int], tokenizer: Tokenizer, stop_ids: Collection[int], stop: Sequence[str] = ()
 ) -> str:

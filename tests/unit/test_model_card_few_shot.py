@@ -18,6 +18,7 @@ from opsd_cli import Listener
 from opsd_cli.embedded import MODEL_DIR
 from opsd_cli.exporting import FORMATS
 from opsd_cli.model_card import MODELFILE
+from opsd_cli.problems import few_shot
 from opsd_cli.training.layout import ENVIRONMENT
 from tests.support.exports import QUESTION, Exported, exported_run, stand_in_vllm
 
@@ -26,7 +27,7 @@ STOP = "."
 SMALL = {
     "train.steps": 1, "train.questions_per_step": 2, "preflight.enabled": False,
     "data.validation_problems": 2, "data.test_problems": 2, "backend": "cpu",
-    "sampling.max_new_tokens": 8, "prompts.few_shot.examples": 2,
+    "sampling.max_new_tokens": 8, "prompts.few_shot.examples": 2, "data.train": "embedded",
 }  # fmt: skip
 
 
@@ -128,9 +129,7 @@ def test_few_shot_card_of_changed_examples_has_no_code(trained: Path, tmp_path: 
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     environment = run / ENVIRONMENT
-    digest = opsd_cli.problems.few_shot.digest(
-        opsd_cli.problems.few_shot.examples_of(opsd_cli.load_config(run))
-    )
+    digest = few_shot.digest(few_shot.examples_of(opsd_cli.load_config(run)))
     assert digest in environment.read_text()
     environment.write_text(environment.read_text().replace(digest, "0" * 16))
     exported, warned = told_without_examples(run, tmp_path / "mine")
