@@ -45,6 +45,11 @@ def run(request: Request, options: Options) -> None:
     """Train what is missing, then compare."""
     out = request.out
     if options.finished:
+        if request.dry_run:
+            raise UsageError(
+                "--dry-run plans training, and finished runs are compared as they are",
+                "leave out --dry-run, or the runs",
+            )
         if options.resume or request.changes_anything:
             raise UsageError(
                 "finished runs are compared as they are, so --resume and config flags do nothing",
@@ -63,6 +68,9 @@ def run(request: Request, options: Options) -> None:
                 "--resume goes on with the comparison's own plan, which flags cannot change",
                 "leave out the other flags, or start a new comparison in another --out",
             )
+        if request.dry_run:
+            _show_rest(options.out, out)
+            return
         _train(options.out, options, out)
     else:
         _begin(request, options)
@@ -119,6 +127,24 @@ def named_methods(text: str) -> tuple[str, ...]:
         hint = f"choose from {', '.join(METHODS)}"
         raise UsageError(f"--methods {text!r} does not name two different methods", hint)
     return names
+
+
+def _show_rest(directory: Path, out: Output) -> None:
+    """What resuming a comparison would train: the runs of its plan, and where each is."""
+    rest = [(entry, entry.job.config.train.steps) for entry in session.progress(directory)]
+    for entry, steps in rest:
+        out.show(f"{entry.job.name}: {entry.state}, step {entry.step} of {steps}")
+    left = sum(entry.state != "done" for entry, _ in rest)
+    out.show(f"{left} of {len(rest)} runs are left; nothing was written")
+    out.object(
+        {
+            "runs": {
+                entry.job.name: {"state": entry.state, "step": entry.step, "steps": steps}
+                for entry, steps in rest
+            },
+            "runs_left": left,
+        }
+    )
 
 
 def _show_plan(request: Request, named: dict[str, Config], options: Options) -> None:

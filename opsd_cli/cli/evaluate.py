@@ -22,6 +22,7 @@ from opsd_cli.evaluation.preparation import (
     with_samples,
 )
 from opsd_cli.evaluation.result import EvaluationResult
+from opsd_cli.evaluation.session import ready_to_draw
 from opsd_cli.evaluation.session import run as run_evaluation
 from opsd_cli.formatting import count, gain_by_part, percent, points, strict_and_flexible
 from opsd_cli.planning.readiness import require_model_at_hand, require_ready
@@ -64,6 +65,8 @@ def run(request: Request, options: Options) -> None:
     )
     if request.dry_run:
         if not options.regrade:  # which loads no model
+            if session.directory is not None:  # refuses as the run would
+                session = ready_to_draw(session, out)
             require_ready(session.config, out, learns=False)
             require_model_at_hand(session.config)
         _show_plan(session, out)
@@ -144,8 +147,9 @@ def _show_plan(session: EvaluationSession, out: Output) -> None:
     samples, sampling = config.evaluation.samples, evaluation_sampling(config)
     plan = session.plan()
     for name, entry in plan.items():
+        kept = f", {entry['completions_kept']:,} of them kept" if session.directory else ""
         out.show(
-            f"{name}: {entry['problems']:,} problems × {samples} samples, at most "
+            f"{name}: {entry['problems']:,} problems × {samples} samples{kept}, at most "
             f"{entry['generated_tokens_at_most']:,} generated tokens"
         )
     thinking = "thinking" if config.thinks else "not thinking"

@@ -4,20 +4,51 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
 from opsd_cli.formatting import duration
+from opsd_cli.planning.available_splits import available_splits
 from opsd_cli.planning.planned_memory import PlannedMemory, UnknownMemory, planned_memory
+from opsd_cli.planning.readiness import require_ready
 from opsd_cli.planning.token_plan import TokenPlan, token_plan
 from opsd_cli.problems.sources import Splits
+from opsd_cli.training.remaining import Remaining
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from opsd_cli.training.time_probe import TimeEstimate
+
+
+def show_rest(directory: Path, left: Remaining, out: Output) -> None:
+    """Show what resuming a run would do: its checkpoint, and the steps and tokens that are left."""
+    config, most = left.config, None
+    if left.finished:
+        out.show(f"this run has finished: {directory}")
+    else:
+        splits = available_splits(config, out)
+        require_ready(config, out, learns=True)
+        start = f"from the checkpoint of step {left.step}" if left.step else "from the beginning"
+        out.show(
+            f"{directory} would go on {start}: {left.steps} of {config.train.steps} steps are "
+            f"left, with {left.validations} validations"
+        )
+        if left.steps:
+            train = config.train.model_copy(update={"steps": left.steps})
+            most = token_plan(config.model_copy(update={"train": train}), splits).most
+            out.show(
+                f"these steps: {most.rollouts:,} rollouts, at most {most.generated:,} generated "
+                f"tokens, {most.teacher_scored:,} scored by the teacher, {most.trained:,} trained"
+            )
+    out.show("nothing was written")
+    tokens = {"rollouts": 0, "generated_tokens_at_most": 0}
+    if most is not None:
+        tokens = {"rollouts": most.rollouts, "generated_tokens_at_most": most.generated}
+    out.object({"config": json.loads(config.model_dump_json()), "resume": left.as_dict() | tokens})
 
 
 def show_plan(

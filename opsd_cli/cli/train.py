@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
-from opsd_cli.cli.plan import show_plan
+from opsd_cli.cli.plan import show_plan, show_rest
 from opsd_cli.cli.request import Request
 from opsd_cli.errors import UsageError
 from opsd_cli.formatting import count, duration, percent, share
@@ -27,6 +27,7 @@ from opsd_cli.problems.sources import load_splits
 from opsd_cli.reports.run_report import write_run_report
 from opsd_cli.tracking import trackers
 from opsd_cli.training import run_directory, session
+from opsd_cli.training.remaining import remaining
 from opsd_cli.training.schedule import require_enough
 from opsd_cli.training.session import TrainingSession
 
@@ -62,6 +63,13 @@ def run(
                 "start a new run in another --out",
             )
         backend = request.flags.get("backend")
+        if request.dry_run:
+            if probe:
+                raise UsageError(
+                    "--probe estimates the time of a new run", "leave out --probe, or --resume"
+                )
+            show_rest(directory, remaining(directory, resume_from, backend, more), out)
+            return
         with session.resume(directory, out, resume_from, backend, more) as opened:
             _train(opened, out)
         return

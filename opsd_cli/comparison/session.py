@@ -30,6 +30,7 @@ from opsd_cli.comparison.jobs import (
     configs_of,
     evaluated_alike,
     plan_of,
+    progress_of,
     read_plan,
     tuned,
     tuning_jobs,
@@ -187,6 +188,19 @@ def begin(
     directory = directory or make_default_directory()
     write_plan(directory, plan_of(configs, list(counted), tune, target))
     return directory
+
+
+def progress(directory: Path) -> list[Progress]:
+    """Where every run of a comparison's plan is, those of `--tune` first; nothing is changed.
+
+    Raises:
+        RunError: there is no comparison.
+    """
+    plan = read_plan(directory)
+    configs = configs_of(plan)
+    jobs = tuning_jobs(configs) if plan["tune"] else []
+    jobs += comparison_jobs(configs, plan["seeds"])
+    return [progress_of(directory, job, running=False) for job in jobs]
 
 
 @contextlib.contextmanager

@@ -46,18 +46,24 @@ class EvaluationSession:
         return {name: problems.problems for name, problems in self.sets.items()}
 
     def plan(self) -> dict[str, dict[str, Any]]:
-        """For each benchmark: problems, completions, and the most tokens that are generated."""
+        """For each benchmark: problems, completions, and the most tokens that are generated.
+
+        Completions that the directory holds already are counted, and cost no more tokens.
+        """
         samples = self.config.evaluation.samples
         longest = evaluation_sampling(self.config).max_new_tokens
-        return {
-            name: {
+        found: dict[str, dict[str, Any]] = {}
+        for name, problems in self.sets.items():
+            completions = len(problems.problems) * samples
+            kept = len(self.directory.samples(name)) if self.directory is not None else 0
+            found[name] = {
                 "problems": len(problems.problems),
-                "completions": len(problems.problems) * samples,
-                "generated_tokens_at_most": len(problems.problems) * samples * longest,
+                "completions": completions,
+                "completions_kept": kept,
+                "generated_tokens_at_most": max(0, completions - kept) * longest,
                 "revision": problems.revision,
             }
-            for name, problems in self.sets.items()
-        }
+        return found
 
 
 def directory_to_continue(

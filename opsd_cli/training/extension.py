@@ -40,6 +40,17 @@ def extend(directory: Path, config: Config, reached: int | None, steps: int) -> 
     Raises:
         RunError: the run has not finished, ended early, or has as many steps.
     """
+    require_extendable(directory, config, reached, steps)
+    before = config.train.steps
+    # After a kill in between, the run has no result, which the next resume makes again.
+    unseal(directory, RESULT, *LOGS)
+    (directory / RESULT).replace(directory / f"step-{before:06d}-{RESULT}")
+    _write(directory, steps)
+    return assigned(config, "train.steps", steps), _rates(before, steps, config.optimizer)
+
+
+def require_extendable(directory: Path, config: Config, reached: int | None, steps: int) -> None:
+    """Raise `RunError` as `extend` does, with its arguments."""
     before, again = config.train.steps, f"opsd train --resume --out {directory}"
     if reached is None:
         raise RunError(
@@ -57,11 +68,6 @@ def extend(directory: Path, config: Config, reached: int | None, steps: int) -> 
             f"{directory} has finished all of its {before} steps",
             f"give --steps more than {before}",
         )
-    # After a kill in between, the run has no result, which the next resume makes again.
-    unseal(directory, RESULT, *LOGS)
-    (directory / RESULT).replace(directory / f"step-{before:06d}-{RESULT}")
-    _write(directory, steps)
-    return assigned(config, "train.steps", steps), _rates(before, steps, config.optimizer)
 
 
 def _write(directory: Path, steps: int) -> None:

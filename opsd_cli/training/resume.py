@@ -101,6 +101,18 @@ class Rewind:
         self._set_later_checkpoints_aside(checkpoint)
         self._truncate_logs(checkpoint)
 
+    def look(self, step: int | None = None) -> Path | None:
+        """The checkpoint that `to` would go back to, None for the beginning; changes nothing.
+
+        Raises:
+            RunError: as `to` does.
+        """
+        self._require_config()
+        candidates = self._candidates(step)
+        if not candidates or self._made_before_manifests():
+            return candidates[0] if candidates else None
+        return self._newest_whole(candidates, {p: fault_of(p) for p in candidates}, step)
+
     # -- which checkpoint ----------------------------------------------------------------------
 
     def _candidates(self, step: int | None) -> list[Path]:
@@ -132,6 +144,20 @@ class Rewind:
             )
             return candidates[0]
         faults = {path: fault_of(path) for path in candidates}
+        chosen = self._newest_whole(candidates, faults, step)
+        for path in candidates[: candidates.index(chosen)]:
+            aside = self._checkpoints.set_aside(path, DAMAGED)
+            self._set_result_aside()
+            self.notes.append(
+                f"the checkpoint of step {step_of(path)} is damaged ({faults[path]}) and was "
+                f"renamed to {aside.name}; going on from step {step_of(chosen)}"
+            )
+        return chosen
+
+    def _newest_whole(
+        self, candidates: list[Path], faults: Mapping[Path, str | None], step: int | None
+    ) -> Path:
+        """The newest candidate without a fault, if what it depends on is there."""
         whole = [path for path in candidates if faults[path] is None]
         if not whole:
             first = candidates[0]
@@ -141,16 +167,8 @@ class Rewind:
                 if step is None
                 else "leave out --resume-from to go on from the newest whole one",
             )
-        chosen = whole[0]
-        self._require_dependencies(chosen, whole[1:])
-        for path in candidates[: candidates.index(chosen)]:
-            aside = self._checkpoints.set_aside(path, DAMAGED)
-            self._set_result_aside()
-            self.notes.append(
-                f"the checkpoint of step {step_of(path)} is damaged ({faults[path]}) and was "
-                f"renamed to {aside.name}; going on from step {step_of(chosen)}"
-            )
-        return chosen
+        self._require_dependencies(whole[0], whole[1:])
+        return whole[0]
 
     # -- refusals ------------------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from opsd_cli import hub
+from opsd_cli import hub, load_config
+from opsd_cli.comparison.jobs import plan_of, write_plan
 from opsd_cli.methods import METHODS
 from tests.support.cli import NOT_AT_HAND, QUICK, Opsd
 
@@ -54,3 +55,68 @@ def test_dry_run_of_an_unreached_model_has_no_memory_plan_but_a_warning(
     code, out, err = opsd(plan)
     assert code == 0 and "memory: not known: the model some/model" in out
     assert "warning: planned without the model, and the run would stop: the model some/model" in err
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_dry_run_of_resume_shows_what_is_left_and_changes_nothing(
+    opsd: Opsd, tmp_path: Path
+) -> None:
+    every = "--set train.checkpoint_every=2 --set train.keep_checkpoints=9"
+    assert opsd(f"train --out run --set data.train=good.jsonl {QUICK} {every}")[0] == 0
+    before = files_of(tmp_path)
+    for flags, left, finished in (
+        ("--resume", 0, True),
+        ("--resume-from 2", 2, False),
+        ("--resume --steps 7", 3, False),
+    ):
+        code, out, err = opsd(f"train {flags} --dry-run --json --out run")
+        assert code == 0, err
+        found = json.loads(out)["resume"]
+        assert (found["steps_left"], found["finished"]) == (left, finished), flags
+        assert (found["generated_tokens_at_most"] > 0) == (found["rollouts"] > 0) == (left > 0)
+    code, out, _ = opsd("train --resume-from 2 --dry-run --out run")
+    assert "would go on from the checkpoint of step 2: 2 of 4 steps are left" in out
+    assert "with 1 validations" in out and "nothing was written" in out
+    for flags, says in (
+        ("--resume --steps 3", "has finished all of its 4 steps"),
+        ("--resume-from 1", "no checkpoint of step 1"),
+        ("--resume --probe", "--probe estimates the time of a new run"),
+    ):
+        code, _, err = opsd(f"train {flags} --dry-run --out run")
+        assert code == 2 and says in err, flags
+    assert files_of(tmp_path) == before
+
+
+def test_dry_run_of_a_resumed_evaluation_counts_what_is_kept(opsd: Opsd, tmp_path: Path) -> None:
+    made = "eval --benchmark good.jsonl --samples 2 --set evaluation.max_new_tokens=8 --out e"
+    assert opsd(made)[0] == 0
+    before = files_of(tmp_path)
+    code, out, err = opsd("eval --resume --dry-run --json --out e --samples 3")
+    assert code == 0, err
+    plan = json.loads(out)["plan"]["good.jsonl"]
+    assert plan["completions_kept"] == 2 * plan["problems"] > 0
+    assert plan["generated_tokens_at_most"] == plan["problems"] * 8
+    code, _, err = opsd("eval --resume --dry-run --out e --set evaluation.temperature=0.123")
+    assert code == 2 and "was made with other settings" in err
+    assert files_of(tmp_path) == before
+
+
+def test_dry_run_of_a_resumed_comparison_shows_its_runs(opsd: Opsd, tmp_path: Path) -> None:
+    configs = {name: load_config(method=name, backend="cpu") for name in ("opsd", "sft")}
+    write_plan(Path("c"), plan_of(configs, [0, 1], False, None))
+    before = files_of(tmp_path)
+    code, out, err = opsd("compare --resume --dry-run --json --out c")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["runs_left"] == 4
+    assert found["runs"]["sft-s1"] == {
+        "state": "waiting", "step": 0, "steps": configs["sft"].train.steps,
+    }  # fmt: skip
+    code, out, _ = opsd("compare --resume --dry-run --out c")
+    assert "4 of 4 runs are left; nothing was written" in out
+    code, _, err = opsd("compare a b --dry-run")
+    assert code == 2 and "finished runs are compared as they are" in err
+    assert files_of(tmp_path) == before
