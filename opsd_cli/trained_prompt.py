@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opsd_cli.errors import DataError, ModelError
 from opsd_cli.prompts.rendering import Template
@@ -80,7 +80,7 @@ def _recorded_digest(config: Config) -> str | None:
     from opsd_cli.training.layout import ENVIRONMENT
 
     run = run_of(Path(config.adapter or ""))
-    found = (read_object(run / ENVIRONMENT) if run is not None else None) or {}
+    found: Any = read_object(run / ENVIRONMENT) if run is not None else None
     for key in ("data", "few_shot", "digest"):
         found = found.get(key) if isinstance(found, dict) else None
     return found if isinstance(found, str) else None

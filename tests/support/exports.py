@@ -70,7 +70,7 @@ def exported_run(run: Path, folder: Path, form: str, listener: Listener | None =
     return Exported(folder, prompt)
 
 
-def stand_in_vllm(monkeypatch: pytest.MonkeyPatch, answer: str = "an answer") -> dict[str, Any]:
+def stand_in_vllm(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Modules with the classes of vLLM that a card imports; what these are given is returned."""
     made: dict[str, Any] = {}
 
@@ -83,7 +83,7 @@ def stand_in_vllm(monkeypatch: pytest.MonkeyPatch, answer: str = "an answer") ->
 
         def generate(self, prompt: dict[str, Any], sampling: Any, **more: Any) -> Any:
             made.update(prompt=prompt, sampling=sampling, **more)
-            return [SimpleNamespace(outputs=[SimpleNamespace(text=answer)])]
+            return [SimpleNamespace(outputs=[SimpleNamespace(text="an answer")])]
 
     fake: Any = ModuleType("vllm")
     fake.LLM, fake.SamplingParams = LLM, lambda **given: given

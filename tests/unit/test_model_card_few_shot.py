@@ -5,6 +5,7 @@ On the embedded model, and on the same model without its chat template.
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 from transformers import AutoTokenizer
 
 import opsd_cli
-from opsd_cli import Listener
+from backends.interface import Sampling
+from opsd_cli import Listener, usage_code
 from opsd_cli.embedded import MODEL_DIR
 from opsd_cli.exporting import FORMATS
 from opsd_cli.model_card import MODELFILE
@@ -22,7 +24,7 @@ from opsd_cli.problems import few_shot
 from opsd_cli.training.layout import ENVIRONMENT
 from tests.support.exports import QUESTION, Exported, exported_run, stand_in_vllm
 
-#: A string that every solution of the embedded problems has, so that answers do end there.
+#: Every solution of the embedded problems has it.
 STOP = "."
 SMALL = {
     "train.steps": 1, "train.questions_per_step": 2, "preflight.enabled": False,
@@ -145,19 +147,33 @@ def test_stop_strings_are_given_to_every_program(
     shutil.copytree(trained, run)
     config = run / "config.yaml"
     assert config.read_text().count("\n  stop: []\n") == 1
-    config.write_text(
-        config.read_text().replace("\n  stop: []\n", f"\n  stop: ['{STOP}', '\\n']\n")
-    )
+    stop = json.dumps([STOP, "\n"])
+    config.write_text(config.read_text().replace("\n  stop: []\n", f"\n  stop: {stop}\n"))
     merged = exported_run(run, tmp_path / "mine", "merged")
-    assert merged.request["stop"] == [STOP, "\\n"]
+    assert merged.request["stop"] == [STOP, "\n"]
     assert f'PARAMETER stop "{STOP}"\n' in (merged.folder / MODELFILE).read_text()
-    made = stand_in_vllm(monkeypatch, f"five{STOP} And more")
-    capsys.readouterr()
+    made = stand_in_vllm(monkeypatch)
     merged.run("vLLM")
-    assert made["sampling"]["stop"] == [STOP, "\\n"]
+    assert made["sampling"]["stop"] == [STOP, "\n"]
     capsys.readouterr()
-    names = merged.run("transformers")
-    ended = names["tokenizer"].decode(names["output"][0, len(merged.prompt.ids) :])
+    merged.run("transformers")
     assert STOP not in capsys.readouterr().out
-    assert STOP not in ended or ended.endswith(STOP) or len(ended.split(STOP)[1]) < 3
+    assert f"stop_strings=['{STOP}', '\\n'], tokenizer=tokenizer" in merged.card
+    assert f"before the first of these strings: `'{STOP}'`" in merged.card
     assert FORMATS["merged"].usage(merged.folder, opsd_cli.load_config(run)).count("\n") == 0
+
+
+@forms("merged")
+def test_stop_strings_cut_the_answer_of_mlx_lm(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`mlx_lm.generate` has no stop strings, so the code cuts its text."""
+    mlx_lm = pytest.importorskip("mlx_lm", exc_type=ImportError)
+    monkeypatch.setattr(mlx_lm, "generate", lambda *_, **__: "five\nand. more")
+    use = usage_code.Use(
+        name="mine", base="", directory=str(exported.folder), rank=8,
+        sampling=Sampling(max_new_tokens=8, stop=(STOP, "\n")),
+    )  # fmt: skip
+    capsys.readouterr()
+    exec(usage_code.programs(use, "transformers")["mlx_lm"], {})
+    assert capsys.readouterr().out == "five\n"
