@@ -191,7 +191,13 @@ def test_progress_off_a_terminal_is_ticked_on_standard_error_alone(
     monkeypatch.setattr(listeners, "SILENT_SECONDS", 0.0)
     told = threading.Event()
     note = Output.note
-    monkeypatch.setattr(Output, "note", lambda self, text: (note(self, text), told.set())[0])
+
+    def noted(self: Output, text: str) -> None:
+        note(self, text)
+        if "validation" in text:
+            told.set()
+
+    monkeypatch.setattr(Output, "note", noted)
 
     def work(listener: Listener) -> bool:
         listener.phase("validation", 3)
