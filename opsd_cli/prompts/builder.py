@@ -106,21 +106,21 @@ class PromptBuilder:
         )
 
     def _with_examples(self, template: Template, problem: Problem) -> Template:
-        """The template with the worked examples, asked as the student is asked, before it.
+        """The template with the worked examples before it, each in the same words.
 
-        A problem that is itself an example is not shown its own solution.
+        So the teacher's examples have their reference solutions and show how one is used. A problem
+        that is itself an example is not shown its own solution.
         """
-        if not self._examples:
-            return template
-        others = [e for e in self._examples if normalised(e) != normalised(problem)]
-        turns = tuple(
-            (
-                self._student.fill(question=self._escaped(example.question)),
-                self._escaped(response_of(example, self._response)),
-            )
-            for example in others
-        )
-        return replace(template, examples=turns)
+        turns = []
+        for example in self._examples:
+            if normalised(example) == normalised(problem):
+                continue
+            values = {"question": self._escaped(example.question)}
+            if template is self._teacher:
+                values["solution"] = self._escaped(example.solution or example.answer or "")
+            response = response_of(example, self._response)
+            turns.append((template.fill(**values), self._escaped(response)))
+        return replace(template, examples=tuple(turns)) if turns else template
 
     def _escaped(self, text: str) -> str:
         return escape_control_tokens(text, self.tokenizer)
