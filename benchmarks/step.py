@@ -153,7 +153,7 @@ def trl_trainer(
 
     Args:
         form: of `FORMS`.
-        model: makes the model, and the teacher of a trainer that wants one of its own.
+        model: makes the model; also the teacher, if the trainer wants its own.
         tokenizer: one that pads on the left.
         rows: completions [rows, tokens] that stand in for generated ones.
         reference: the privileged context of every prompt.
@@ -174,9 +174,7 @@ def trl_trainer(
     GenerationMixin.generate = generate
     common = trl_settings(rows, settings)
     data = Dataset.from_dict({"prompt": [PROMPT] * 64, "privileged_context": [reference] * 64})
-    lora = LoraConfig(
-        r=RANK, lora_alpha=32, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM"
-    )
+    lora = LoraConfig(r=RANK, lora_alpha=32, target_modules=TARGETS, task_type="CAUSAL_LM")
     times: list[dict[str, float]] = []
     clock = trl_clock(times, warmed_up)
 

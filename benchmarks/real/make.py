@@ -3,7 +3,7 @@
     python -m benchmarks.real.make --out DIR
 
 DIR then has `model/` (SmolLM2-135M-Instruct, Apache-2.0, as safetensors), `problems/` (JSONL files
-with question, solution and answer: three families of reasoning-gym, Apache-2.0, each in train,
+with question, solution and answer: four families of reasoning-gym, Apache-2.0, each in train,
 validation and test), `manifest.json` (versions, seed, digests) and, if a package had to be
 installed, `environment/`. What is there and unchanged is not made again. Exit code 3: a package
 cannot be had.

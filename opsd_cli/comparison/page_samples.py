@@ -50,8 +50,10 @@ def page_samples(
                 **tied(package_environment()),
             )
             if answer.returncode:
-                said = answer.stderr.strip().splitlines() or [ending(answer.returncode)]
-                messages.warn(f"no samples of {label} for the page: {said[0]}")
+                # Prompts and warnings precede the error, which a killed process has not.
+                errors = [line for line in answer.stderr.splitlines() if line.startswith("error")]
+                said = (errors or [ending(answer.returncode)])[0]
+                messages.warn(f"no samples of {label} for the page: {said}")
             else:
                 drawn[label] = _with_prompts(json.loads(answer.stdout))
     if len(drawn) == len(groups):  # otherwise retry next time

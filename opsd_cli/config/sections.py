@@ -98,7 +98,8 @@ class TeacherPrompt(Section):
 class FewShot(Section):
     examples: Whole = 0
     """Number of worked examples before the question, in the prompts of both roles: a user and an
-    assistant turn each, or text if the model has no chat template."""
+    assistant turn each, or text if the model has no chat template. The user turns are in the words
+    of the role's template; the teacher's have their reference solutions."""
     source: str | None = None
     """Set or file whose first problems they are; by default they are drawn from the training
     problems, which are then not trained on."""

@@ -15,6 +15,7 @@ from opsd_cli.problems.few_shot import digest, examples_of
 SETTING_NAMES = {
     "commit": "the model's commit",
     "adapter_digest": "the adapter's weights (SHA-256)",
+    "few_shot": "the few-shot examples",
     "student_prompt": "student's prompt",
     "sampling_from": "where the sampling settings are from",
     "sets": "benchmarks' commits and prompts",

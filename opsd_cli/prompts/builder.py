@@ -107,41 +107,43 @@ class PromptBuilder:
         )
 
     def _with_examples(self, template: Template, problem: Problem) -> Template:
-        """The template with the worked examples, asked as the student is asked, before it.
+        """The template with the worked examples before it, each in the same words.
 
-        A problem that is itself an example is not shown its own solution.
+        So the teacher's examples have their reference solutions and show how one is used. A problem
+        that is itself an example is not shown its own solution.
         """
-        if not self._examples:
-            return template
         others = [e for e in self._examples if normalised(e) != normalised(problem)]
-        turns = example_turns(others, self._student, self._response, self.tokenizer)
-        return replace(template, examples=turns)
+        with_solutions = template is self._teacher
+        turns = example_turns(others, template, self._response, self.tokenizer, with_solutions)
+        return replace(template, examples=turns) if turns else template
 
 
 def example_turns(
     examples: Sequence[Problem],
-    student: Template,
+    template: Template,
     response: str | None,
     tokenizer: Tokenizer | None,
+    with_solutions: bool = False,
 ) -> tuple[tuple[str, str], ...]:
     """Question and answer of each worked example, as `Template.examples` takes them.
 
     Args:
-        student: the student's template, which asks the examples too.
+        template: the role's, which asks the examples too.
         response: `prompts.few_shot.response`.
         tokenizer: whose control tokens are escaped; None escapes nothing.
+        with_solutions: whether the template has a place for the reference solution.
     """
 
     def escaped(text: str) -> str:
         return text if tokenizer is None else escape_control_tokens(text, tokenizer)
 
-    return tuple(
-        (
-            student.fill(question=escaped(example.question)),
-            escaped(response_of(example, response)),
-        )
-        for example in examples
-    )
+    turns = []
+    for example in examples:
+        values = {"question": escaped(example.question)}
+        if with_solutions:
+            values["solution"] = escaped(example.solution or example.answer or "")
+        turns.append((template.fill(**values), escaped(response_of(example, response))))
+    return tuple(turns)
 
 
 def _reference(problem: Problem) -> str:

@@ -212,7 +212,9 @@ CASES = [
          {"odd.jsonl": GOOD.replace("question", "prompt")}),
     # runs
     Case("train --steps 0", 2, "train.steps: input should be greater than 0"),
-    Case("train --resume --out used --steps 3", 2, "flags cannot change", "another --out",
+    Case("train --resume --out used --steps 3", 2, "used has not finished", "then add steps",
+         {"used/config.yaml": RUN}),
+    Case("train --resume --out used --lr 1e-3", 2, "flags cannot change", "another --out",
          {"used/config.yaml": RUN}),
     Case("train --out used", 2, "already holds a run", "--resume", {"used/config.yaml": RUN}),
     Case("eval --out made", 2, "already holds an evaluation", "opsd eval --resume --out made",

@@ -173,7 +173,7 @@ def test_hub_data_set_by_subset_split_and_revision(session: Session) -> None:
 
 
 def test_hub_offline_refuses_a_revision_that_is_not_cached(session: Session) -> None:
-    plan = f"eval --model {MODEL} {COLUMNS} --dry-run --benchmark"
+    plan = f"eval {COLUMNS} --dry-run --benchmark"
     session.json(f"{plan} {DATA}")
     commit = session.hub.commit("datasets", DATA)
     session.json(f"{plan} {DATA}@{commit}", HF_HUB_OFFLINE="1")

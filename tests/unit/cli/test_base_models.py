@@ -61,7 +61,7 @@ def test_evaluation_records_its_few_shot_examples(opsd: Opsd, tmp_path: Path) ->
     assert "few_shot" not in json.loads((tmp_path / "plain/evaluation.json").read_text())
     write_shots(tmp_path, 200)
     code, _, err = opsd("eval --out e --resume --samples 3")
-    assert code == 2 and "other settings: few_shot" in err
+    assert code == 2 and "other settings: the few-shot examples" in err
     (tmp_path / "shots.jsonl").unlink()
     assert opsd("eval --out e --regrade")[0] == 0
 

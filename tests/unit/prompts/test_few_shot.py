@@ -97,15 +97,21 @@ def test_few_shot_prompts_hold_the_examples_as_turns_in_both_roles(data: Path) -
     student, teacher = builder.student(problem), builder.teacher(problem)
     plain = PromptBuilder(resolve(None, ["prompts.student.system=be brief"]), CharacterTokenizer())
     system = "<|im_start|>system\nbe brief<|im_end|>\n"
-    shots = "".join(
-        "<|im_start|>user\n"
-        + config.prompts.student.template.replace("{question}", example.question)
-        + f"<|im_end|>\n<|im_start|>assistant\n{example.solution}\n\\boxed{{{example.answer}}}"
-        + "<|im_end|>\n"
-        for example in splits.few_shot
-    )
-    assert student.text == plain.student(problem).text.replace(system, system + shots)
-    assert teacher.text == shots + plain.teacher(problem).text
+    templates = config.prompts
+    shots = {
+        role: "".join(
+            "<|im_start|>user\n"
+            + template.replace("{question}", e.question).replace("{solution}", e.solution or "")
+            + f"<|im_end|>\n<|im_start|>assistant\n{e.solution}\n\\boxed{{{e.answer}}}<|im_end|>\n"
+            for e in splits.few_shot
+        )
+        for role, template in (
+            ("student", templates.student.template), ("teacher", templates.teacher.template),
+        )
+    }  # fmt: skip
+    expected = plain.student(problem).text.replace(system, system + shots["student"])
+    assert student.text == expected
+    assert teacher.text == shots["teacher"] + plain.teacher(problem).text
     assert student.opening == plain.student(problem).opening
     assert len(student.ids) > len(plain.student(problem).ids)
 

@@ -26,7 +26,7 @@ def test_preflight_failure_says_whether_samples_were_cut_off(tmp_path: Path, cut
         begin(tmp_path / "run", *settings, policy=FakePolicy(skill=0.5, taught=0.0))
     assert ("cut off at 4 tokens" in caught.value.message) == cut
     assert ("sampling.max_new_tokens" in caught.value.hint) == cut
-    assert "a new run regardless with --set preflight.enabled=false" in caught.value.hint
+    assert "To train regardless: --set preflight.enabled=false" in caught.value.hint
 
 
 def test_evaluation_sets_with_the_same_problem_ids_get_their_own_prompts(tmp_path: Path) -> None:
