@@ -35,7 +35,7 @@ def show_rest(directory: Path, left: Remaining, out: Output) -> None:
         start = f"from the checkpoint of step {left.step}" if left.step else "from the beginning"
         out.show(
             f"{directory} would go on {start}: {left.steps} of {config.train.steps} steps are "
-            f"left, with {left.validations} validations"
+            f"left, with {left.validations} validation{'' if left.validations == 1 else 's'}"
         )
         if left.steps:
             train = config.train.model_copy(update={"steps": left.steps})

@@ -64,10 +64,10 @@ class BeadsEngine:
     title = "Beads"
     separate_from_trainer = True
 
-    @contextlib.contextmanager
     def require(self, config):
         pass
 
+    @contextlib.contextmanager
     def attached(self, config, policy, folder, tell):
         yield policy
         tell("beads are detached")

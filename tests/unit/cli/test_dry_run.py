@@ -79,7 +79,7 @@ def test_dry_run_of_resume_shows_what_is_left_and_changes_nothing(
         assert (found["generated_tokens_at_most"] > 0) == (found["rollouts"] > 0) == (left > 0)
     code, out, _ = opsd("train --resume-from 2 --dry-run --out run")
     assert "would go on from the checkpoint of step 2: 2 of 4 steps are left" in out
-    assert "with 1 validations" in out and "nothing was written" in out
+    assert "with 1 validation\n" in out and "nothing was written" in out
     for flags, says in (
         ("--resume --steps 3", "has finished all of its 4 steps"),
         ("--resume-from 1", "no checkpoint of step 1"),
