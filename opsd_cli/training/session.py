@@ -26,6 +26,7 @@ from opsd_cli.tracking.listener import Listener, Messages
 from opsd_cli.tracking.trackers import tracking
 from opsd_cli.training import run_directory
 from opsd_cli.training.extension import extend
+from opsd_cli.training.remaining import remaining
 from opsd_cli.training.result import TrainResult, finished_result
 from opsd_cli.training.run_directory import Run
 from opsd_cli.training.trainer import train as train_policy
@@ -108,6 +109,8 @@ def resume(
         DataError: the problems cannot be read.
         BackendMissing: the backend cannot run on this machine.
     """
+    if steps is not None:
+        remaining(directory, step, steps=steps)  # refuses before anything is rewound or sealed
     with Run.resume(directory, step) as run:
         finished = finished_result(run)
         if steps is not None and (finished is not None or steps != run.config.train.steps):
