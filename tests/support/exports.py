@@ -94,3 +94,8 @@ def stand_in_vllm(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     ):  # fmt: skip
         monkeypatch.setitem(sys.modules, name, module)
     return made
+
+
+def forms(*names: str) -> pytest.MarkDecorator:
+    """Runs a test with the fixture `exported` in each of these formats."""
+    return pytest.mark.parametrize("exported", names, indirect=True)

@@ -13,12 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.support.loopback_server import LoopbackServer, SilentHandler
 
 API = re.compile(
     r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(.*))?"
@@ -26,33 +25,13 @@ API = re.compile(
 FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
-class StandInHub:
+class StandInHub(LoopbackServer):
     """Serves a folder of repositories until the `with` block ends."""
 
     def __init__(self, root: Path, gated: tuple[str, ...] = ()) -> None:
+        super().__init__(_Handler)
         self.root = root
         self.gated = gated
-        self.requests: list[str] = []
-        hub = self
-
-        class Handler(_Handler):
-            owner = hub
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def folder(self, kind: str, name: str) -> Path:
         """A repository's folder."""
@@ -72,12 +51,8 @@ class StandInHub:
         return digest.hexdigest()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(SilentHandler):
     owner: StandInHub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *values: Any) -> None:
-        """Ignored: the output of the tests is no server log."""
 
     def do_GET(self) -> None:
         self._answer()

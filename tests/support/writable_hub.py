@@ -13,17 +13,16 @@ from __future__ import annotations
 import base64
 import json
 import re
-import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from tests.support.loopback_server import LoopbackServer, SilentHandler
 
 COMMIT = "0" * 40
 REPOSITORY = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(preupload|commit)/main)?")
 
 
-class WritableHub:
+class WritableHub(LoopbackServer):
     """Takes uploads until the `with` block ends.
 
     Args:
@@ -33,39 +32,15 @@ class WritableHub:
     """
 
     def __init__(self, token: str, taken: tuple[str, ...] = (), breaks: bool = False) -> None:
+        super().__init__(_Handler)
         self.token = token
         self.breaks = breaks
         self.private: dict[str, bool] = dict.fromkeys(taken, False)
         self.files: dict[str, dict[str, bytes]] = {}
-        self.requests: list[str] = []
-        hub = self
-
-        class Handler(_Handler):
-            owner = hub
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(SilentHandler):
     owner: WritableHub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *values: Any) -> None:
-        """Ignored: the output of the tests is no server log."""
 
     def do_GET(self) -> None:
         self._answer(b"")

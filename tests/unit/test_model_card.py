@@ -19,7 +19,7 @@ from opsd_cli.loading import resolved_config
 from opsd_cli.model_card import CARD, MODELFILE, card, write_card
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.training.result import TrainResult
-from tests.support.exports import QUESTION, Exported, code_of, exported_run, stand_in_vllm
+from tests.support.exports import QUESTION, Exported, code_of, exported_run, forms, stand_in_vllm
 
 TEMPLATE = "Solve {question}\n\n```\n\\boxed{}\n```"
 
@@ -142,10 +142,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def exported(trained: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Exported:
     return exported_run(trained, tmp_path / "mine", request.param)
-
-
-def forms(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("exported", names, indirect=True)
 
 
 @pytest.mark.parametrize(

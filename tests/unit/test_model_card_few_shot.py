@@ -22,7 +22,7 @@ from opsd_cli.exporting import FORMATS
 from opsd_cli.model_card import MODELFILE
 from opsd_cli.problems import few_shot
 from opsd_cli.training.layout import ENVIRONMENT
-from tests.support.exports import QUESTION, Exported, exported_run, stand_in_vllm
+from tests.support.exports import QUESTION, Exported, exported_run, forms, stand_in_vllm
 
 #: Every solution of the embedded problems has it.
 STOP = "."
@@ -57,10 +57,6 @@ def without_chat_template(model: Path) -> None:
     (model / "chat_template.jinja").unlink(missing_ok=True)
     tokenizer.save_pretrained(model)
     assert AutoTokenizer.from_pretrained(model).chat_template is None
-
-
-def forms(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("exported", names, indirect=True)
 
 
 @pytest.mark.parametrize(
