@@ -13,11 +13,11 @@ a stop token includes it; that token is trained on like any other, also if pad a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -297,6 +297,7 @@ class Capability:
         versions: of the packages that it uses.
         memory: bytes that a run may fill; None if the device does not say.
         on_cpu: True if that is the machine's own memory, where `train.dtype` auto means float32.
+        devices: how many of its kind this machine has.
     """
 
     available: bool
@@ -305,6 +306,16 @@ class Capability:
     versions: dict[str, str] = field(default_factory=dict)
     memory: int | None = None
     on_cpu: bool = True
+    devices: int = 1
+
+
+@runtime_checkable
+class SpansProcesses(Protocol):
+    """A policy that other processes work for. Optional."""
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of the other processes so far, as of their last results."""
 
 
 class Prefetches(Protocol):
@@ -475,6 +486,50 @@ class Policy(Protocol):
         """Memory in use; cheap enough to be called every step."""
 
 
+class SharesGradients(Protocol):
+    """A policy whose gradient several processes can compute in shares (`backends.parallel`).
+
+    Optional. A gradient is one float32 vector [P] of the backend's own kind of array.
+    """
+
+    def accumulate_units(
+        self, batch: LossBatch, units: Sequence[Sequence[int]]
+    ) -> tuple[BatchReport, list[Any]]:
+        """The gradients of some of a batch's items, which the adapter's gradient stays without.
+
+        Args:
+            units: indices of items; each unit is cut into micro-batches of its own.
+
+        Returns:
+            The report, whose tokens are empty for items that are in no unit, and a gradient for
+            each unit.
+
+        Raises: as `Policy.accumulate`.
+        """
+
+    def add_gradient(self, gradient: Any) -> None:
+        """Add to the adapter's gradient."""
+
+
+class GradientExchange(Protocol):
+    """Adds up gradients over the processes of a run; every process makes the same calls."""
+
+    def sum(self, gradients: Sequence[Any], exact: bool) -> Any:
+        """The sum of all processes' gradients, the same bits in each process.
+
+        Args:
+            gradients: this process's, at least one, as many in each process.
+            exact: add them in the order of the ranks and of each rank's list, so that the sum does
+                not depend on how many processes share them; else in the order that is fastest.
+
+        Raises:
+            TrainingError: another process has ended or cannot be reached.
+        """
+
+    def close(self) -> None:
+        """Leave the other processes."""
+
+
 class Backend(Protocol):
     """A framework on a kind of device.
 
@@ -499,4 +554,20 @@ class Backend(Protocol):
             ModelError: the model, tokenizer or adapter cannot be loaded or do not fit together.
             UsageError: the config asks for something that this backend cannot do.
             BackendMissing: the backend cannot run on this machine.
+        """
+
+    def exchange(
+        self, rank: int, size: int, host: str, broadcast: Callable[[Any], Any]
+    ) -> GradientExchange:
+        """Meet the other processes of a run that train with replicas of one model.
+
+        Args:
+            rank: this process's, counted from 0.
+            size: processes in all; one process alone meets nobody.
+            host: the address at which the others reach rank 0.
+            broadcast: hands a value of rank 0's to every process, and returns it; the other ranks'
+                argument does not count.
+
+        Raises:
+            TrainingError: the others cannot be reached.
         """

@@ -25,6 +25,7 @@ from opsd_cli.config.layers import merge
 from opsd_cli.config.presets import preset_names
 from opsd_cli.config.resolve import assigned, resolve
 from opsd_cli.config.schema import Config
+from opsd_cli.devices import Devices, count
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import ModelError, UsageError
 from opsd_cli.prompts.rendering import NO_CHAT_TEMPLATE
@@ -186,7 +187,11 @@ def choose_backend(config: Config, messages: Messages) -> tuple[Config, Choice]:
 
 @contextlib.contextmanager
 def loaded_policy(
-    config: Config, messages: Messages, trainable: bool, folder: Path | None = None
+    config: Config,
+    messages: Messages,
+    trainable: bool,
+    folder: Path | None = None,
+    devices: Devices = 1,
 ) -> Iterator[Policy]:
     """The model on the config's backend, with the engine that samples its rollouts.
 
@@ -194,12 +199,15 @@ def loaded_policy(
         config: its backend is chosen already (`choose_backend`).
         trainable: whether to make an optimizer, and an adapter where the config names none.
         folder: where an engine in its own process may keep files; by default a temporary folder.
+        devices: of this machine; a process for each shares the work.
 
     Raises:
         ModelError: the model or its adapter cannot be loaded.
+        UsageError: this machine has fewer devices, or `train.reduce: exact` does not suit them.
         BackendMissing: the backend's packages are not installed.
     """
     import backends
+    from backends.parallel.ranks import load_on_all, opened
     from backends.rollout_engines import get_engine
 
     refuse_other_base(config)
@@ -207,9 +215,14 @@ def loaded_policy(
     if warning:
         messages.warn(warning)
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as waiting:
+        number = count(devices, config)
         waiting.enter_context(messages.working("loading the model"))
+        workers = stack.enter_context(opened(number))
         try:
-            policy = backends.get(config.backend).load(config, trainable)
+            backend = backends.get(config.backend)
+            policy = load_on_all(
+                config, trainable, workers, lambda: backend.load(config, trainable)
+            )
         except ModelError as error:
             raise _made_for_another_base(error, config) from error
         engine = get_engine(config.rollouts.engine)

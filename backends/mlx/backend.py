@@ -10,7 +10,8 @@ import importlib
 import importlib.metadata
 import platform
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from backends.interface import Capability
 from backends.mlx.traits import MLX
@@ -18,6 +19,7 @@ from opsd_cli.errors import BackendMissing
 from opsd_cli.machine import memory_limit
 
 if TYPE_CHECKING:
+    from backends.mlx.exchange import MlxExchange
     from backends.mlx.policy import MlxPolicy
     from opsd_cli.config.schema import Config
 
@@ -55,6 +57,13 @@ class MlxBackend:
         from backends.mlx.policy import load_policy
 
         return load_policy(config, trainable)
+
+    def exchange(
+        self, rank: int, size: int, host: str, broadcast: Callable[[Any], Any]
+    ) -> MlxExchange:
+        from backends.mlx.exchange import MlxExchange
+
+        return MlxExchange(rank, size, host, broadcast)
 
 
 def _packages() -> tuple[dict[str, str], str]:

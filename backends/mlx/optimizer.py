@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import mlx.core as mx
 import mlx.optimizers
+import numpy as np
 
 from backends.mlx.adapter import Adapter, Weights
 from backends.shared.optimizer_base import MOMENTS, OptimizerBase
@@ -69,6 +70,34 @@ class AdapterOptimizer(OptimizerBase[mx.array]):
     def drop_gradients(self) -> None:
         """As `OptimizerBase.drop_gradients`."""
         self.gradients = {}
+
+    @property
+    def has_gradient(self) -> bool:
+        """As `OptimizerBase.has_gradient`."""
+        return bool(self.gradients)
+
+    def take_gradient(self) -> mx.array:
+        """As `OptimizerBase.take_gradient`."""
+        parts = [
+            self.gradients.get(name, mx.zeros_like(p)).reshape(-1).astype(mx.float32)
+            for name, p in sorted(self.adapter.parameters.items())
+        ]
+        self.drop_gradients()
+        vector = mx.concatenate(parts)
+        mx.eval(vector)
+        return vector
+
+    def add_gradient(self, gradient: mx.array) -> None:
+        """As `OptimizerBase.add_gradient`."""
+        ordered = sorted(self.adapter.parameters.items())
+        ends = np.cumsum([p.size for _, p in ordered])[:-1].tolist()
+        parts = mx.split(gradient, ends)
+        self.add(
+            {
+                name: part.reshape(p.shape).astype(p.dtype)
+                for (name, p), part in zip(ordered, parts, strict=True)
+            }
+        )
 
     @property
     def steps(self) -> int:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from backends.interface import Capability
 from backends.pytorch.traits import CPU, CUDA
+from backends.shared.placement import here
 from opsd_cli.errors import BackendMissing
 from opsd_cli.machine import available_cores, memory_limit
 
 if TYPE_CHECKING:
+    from backends.pytorch.exchange import TorchExchange
     from backends.pytorch.policy import TorchPolicy
     from opsd_cli.config.schema import Config
 
@@ -46,9 +49,14 @@ class CpuBackend:
     def load(self, config: Config, trainable: bool) -> TorchPolicy:
         return _load(self, config, trainable, "cpu")
 
+    def exchange(
+        self, rank: int, size: int, host: str, broadcast: Callable[[Any], Any]
+    ) -> TorchExchange:
+        return _exchange(rank, size, host, broadcast, "cpu")
+
 
 class CudaBackend:
-    """PyTorch on one CUDA GPU, the first that is visible."""
+    """PyTorch on a CUDA GPU: the first that is visible, or of several ranks each its own."""
 
     name = "cuda"
     traits = CUDA
@@ -81,10 +89,25 @@ class CudaBackend:
             versions=versions | {"cuda": str(torch.version.cuda)},
             memory=gpu.total_memory,
             on_cpu=False,
+            devices=torch.cuda.device_count(),
         )
 
     def load(self, config: Config, trainable: bool) -> TorchPolicy:
-        return _load(self, config, trainable, "cuda")
+        import torch
+
+        local, visible = here().local_rank, torch.cuda.device_count()
+        if local >= visible:
+            raise BackendMissing(
+                f"rank {here().rank} needs GPU {local}, and {visible} are visible",
+                "start as many ranks on a machine as it has GPUs",
+            )
+        torch.cuda.set_device(local)
+        return _load(self, config, trainable, f"cuda:{local}")
+
+    def exchange(
+        self, rank: int, size: int, host: str, broadcast: Callable[[Any], Any]
+    ) -> TorchExchange:
+        return _exchange(rank, size, host, broadcast, f"cuda:{here().local_rank}")
 
 
 def _load(
@@ -105,9 +128,19 @@ def _load(
     return policy
 
 
+def _exchange(
+    rank: int, size: int, host: str, broadcast: Callable[[Any], Any], device: str
+) -> TorchExchange:
+    import torch
+
+    from backends.pytorch.exchange import TorchExchange
+
+    return TorchExchange(rank, size, host, broadcast, torch.device(device))
+
+
 def _choose_threads(parameters: int) -> None:
     """One thread for a tiny model, as many as PyTorch chose at its import for others, but no more
-    than a container's share of time.
+    than a container's share of time, divided among the ranks on this machine.
 
     Measured on 2 cores with the embedded model (0.75M parameters): two threads took 0.8 of the
     time and 1.6 of the CPU time of one. A number set in OMP_NUM_THREADS is left alone.
@@ -119,7 +152,8 @@ def _choose_threads(parameters: int) -> None:
 
     if _usual_threads is None:
         _usual_threads = min(torch.get_num_threads(), available_cores())
-    torch.set_num_threads(1 if parameters < _TINY_PARAMETERS else _usual_threads)
+    each = max(1, _usual_threads // here().local_size)
+    torch.set_num_threads(1 if parameters < _TINY_PARAMETERS else each)
 
 
 def _wait_without_spinning() -> None:

@@ -49,6 +49,27 @@ class AdapterOptimizer(OptimizerBase[Tensor]):
         self._adamw.zero_grad(set_to_none=True)
 
     @property
+    def has_gradient(self) -> bool:
+        """As `OptimizerBase.has_gradient`."""
+        return any(parameter.grad is not None for parameter in self.parameters.values())
+
+    def take_gradient(self) -> Tensor:
+        """As `OptimizerBase.take_gradient`."""
+        parts = [
+            (torch.zeros_like(p) if p.grad is None else p.grad).flatten().float()
+            for _, p in sorted(self.parameters.items())
+        ]
+        self.drop_gradients()
+        return torch.cat(parts)
+
+    def add_gradient(self, gradient: Tensor) -> None:
+        """As `OptimizerBase.add_gradient`."""
+        ordered = [p for _, p in sorted(self.parameters.items())]
+        for p, part in zip(ordered, gradient.split([p.numel() for p in ordered]), strict=True):
+            own = part.view_as(p).to(p.dtype)
+            p.grad = own.clone() if p.grad is None else p.grad + own
+
+    @property
     def steps(self) -> int:
         """As `OptimizerBase.steps`."""
         return max((int(moments["step"]) for moments in self._adamw.state.values()), default=0)

@@ -24,6 +24,8 @@ from opsd_cli.losses.policy_gradient import SurrogateResult, surrogate
 
 EMPTY = np.zeros(0, np.float32)
 """A column of `TokenReport` that a kind of loss does not have."""
+NOT_READ = TokenReport(EMPTY, EMPTY, EMPTY, EMPTY)
+"""The report of an item without a completion, or of one that another process reads."""
 
 
 def sequences_of(batch: LossBatch) -> list[list[PromptAndCompletion]]:
@@ -43,6 +45,16 @@ def loss_weights(items: Sequence[DivergenceItem | PolicyGradientItem]) -> np.nda
         own = item.token_weights if isinstance(item, DivergenceItem) else ()
         weights.append(item.weight * np.asarray(own or np.ones(len(item.completion))))
     return np.concatenate(weights)
+
+
+def loss_of(batch: LossBatch, reports: Sequence[TokenReport]) -> float:
+    """The weighted sum of a batch's token values, item by item; items that were not read add 0."""
+    total = 0.0
+    items: Sequence[DivergenceItem | PolicyGradientItem] = batch.items
+    for item, report in zip(items, reports, strict=True):
+        if len(report.value):
+            total += float(loss_weights([item]) @ report.value)
+    return total
 
 
 def surrogate_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from backends.interface import Observer
 from backends.shared.micro_batches import PromptAndCompletion
@@ -24,15 +24,21 @@ class LearningReporter:
     Args:
         observer: None reports nothing.
         sequences: the sequences of each item; an item without a completion is not read.
+        read: indices of the items that are.
     """
 
     def __init__(
-        self, observer: Observer | None, sequences: Sequence[Sequence[PromptAndCompletion]]
+        self,
+        observer: Observer | None,
+        sequences: Sequence[Sequence[PromptAndCompletion]],
+        read: Container[int],
     ) -> None:
         self._observer = observer
         self._tokens = [
-            sum(len(prompt) + len(completion) for prompt, completion in pairs) if pairs[0][1] else 0
-            for pairs in sequences
+            sum(len(prompt) + len(completion) for prompt, completion in pairs)
+            if index in read and pairs[0][1]
+            else 0
+            for index, pairs in enumerate(sequences)
         ]
         self._done = 0
 

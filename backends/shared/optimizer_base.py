@@ -59,6 +59,20 @@ class OptimizerBase(ABC, Generic[ArrayT]):
 
     @property
     @abstractmethod
+    def has_gradient(self) -> bool:
+        """True if a gradient has been accumulated since the last step."""
+
+    @abstractmethod
+    def take_gradient(self) -> ArrayT:
+        """The accumulated gradient as one float32 vector, parameters in the order of their names;
+        it is dropped here. Zeros where none was accumulated."""
+
+    @abstractmethod
+    def add_gradient(self, gradient: ArrayT) -> None:
+        """Add a vector that `take_gradient` gave, or a sum of such, to the accumulated gradient."""
+
+    @property
+    @abstractmethod
     def steps(self) -> int:
         """Steps taken."""
 

@@ -9,21 +9,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Generic, Literal
+from typing import Any, Generic, Literal
 
 import numpy as np
 
 from backends.interface import (
     PLAIN,
     BatchReport,
-    DivergenceItem,
     LossBatch,
     Memory,
     PolicyGradientBatch,
-    PolicyGradientItem,
     Rollout,
     RolloutRequest,
     Sampling,
@@ -35,6 +33,8 @@ from backends.shared.adapter_files import Arrays
 from backends.shared.decoding import DecodingBatch, generate
 from backends.shared.loss_batches import (
     EMPTY,
+    NOT_READ,
+    loss_of,
     loss_weights,
     sequences_of,
     split_report,
@@ -205,6 +205,24 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
         self._require_optimizer()
         return self._losses(batch, training=True)
 
+    def accumulate_units(
+        self, batch: LossBatch, units: Sequence[Sequence[int]]
+    ) -> tuple[BatchReport, list[Any]]:
+        """As `backends.interface.SharesGradients.accumulate_units`."""
+        optimizer = self._require_optimizer()
+        earlier = optimizer.take_gradient() if optimizer.has_gradient else None
+        gradients: list[Any] = []
+        report = self._losses(
+            batch, True, units, lambda: gradients.append(optimizer.take_gradient())
+        )
+        if earlier is not None:
+            optimizer.add_gradient(earlier)
+        return report, gradients
+
+    def add_gradient(self, gradient: Any) -> None:
+        """As `backends.interface.SharesGradients.add_gradient`."""
+        self._require_optimizer().add_gradient(gradient)
+
     def apply(self, learning_rate: float) -> float:
         """As `Policy.apply`."""
         return self._require_optimizer().step(learning_rate)
@@ -248,28 +266,42 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
 
     # -- losses ----------------------------------------------------------------------------------
 
-    def _losses(self, batch: LossBatch, training: bool) -> BatchReport:
-        """Loss and token reports of a batch; with `training`, the backward pass too."""
+    def _losses(
+        self,
+        batch: LossBatch,
+        training: bool,
+        units: Sequence[Sequence[int]] | None = None,
+        after_unit: Callable[[], None] = lambda: None,
+    ) -> BatchReport:
+        """Loss and token reports of a batch; with `training`, the backward pass too.
+
+        Args:
+            units: indices of items, read unit by unit; None reads all of them as one.
+            after_unit: called after each.
+        """
         sequences = sequences_of(batch)
-        progress = LearningReporter(self._observer, sequences)
-        reports = [TokenReport(EMPTY, EMPTY, EMPTY, EMPTY) for _ in batch.items]
+        units = [range(len(sequences))] if units is None else units
+        progress = LearningReporter(
+            self._observer, sequences, {index for unit in units for index in unit}
+        )
+        reports = [NOT_READ for _ in batch.items]
         student_tokens = teacher_tokens = 0
         teacher_cached = self._teacher_cache.start(batch)
         with self._reporting_out_of_memory("learn"):
-            for rows in self._micro_batches(sequences):
-                report = self._run_micro_batch(batch, rows, training)
-                progress.read(rows)
-                counts = [len(batch.items[row].completion) for row in rows]
-                for row, part in zip(rows, split_report(report, counts), strict=True):
-                    reports[row] = part
-                    lengths = [len(prompt) + len(answer) for prompt, answer in sequences[row]]
-                    student_tokens += lengths[0]
-                    teacher_tokens += 0 if teacher_cached else sum(lengths[1:])
-        total = 0.0
-        items: Sequence[DivergenceItem | PolicyGradientItem] = batch.items
-        for item, report in zip(items, reports, strict=True):
-            total += float(loss_weights([item]) @ report.value)
-        return BatchReport(total, tuple(reports), student_tokens if training else 0, teacher_tokens)
+            for unit in units:
+                for places in self._micro_batches([sequences[index] for index in unit]):
+                    rows = [unit[place] for place in places]
+                    report = self._run_micro_batch(batch, rows, training)
+                    progress.read(rows)
+                    counts = [len(batch.items[row].completion) for row in rows]
+                    for row, part in zip(rows, split_report(report, counts), strict=True):
+                        reports[row] = part
+                        lengths = [len(prompt) + len(answer) for prompt, answer in sequences[row]]
+                        student_tokens += lengths[0]
+                        teacher_tokens += 0 if teacher_cached else sum(lengths[1:])
+                after_unit()
+        tokens = student_tokens if training else 0
+        return BatchReport(loss_of(batch, reports), tuple(reports), tokens, teacher_tokens)
 
     def _run_micro_batch(self, batch: LossBatch, rows: list[int], training: bool) -> TokenReport:
         """Report of the micro-batch of items at `rows`, whole; with `training`, add its gradient.

@@ -31,9 +31,9 @@ from backends.interface import (
     Sampling,
     TeacherWeights,
 )
+from backends.shared.delegation import DelegatingPolicy
 from backends.vllm.adapters import Adapters
 from backends.vllm.client import Client
-from backends.vllm.delegation import DelegatingPolicy
 from backends.vllm.rollouts import RolloutSampler
 from backends.vllm.server import Server
 from backends.vllm.serving import key_from_environment, require_model, vocabulary_of

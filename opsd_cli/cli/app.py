@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from opsd_cli import __version__, errors
-from opsd_cli.cli import commands, failures
-from opsd_cli.processes import child_processes, import_check
+from opsd_cli.cli import commands, failures, listing_commands
+from opsd_cli.processes import child_processes, import_check, launched
 
 app = typer.Typer(
     name="opsd",
@@ -41,16 +41,16 @@ app.command("compare")(commands.compare)
 app.command("report")(commands.report)
 app.command("export")(commands.export)
 app.command("doctor")(commands.doctor)
-data_app.callback()(commands.data)
-data_app.command("show")(commands.data_show)
-presets_app.callback()(commands.presets)
-presets_app.command("show")(commands.presets_show)
-presets_app.command("copy")(commands.presets_copy)
-presets_app.command("keys")(commands.presets_keys)
-presets_app.command("schema")(commands.presets_schema)
+data_app.callback()(listing_commands.data)
+data_app.command("show")(listing_commands.data_show)
+presets_app.callback()(listing_commands.presets)
+presets_app.command("show")(listing_commands.presets_show)
+presets_app.command("copy")(listing_commands.presets_copy)
+presets_app.command("keys")(listing_commands.presets_keys)
+presets_app.command("schema")(listing_commands.presets_schema)
 # Typed by habit.
-data_app.command("list", hidden=True)(commands.data_list)
-presets_app.command("list", hidden=True)(commands.presets_list)
+data_app.command("list", hidden=True)(listing_commands.data_list)
+presets_app.command("list", hidden=True)(listing_commands.presets_list)
 
 
 def _version(wanted: bool) -> None:
@@ -77,6 +77,8 @@ def main() -> None:
         failures.keep_streams()
         failures.write_what_can_be()
         failures.require_text(sys.argv[1:])
+        if launched.work_if_asked():
+            return
         with child_processes.termination_interrupts():
             code = app(standalone_mode=False)
         sys.stdout.flush()  # so that a full disk behind `> file` is an error here
@@ -95,3 +97,5 @@ def main() -> None:
         if code == errors.Interrupted.exit_code:  # Typer returns it on Ctrl-C, without a message
             failures.interrupted()
         sys.exit(code if isinstance(code, int) else 0)
+    finally:
+        launched.dismiss_unmet()

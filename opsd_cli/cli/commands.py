@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
 from opsd_cli.cli import options
 
 
@@ -27,6 +25,7 @@ def sample(
     config: options.Config = None,
     set_: options.Set = None,
     backend: options.Backend = None,
+    devices: options.Devices = None,
     model: options.Model = None,
     adapter: options.Adapter = None,
     checkpoint: options.Checkpoint = None,
@@ -50,7 +49,7 @@ def sample(
     sample.run(
         request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
-            checkpoint=checkpoint,
+            checkpoint=checkpoint, devices=devices,
         ),
         sample.Options(
             question=question, file=file, split=split, limit=limit, n=n, solution=solution,
@@ -98,6 +97,7 @@ def train(
     config: options.Config = None,
     set_: options.Set = None,
     backend: options.Backend = None,
+    devices: options.Devices = None,
     model: options.Model = None,
     adapter: options.Adapter = None,
     trust: options.Trust = False,
@@ -123,7 +123,7 @@ def train(
     train.run(
         request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
-            method=method, log=log,
+            method=method, log=log, devices=devices,
             aliases={
                 "train.steps": steps, "train.questions_per_step": batch,
                 "optimizer.learning_rate": lr, "sampling.max_new_tokens": max_tokens,
@@ -148,6 +148,7 @@ def evaluate(
     config: options.Config = None,
     set_: options.Set = None,
     backend: options.Backend = None,
+    devices: options.Devices = None,
     model: options.Model = None,
     adapter: options.Adapter = None,
     checkpoint: options.Checkpoint = None,
@@ -170,7 +171,7 @@ def evaluate(
     evaluate.run(
         request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
-            samples=samples, checkpoint=checkpoint,
+            samples=samples, checkpoint=checkpoint, devices=devices,
         ),
         evaluate.Options(
             benchmarks=tuple(benchmark or ()), limit=limit, out=out, resume=resume,
@@ -278,73 +279,3 @@ def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
     from opsd_cli.cli import doctor
 
     doctor.run(json)
-
-
-def data(context: typer.Context, json: options.Json = False) -> None:
-    """List the data sets and benchmarks that opsd knows by name."""
-    from opsd_cli.cli import data
-
-    if context.invoked_subcommand is None:
-        data.show_all(json)
-
-
-def data_show(
-    name: options.SetName,
-    train: options.TrainingSet = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
-) -> None:
-    """Print a set's description as YAML, to read or to copy and change."""
-    from opsd_cli.cli import data
-
-    data.show(name, train, json)
-
-
-def presets(context: typer.Context, json: options.Json = False) -> None:
-    """List the presets."""
-    from opsd_cli.cli import presets
-
-    if context.invoked_subcommand is None:
-        presets.show_all(json)
-
-
-def presets_show(name: options.PresetName) -> None:
-    """Print a preset's file."""
-    from opsd_cli.cli import presets
-
-    presets.show(name)
-
-
-def presets_copy(name: options.PresetName, file: options.CopyTo = None) -> None:
-    """Copy a preset to a file of your own, to edit and pass to --config."""
-    from opsd_cli.cli import presets
-
-    presets.copy(name, file)
-
-
-def presets_keys(word: options.KeyWord = None, json: options.Json = False) -> None:
-    """List every config key, or those that have a word, with default, allowed values, meaning."""
-    from opsd_cli.cli import presets
-
-    presets.keys(word, json)
-
-
-def presets_schema() -> None:
-    """Print a JSON schema of config files, for editors (see docs/config.md)."""
-    from opsd_cli.cli import presets
-
-    presets.schema()
-
-
-def data_list(json: options.Json = False) -> None:
-    """The same as `opsd data` alone."""
-    from opsd_cli.cli import data
-
-    data.show_all(json)
-
-
-def presets_list(json: options.Json = False) -> None:
-    """The same as `opsd presets` alone."""
-    from opsd_cli.cli import presets
-
-    presets.show_all(json)

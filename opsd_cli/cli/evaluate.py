@@ -10,6 +10,7 @@ from pathlib import Path
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.request import Request
+from opsd_cli.devices import count as count_devices
 from opsd_cli.errors import UsageError
 from opsd_cli.evaluation.description import setting_name
 from opsd_cli.evaluation.directory import SAMPLES
@@ -68,6 +69,7 @@ def run(request: Request, options: Options) -> None:
             if session.directory is not None:  # refuses as the run would
                 session = ready_to_draw(session, out)
             require_ready(session.config, out, learns=False)
+            count_devices(request.devices, session.config)
             require_model_at_hand(session.config)
         _show_plan(session, out)
         return
@@ -79,6 +81,7 @@ def run(request: Request, options: Options) -> None:
         write_report=write_evaluation_report,
         against=options.against,
         regrading=options.regrade,
+        devices=request.devices,
     )
     if options.regrade:
         regraded, changed = result.summary["regraded"], result.summary["changed"]

@@ -86,6 +86,10 @@ Backend = Annotated[
         help="Where to run.",
     ),
 ]
+Devices = Annotated[
+    str | None,
+    typer.Option("--devices", metavar="N|auto", help="GPUs of this machine that share the work."),
+]
 Model = Annotated[
     str | None,
     typer.Option("--model", metavar="MODEL", help=f"`{EMBEDDED}`, a folder, or a hub id."),

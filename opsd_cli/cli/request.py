@@ -10,6 +10,7 @@ from typing import Any
 from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
+from opsd_cli.devices import Devices, devices_of
 from opsd_cli.loading import resolved_config
 
 
@@ -23,6 +24,7 @@ class Request:
     dry_run: bool = False
     out: Output = field(default_factory=Output)
     checkpoint: str | None = None
+    devices: Devices = 1
 
     def config(self, inherit: bool = False, base: Path | None = None) -> Config:
         """The resolved config; see `opsd_cli.loading.resolved_config`."""
@@ -78,6 +80,7 @@ def request(
     log: Sequence[str] | None = None,
     checkpoint: str | None = None,
     aliases: Mapping[str, Any] | None = None,
+    devices: str | None = None,
 ) -> Request:
     """Gather the common flags; `aliases` are flags that stand for a dotted config key each."""
     flags: dict[str, Any] = {
@@ -94,7 +97,10 @@ def request(
         section, _, name = key.partition(".")
         flags.setdefault(section, {})[name] = value
     out = Output(json, quiet)
-    return Request(tuple(config or ()), tuple(assignments or ()), flags, dry_run, out, checkpoint)
+    return Request(
+        tuple(config or ()), tuple(assignments or ()), flags, dry_run, out, checkpoint,
+        devices_of(devices),
+    )  # fmt: skip
 
 
 def _given(tree: dict[str, Any]) -> bool:

@@ -74,7 +74,7 @@ def run(request: Request, options: Options) -> None:
     if options.privileged or options.divergence:
         _require_solutions(problems, options)
     config, _ = choose_backend(config, out)
-    with loaded_policy(config, out, trainable=False) as policy:
+    with loaded_policy(config, out, trainable=False, devices=request.devices) as policy:
         _sample(policy, problems, config, drawn_as, options, request.dry_run, out)
 
 

@@ -14,6 +14,8 @@ from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.plan import show_plan, show_rest
 from opsd_cli.cli.request import Request
+from opsd_cli.devices import Devices
+from opsd_cli.devices import count as count_devices
 from opsd_cli.errors import UsageError
 from opsd_cli.formatting import count, duration, percent, share
 from opsd_cli.loading import choose_backend, loaded_policy, with_absolute_adapter
@@ -71,17 +73,20 @@ def run(
             show_rest(directory, remaining(directory, resume_from, backend, more), out)
             return
         with session.resume(directory, out, resume_from, backend, more) as opened:
-            _train(opened, out)
+            _train(opened, out, request.devices)
         return
     config = request.config()
     if request.dry_run:
-        _plan(config, directory, probe, out)
+        _plan(config, directory, probe, out, request.devices)
         return
+    count_devices(request.devices, config)
     with session.begin(config, directory, out) as opened:
-        _train(opened, out)
+        _train(opened, out, request.devices)
 
 
-def _plan(config: Config, directory: Path | None, probe: bool, out: Output) -> None:
+def _plan(
+    config: Config, directory: Path | None, probe: bool, out: Output, devices: Devices
+) -> None:
     """Check what the run would check, and show what it needs; with `probe`, its time too."""
     config = with_absolute_adapter(config)
     if directory is not None:
@@ -91,6 +96,7 @@ def _plan(config: Config, directory: Path | None, probe: bool, out: Output) -> N
     if splits is not None:
         require_enough(config.train.questions_per_step, len(splits.train.problems))
     require_ready(config, out, learns=True)
+    count_devices(devices, config)
     if not probe:
         show_plan(config, splits, out)
         require_problems_at_hand(config, splits)
@@ -102,13 +108,14 @@ def _plan(config: Config, directory: Path | None, probe: bool, out: Output) -> N
     def measure(plan: TokenPlan) -> TimeEstimate:
         from opsd_cli.training.time_probe import estimate_time
 
-        with loaded_policy(config, out, True) as policy, out.working("measuring a short step"):
+        loading = loaded_policy(config, out, True, devices=devices)
+        with loading as policy, out.working("measuring a short step"):
             return estimate_time(policy, config, problems, plan)
 
     show_plan(config, problems, out, measure)
 
 
-def _train(opened: TrainingSession, out: Output) -> None:
+def _train(opened: TrainingSession, out: Output, devices: Devices) -> None:
     result = opened.finished
     if result is None:
 
@@ -116,7 +123,7 @@ def _train(opened: TrainingSession, out: Output) -> None:
             return session.work(opened, policy, listener, stopped.is_set)
 
         with (
-            loaded_policy(opened.run.config, out, True, opened.engine_folder) as policy,
+            loaded_policy(opened.run.config, out, True, opened.engine_folder, devices) as policy,
             stop_on_signal(out) as stopped,
         ):
             result = watched(out, partial(work, policy))

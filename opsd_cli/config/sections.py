@@ -275,6 +275,10 @@ class Train(Section):
     """Evaluate on the test split too at every validation; nothing is selected on it."""
     micro_batch_tokens: Tokens = 16384
     """Maximum number of tokens in one forward pass, padding included."""
+    reduce: Literal["fast", "exact"] = "fast"
+    """How gradients are added up over devices: in the order that is fastest, or in one that makes
+    the sum the same, bit for bit, on 1, 2, 4 or 8 devices (exact; each step's rollouts are then
+    read in 8 groups, on one device too)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     loss_kernel: Literal["auto", "plain", "triton"] = "auto"

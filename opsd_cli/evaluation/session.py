@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends import AUTO
 from opsd_cli.config.schema import Config
+from opsd_cli.devices import Devices
 from opsd_cli.errors import Interrupted
 from opsd_cli.evaluation.description import describe
 from opsd_cli.evaluation.directory import EvaluationDirectory
@@ -52,6 +53,7 @@ def run(
     write_report: WriteReport,
     against: Path | None = None,
     regrading: bool = False,
+    devices: Devices = 1,
 ) -> EvaluationResult:
     """Sample and grade what is missing, or grade what is stored again, and conclude.
 
@@ -61,6 +63,7 @@ def run(
         path: where to make the directory of a new evaluation; None for a name of its own.
         against: another evaluation's directory, to pair with by problem.
         regrading: grade the samples of the session's directory again; nothing is sampled.
+        devices: of this machine, which sample together.
 
     Raises: as `ready_to_draw`, `loaded_policy` and `opened`, or `ready_to_regrade` and `regrade`.
     """
@@ -73,7 +76,7 @@ def run(
             return result
     session = ready_to_draw(session, messages)
     with (
-        loaded_policy(session.config, messages, trainable=False) as policy,
+        loaded_policy(session.config, messages, trainable=False, devices=devices) as policy,
         opened(session, path, policy, messages) as directory,
     ):
         results = watch(partial(measure, session, policy, directory))

@@ -31,7 +31,7 @@ from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import EvaluationRow, Listener
 from opsd_cli.training import run_directory
 from opsd_cli.training.run_directory import Run
-from opsd_cli.training.state import RunState
+from opsd_cli.training.state import RunState, cpu_time
 
 
 class Measurements:
@@ -123,10 +123,10 @@ class Measurements:
         return None
 
     def _timed(self, problems: ProblemSet, label: str) -> tuple[Evaluation, tuple[float, float]]:
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, cpu = time.perf_counter(), cpu_time(self._policy)
         result = self.evaluate(problems, label, self._builders[problems.prompt].student)
         self._state.ledger += TokenLedger(evaluation=result.all_tokens)
-        return result, (time.perf_counter() - wall, time.process_time() - cpu)
+        return result, (time.perf_counter() - wall, cpu_time(self._policy) - cpu)
 
     def _record(
         self, split: str, step: int, result: Evaluation, best: bool, seconds: tuple[float, float]

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from backends.interface import Policy, SpansProcesses
 from opsd_cli.errors import RunError
 from opsd_cli.token_ledger import TokenLedger
 
@@ -80,16 +81,22 @@ class RunState:
         return best
 
 
-class Clock:
-    """Adds the time that passes to a state."""
+def cpu_time(policy: Policy) -> float:
+    """CPU seconds so far of this process, and of those that work for the policy."""
+    others = policy.cpu_seconds if isinstance(policy, SpansProcesses) else 0.0
+    return time.process_time() + others
 
-    def __init__(self, state: RunState) -> None:
-        self.state = state
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+class Clock:
+    """Adds the time that passes to a state; CPU time of all processes that work for the policy."""
+
+    def __init__(self, state: RunState, policy: Policy) -> None:
+        self.state, self._policy = state, policy
+        self._wall, self._cpu = time.perf_counter(), cpu_time(policy)
 
     def tick(self) -> None:
         """Add the time since the last tick."""
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, cpu = time.perf_counter(), cpu_time(self._policy)
         self.state.seconds += wall - self._wall
         self.state.cpu_seconds += cpu - self._cpu
         self._wall, self._cpu = wall, cpu

@@ -17,7 +17,6 @@ first step, at the best checkpoint and at the end, and decides nothing.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 
 from backends.interface import BatchReport, LossBatch, Policy
@@ -45,7 +44,7 @@ from opsd_cli.training.remarks import remarks
 from opsd_cli.training.result import ACCURACIES, TrainResult, finished_result
 from opsd_cli.training.run_directory import Run
 from opsd_cli.training.schedule import QuestionOrder, learning_rate, require_enough
-from opsd_cli.training.state import Clock, RunState
+from opsd_cli.training.state import Clock, RunState, cpu_time
 from opsd_cli.training.step_records import rollout_rows, step_row, step_tokens
 from opsd_cli.training.work_ahead import Foreseeing
 
@@ -81,7 +80,7 @@ class Trainer:
             config, policy, self.method, requests, self.prefetcher, train, grader, listener, stop
         )
         self.comparison = SamplerComparison(config, policy, listener)
-        self.clock = Clock(self.state)
+        self.clock = Clock(self.state, policy)
         self.measurements = Measurements(policy, splits, run, self.state, grader, listener, stop)
 
     def work(self) -> TrainResult:
@@ -149,7 +148,7 @@ class Trainer:
 
     def train_step(self, step: int) -> None:
         """One step: rollouts, loss batches, updates, records."""
-        cpu_started = time.process_time()
+        cpu_started = cpu_time(self.policy)
         questions = self.order.of_step(step)
         rate = learning_rate(step, self.config.train.steps, self.config.optimizer)
         rollouts = self.comparison.compare(self.collector.collect(questions, step))
@@ -163,7 +162,7 @@ class Trainer:
         state = self.state
         state.step = step
         state.ledger += step_tokens(rollouts, plan, reports)
-        state.training_cpu_seconds += time.process_time() - cpu_started
+        state.training_cpu_seconds += cpu_time(self.policy) - cpu_started
         self.clock.tick()
         row = step_row(
             self.config, state, rollouts, plan, reports, rate, norm, self.builder, self.policy

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backends.interface import Policy, PolicyGradientBatch
-from backends.vllm.delegation import DelegatingPolicy
+from backends.shared.delegation import DelegatingPolicy
 from backends.vllm.policy import VllmPolicy
 from tests.support.fakes import FakePolicy
 from tests.support.vllm_runs import REQUESTS, SAMPLING, Served

@@ -19,6 +19,7 @@ from backends.interface import (
     Rollout,
     RolloutRequest,
     Sampling,
+    SpansProcesses,
     TeacherWeights,
 )
 
@@ -49,6 +50,10 @@ class DelegatingPolicy:
     @property
     def context_limit(self) -> int | None:
         return self._inner.context_limit
+
+    @property
+    def cpu_seconds(self) -> float:
+        return self._inner.cpu_seconds if isinstance(self._inner, SpansProcesses) else 0.0
 
     def generate(
         self,

@@ -1,0 +1,126 @@
+"""What one rank does of a call, rank 0 and the workers alike."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+
+import backends
+from backends.interface import (
+    GradientExchange,
+    LossBatch,
+    Policy,
+    Sampling,
+    SharesGradients,
+    TeacherWeights,
+    TokenReport,
+)
+from opsd_cli.config.schema import Config
+from opsd_cli.errors import ModelError
+
+Sequences = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+Files = dict[str, bytes]
+"""The files of a folder, by name: a worker may see no disk of rank 0's."""
+
+#: Token ids that every vocabulary has, to compare the replicas by.
+PROBE: Sequences = (((1, 2, 3), (4, 5, 6, 7)),)
+
+
+@dataclass(frozen=True)
+class ShareReport:
+    """The tokens of the items that a rank has read, by the items' indices in the batch."""
+
+    tokens: dict[int, TokenReport]
+    trained_tokens: int
+    teacher_tokens: int
+
+
+class Share:
+    """A rank's replica of the model, and its gradients that are not added up yet.
+
+    Args:
+        config: the run.
+        policy: loaded from it.
+    """
+
+    def __init__(self, config: Config, policy: Policy) -> None:
+        self.config, self.policy = config, policy
+        self._exchange: GradientExchange | None = None
+        self._batch: LossBatch | None = None
+        self._gradients: list[Any] = []
+
+    def join(self, rank: int, size: int, host: str, broadcast: Callable[[Any], Any]) -> None:
+        """Meet the other ranks, for training; see `backends.interface.Backend.exchange`."""
+        backend = backends.get(self.config.backend)
+        self._exchange = backend.exchange(rank, size, host, broadcast)
+
+    def fingerprint(self) -> tuple[str, list[float]]:
+        """The digest of the adapter, and log-probabilities of `PROBE`: equal in all replicas."""
+        scores = self.policy.score(PROBE)
+        return self.digest(), [float(number) for number in scores[0]]
+
+    def digest(self) -> str:
+        """SHA-256 of the adapter's file; empty without an adapter."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                self.policy.save_adapter(Path(folder))
+            except ModelError:
+                return ""
+            weights = (Path(folder) / "adapter_model.safetensors").read_bytes()
+        return hashlib.sha256(weights).hexdigest()
+
+    def score(
+        self,
+        units: Sequence[Sequences],
+        role: Literal["student", "teacher"],
+        teacher: TeacherWeights,
+        sampling: Sampling,
+    ) -> list[list[np.ndarray]]:
+        """`Policy.score` of each unit by itself."""
+        return [self.policy.score(unit, role, teacher, sampling) if unit else [] for unit in units]
+
+    def accumulate(self, batch: LossBatch | None, units: Sequence[Sequence[int]]) -> ShareReport:
+        """Compute the gradients of some units, and keep them.
+
+        Args:
+            batch: None for the batch of the last call, whose teacher's hidden states may be kept.
+        """
+        self._batch = batch = self._batch if batch is None else batch
+        assert batch is not None
+        policy = cast(SharesGradients, self.policy)
+        report, self._gradients = policy.accumulate_units(batch, units)
+        read = {index: report.tokens[index] for unit in units for index in unit}
+        return ShareReport(read, report.trained_tokens, report.teacher_tokens)
+
+    def add_up(self) -> None:
+        """Add the kept gradients of all ranks to the adapter's gradient."""
+        assert self._exchange is not None
+        gradients, self._gradients = self._gradients, []
+        total = self._exchange.sum(gradients, self.config.train.reduce == "exact")
+        cast(SharesGradients, self.policy).add_gradient(total)
+
+    def close(self) -> None:
+        """Leave the other ranks."""
+        if self._exchange is not None:
+            self._exchange.close()
+
+
+def files_of(folder: Path) -> Files:
+    """The files of a folder, without those below it."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+@contextlib.contextmanager
+def folder_of(files: Files) -> Iterator[Path]:
+    """A temporary folder with these files."""
+    with tempfile.TemporaryDirectory(prefix="opsd-rank-") as folder:
+        for name, content in files.items():
+            (Path(folder) / Path(name).name).write_bytes(content)
+        yield Path(folder)

@@ -1,0 +1,68 @@
+"""How many devices a command uses: `--devices`, or what a launcher has started."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from opsd_cli.config.schema import Config
+from opsd_cli.errors import UsageError
+
+Devices = int | Literal["auto"]
+"""A number of devices of this machine, or all that it has."""
+
+
+def devices_of(given: str | None) -> Devices:
+    """What a value of `--devices` means; 1 if it is not given.
+
+    Raises:
+        UsageError: it is neither a positive number nor `auto`.
+    """
+    if given is None:
+        return 1
+    if given == "auto":
+        return "auto"
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    raise UsageError(
+        f"--devices is {given!r}", "give a number of devices of this machine, or auto for all"
+    )
+
+
+def count(devices: Devices, config: Config) -> int:
+    """The number of devices to use.
+
+    Args:
+        devices: as asked for.
+        config: its backend may still be `auto`.
+
+    Raises:
+        UsageError: this machine has fewer; a launcher has started processes already; or
+            `train.reduce: exact` does not suit the number.
+        BackendMissing: the backend cannot run here.
+    """
+    import backends
+    from backends.parallel.policy import units_of
+    from backends.shared.placement import recognised
+
+    where = recognised()
+    if where.size > 1:
+        if devices != 1:
+            raise UsageError(
+                f"{where.launcher} has started {where.size} processes already",
+                "leave out --devices",
+            )
+        units_of(config, where.size)
+        return 1
+    if devices == 1:
+        return 1
+    name = backends.choose(config.backend).name
+    found = backends.get(name).capability()
+    number = found.devices if devices == "auto" else devices
+    # On a CPU, processes share its cores: of use in tests, and on machines with many.
+    if number > found.devices and not found.on_cpu:
+        raise UsageError(
+            f"--devices asks for {number}, and backend {name!r} sees {found.devices} here",
+            "give fewer, or auto for all",
+        )
+    units_of(config, number)
+    return number

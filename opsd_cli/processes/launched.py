@@ -1,0 +1,34 @@
+"""Processes that a launcher starts side by side: torchrun, `srun`, an MPI launcher.
+
+All run the same command. Rank 0 runs it; the others become its workers.
+"""
+
+from __future__ import annotations
+
+from backends.shared.placement import recognised
+
+
+def work_if_asked() -> bool:
+    """Work for rank 0 until it ends, if this process has another rank; False if it has not.
+
+    Raises:
+        UsageError: a launcher's variables make no sense.
+        BackendMissing: rank 0 cannot be reached.
+    """
+    if recognised().rank == 0:
+        return False
+    from backends.parallel.ranks import join_as_worker
+    from backends.parallel.worker import serve
+
+    channel = join_as_worker()
+    if channel is not None:
+        serve(channel)
+    return True
+
+
+def dismiss_unmet() -> None:
+    """Let the other processes go, where this one is rank 0 and ends without having met them."""
+    if recognised().size > 1:
+        from backends.parallel import ranks
+
+        ranks.dismiss_unmet()
