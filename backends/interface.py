@@ -530,6 +530,27 @@ class GradientExchange(Protocol):
         """Leave the other processes."""
 
 
+@runtime_checkable
+class ExchangesGradients(Protocol):
+    """A backend that can train in several processes, each with a replica. Optional."""
+
+    def exchange(
+        self, rank: int, size: int, host: str, broadcast: Callable[[Any], Any]
+    ) -> GradientExchange:
+        """Meet the other processes of a run that train with replicas of one model.
+
+        Args:
+            rank: this process's, counted from 0.
+            size: processes in all; one process alone meets nobody.
+            host: the address at which the others reach rank 0.
+            broadcast: hands a value of rank 0's to every process, and returns it; the other ranks'
+                argument does not count.
+
+        Raises:
+            TrainingError: the others cannot be reached.
+        """
+
+
 class Backend(Protocol):
     """A framework on a kind of device.
 
@@ -554,20 +575,4 @@ class Backend(Protocol):
             ModelError: the model, tokenizer or adapter cannot be loaded or do not fit together.
             UsageError: the config asks for something that this backend cannot do.
             BackendMissing: the backend cannot run on this machine.
-        """
-
-    def exchange(
-        self, rank: int, size: int, host: str, broadcast: Callable[[Any], Any]
-    ) -> GradientExchange:
-        """Meet the other processes of a run that train with replicas of one model.
-
-        Args:
-            rank: this process's, counted from 0.
-            size: processes in all; one process alone meets nobody.
-            host: the address at which the others reach rank 0.
-            broadcast: hands a value of rank 0's to every process, and returns it; the other ranks'
-                argument does not count.
-
-        Raises:
-            TrainingError: the others cannot be reached.
         """

@@ -207,7 +207,7 @@ def loaded_policy(
         BackendMissing: the backend's packages are not installed.
     """
     import backends
-    from backends.parallel.ranks import load_on_all, opened
+    from backends.parallel.ranks import loaded_on_all, opened
     from backends.rollout_engines import get_engine
 
     refuse_other_base(config)
@@ -220,8 +220,8 @@ def loaded_policy(
         workers = stack.enter_context(opened(number))
         try:
             backend = backends.get(config.backend)
-            policy = load_on_all(
-                config, trainable, workers, lambda: backend.load(config, trainable)
+            policy = stack.enter_context(
+                loaded_on_all(config, trainable, workers, lambda: backend.load(config, trainable))
             )
         except ModelError as error:
             raise _made_for_another_base(error, config) from error

@@ -23,7 +23,7 @@ class MlxExchange:
     """See `backends.interface.GradientExchange`.
 
     Args:
-        rank, size, host, broadcast: as `backends.interface.Backend.exchange` takes them.
+        rank, size, host, broadcast: as `backends.interface.ExchangesGradients` takes them.
 
     Raises:
         TrainingError: the other processes cannot be reached.

@@ -140,38 +140,55 @@ class Workers:
         """The next message and its sender; None if none comes within `seconds` (None: for ever).
 
         Raises:
-            TrainingError: a worker has ended or failed.
+            TrainingError: a worker has ended.
         """
         if self._held:
             return self._held.pop(0)
-        try:
+        while True:
             # In short waits, so that Ctrl-C is not kept waiting.
-            while True:
-                with suppress(queue.Empty):
-                    rank, message = self._inbox.get(timeout=0.5 if seconds is None else seconds)
-                    break
-                if seconds is not None:
-                    return None
-        except ValueError:  # a negative time
-            return None
-        if isinstance(message, Lost):
-            raise self.lost(rank)
-        if isinstance(message, Failed):
-            raise self.failed(rank, message)
-        return rank, message
+            with suppress(queue.Empty):
+                return self._alive(self._inbox.get(timeout=0.5 if seconds is None else seconds))
+            if seconds is not None:
+                return None
+
+    def collect(self, news: Callable[[int, Any], None]) -> dict[int, Done]:
+        """Every worker's result of the current call.
+
+        Args:
+            news: receives a worker's rank and what it sends before its result.
+
+        Raises:
+            TrainingError: a worker has ended.
+            OpsdError: a worker has failed; raised once all have answered.
+        """
+        results: dict[int, Done] = {}
+        failures: dict[int, Failed] = {}
+        while len(results) + len(failures) < len(self._connections):
+            received = self.receive()
+            assert received is not None
+            rank, message = received
+            if isinstance(message, Done):
+                results[rank] = message
+            elif isinstance(message, Failed):
+                failures[rank] = message
+            else:
+                news(rank, message.value)
+        for rank, failure in sorted(failures.items()):
+            raise self.failed(rank, failure)
+        return results
 
     def check(self) -> None:
-        """Raise `TrainingError` if a worker has ended or failed; other messages are kept."""
+        """Raise `TrainingError` if a worker has ended; messages are kept."""
         while True:
             try:
-                rank, message = self._inbox.get_nowait()
+                self._held.append(self._alive(self._inbox.get_nowait()))
             except queue.Empty:
                 return
-            if isinstance(message, Lost):
-                raise self.lost(rank)
-            if isinstance(message, Failed):
-                raise self.failed(rank, message)
-            self._held.append((rank, message))
+
+    def _alive(self, received: tuple[int, Any]) -> tuple[int, Any]:
+        if isinstance(received[1], Lost):
+            raise self.lost(received[0])
+        return received
 
     def lost(self, rank: int) -> TrainingError:
         """The error for a worker that has ended or cannot be reached."""

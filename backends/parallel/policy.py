@@ -28,14 +28,14 @@ from backends.interface import (
     Sampling,
     TeacherWeights,
 )
-from backends.parallel.control import Call, Cancel, Done, Partial, Value, Workers
+from backends.parallel.control import Call, Cancel, Done, Failed, Value, Workers
 from backends.parallel.dealing import UNITS, block, deal, deal_requests
-from backends.parallel.progress import MergedProgress
+from backends.parallel.progress import MergedProgress, RankProgress
 from backends.parallel.share import Share, ShareReport, files_of
 from backends.shared.delegation import DelegatingPolicy
 from backends.shared.loss_batches import NOT_READ, loss_of, sequences_of
 from opsd_cli.config.schema import Config
-from opsd_cli.errors import ModelError, TrainingError, UsageError
+from opsd_cli.errors import ModelError, OpsdError, TrainingError, UsageError
 
 T = TypeVar("T")
 #: Nats by which the probe's log-probabilities may differ between machines of other hardware.
@@ -85,7 +85,8 @@ class ParallelPolicy(DelegatingPolicy):
 
     def observe(self, observer: Observer | None) -> None:
         """As `Observable.observe`; what it is told is of all ranks together."""
-        self._progress = None if observer is None else MergedProgress(observer)
+        check = (lambda: None) if self._workers is None else self._workers.check
+        self._progress = None if observer is None else MergedProgress(observer, check)
         if isinstance(self._inner, Observable):
             self._inner.observe(self._progress)
 
@@ -126,13 +127,16 @@ class ParallelPolicy(DelegatingPolicy):
         assert self._workers is not None
         while waiting and (received := self._workers.receive(seconds)) is not None:
             rank, message = received
+            if isinstance(message, Failed):
+                waiting.discard(rank)
+                raise self._workers.failed(rank, message)
             if isinstance(message, Done):
-                self._done(rank, message)
+                self._cpu_seconds[rank] = message.cpu_seconds
                 waiting.discard(rank)
             elif isinstance(message.value, Rollout):
                 yield message.value
-            elif self._progress is not None:
-                self._progress.of_worker(rank, message.value)
+            else:
+                self._news(rank, message.value)
             seconds = 0.0
 
     def _abandon(self, waiting: set[int]) -> None:
@@ -141,7 +145,7 @@ class ParallelPolicy(DelegatingPolicy):
             self._workers.send(Cancel())
             while waiting:
                 received = self._workers.receive()
-                if received is not None and isinstance(received[1], Done):
+                if received is not None and isinstance(received[1], Done | Failed):
                     waiting.discard(received[0])
 
     # -- log-probabilities and gradients ---------------------------------------------------------
@@ -238,35 +242,25 @@ class ParallelPolicy(DelegatingPolicy):
 
         Raises:
             TrainingError: a worker has ended.
+            OpsdError: a rank has failed; raised once all have ended the call.
         """
         if self._workers is None:
             return [own(*arguments(0))]
         for rank in self._workers.ranks:
             self._workers.send(Call(method, arguments(rank)), rank)
-        results: dict[int, T] = {}
         try:
-            results[0] = own(*arguments(0))
-        finally:  # this rank's own error is raised once the others have ended their calls
-            self._collect(results)
-        return [results[rank] for rank in range(self._size)]
+            result = own(*arguments(0))
+        except Exception:  # not Ctrl-C, for which nobody waits
+            with suppress(OpsdError):
+                self._workers.collect(self._news)
+            raise
+        answers = self._workers.collect(self._news)
+        self._cpu_seconds |= {rank: answer.cpu_seconds for rank, answer in answers.items()}
+        return [result] + [answers[rank].value for rank in self._workers.ranks]
 
-    def _collect(self, results: dict[int, T]) -> None:
-        assert self._workers is not None
-        waiting = set(self._workers.ranks)
-        while waiting:
-            received = self._workers.receive()
-            if received is None:
-                continue
-            rank, message = received
-            if isinstance(message, Done):
-                results[rank] = message.value
-                self._done(rank, message)
-                waiting.discard(rank)
-            elif isinstance(message, Partial) and self._progress is not None:
-                self._progress.of_worker(rank, message.value)
-
-    def _done(self, rank: int, message: Done) -> None:
-        self._cpu_seconds[rank] = message.cpu_seconds
+    def _news(self, rank: int, progress: RankProgress) -> None:
+        if self._progress is not None:
+            self._progress.of_worker(rank, progress)
 
     # -- the beginning -------------------------------------------------------------------------
 

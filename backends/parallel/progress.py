@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from backends.interface import DecodingReport, Observer
@@ -22,10 +23,11 @@ class MergedProgress:
 
     Args:
         observer: whom it reports to.
+        check: raises an error if a worker has ended, so that a long call ends too.
     """
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+    def __init__(self, observer: Observer, check: Callable[[], None]) -> None:
+        self._observer, self._check = observer, check
         self._others: dict[int, RankProgress] = {}
         self._size = 1
         self._own: DecodingReport | None = None
@@ -42,11 +44,13 @@ class MergedProgress:
 
     def decoding(self, report: DecodingReport) -> None:
         """As `Observer.decoding`, of rank 0."""
+        self._check()
         self._own = report
         self._tell(report)
 
     def learning(self, done: int, total: int) -> None:
         """As `Observer.learning`, of rank 0; shares are of about equal length."""
+        self._check()
         self._observer.learning(done * self._size, total * self._size)
 
     def _tell(self, own: DecodingReport) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from backends.interface import Policy
-from backends.parallel.control import Call, Channel, Done, Workers, accept, connect, listen
+from backends.parallel.control import Call, Channel, Workers, accept, connect, listen
 from backends.parallel.policy import ParallelPolicy, units_of
 from backends.parallel.share import files_of
 from backends.shared import placement
@@ -63,10 +63,11 @@ def opened(devices: int) -> Iterator[Workers | None]:
         yield None
 
 
-def load_on_all(
+@contextlib.contextmanager
+def loaded_on_all(
     config: Config, trainable: bool, workers: Workers | None, load: Callable[[], Policy]
-) -> Policy:
-    """A model on every rank.
+) -> Iterator[Policy]:
+    """A model on every rank, until the block ends.
 
     Args:
         config: the run, with its backend chosen.
@@ -77,18 +78,20 @@ def load_on_all(
     """
     alone = workers is None and not (trainable and config.train.reduce == "exact")
     if alone:
-        return load()
+        yield load()
+        return
     units_of(config, 1 if workers is None else len(workers.ranks) + 1)
     if workers is not None:
         adapter = None if config.adapter is None else files_of(Path(config.adapter).expanduser())
         workers.send(Call("load", (config, trainable, adapter)))
     policy = load()
-    waiting = set() if workers is None else set(workers.ranks)
-    while workers is not None and waiting:
-        received = workers.receive()
-        if received is not None and isinstance(received[1], Done):
-            waiting.discard(received[0])
-    return ParallelPolicy(config, policy, workers, trainable)
+    if workers is not None:
+        workers.collect(lambda rank, news: None)
+    parallel = ParallelPolicy(config, policy, workers, trainable)
+    try:
+        yield parallel
+    finally:
+        parallel.close()
 
 
 # -- ranks that opsd starts --------------------------------------------------------------------

@@ -14,6 +14,7 @@ import numpy as np
 
 import backends
 from backends.interface import (
+    ExchangesGradients,
     GradientExchange,
     LossBatch,
     Policy,
@@ -23,7 +24,7 @@ from backends.interface import (
     TokenReport,
 )
 from opsd_cli.config.schema import Config
-from opsd_cli.errors import ModelError
+from opsd_cli.errors import ModelError, UsageError
 
 Sequences = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
 Files = dict[str, bytes]
@@ -57,8 +58,10 @@ class Share:
         self._gradients: list[Any] = []
 
     def join(self, rank: int, size: int, host: str, broadcast: Callable[[Any], Any]) -> None:
-        """Meet the other ranks, for training; see `backends.interface.Backend.exchange`."""
+        """Meet the other ranks, for training; see `backends.interface.ExchangesGradients`."""
         backend = backends.get(self.config.backend)
+        if not isinstance(backend, ExchangesGradients):
+            raise UsageError(f"backend {backend.name!r} trains in one process alone")
         self._exchange = backend.exchange(rank, size, host, broadcast)
 
     def fingerprint(self) -> tuple[str, list[float]]:

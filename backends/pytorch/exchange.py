@@ -23,7 +23,7 @@ class TorchExchange:
     """See `backends.interface.GradientExchange`.
 
     Args:
-        rank, size, host, broadcast: as `backends.interface.Backend.exchange` takes them.
+        rank, size, host, broadcast: as `backends.interface.ExchangesGradients` takes them.
         device: of the gradients.
 
     Raises:
