@@ -116,6 +116,8 @@ class Workers:
         self._connections, self._names, self._explain = connections, names, explain
         self._inbox: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._held: list[tuple[int, Any]] = []
+        #: A worker that is lost.
+        self._gone: int | None = None
         self._closing = threading.Event()
         threading.Thread(target=self._read, name="workers", daemon=True).start()
 
@@ -123,6 +125,11 @@ class Workers:
     def ranks(self) -> list[int]:
         """The workers' ranks."""
         return sorted(self._connections)
+
+    @property
+    def broken(self) -> bool:
+        """True once a worker is lost: no call can succeed any more."""
+        return self._gone is not None
 
     def send(self, message: Any, rank: int | None = None) -> None:
         """Send a message to one worker, or to all.
@@ -142,6 +149,8 @@ class Workers:
         Raises:
             TrainingError: a worker has ended.
         """
+        if self._gone is not None:
+            raise self.lost(self._gone)
         if self._held:
             return self._held.pop(0)
         while True:
@@ -187,7 +196,8 @@ class Workers:
 
     def _alive(self, received: tuple[int, Any]) -> tuple[int, Any]:
         if isinstance(received[1], Lost):
-            raise self.lost(received[0])
+            self._gone = received[0]
+            raise self.lost(self._gone)
         return received
 
     def lost(self, rank: int) -> TrainingError:

@@ -250,9 +250,12 @@ class ParallelPolicy(DelegatingPolicy):
             self._workers.send(Call(method, arguments(rank)), rank)
         try:
             result = own(*arguments(0))
-        except Exception:  # not Ctrl-C, for which nobody waits
-            with suppress(OpsdError):
+        except Exception as error:  # not Ctrl-C, for which nobody waits
+            try:
                 self._workers.collect(self._news)
+            except OpsdError as theirs:
+                if self._workers.broken:  # the cause: a collective fails where a rank is lost
+                    raise theirs from error
             raise
         answers = self._workers.collect(self._news)
         self._cpu_seconds |= {rank: answer.cpu_seconds for rank, answer in answers.items()}
