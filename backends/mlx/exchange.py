@@ -8,7 +8,6 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -17,6 +16,8 @@ from opsd_cli.errors import TrainingError
 
 #: Numbers of each gradient in one exchange, which bounds the memory beside the gradients.
 CHUNK = 1 << 22
+#: The processes that this one has joined.
+_group: mx.distributed.Group | None = None
 
 
 class MlxExchange:
@@ -31,17 +32,12 @@ class MlxExchange:
 
     def __init__(self, rank: int, size: int, host: str, broadcast: Callable[[Any], Any]) -> None:
         self._size = size
-        if size == 1:
-            return
-        if "MLX_RANK" not in os.environ:
-            _make_ring(rank, broadcast(_addresses(host, size) if rank == 0 else None))
-        try:
-            self._group = mx.distributed.init(strict=True, backend="any")
-        except (RuntimeError, ValueError) as error:
-            raise TrainingError(
-                f"the processes of this run cannot exchange gradients: {error}",
-                "check the host file, and that the machines reach each other",
-            ) from error
+        if size > 1:
+            self._group = (
+                joined_by_launcher()
+                if "MLX_RANK" in os.environ
+                else _joined_ring(rank, size, host, broadcast)
+            )
 
     def sum(self, gradients: Sequence[mx.array], exact: bool) -> mx.array:
         """As `GradientExchange.sum`."""
@@ -70,18 +66,56 @@ def _in_order(rows: Sequence[mx.array]) -> mx.array:
     return total
 
 
+def joined_by_launcher() -> mx.distributed.Group:
+    """The processes that `mlx.launch` started.
+
+    Raises:
+        TrainingError: they do not reach each other.
+    """
+    global _group
+    if _group is None:
+        try:
+            _group = mx.distributed.init(strict=True, backend="any")
+        except (RuntimeError, ValueError) as error:
+            raise TrainingError(
+                f"the processes of this run cannot exchange gradients: {error}",
+                "check the host file, and that the machines reach each other",
+            ) from error
+    return _group
+
+
+def _joined_ring(
+    rank: int, size: int, host: str, broadcast: Callable[[Any], Any]
+) -> mx.distributed.Group:
+    """A ring of this machine's processes. MLX lets a process join one alone.
+
+    Raises:
+        TrainingError: this process or another is in a ring of other processes.
+    """
+    began = _group is not None
+    addresses = broadcast(None if began else _addresses(host, size))
+    if (addresses is None) != began or (_group is not None and _group.size() != size):
+        raise TrainingError(
+            "MLX lets a process train with the same others alone", "start a process anew"
+        )
+    if _group is None:
+        with tempfile.NamedTemporaryFile("w", suffix=".json", prefix="opsd-ring-") as file:
+            json.dump(addresses, file)
+            file.flush()
+            variables = {"MLX_RANK": str(rank), "MLX_HOSTFILE": file.name}
+            os.environ.update(variables)
+            try:
+                return joined_by_launcher()
+            finally:  # so that nobody takes this for a process of mlx.launch
+                for name in variables:
+                    del os.environ[name]
+    return _group
+
+
 def _addresses(host: str, size: int) -> list[list[str]]:
-    """A free port for each process of a ring on this machine, as `mlx.launch` writes them."""
+    """A free port for each process, as `mlx.launch` writes them."""
     servers = [socket.create_server((host, 0)) for _ in range(size)]
     addresses = [[f"{host}:{server.getsockname()[1]}"] for server in servers]
     for server in servers:
         server.close()
     return addresses
-
-
-def _make_ring(rank: int, addresses: list[list[str]]) -> None:
-    """Set the variables by which mx.distributed finds the ring."""
-    handle, name = tempfile.mkstemp(prefix="opsd-ring-", suffix=".json")
-    os.close(handle)
-    Path(name).write_text(json.dumps(addresses), encoding="utf-8")
-    os.environ["MLX_RANK"], os.environ["MLX_HOSTFILE"] = str(rank), name

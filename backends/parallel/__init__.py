@@ -7,7 +7,9 @@ in shares; the processes of the other ranks hold a replica of the model and do w
 
     placement   which rank this process has, and who started it
     dealing     which items are whose: a rule that knows lengths alone
-    control     messages between rank 0 and the others: calls, results, progress, failures
+    connections between rank 0 and the others
+    messages    that they send: calls, results, progress, failures
+    control     both ends, and what happens when the other one is lost
     share       what one rank does of a call
     policy      rank 0's policy
     worker      the loop of the other ranks

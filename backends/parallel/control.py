@@ -1,98 +1,26 @@
 """Messages between rank 0 and the workers, as the other ranks are called here.
 
-A connection each, of the standard library's `multiprocessing`, on which both ends prove that they
-know the run's key before anything is read. A thread at each end reads, so that the end of the other
-process is noticed at once, also amid a computation: a worker then exits, and rank 0 raises an error
-that names the worker, at the next message or progress report.
+A thread at each end reads, so that the end of the other process is noticed at once, also amid a
+computation: a worker then exits, and rank 0 raises an error that names the worker, at the next
+message or progress report.
 """
 
 from __future__ import annotations
 
 import os
 import queue
-import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, answer_challenge, deliver_challenge, wait
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from opsd_cli.errors import BackendMissing, TrainingError
+from backends.parallel.messages import Cancel, Close, Done, Failed, Lost, Value
+from opsd_cli.errors import TrainingError
 
-#: Seconds after which a machine that answers nothing counts as cut off: idle time, then probes.
-IDLE, PROBES, INTERVAL = 10, 4, 5
 #: Seconds that rank 0 may go on computing after a worker is lost, before the process is ended.
 GRACE = 40.0
-#: Seconds for every rank to start, import its framework and connect.
-MEETING = 300.0
-
-
-@dataclass(frozen=True)
-class Hello:
-    """The first message of a worker."""
-
-    rank: int
-    host: str
-    process: int
-
-
-@dataclass(frozen=True)
-class Call:
-    """A method to be called on a worker."""
-
-    method: str
-    arguments: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value that rank 0 broadcasts during a call."""
-
-    value: Any
-
-
-@dataclass(frozen=True)
-class Cancel:
-    """The current call is to be abandoned."""
-
-
-@dataclass(frozen=True)
-class Close:
-    """There will be no more calls."""
-
-
-@dataclass(frozen=True)
-class Partial:
-    """A part of a call's result, or news of its progress."""
-
-    value: Any
-
-
-@dataclass(frozen=True)
-class Done:
-    """A call's result, and the worker's CPU seconds so far; `cancelled` if it was abandoned."""
-
-    value: Any
-    cpu_seconds: float
-    cancelled: bool = False
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A call's error: its class if it is one of opsd's, message, hint, and traceback."""
-
-    kind: str
-    message: str
-    hint: str
-    trace: str
-
-
-@dataclass(frozen=True)
-class Lost:
-    """A connection has ended: put into rank 0's queue by its own thread."""
 
 
 class Workers:
@@ -290,102 +218,3 @@ class Channel:
             else:
                 self._closed = isinstance(message, Close)
                 self._inbox.put(message)
-
-
-# -- meeting -----------------------------------------------------------------------------------
-
-
-def listen(host: str) -> socket.socket:
-    """A socket on any free port of an address of this machine."""
-    return socket.create_server((host, 0), backlog=1024)
-
-
-def accept(
-    server: socket.socket,
-    size: int,
-    key: bytes,
-    ended: Callable[[], str | None] = lambda: None,
-    seconds: float = MEETING,
-) -> tuple[dict[int, Connection], dict[int, Hello]]:
-    """The connections of all workers, and what each said of itself.
-
-    Args:
-        ended: polled meanwhile; says which worker has ended, and why.
-
-    Raises:
-        BackendMissing: not all came in time, or one has ended.
-    """
-    server.settimeout(0.2)
-    connections: dict[int, Connection] = {}
-    hellos: dict[int, Hello] = {}
-    until = time.monotonic() + seconds
-    while len(connections) < size - 1:
-        if (why := ended()) is not None:
-            raise BackendMissing(f"a process of this run has ended: {why}", "see its output")
-        if time.monotonic() > until:
-            missing = [str(rank) for rank in range(1, size) if rank not in connections]
-            raise BackendMissing(
-                f"rank {', '.join(missing)} of {size} did not connect within {seconds:.0f} seconds",
-                "check that every machine runs the same command and can reach "
-                f"{server.getsockname()[0]}:{server.getsockname()[1]}",
-            )
-        try:
-            peer, _ = server.accept()
-        except TimeoutError:
-            continue
-        found = _greeted(peer, key)
-        if found is not None:
-            hello, connection = found
-            connections[hello.rank], hellos[hello.rank] = connection, hello
-    return connections, hellos
-
-
-def _greeted(peer: socket.socket, key: bytes) -> tuple[Hello, Connection] | None:
-    """A peer's connection, if it knows the key; nothing is unpickled before it has shown that."""
-    peer.setblocking(True)
-    keep_alive(peer)
-    connection = Connection(peer.detach())
-    try:
-        deliver_challenge(connection, key)
-        answer_challenge(connection, key)
-        hello = connection.recv()
-    except Exception:  # a stranger may send anything
-        connection.close()
-        return None
-    return (hello, connection) if isinstance(hello, Hello) else None
-
-
-def connect(host: str, port: int, key: bytes, rank: int) -> Channel:
-    """A worker's connection to rank 0.
-
-    Raises:
-        BackendMissing: it cannot be reached.
-    """
-    try:
-        peer = socket.create_connection((host, port), timeout=60)
-    except OSError as error:
-        raise BackendMissing(
-            f"rank {rank} cannot reach rank 0 at {host}:{port}: {error}",
-            "check the firewall between the machines",
-        ) from error
-    peer.setblocking(True)
-    keep_alive(peer)
-    connection = Connection(peer.detach())
-    answer_challenge(connection, key)
-    deliver_challenge(connection, key)
-    connection.send(Hello(rank, socket.gethostname(), os.getpid()))
-    return Channel(connection)
-
-
-def keep_alive(peer: socket.socket) -> None:
-    """Notice within half a minute that the other machine is cut off."""
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    options = {
-        "TCP_KEEPIDLE": IDLE, "TCP_KEEPALIVE": IDLE, "TCP_KEEPINTVL": INTERVAL,
-        "TCP_KEEPCNT": PROBES, "TCP_USER_TIMEOUT": 1000 * (IDLE + PROBES * INTERVAL),
-        "TCP_NODELAY": 1,
-    }  # fmt: skip
-    for name, value in options.items():
-        if hasattr(socket, name):
-            with suppress(OSError):
-                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

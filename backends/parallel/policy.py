@@ -28,8 +28,9 @@ from backends.interface import (
     Sampling,
     TeacherWeights,
 )
-from backends.parallel.control import Call, Cancel, Done, Failed, Value, Workers
+from backends.parallel.control import Workers
 from backends.parallel.dealing import UNITS, block, deal, deal_requests
+from backends.parallel.messages import Call, Cancel, Done, Failed, Value
 from backends.parallel.progress import MergedProgress, RankProgress
 from backends.parallel.share import Share, ShareReport, files_of
 from backends.shared.delegation import DelegatingPolicy

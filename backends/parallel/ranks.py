@@ -17,21 +17,27 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from backends.interface import Policy
-from backends.parallel.control import Call, Channel, Workers, accept, connect, listen
+from backends.parallel.connections import accept, connect, listen
+from backends.parallel.control import Channel, Workers
+from backends.parallel.messages import Call
 from backends.parallel.policy import ParallelPolicy, units_of
 from backends.parallel.share import files_of
 from backends.shared import placement
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import BackendMissing
+from opsd_cli.lazy import load
 from opsd_cli.processes.child_processes import package_environment, tied
 
 #: Where rank 0 listens, "host:port", and the key to be let in, in hex: variables of its children.
 ADDRESS, KEY = "OPSD_CONTROL", "OPSD_CONTROL_KEY"
 _LOOPBACK = "127.0.0.1"
 _WORKER = (sys.executable, "-P", "-m", "backends.parallel.worker")
+#: Launcher -> how its processes meet, "module:class"; the others have torch.distributed's store.
+_MEETINGS = {placement.MLX_LAUNCH: "backends.mlx.meeting:Meeting"}
+_STORE = "backends.pytorch.meeting:Meeting"
 #: Seconds that a worker gets to end by itself when it is dismissed.
 _PATIENCE = 10.0
 #: True once the processes that a launcher started have met.
@@ -65,26 +71,26 @@ def opened(devices: int) -> Iterator[Workers | None]:
 
 @contextlib.contextmanager
 def loaded_on_all(
-    config: Config, trainable: bool, workers: Workers | None, load: Callable[[], Policy]
+    config: Config, trainable: bool, workers: Workers | None, load_here: Callable[[], Policy]
 ) -> Iterator[Policy]:
     """A model on every rank, until the block ends.
 
     Args:
         config: the run, with its backend chosen.
         workers: the other ranks; None loads it here alone.
-        load: loads it on this rank.
+        load_here: loads it on this rank.
 
-    Raises: as `ParallelPolicy` and `load`.
+    Raises: as `ParallelPolicy` and `load_here`.
     """
     alone = workers is None and not (trainable and config.train.reduce == "exact")
     if alone:
-        yield load()
+        yield load_here()
         return
     units_of(config, 1 if workers is None else len(workers.ranks) + 1)
     if workers is not None:
         adapter = None if config.adapter is None else files_of(Path(config.adapter).expanduser())
         workers.send(Call("load", (config, trainable, adapter)))
-    policy = load()
+    policy = load_here()
     if workers is not None:
         workers.collect(lambda rank, news: None)
     parallel = ParallelPolicy(config, policy, workers, trainable)
@@ -158,12 +164,10 @@ def _end(processes: dict[int, subprocess.Popen[bytes]]) -> None:
 
 @contextlib.contextmanager
 def _met_by_launcher(where: placement.Placement) -> Iterator[Workers]:
-    from backends.pytorch.meeting import Meeting
-
     global _met
     _met = True
     key = secrets.token_bytes(32)
-    meeting = Meeting(where)
+    meeting = _meeting(where)
     host = meeting.host
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(listen(""))  # on every address: which one leads here differs
@@ -178,6 +182,25 @@ def _met_by_launcher(where: placement.Placement) -> Iterator[Workers]:
         yield workers
 
 
+class Meeting(Protocol):
+    """How the processes of a launcher find rank 0."""
+
+    @property
+    def host(self) -> str:
+        """The address at which every process reaches rank 0."""
+
+    def publish(self, text: str) -> None:
+        """Tell the others; only rank 0 does, once."""
+
+    def published(self) -> str:
+        """What rank 0 publishes, once it has."""
+
+
+def _meeting(where: placement.Placement) -> Meeting:
+    found: Meeting = load(_MEETINGS.get(where.launcher, _STORE))(where)
+    return found
+
+
 def join_as_worker() -> Channel | None:
     """The connection to rank 0; None if it turned out to need no workers.
 
@@ -188,21 +211,17 @@ def join_as_worker() -> Channel | None:
     if ADDRESS in os.environ:
         told = f"{os.environ[ADDRESS]} {os.environ[KEY]}"
     else:
-        from backends.pytorch.meeting import Meeting
-
-        told = Meeting(where).published()
+        told = _meeting(where).published()
     if not told:
         return None
     address, key = told.split()
     host, _, port = address.rpartition(":")
-    return connect(host, int(port), bytes.fromhex(key), where.rank)
+    return Channel(connect(host, int(port), bytes.fromhex(key), where.rank))
 
 
 def dismiss_unmet() -> None:
     """Let the processes of a launcher go, where rank 0 ends without having needed them."""
     where = placement.recognised()
     if where.size > 1 and where.rank == 0 and not _met:
-        from backends.pytorch.meeting import Meeting
-
         with contextlib.suppress(BackendMissing):
-            Meeting(where).publish("")
+            _meeting(where).publish("")

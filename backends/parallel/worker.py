@@ -27,7 +27,8 @@ from backends.interface import (
     Sampling,
     TeacherWeights,
 )
-from backends.parallel.control import Call, Channel, Close, Done, Failed, Partial
+from backends.parallel.control import Channel
+from backends.parallel.messages import Call, Close, Done, Failed, Partial
 from backends.parallel.progress import RankProgress
 from backends.parallel.share import Files, Sequences, Share, ShareReport, folder_of
 from opsd_cli.config.schema import Config

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from opsd_cli.errors import UsageError
 
@@ -54,6 +56,7 @@ _LAUNCHERS = (
 )  # fmt: skip
 
 
+MLX_LAUNCH = "mlx.launch"
 _here: Placement | None = None
 
 
@@ -75,6 +78,8 @@ def recognised(environment: Mapping[str, str] | None = None) -> Placement:
         UsageError: a variable of a launcher is no number, or the rank is not below the size.
     """
     values = os.environ if environment is None else environment
+    if values.get("MLX_RANK"):
+        return _by_mlx(values)
     for launcher in _LAUNCHERS:
         if values.get(launcher.rank) and values.get(launcher.size):
             return _read(launcher, values)
@@ -101,6 +106,28 @@ def _read(launcher: _Launcher, values: Mapping[str, str]) -> Placement:
     local_size = number(launcher.local_size, _on_this_node(values) or 1)
     local_rank = number(launcher.local_rank, rank % local_size)
     return Placement(rank, size, local_rank, local_size, launcher.name)
+
+
+def _by_mlx(values: Mapping[str, str]) -> Placement:
+    """The placement of a process of `mlx.launch`, which names the others in a file.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    name = values.get("MLX_HOSTFILE") or values.get("MLX_IBV_DEVICES") or ""
+    try:
+        text = Path(name).read_text(encoding="utf-8") if name else ""
+        size = len(json.loads(text)) if text.strip() else 1
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"MLX_RANK is set, and {name} names no hosts: {error}", "mlx.launch sets both"
+        ) from error
+    rank = int(values["MLX_RANK"]) if values["MLX_RANK"].isdecimal() else size
+    if rank >= size:
+        raise UsageError(
+            f"MLX_RANK is {values['MLX_RANK']}, of {size} processes", "mlx.launch sets it"
+        )
+    return Placement(rank, size, 0, 1, MLX_LAUNCH) if size > 1 else Placement()
 
 
 def _on_this_node(values: Mapping[str, str]) -> int:

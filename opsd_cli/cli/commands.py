@@ -26,6 +26,7 @@ def sample(
     set_: options.Set = None,
     backend: options.Backend = None,
     devices: options.Devices = None,
+    hosts: options.Hosts = None,
     model: options.Model = None,
     adapter: options.Adapter = None,
     checkpoint: options.Checkpoint = None,
@@ -49,7 +50,7 @@ def sample(
     sample.run(
         request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
-            checkpoint=checkpoint, devices=devices,
+            checkpoint=checkpoint, devices=devices, hosts=hosts,
         ),
         sample.Options(
             question=question, file=file, split=split, limit=limit, n=n, solution=solution,
@@ -98,6 +99,7 @@ def train(
     set_: options.Set = None,
     backend: options.Backend = None,
     devices: options.Devices = None,
+    hosts: options.Hosts = None,
     model: options.Model = None,
     adapter: options.Adapter = None,
     trust: options.Trust = False,
@@ -123,7 +125,7 @@ def train(
     train.run(
         request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
-            method=method, log=log, devices=devices,
+            method=method, log=log, devices=devices, hosts=hosts,
             aliases={
                 "train.steps": steps, "train.questions_per_step": batch,
                 "optimizer.learning_rate": lr, "sampling.max_new_tokens": max_tokens,
@@ -149,6 +151,7 @@ def evaluate(
     set_: options.Set = None,
     backend: options.Backend = None,
     devices: options.Devices = None,
+    hosts: options.Hosts = None,
     model: options.Model = None,
     adapter: options.Adapter = None,
     checkpoint: options.Checkpoint = None,
@@ -171,7 +174,7 @@ def evaluate(
     evaluate.run(
         request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
-            samples=samples, checkpoint=checkpoint, devices=devices,
+            samples=samples, checkpoint=checkpoint, devices=devices, hosts=hosts,
         ),
         evaluate.Options(
             benchmarks=tuple(benchmark or ()), limit=limit, out=out, resume=resume,

@@ -90,6 +90,12 @@ Devices = Annotated[
     str | None,
     typer.Option("--devices", metavar="N|auto", help="GPUs of this machine that share the work."),
 ]
+Hosts = Annotated[
+    Path | None,
+    typer.Option(
+        "--hosts", metavar="FILE", help="Macs that share the work: a host file of mlx.launch."
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option("--model", metavar="MODEL", help=f"`{EMBEDDED}`, a folder, or a hub id."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.devices import Devices, devices_of
 from opsd_cli.loading import resolved_config
+from opsd_cli.processes.hosts import run_on
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,14 @@ def request(
     checkpoint: str | None = None,
     aliases: Mapping[str, Any] | None = None,
     devices: str | None = None,
+    hosts: Path | None = None,
 ) -> Request:
-    """Gather the common flags; `aliases` are flags that stand for a dotted config key each."""
+    """Gather the common flags; `aliases` are flags that stand for a dotted config key each.
+
+    With `hosts` this process runs the command there, and ends.
+    """
+    if hosts is not None:
+        run_on(hosts, sys.argv[1:])
     flags: dict[str, Any] = {
         "backend": backend,
         "model": model,
