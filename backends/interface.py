@@ -311,7 +311,11 @@ class Capability:
 
 @runtime_checkable
 class SpansProcesses(Protocol):
-    """A policy that other processes work for. Optional."""
+    """A policy that other processes may work for. Optional."""
+
+    @property
+    def processes(self) -> int:
+        """Processes that share its work, this one included."""
 
     @property
     def cpu_seconds(self) -> float:

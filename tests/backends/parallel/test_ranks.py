@@ -23,7 +23,7 @@ from backends.interface import (
 )
 from opsd_cli.errors import ModelError, UsageError
 from opsd_cli.losses.divergence import DivergenceSpec
-from tests.backends.parallel.conftest import Loaded
+from tests.support.ranks import Loaded
 
 SAMPLING = Sampling(temperature=0.8, top_p=0.9, max_new_tokens=6)
 
