@@ -72,7 +72,7 @@ td a{display:inline-block;min-width:13rem}
 meter{width:5rem;vertical-align:middle}
 details{margin:.35rem 0}summary{cursor:pointer}
 table{border-collapse:collapse}td,th{padding:.25rem .9rem .25rem 0;text-align:left;
-border-bottom:1px solid var(--grid);vertical-align:top}
+border-bottom:1px solid var(--grid);vertical-align:top}td:last-child,th:last-child{padding-right:0}
 pre{white-space:pre-wrap;word-break:break-word;
 background:var(--card);padding:.75rem;border-radius:.5rem;font-size:.85rem;margin:.25rem 0}
 """
