@@ -35,6 +35,9 @@ MODEL = {
 }  # fmt: skip
 #: GNU OpenMP's own default where no wait policy is set; setting it keeps opsd from setting another.
 FORMS = {"spinning, OpenMP's default": {"GOMP_SPINCOUNT": "300000"}, "asleep, as opsd sets it": {}}
+#: Variables that are not passed on. MKL_NUM_THREADS=1 gives PyTorch a single thread, which never
+#: waits for another.
+THREADING = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")
 ROWS, PROMPT, COMPLETION, STEPS = 2, 16, 32, 3
 
 #: Seconds and CPU seconds; None stands for more seconds than the limit.
@@ -74,7 +77,7 @@ def measure(command: Sequence[str], processes: int, form: dict[str, str], limit:
     Returns:
         Both; None if the limit was exceeded.
     """
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(THREADING)}
     environment = kept | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"} | form
     piped: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     started: list[subprocess.Popen[str]] = []

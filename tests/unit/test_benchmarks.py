@@ -46,6 +46,17 @@ def test_busy_cores_adds_the_cpu_time_of_its_processes() -> None:
     assert busy_cores.row("asleep", [(2.0, 3.0), (4.0, 5.0)], 30) == "| asleep | 3.0 s | 4.0 s |"
 
 
+def test_busy_cores_lets_its_processes_choose_their_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One thread, which some machines set for all processes, would never wait for another."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "1")
+    code = PROCESS + "import os; print(sum('NUM_THREADS' in k or 'WAIT' in k for k in os.environ))"
+    measured = busy_cores.measure([sys.executable, "-c", code], 1, {}, limit=600)
+    assert measured is not None and measured[1] == 0
+
+
 def test_busy_cores_ends_processes_that_exceed_the_limit() -> None:
     command = [sys.executable, "-c", PROCESS + "time.sleep(3600)"]
     assert busy_cores.measure(command, 2, {}, limit=0.1) is None
