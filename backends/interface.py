@@ -121,7 +121,8 @@ class DecodingReport:
         finished: completions that have ended.
         stopped: those of them that ended with a stop token.
         unfinished: the requests whose completions are being decoded, and their token ids so far;
-            the ids may be read during the call of the observer alone.
+            the ids may be read during the call of the observer alone. Empty from an engine that
+            gives whole completions only; its `tokens` are then those of finished completions.
     """
 
     tokens: int
