@@ -148,7 +148,9 @@ def fresh_adapter(split_model: SplitModel, lora: Lora, seed: int) -> Adapter:
         "bias": "none",
     }
     mx.random.seed(seed)
-    return Adapter(split_model, paths, settings, lora.dropout)
+    adapter = Adapter(split_model, paths, settings, lora.dropout)
+    adapter.draw(seed)
+    return adapter
 
 
 def adapter_from_folder(split_model: SplitModel, folder: Path, dropout: float) -> Adapter:

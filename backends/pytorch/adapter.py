@@ -100,7 +100,9 @@ def fresh_adapter(model: Any, lora: Lora, seed: int) -> Adapter:
         use_rslora=lora.rslora,
     )
     torch.manual_seed(seed)
-    return Adapter(_wrapped(model, config))
+    adapter = Adapter(_wrapped(model, config))
+    adapter.draw(seed)
+    return adapter
 
 
 def adapter_from_folder(model: Any, folder: Path, dropout: float, seed: int) -> Adapter:

@@ -18,7 +18,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from backends.shared import adapter_files
-from backends.shared.adapter_files import Arrays
+from backends.shared.adapter_files import A_SUFFIX, Arrays, layer_of
+from backends.shared.initial_weights import initial_a
 from backends.shared.state_files import prefixed, section
 from opsd_cli.errors import ModelError
 
@@ -93,6 +94,17 @@ class AdapterBase(ABC, Generic[ArrayT]):
         """
         require_fit(portable, self.portable(self.parameters), what)
         return self.converted(portable)
+
+    def draw(self, seed: int) -> None:
+        """Take the first weights of a new adapter in place of those the library drew: A by
+        `initial_a`, B and magnitudes as they are."""
+        own = self.portable(self.parameters)
+        drawn = {
+            name: initial_a(seed, layer_of(name), (array.shape[0], array.shape[1]))
+            for name, array in own.items()
+            if name.endswith(A_SUFFIX)
+        }
+        self.assign(self.converted(own | drawn))
 
     def mark_start(self) -> None:
         """Make the weights as they are now the initial teacher's."""
