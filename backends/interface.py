@@ -184,12 +184,15 @@ class DivergenceBatch:
         again: True if this same batch will be trained on again. With a teacher of initial weights
             a backend then reads the teacher's sequences only the first time and keeps their hidden
             states [N, D]; later reports count no teacher tokens.
+        item_indices: places of the items in the update's whole batch, which dropout depends on;
+            empty: 0, 1, ... A process that has a part of the items names their places.
     """
 
     items: tuple[DivergenceItem, ...]
     spec: DivergenceSpec
     teacher: TeacherWeights = "initial"
     again: bool = False
+    item_indices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -230,6 +233,7 @@ class PolicyGradientBatch:
         clip_low: how far the ratio r counts below 1.
         clip_high: how far it counts above 1.
         kl: weight of the penalty.
+        item_indices: as in `DivergenceBatch`.
     """
 
     items: tuple[PolicyGradientItem, ...]
@@ -237,6 +241,7 @@ class PolicyGradientBatch:
     clip_low: float = 0.2
     clip_high: float = 0.2
     kl: float = 0.0
+    item_indices: tuple[int, ...] = ()
 
 
 LossBatch = DivergenceBatch | PolicyGradientBatch
@@ -406,6 +411,7 @@ class Policy(Protocol):
         """Add the gradient of the batch's loss to the adapter's gradient.
 
         The batch is cut into micro-batches of at most `train.micro_batch_tokens` padded tokens.
+        Dropout depends on the run's seed, the updates applied so far and each item's place alone.
 
         Returns:
             The report of the batch, under the weights before the next `apply`.
@@ -450,7 +456,7 @@ class Policy(Protocol):
         """
 
     def save(self, folder: Path) -> None:
-        """`save_adapter`, and `optimizer.safetensors`: moments, EMA teacher, random state.
+        """`save_adapter`, and `optimizer.safetensors`: moments and EMA teacher.
 
         Raises:
             ModelError: the policy was not loaded as trainable.

@@ -19,6 +19,7 @@ import numpy as np
 
 from backends.shared import adapter_files
 from backends.shared.adapter_files import A_SUFFIX, Arrays, layer_of
+from backends.shared.dropout import DropoutRows
 from backends.shared.initial_weights import initial_a
 from backends.shared.state_files import prefixed, section
 from opsd_cli.errors import ModelError
@@ -45,6 +46,7 @@ class AdapterBase(ABC, Generic[ArrayT]):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = dict(settings)
+        self._dropout_rows = DropoutRows()
         #: Weights of the initial teacher if the run started from an adapter; None: the bare base.
         self.start: dict[str, ArrayT] | None = None
 
@@ -105,6 +107,10 @@ class AdapterBase(ABC, Generic[ArrayT]):
             if name.endswith(A_SUFFIX)
         }
         self.assign(self.converted(own | drawn))
+
+    def dropping_out(self, seeds_B: np.ndarray, length: int) -> AbstractContextManager[None]:
+        """Forward and backward passes with dropout, until the block ends; see `DropoutRows.of`."""
+        return self._dropout_rows.of(seeds_B, length)
 
     def mark_start(self) -> None:
         """Make the weights as they are now the initial teacher's."""

@@ -31,8 +31,8 @@ from backends.interface import (
     TokenReport,
 )
 from backends.shared import state_files
-from backends.shared.adapter_files import Arrays
 from backends.shared.decoding import DecodingBatch, generate
+from backends.shared.dropout import row_seeds
 from backends.shared.loss_batches import (
     EMPTY,
     loss_weights,
@@ -120,14 +120,6 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
         training: bool,
     ) -> TokenReport:
         """The same for the surrogate; `batch` holds only the micro-batch's items."""
-
-    @abstractmethod
-    def _random_state(self) -> Arrays:
-        """State of the random generators that dropout uses, by names that begin with `random.`."""
-
-    @abstractmethod
-    def _set_random_state(self, state: Arrays) -> None:
-        """Continue from `_random_state`'s arrays, where they are there."""
 
     def _loss_kernels(self) -> frozenset[str]:
         """Values of `train.loss_kernel` that can run on the device; asked before a model is set up.
@@ -224,9 +216,7 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
         """As `Policy.save`."""
         optimizer, adapter = self._require_optimizer(), self._require_adapter()
         self.save_adapter(folder)
-        state_files.write_state(
-            folder, optimizer.state() | adapter.start_state() | self._random_state()
-        )
+        state_files.write_state(folder, optimizer.state() | adapter.start_state())
 
     def restore(self, folder: Path) -> None:
         """As `Policy.restore`.
@@ -240,7 +230,6 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
         adapter.read(folder)
         optimizer.load(state, what)
         adapter.load_start(state, what)
-        self._set_random_state(state)
 
     def memory(self) -> Memory:
         """As `Policy.memory`."""
@@ -278,10 +267,12 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
         records.
         """
         if isinstance(batch, PolicyGradientBatch):
-            part = dataclasses.replace(batch, items=tuple(batch.items[row] for row in rows))
+            chosen = tuple(batch.items[row] for row in rows)
+            part = dataclasses.replace(batch, items=chosen, item_indices=())
             pairs = [(item.prompt, item.completion) for item in part.items]
             weights_N = loss_weights(part.items).astype(np.float32)
-            return self._policy_gradient_pass(pairs, part, weights_N, training)
+            with self._dropping_out(batch, rows, pairs, training):
+                return self._policy_gradient_pass(pairs, part, weights_N, training)
         items = [batch.items[row] for row in rows]
 
         def read_teacher() -> Hidden:
@@ -291,7 +282,24 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
         teacher_ND = self._teacher_cache.hidden_states(rows, read_teacher)
         pairs = [(item.student_prompt, item.completion) for item in items]
         weights_N = loss_weights(items).astype(np.float32)
-        return self._divergence_pass(pairs, teacher_ND, weights_N, batch.spec, training)
+        with self._dropping_out(batch, rows, pairs, training):
+            return self._divergence_pass(pairs, teacher_ND, weights_N, batch.spec, training)
+
+    def _dropping_out(
+        self,
+        batch: LossBatch,
+        rows: list[int],
+        pairs: Sequence[PromptAndCompletion],
+        training: bool,
+    ) -> AbstractContextManager[None]:
+        """Tells the adapter's dropout, if it has any, which items the rows of a pass are."""
+        if not training or self.config.lora.dropout == 0:
+            return contextlib.nullcontext()
+        places = batch.item_indices or range(len(batch.items))
+        update = self._require_optimizer().steps
+        seeds_B = row_seeds(self.config.seed, update, [places[row] for row in rows])
+        longest = max(len(prompt) + len(completion) for prompt, completion in pairs)
+        return self._require_adapter().dropping_out(seeds_B, longest)
 
     @contextlib.contextmanager
     def _acting_with(self, weights: TeacherWeights) -> Iterator[None]:
