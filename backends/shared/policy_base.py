@@ -286,14 +286,10 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
             return self._divergence_pass(pairs, teacher_ND, weights_N, batch.spec, training)
 
     def _dropping_out(
-        self,
-        batch: LossBatch,
-        rows: list[int],
-        pairs: Sequence[PromptAndCompletion],
-        training: bool,
+        self, batch: LossBatch, rows: list[int], pairs: Sequence[PromptAndCompletion], on: bool
     ) -> AbstractContextManager[None]:
         """Tells the adapter's dropout, if it has any, which items the rows of a pass are."""
-        if not training or self.config.lora.dropout == 0:
+        if not on or self.config.lora.dropout == 0:
             return contextlib.nullcontext()
         places = batch.item_indices or range(len(batch.items))
         update = self._require_optimizer().steps
