@@ -1,8 +1,10 @@
-"""The dropout of `backends.shared.dropout` on MLX's arrays, one compiled kernel for a mask."""
+"""The dropout of `backends.shared.dropout` on MLX's arrays.
+
+Not by `mx.compile(shapeless=True)`, which keeps the first call's broadcast and then refuses a layer
+of another width.
+"""
 
 from __future__ import annotations
-
-import functools
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -34,7 +36,8 @@ class ItemDropout(nn.Module):
         length = self._rows.positions(x.shape, self._name)
         key_B1 = _mixed(self._rows.array(mx.array)[:, None] ^ _uint32(self._layer_seed))
         key_BL = _mixed(key_B1 + _steps(length))
-        kept = _kept(key_BL[..., None], _steps(x.shape[-1]), _uint32(self._threshold))
+        hash_BLD = _mixed(key_BL[..., None] + _steps(x.shape[-1]))
+        kept = (hash_BLD ^ _uint32(2**31)) >= _uint32(self._threshold)
         return mx.where(kept.reshape(x.shape), x * self._factor, 0)
 
 
@@ -52,8 +55,3 @@ def _mixed(x: mx.array) -> mx.array:
     x = (x ^ (x >> _uint32(SHIFTS[0]))) * _uint32(MULTIPLIERS[0])
     x = (x ^ (x >> _uint32(SHIFTS[1]))) * _uint32(MULTIPLIERS[1])
     return x ^ (x >> _uint32(SHIFTS[2]))
-
-
-@functools.partial(mx.compile, shapeless=True)
-def _kept(key_BL1: mx.array, steps_D: mx.array, least: mx.array) -> mx.array:
-    return (_mixed(key_BL1 + steps_D) ^ _uint32(2**31)) >= least

@@ -78,10 +78,12 @@ def differ(one: Gradient, other: Gradient) -> bool:
 
 @pytest.mark.parametrize("library", ["cpu", "mlx"])
 def test_dropout_mask_equals_the_scalar_definition(library: str) -> None:
+    """In layers of several widths, one after another."""
     probability, items = 0.3, (0, 5, 7)
-    found = masks(library, probability, row_seeds(11, 4, items), 6, 9)
-    wanted = kept(probability, 11, 4, items, PATH, 6, 9)
-    np.testing.assert_allclose(found, wanted / 0.7, rtol=1e-6)
+    for length, width in ((6, 9), (6, 5), (2, 14)):
+        found = masks(library, probability, row_seeds(11, 4, items), length, width)
+        wanted = kept(probability, 11, 4, items, PATH, length, width)
+        np.testing.assert_allclose(found, wanted / 0.7, rtol=1e-6)
 
 
 @pytest.mark.parametrize("library", ["cpu", "mlx"])
