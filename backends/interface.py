@@ -422,6 +422,7 @@ class Policy(Protocol):
         """Add the gradient of the batch's loss to the adapter's gradient.
 
         The batch is cut into micro-batches of at most `train.micro_batch_tokens` padded tokens.
+        Dropout depends on the run's seed, the updates applied so far and each item's place alone.
 
         Returns:
             The report of the batch, under the weights before the next `apply`.
@@ -466,7 +467,7 @@ class Policy(Protocol):
         """
 
     def save(self, folder: Path) -> None:
-        """`save_adapter`, and `optimizer.safetensors`: moments, EMA teacher, random state.
+        """`save_adapter`, and `optimizer.safetensors`: moments and EMA teacher.
 
         Raises:
             ModelError: the policy was not loaded as trainable.

@@ -109,6 +109,19 @@ def test_an_average_as_the_teacher_is_the_same_bits_too(
     assert all(each == found[0] for each in found)
 
 
+def test_dropout_is_the_same_on_every_number_of_ranks(
+    loaded: Loaded, sizes: Sequence[int], tmp_path: Path
+) -> None:
+    found = []
+    for size in sizes:
+        with loaded(size, lora={"dropout": 0.3}) as policy:
+            found.append(trained(policy, [divergence_batch(9)] * 2, tmp_path / str(size)))
+    with loaded(1) as policy:
+        without = trained(policy, [divergence_batch(9)] * 2, tmp_path / "without")
+    assert all(each == found[0] for each in found)
+    assert found[0] != without
+
+
 def test_fast_sums_are_those_of_a_process_alone_to_rounding(
     loaded: Loaded, sizes: Sequence[int], tmp_path: Path
 ) -> None:
