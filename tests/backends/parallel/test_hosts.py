@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from backends.shared.placement import Placement, recognised
-from opsd_cli.devices.hosts import run_on, without_hosts
-from opsd_cli.errors import UsageError
 from tests.support.backend_fixtures import require_backend
 from tests.support.killable_commands import problems
 from tests.support.ranks import done, left
@@ -74,31 +71,3 @@ def test_a_checkpoint_of_two_ranks_of_pytorch_goes_on_with_two_of_mlx(
     assert whole.keys() == moved.keys()
     for name, weights in whole.items():
         np.testing.assert_allclose(moved[name], weights, atol=1e-5)
-
-
-def test_arguments_without_hosts() -> None:
-    given = ["train", "--hosts", "a.json", "--set", "x=1", "--hosts=b.json", "--json"]
-    assert without_hosts(given) == ["train", "--set", "x=1", "--json"]
-
-
-def test_a_missing_host_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"there is no host file .*none\.json"):
-        run_on(tmp_path / "none.json", [])
-
-
-def test_hosts_are_refused_within_a_launcher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="torchrun has started this process already"):
-        run_on(folder / "hosts.json", [])
-
-
-def test_placement_in_mlx_launch(tmp_path: Path) -> None:
-    hosts = tmp_path / "ring.json"
-    hosts.write_text('[["10.0.0.1:5000"], ["10.0.0.2:5000"]]')
-    values = {"MLX_RANK": "1", "MLX_HOSTFILE": str(hosts)}
-    assert recognised(values) == Placement(1, 2, 0, 1, "mlx.launch")
-    hosts.write_text("\n")  # of a single host
-    assert recognised(values | {"MLX_RANK": "0"}) == Placement()
-    with pytest.raises(UsageError, match="MLX_RANK is set"):
-        recognised({"MLX_RANK": "0", "MLX_HOSTFILE": str(tmp_path / "none")})
