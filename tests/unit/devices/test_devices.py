@@ -81,7 +81,9 @@ def test_a_missing_host_file_is_named(tmp_path: Path) -> None:
         run_on(tmp_path / "none.json", [])
 
 
-def test_hosts_are_refused_within_a_launcher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_are_refused_within_a_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "hosts.json").write_text("[]")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
