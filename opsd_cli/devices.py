@@ -28,6 +28,16 @@ def devices_of(given: str | None) -> Devices:
     )
 
 
+def ranks(devices: Devices, config: Config) -> int:
+    """The ranks of a command: on the devices that it asks for, or those a launcher has started.
+
+    Raises: as `count`.
+    """
+    from backends.shared.placement import recognised
+
+    return max(count(devices, config), recognised().size)
+
+
 def count(devices: Devices, config: Config) -> int:
     """The number of devices to use.
 

@@ -3,8 +3,9 @@
 Rollouts depend on their seeds alone, so dealing them changes none. Gradients are dealt by fixed
 units (`dealing`). What is cheap, or must be one, happens on rank 0: saving, merging, measuring
 for people. Where the ranks divide the base among them (`train.shard`), every forward pass is made
-by all at once: they are told how many to make, and measuring is done by all. Weights are never sent but at the start and when a checkpoint is restored: every
-rank takes the same optimiser step with the same gradient.
+by all at once: they are told how many to make, and measuring is done by all. Weights are never sent
+but at the start and when a checkpoint is restored: every rank takes the same optimiser step with
+the same gradient.
 """
 
 from __future__ import annotations
