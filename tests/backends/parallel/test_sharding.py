@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from backends.interface import Backend, LossBatch, Policy, RolloutRequest, Sampl
 from backends.parallel.sharding import obstacle
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import ModelError, UsageError
-from tests.backends.parallel.conftest import Loaded
 from tests.support.ragged_batches import divergence_batch, gradient_batch, tokens
 
+Loaded = Callable[..., AbstractContextManager[Policy]]
 #: One item leaves a rank without any; 33 and 9 cannot be shared evenly.
 BATCHES: list[LossBatch] = [
     divergence_batch(33), divergence_batch(9, "live"), divergence_batch(7, "ema"),

@@ -1,4 +1,4 @@
-"""`train.shard`: what `auto` means for a number of devices, and the memory plan of a divided base."""
+"""`train.shard`: what `auto` means for a number of devices, and the plan of a divided base."""
 
 from __future__ import annotations
 
