@@ -36,9 +36,9 @@ from backends.parallel.dealing import UNITS, block, deal, deal_requests
 from backends.parallel.messages import Call, Cancel, Done, Failed
 from backends.parallel.progress import MergedProgress, RankProgress
 from backends.parallel.sharding import is_sharded
-from backends.parallel.share import Share, ShareReport, files_of, passes_of
+from backends.parallel.share import Share, files_of, merged, passes_of
 from backends.shared.delegation import DelegatingPolicy
-from backends.shared.loss_batches import NOT_READ, loss_of, sequences_of
+from backends.shared.loss_batches import sequences_of
 from backends.shared.micro_batches import PromptAndCompletion, require_readable
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, TrainingError, UsageError
@@ -340,17 +340,3 @@ def units_of(config: Config, size: int) -> int:
             f"use a number of devices that divides {UNITS}, or train.reduce=fast",
         )
     return UNITS
-
-
-def merged(batch: LossBatch, shares: Sequence[ShareReport]) -> BatchReport:
-    """The report of a batch that the ranks have read in shares."""
-    tokens = [NOT_READ for _ in batch.items]
-    for share in shares:
-        for index, report in share.tokens.items():
-            tokens[index] = report
-    return BatchReport(
-        loss=loss_of(batch, tokens),
-        tokens=tuple(tokens),
-        trained_tokens=sum(share.trained_tokens for share in shares),
-        teacher_tokens=sum(share.teacher_tokens for share in shares),
-    )

@@ -14,6 +14,7 @@ import numpy as np
 
 import backends
 from backends.interface import (
+    BatchReport,
     ExchangesGradients,
     GradientExchange,
     LossBatch,
@@ -23,6 +24,7 @@ from backends.interface import (
     TeacherWeights,
     TokenReport,
 )
+from backends.shared.loss_batches import NOT_READ, loss_of
 from backends.shared.micro_batches import FILLER_PAIR, PromptAndCompletion, batched
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, UsageError
@@ -139,6 +141,20 @@ def joined(
 def passes_of(units: Sequence[Sequence[Sequence[PromptAndCompletion]]], config: Config) -> int:
     """Forward passes that a rank makes over its units, whose items have these sequences."""
     return sum(len(batched(unit, config.train.micro_batch_tokens)) for unit in units)
+
+
+def merged(batch: LossBatch, shares: Sequence[ShareReport]) -> BatchReport:
+    """The report of a batch that the ranks have read in shares."""
+    tokens = [NOT_READ for _ in batch.items]
+    for share in shares:
+        for index, report in share.tokens.items():
+            tokens[index] = report
+    return BatchReport(
+        loss=loss_of(batch, tokens),
+        tokens=tuple(tokens),
+        trained_tokens=sum(share.trained_tokens for share in shares),
+        teacher_tokens=sum(share.teacher_tokens for share in shares),
+    )
 
 
 def files_of(folder: Path) -> Files:

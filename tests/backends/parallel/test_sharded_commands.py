@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from opsd_cli.config.resolve import resolve
 from opsd_cli.processes.child_processes import OPSD, package_environment
 from tests.support.backend_fixtures import require_backend
 from tests.support.fake_vllm import FakeVllm
@@ -32,8 +33,10 @@ def _cpu() -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[FakeVllm]:
-    """Stands in for a vLLM server."""
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllm]:
+    """Stands in for a vLLM server of the embedded model."""
+    settings = json.loads((Path(resolve().model_path) / "config.json").read_text())
+    monkeypatch.setattr("tests.support.fake_vllm.STOP", settings["eos_token_id"])
     with FakeVllm() as started:
         threading.Thread(target=started.serve_forever, daemon=True).start()
         yield started
