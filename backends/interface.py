@@ -121,7 +121,8 @@ class DecodingReport:
         finished: completions that have ended.
         stopped: those of them that ended with a stop token.
         unfinished: the requests whose completions are being decoded, and their token ids so far;
-            the ids may be read during the call of the observer alone.
+            the ids may be read during the call of the observer alone. Empty from an engine that
+            gives whole completions only; its `tokens` are then those of finished completions.
     """
 
     tokens: int
@@ -311,7 +312,11 @@ class Capability:
 
 @runtime_checkable
 class SpansProcesses(Protocol):
-    """A policy that other processes work for. Optional."""
+    """A policy that other processes may work for. Optional."""
+
+    @property
+    def processes(self) -> int:
+        """Processes that share its work, this one included."""
 
     @property
     def cpu_seconds(self) -> float:
@@ -417,6 +422,7 @@ class Policy(Protocol):
         """Add the gradient of the batch's loss to the adapter's gradient.
 
         The batch is cut into micro-batches of at most `train.micro_batch_tokens` padded tokens.
+        Dropout depends on the run's seed, the updates applied so far and each item's place alone.
 
         Returns:
             The report of the batch, under the weights before the next `apply`.
@@ -461,7 +467,7 @@ class Policy(Protocol):
         """
 
     def save(self, folder: Path) -> None:
-        """`save_adapter`, and `optimizer.safetensors`: moments, EMA teacher, random state.
+        """`save_adapter`, and `optimizer.safetensors`: moments and EMA teacher.
 
         Raises:
             ModelError: the policy was not loaded as trainable.

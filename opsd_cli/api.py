@@ -296,7 +296,7 @@ def compare(
         seeds: runs of each config, counted from the first config's seed.
         tune: first choose each learning rate on validation.
         target: test accuracy to count tokens to, within [0, 1]; by default the best that the
-            weakest method reaches.
+            weakest of the methods that improve reaches.
         jobs: runs side by side, each in a process of its own.
         resume: resume the comparison in `out`.
         listener: receives a note for each run that has finished.

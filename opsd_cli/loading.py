@@ -25,7 +25,7 @@ from opsd_cli.config.layers import merge
 from opsd_cli.config.presets import preset_names
 from opsd_cli.config.resolve import assigned, resolve
 from opsd_cli.config.schema import Config
-from opsd_cli.devices import Devices, count
+from opsd_cli.devices.number import Devices, count
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import ModelError, UsageError
 from opsd_cli.prompts.rendering import NO_CHAT_TEMPLATE

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import backends
+from backends.shared.placement import recognised
 from opsd_cli.config.presets import preset_names
 from opsd_cli.errors import OpsdError
 from opsd_cli.hub import cache_folder
@@ -32,6 +33,7 @@ def system_report() -> dict[str, Any]:
             "available": capability.available,
             "detail": capability.detail,
             "hint": capability.hint,
+            "devices": capability.devices if capability.available else 0,
         }
     choice: dict[str, str | None]
     try:
@@ -41,8 +43,10 @@ def system_report() -> dict[str, Any]:
         choice = {"name": None, "reason": error.message}
     cache = cache_folder()
     facts = provenance(str(choice["name"]), str(choice["reason"]))
+    where = recognised()
     return {
         **facts,
+        "ranks": {"rank": where.rank, "size": where.size, "launcher": where.launcher or None},
         "memory": physical_memory(),
         "memory_free": available_memory(),
         "disk_free": free_disk(Path()),

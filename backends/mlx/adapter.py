@@ -18,6 +18,7 @@ from mlx.utils import tree_unflatten
 from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.lora import LoRALinear
 
+from backends.mlx.dropout import ItemDropout
 from backends.mlx.split_model import SplitModel
 from backends.shared import adapter_files, adapter_targets
 from backends.shared.adapter_base import AdapterBase, misfit, require_targets, trains_the_head
@@ -61,8 +62,10 @@ class Adapter(AdapterBase[mx.array]):
         }
         self._put(self._layers)
         self._parts = ("lora_a", "lora_b", "m") if settings["use_dora"] else ("lora_a", "lora_b")
-        for layer in self._layers.values():
+        for path, layer in self._layers.items():
             layer.linear.freeze()
+            if dropout > 0:
+                layer.dropout = ItemDropout(dropout, path, self._dropout_rows)
             layer.dropout.eval()
 
     @property
@@ -147,8 +150,9 @@ def fresh_adapter(split_model: SplitModel, lora: Lora, seed: int) -> Adapter:
         "use_rslora": lora.rslora,
         "bias": "none",
     }
-    mx.random.seed(seed)
-    return Adapter(split_model, paths, settings, lora.dropout)
+    adapter = Adapter(split_model, paths, settings, lora.dropout)
+    adapter.draw(seed)
+    return adapter
 
 
 def adapter_from_folder(split_model: SplitModel, folder: Path, dropout: float) -> Adapter:

@@ -25,7 +25,6 @@ from backends.mlx.optimizer import AdapterOptimizer
 from backends.mlx.pullback import vjp
 from backends.mlx.split_model import SplitModel
 from backends.mlx.traits import MLX
-from backends.shared.adapter_files import Arrays
 from backends.shared.description import abbreviated
 from backends.shared.loss_batches import EMPTY, has_old, surrogate_of
 from backends.shared.micro_batches import PromptAndCompletion, pad_right
@@ -193,7 +192,6 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
             hidden_ND, pull_back = vjp(
                 hidden_states, list(own.values()), (count, self._split_model.width)
             )
-            mx.eval(_generator_state())
             targets_N, dtype = traced[0]
             report, gradient_ND = loss(hidden_ND.astype(dtype), targets_N)
             assert gradient_ND is not None
@@ -216,24 +214,10 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
         )
         return flat_ND[predictors_N], targets_N
 
-    def _random_state(self) -> Arrays:
-        return {"random.mlx": np.array(_generator_state())}
-
-    def _set_random_state(self, state: Arrays) -> None:
-        # Another backend's checkpoint has no random state of MLX's.
-        if "random.mlx" in state:
-            _generator_state()[:] = mx.array(state["random.mlx"])
-
 
 def load_policy(config: Config, trainable: bool) -> MlxPolicy:
     """Model, tokenizer and adapter of a config."""
     return MlxPolicy(config, load(config), trainable)
-
-
-def _generator_state() -> mx.array:
-    """The random generator's state, which is changed in place."""
-    state: Any = mx.random.state
-    return state[0]
 
 
 def _size(model: Any) -> int:

@@ -88,6 +88,11 @@ class ParallelPolicy(DelegatingPolicy):
         return f"{self._inner.description}{ranks}"
 
     @property
+    def processes(self) -> int:
+        """Ranks that share the work."""
+        return self._size
+
+    @property
     def cpu_seconds(self) -> float:
         """CPU seconds of the workers so far."""
         return sum(self._cpu_seconds.values())

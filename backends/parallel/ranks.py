@@ -3,7 +3,7 @@
 `--devices N` starts them on this machine, each as `python -m backends.parallel.worker`, and not
 through torchrun: rank 0 stays the process that the user called, with its terminal, its Ctrl-C and
 its exit code, and one line says what went wrong. Under torchrun, `srun` or an MPI launcher every
-process runs the same command; all but rank 0 become workers (`opsd_cli.processes.launched`).
+process runs the same command; all but rank 0 become workers (`opsd_cli.devices.launched`).
 """
 
 from __future__ import annotations

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from backends.pytorch.dropout import ItemDropout
 from backends.shared import adapter_files, adapter_targets
 from backends.shared.adapter_base import AdapterBase, misfit, require_targets, trains_the_head
-from backends.shared.adapter_files import Arrays
+from backends.shared.adapter_files import Arrays, layer_of
 from opsd_cli.config.sections import Lora
 from opsd_cli.hub import first_line
 
@@ -33,6 +35,11 @@ class Adapter(AdapterBase[Tensor]):
         # PEFT keeps target names in a set, whose order differs from run to run.
         super().__init__({k: sorted(v) if isinstance(v, set) else v for k, v in settings.items()})
         self.model = model
+        if settings["lora_dropout"] > 0:
+            layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
+            for name, layer in layers.items():
+                dropout = ItemDropout(settings["lora_dropout"], layer_of(name), self._dropout_rows)
+                layer.lora_dropout["default"] = dropout
         trainable = {p.data_ptr(): p for p in model.parameters() if p.requires_grad}
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
         self._parameters: dict[str, nn.Parameter] = {
@@ -99,11 +106,12 @@ def fresh_adapter(model: Any, lora: Lora, seed: int) -> Adapter:
         use_dora=lora.dora,
         use_rslora=lora.rslora,
     )
-    torch.manual_seed(seed)
-    return Adapter(_wrapped(model, config))
+    adapter = Adapter(_wrapped(model, config))
+    adapter.draw(seed)
+    return adapter
 
 
-def adapter_from_folder(model: Any, folder: Path, dropout: float, seed: int) -> Adapter:
+def adapter_from_folder(model: Any, folder: Path, dropout: float) -> Adapter:
     """The adapter in a folder, with its own rank, scale and targets, and this run's dropout.
 
     Raises:
@@ -115,7 +123,6 @@ def adapter_from_folder(model: Any, folder: Path, dropout: float, seed: int) -> 
     paths, linear = adapter_files.layers_of(weights), _linear_paths(model)
     adapter_targets.require_same_layers(settings, paths, linear, what)
     config = _config_of(settings, paths, dropout, what)
-    torch.manual_seed(seed)
     try:
         wrapped = _wrapped(model, config)
     except (ValueError, TypeError) as error:

@@ -26,7 +26,7 @@ from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs, fi
 from backends.pytorch.optimizer import AdapterOptimizer
 from backends.pytorch.sharding import is_sharded, shard_base
 from backends.pytorch.split_model import SplitModel
-from backends.shared.adapter_files import Arrays, permit
+from backends.shared.adapter_files import permit
 from backends.shared.description import abbreviated
 from backends.shared.loss_batches import EMPTY, has_old, surrogate_of
 from backends.shared.micro_batches import PromptAndCompletion, pad_right
@@ -153,8 +153,7 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         return super()._loss_kernels() | ({"triton"} if has_triton else frozenset())
 
     def _attach(self, folder: Path) -> None:
-        lora = self.config.lora
-        self._adapter = adapter_from_folder(self._model, folder, lora.dropout, self.config.seed)
+        self._adapter = adapter_from_folder(self._model, folder, self.config.lora.dropout)
 
     def _reporting_out_of_memory(
         self, phase: Literal["generate", "learn"]
@@ -238,19 +237,6 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
     def _tensor(self, array: np.ndarray) -> Tensor:
         """Float32 on the device."""
         return torch.tensor(array, dtype=torch.float32, device=self._split_model.device)
-
-    def _random_state(self) -> Arrays:
-        state = {"random.cpu": torch.get_rng_state().numpy()}
-        if self._split_model.device.type == "cuda":
-            state["random.cuda"] = torch.cuda.get_rng_state(self._split_model.device).numpy()
-        return state
-
-    def _set_random_state(self, state: Arrays) -> None:
-        # Another backend's checkpoint has no random state of torch's.
-        if "random.cpu" in state:
-            torch.set_rng_state(torch.tensor(state["random.cpu"]))
-        if "random.cuda" in state and self._split_model.device.type == "cuda":
-            torch.cuda.set_rng_state(torch.tensor(state["random.cuda"]), self._split_model.device)
 
 
 def load_policy(config: Config, device: torch.device, trainable: bool) -> TorchPolicy:

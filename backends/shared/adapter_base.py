@@ -18,7 +18,9 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from backends.shared import adapter_files
-from backends.shared.adapter_files import Arrays
+from backends.shared.adapter_files import A_SUFFIX, Arrays, layer_of
+from backends.shared.dropout import DropoutRows
+from backends.shared.initial_weights import initial_a
 from backends.shared.state_files import prefixed, section
 from opsd_cli.errors import ModelError
 
@@ -44,6 +46,7 @@ class AdapterBase(ABC, Generic[ArrayT]):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = dict(settings)
+        self._dropout_rows = DropoutRows()
         #: Weights of the initial teacher if the run started from an adapter; None: the bare base.
         self.start: dict[str, ArrayT] | None = None
 
@@ -93,6 +96,21 @@ class AdapterBase(ABC, Generic[ArrayT]):
         """
         require_fit(portable, self.portable(self.parameters), what)
         return self.converted(portable)
+
+    def draw(self, seed: int) -> None:
+        """Take the first weights of a new adapter in place of those the library drew: A by
+        `initial_a`, B and magnitudes as they are."""
+        own = self.portable(self.parameters)
+        drawn = {
+            name: initial_a(seed, layer_of(name), (array.shape[0], array.shape[1]))
+            for name, array in own.items()
+            if name.endswith(A_SUFFIX)
+        }
+        self.assign(self.converted(own | drawn))
+
+    def dropping_out(self, seeds_B: np.ndarray, length: int) -> AbstractContextManager[None]:
+        """Forward and backward passes with dropout, until the block ends; see `DropoutRows.of`."""
+        return self._dropout_rows.of(seeds_B, length)
 
     def mark_start(self) -> None:
         """Make the weights as they are now the initial teacher's."""

@@ -27,6 +27,7 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 MLX_WEIGHTS_FILE = "adapters.safetensors"
 PREFIX = "base_model.model."
+A_SUFFIX = ".lora_A.weight"
 #: mlx-lm's name of a part -> PEFT's, and whether it is transposed.
 _PARTS = {
     "lora_a": ("lora_A.weight", True),
@@ -235,9 +236,12 @@ def _from_mlx(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def layers_of(weights: Iterable[str]) -> list[str]:
     """The paths of the layers that tensors by PEFT's names belong to, in their order."""
-    return list(
-        dict.fromkeys(name.removeprefix(PREFIX).partition(".lora_")[0] for name in sorted(weights))
-    )
+    return list(dict.fromkeys(layer_of(name) for name in sorted(weights)))
+
+
+def layer_of(name: str) -> str:
+    """The path of the layer that a tensor by PEFT's name belongs to."""
+    return name.removeprefix(PREFIX).partition(".lora_")[0]
 
 
 def require_rank(settings: Mapping[str, Any], weights: Mapping[str, np.ndarray], what: str) -> None:
@@ -248,7 +252,7 @@ def require_rank(settings: Mapping[str, Any], weights: Mapping[str, np.ndarray],
     Raises:
         ModelError: a rank differs; `what` names the adapter.
     """
-    tensors = [array for name, array in weights.items() if name.endswith(".lora_A.weight")]
+    tensors = [array for name, array in weights.items() if name.endswith(A_SUFFIX)]
     ranks = {int(array.shape[0]) for array in tensors if array.ndim == 2}
     patterns = (settings.get("rank_pattern") or {}).values()
     for rank in (settings["r"], *patterns):

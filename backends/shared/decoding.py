@@ -135,13 +135,16 @@ class DecodingReporter:
         self._finished += 1
         self._stopped += rollout.finish_reason == "stop"
 
-    def report(self, rows: Sequence[Row | None]) -> None:
+    def report(self, rows: Sequence[Row | None], at_once: bool = False) -> None:
         """Report, if it is time to.
 
         Args:
             rows: those of the batch; finished ones are None.
+            at_once: report in any case. For engines that do not report token by token: their next
+                report may be minutes away.
         """
-        if self._observer is None or self._clock() - self._reported < REPORT_SECONDS:
+        early = self._clock() - self._reported < REPORT_SECONDS
+        if self._observer is None or (early and not at_once):
             return
         running = [row for row in rows if row is not None]
         self._observer.decoding(

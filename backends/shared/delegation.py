@@ -52,6 +52,10 @@ class DelegatingPolicy:
         return self._inner.context_limit
 
     @property
+    def processes(self) -> int:
+        return self._inner.processes if isinstance(self._inner, SpansProcesses) else 1
+
+    @property
     def cpu_seconds(self) -> float:
         return self._inner.cpu_seconds if isinstance(self._inner, SpansProcesses) else 0.0
 

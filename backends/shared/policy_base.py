@@ -1,14 +1,14 @@
 """Shared part of the policies: micro-batches, reports, teacher weights, state files.
 
-A backend's policy derives from `PolicyBase` and implements the passes over one micro-batch. Nothing
-here knows of tensors: hidden states are handed from one of the backend's methods to another.
+A backend's policy derives from `PolicyBase` and implements the passes over one micro-batch
+(`backends.shared.policy_passes`). Nothing here knows of tensors: hidden states are handed from one
+of the backend's methods to another.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -29,8 +29,8 @@ from backends.interface import (
     TokenReport,
 )
 from backends.shared import state_files
-from backends.shared.adapter_files import Arrays
-from backends.shared.decoding import DecodingBatch, generate
+from backends.shared.decoding import generate
+from backends.shared.dropout import row_seeds
 from backends.shared.loss_batches import (
     EMPTY,
     NOT_READ,
@@ -43,15 +43,17 @@ from backends.shared.loss_batches import (
 )
 from backends.shared.micro_batches import PromptAndCompletion, batched
 from backends.shared.observed import LearningReporter, Observed
+from backends.shared.policy_passes import PassesOfABackend
 from backends.shared.policy_protocols import AdapterT, MemoryMeter, OptimizerT, SplitModelT
 from backends.shared.teacher_cache import Hidden, TeacherCache
 from backends.shared.tokenizer import HuggingFaceTokenizer
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, TrainingError, UsageError
-from opsd_cli.losses.divergence import DivergenceSpec
 
 
-class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidden]):
+class PolicyBase(
+    Observed, PassesOfABackend[Hidden], Generic[SplitModelT, AdapterT, OptimizerT, Hidden]
+):
     """See `backends.interface.Policy`.
 
     Args:
@@ -81,67 +83,6 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
         self._adapter: AdapterT | None = None
         self._optimizer: OptimizerT | None = None
         self._teacher_cache: TeacherCache[Hidden] = TeacherCache()
-
-    # -- for the backend to implement ------------------------------------------------------------
-
-    @abstractmethod
-    def _attach(self, folder: Path) -> None:
-        """Put the folder's adapter into the model."""
-
-    @abstractmethod
-    def _new_batch(self, sampling: Sampling) -> DecodingBatch:
-        """An empty batch to decode with."""
-
-    @abstractmethod
-    def _score_pairs(self, pairs: Sequence[PromptAndCompletion], sampling: Sampling) -> np.ndarray:
-        """Log-probabilities of the completions' tokens, one after another, float32 [N]."""
-
-    @abstractmethod
-    def _teacher_hidden(self, pairs: Sequence[PromptAndCompletion]) -> Hidden:
-        """Hidden states [N, D] that predict the completions' tokens, computed, without gradient."""
-
-    @abstractmethod
-    def _divergence_pass(
-        self,
-        pairs: Sequence[PromptAndCompletion],
-        teacher_ND: Hidden,
-        weights_N: np.ndarray,
-        spec: DivergenceSpec,
-        training: bool,
-    ) -> TokenReport:
-        """Divergences of a micro-batch's N tokens; with `training`, add the gradient of their sum
-        weighted by `weights_N`, float32."""
-
-    @abstractmethod
-    def _policy_gradient_pass(
-        self,
-        pairs: Sequence[PromptAndCompletion],
-        batch: PolicyGradientBatch,
-        weights_N: np.ndarray,
-        training: bool,
-    ) -> TokenReport:
-        """The same for the surrogate; `batch` holds only the micro-batch's items."""
-
-    @abstractmethod
-    def _random_state(self) -> Arrays:
-        """State of the random generators that dropout uses, by names that begin with `random.`."""
-
-    @abstractmethod
-    def _set_random_state(self, state: Arrays) -> None:
-        """Continue from `_random_state`'s arrays, where they are there."""
-
-    def _loss_kernels(self) -> frozenset[str]:
-        """Values of `train.loss_kernel` that can run on the device; asked before a model is set up.
-
-        Every backend has `auto` and `plain`; one with kernels for a GPU adds their names.
-        """
-        return frozenset({"auto", "plain"})
-
-    def _reporting_out_of_memory(
-        self, phase: Literal["generate", "learn"]
-    ) -> AbstractContextManager[None]:
-        """Turns the backend's out-of-memory errors in a phase into a `TrainingError`."""
-        return contextlib.nullcontext()
 
     # -- the policy ------------------------------------------------------------------------------
 
@@ -245,9 +186,7 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
         """As `Policy.save`."""
         optimizer, adapter = self._require_optimizer(), self._require_adapter()
         self.save_adapter(folder)
-        state_files.write_state(
-            folder, optimizer.state() | adapter.start_state() | self._random_state()
-        )
+        state_files.write_state(folder, optimizer.state() | adapter.start_state())
 
     def restore(self, folder: Path) -> None:
         """As `Policy.restore`.
@@ -261,7 +200,6 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
         adapter.read(folder)
         optimizer.load(state, what)
         adapter.load_start(state, what)
-        self._set_random_state(state)
 
     def memory(self) -> Memory:
         """As `Policy.memory`."""
@@ -307,8 +245,8 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
                         student_tokens += lengths[0]
                         teacher_tokens += 0 if teacher_cached else sum(lengths[1:])
                 after_unit()
-            for number in range(1, passes + 1):
-                self._run_micro_batch(filler_of(batch), [-number], training)
+            for number in range(passes):
+                self._run_micro_batch(filler_of(batch), [len(batch.items) + number], training)
         tokens = student_tokens if training else 0
         return BatchReport(loss_of(batch, reports), tuple(reports), tokens, teacher_tokens)
 
@@ -320,13 +258,14 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
 
         Args:
             part: the batch with the micro-batch's items alone.
-            rows: their indices in the batch, by which the teacher's hidden states are kept; fillers
-                have negative ones.
+            rows: their indices in the batch, by which the teacher's hidden states are kept, and the
+                random numbers of dropout drawn; those of fillers follow the batch's.
         """
         weights_N = loss_weights(part.items).astype(np.float32)
         if isinstance(part, PolicyGradientBatch):
             pairs = [(item.prompt, item.completion) for item in part.items]
-            return self._policy_gradient_pass(pairs, part, weights_N, training)
+            with self._dropping_out(rows, pairs, training):
+                return self._policy_gradient_pass(pairs, part, weights_N, training)
         items = part.items
 
         def read_teacher() -> Hidden:
@@ -335,7 +274,19 @@ class PolicyBase(Observed, ABC, Generic[SplitModelT, AdapterT, OptimizerT, Hidde
 
         teacher_ND = self._teacher_cache.hidden_states(rows, read_teacher)
         pairs = [(item.student_prompt, item.completion) for item in items]
-        return self._divergence_pass(pairs, teacher_ND, weights_N, part.spec, training)
+        with self._dropping_out(rows, pairs, training):
+            return self._divergence_pass(pairs, teacher_ND, weights_N, part.spec, training)
+
+    def _dropping_out(
+        self, rows: list[int], pairs: Sequence[PromptAndCompletion], on: bool
+    ) -> AbstractContextManager[None]:
+        """Tells the adapter's dropout, if it has any, which items the rows of a pass are."""
+        if not on or self.config.lora.dropout == 0:
+            return contextlib.nullcontext()
+        update = self._require_optimizer().steps
+        seeds_B = row_seeds(self.config.seed, update, rows)
+        longest = max(len(prompt) + len(completion) for prompt, completion in pairs)
+        return self._require_adapter().dropping_out(seeds_B, longest)
 
     @contextlib.contextmanager
     def _acting_with(self, weights: TeacherWeights) -> Iterator[None]:

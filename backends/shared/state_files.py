@@ -1,8 +1,9 @@
 """The training state of a checkpoint beside its adapter: `optimizer.safetensors`.
 
 Either backend reads what the other wrote. Names: `step`; `exp_avg.NAME` and `exp_avg_sq.NAME`, the
-moments; `ema.NAME`, the moving average; `start.NAME`, the adapter that the run started from; and
-`random.KIND`, a random generator's state, which only its own library can use. NAME is PEFT's.
+moments; `ema.NAME`, the moving average; and `start.NAME`, the adapter that the run started from.
+NAME is PEFT's. Older files also have `random.KIND`, a random generator's state, which is not read:
+every random number of a run is derived from its seed.
 """
 
 from __future__ import annotations

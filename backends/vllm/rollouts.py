@@ -2,6 +2,10 @@
 
 Requests have fixed seeds, so those that a failed server left unfinished are sent again and give
 the same tokens: a restart loses nothing of the step.
+
+Completions are not streamed. Progress is therefore that of finished completions, reported at each
+of them. Streaming would add a JSON object for every token, whose token ids and log-probabilities
+would have to be put together again, also across retries, for the sake of the progress shown alone.
 """
 
 from __future__ import annotations
@@ -73,7 +77,8 @@ class RolloutSampler:
 
         Args:
             model: the name of an adapter or of the base model at the server.
-            observer: receives the tokens of finished rollouts; the server tells of no others.
+            observer: receives a report at the start and one for each finished rollout, with the
+                tokens of finished rollouts only; see the module.
 
         Raises:
             ModelError: a prompt has no tokens.
@@ -82,6 +87,7 @@ class RolloutSampler:
         """
         rows, full = begin(requests, sampling, self._policy.context_limit)
         reporter = DecodingReporter(rows, observer)
+        reporter.report((), at_once=True)
         yield from full
         stop = stop_strings(sampling.stop, self._policy.tokenizer)
         waiting = {
@@ -96,7 +102,7 @@ class RolloutSampler:
                     room = waiting.pop(id(rollout.request)).limit
                     self._adapters.losses = 0
                     reporter.ended(room, rollout)
-                    reporter.report(())
+                    reporter.report((), at_once=True)
                     yield rollout
             except AdapterLost as error:
                 self._adapters.lost(error)

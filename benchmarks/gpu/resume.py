@@ -14,7 +14,7 @@ WORK = Work("tiny", rows=4, student=8, teacher=24, completion=32, micro_batch=12
 
 
 def measure(record: Recorder) -> None:
-    """With dropout, whose random numbers a checkpoint must hold, and activations kept or not."""
+    """With dropout, which depends on a checkpoint's number of updates; activations kept or not."""
     device = Device()
     for recomputed in (False, True):
         kept = "recomputed" if recomputed else "kept"

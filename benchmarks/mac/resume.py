@@ -12,7 +12,7 @@ from benchmarks.proof.resuming import compare
 
 
 def measure(record: Recorder) -> None:
-    """With dropout, whose random numbers a checkpoint must hold."""
+    """With dropout, which depends on the number of updates that a checkpoint holds."""
     batch = batch_of(TINY["vocab_size"], 2, 8, 24, 16)
     for bits in (None, 4):
         weights = f"{bits} bits" if bits else "float32"

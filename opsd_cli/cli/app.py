@@ -9,7 +9,8 @@ import typer
 
 from opsd_cli import __version__, errors
 from opsd_cli.cli import commands, failures, listing_commands
-from opsd_cli.processes import child_processes, import_check, launched
+from opsd_cli.devices import launched
+from opsd_cli.processes import child_processes, import_check
 
 app = typer.Typer(
     name="opsd",

@@ -31,6 +31,18 @@ def disk_line(facts: dict[str, Any]) -> str:
     )
 
 
+def devices_line(facts: dict[str, Any]) -> str:
+    """How many devices `--devices auto` takes, or what a launcher has started."""
+    ranks = facts["ranks"]
+    if ranks["size"] > 1:
+        return (
+            f"ranks: {ranks['size']}, started by {ranks['launcher']}; this is rank {ranks['rank']}"
+        )
+    chosen = facts["backends"].get(facts["auto"]["name"], {}).get("devices", 0)
+    note = "; --devices shares a run among them" if chosen > 1 else ""
+    return f"devices: {chosen}{note}"
+
+
 def run(as_json: bool) -> None:
     """Print the report."""
     facts = system_report()
@@ -41,6 +53,7 @@ def run(as_json: bool) -> None:
         out.exact(disk_line(facts))
         out.exact("packages: " + ", ".join(f"{k} {v}" for k, v in facts["packages"].items()))
         out.exact(f"auto chooses: {facts['auto']['name']} ({facts['auto']['reason']})")
+        out.exact(devices_line(facts))
         width = 1 + max(map(len, facts["backends"]))
         for name, entry in facts["backends"].items():
             mark = "yes" if entry["available"] else "no "

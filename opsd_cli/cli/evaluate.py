@@ -10,7 +10,7 @@ from pathlib import Path
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.request import Request
-from opsd_cli.devices import count as count_devices
+from opsd_cli.devices.number import count as count_devices
 from opsd_cli.errors import UsageError
 from opsd_cli.evaluation.description import setting_name
 from opsd_cli.evaluation.directory import SAMPLES

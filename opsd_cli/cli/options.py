@@ -269,7 +269,7 @@ Target = Annotated[
     float | None,
     typer.Option(
         "--target", min=0, max=1,
-        help="Accuracy to reach; by default the best that the weakest method reaches.",
+        help="Accuracy to reach; by default the best that the weakest improving method reaches.",
     ),
 ]  # fmt: skip
 RequireRatio = Annotated[

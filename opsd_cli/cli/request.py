@@ -11,9 +11,9 @@ from typing import Any
 from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
-from opsd_cli.devices import Devices, devices_of
+from opsd_cli.devices.hosts import run_on
+from opsd_cli.devices.number import Devices, devices_of
 from opsd_cli.loading import resolved_config
-from opsd_cli.processes.hosts import run_on
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.plan import show_plan, show_rest
 from opsd_cli.cli.request import Request
-from opsd_cli.devices import Devices, ranks
-from opsd_cli.devices import count as count_devices
+from opsd_cli.devices.number import Devices, ranks
+from opsd_cli.devices.number import count as count_devices
 from opsd_cli.errors import UsageError
 from opsd_cli.formatting import count, duration, percent, share
 from opsd_cli.loading import choose_backend, loaded_policy, with_absolute_adapter

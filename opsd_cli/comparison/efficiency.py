@@ -6,9 +6,14 @@ squares up to the curve's maximum and constant afterwards, so that neither one l
 a later collapse changes it. A running maximum is no substitute: it turns noise on a plateau into
 slow progress, which favours the faster method of a ratio.
 
+The target is the lowest of the methods' best accuracies. Of three methods or more, one that does
+not improve on the base model does not determine it: the target would be the base model's accuracy,
+which takes no tokens, and no two methods would have a ratio.
+
 Intervals are percentile intervals of a paired bootstrap: each replicate resamples seeds and
-problems with replacement, the same for every method, and repeats the whole computation, the choice
-of the target included.
+problems with replacement, the same for every method, and repeats the whole computation, that of the
+target included. Which methods determine the target is decided once, from all replicates, so that
+every replicate estimates the same quantity.
 """
 
 from __future__ import annotations
@@ -128,8 +133,8 @@ class Efficiency:
 
     Args:
         groups: curves by method, of the same P problems.
-        target: the target accuracy; None takes the lowest of the methods' best accuracies, which
-            every method reaches.
+        target: the target accuracy; None takes the lowest of the methods' best accuracies, without
+            those of `never_improved`.
         replicates: number of bootstrap replicates.
         seed: of the bootstrap's random generator.
 
@@ -155,6 +160,7 @@ class Efficiency:
                 "give a --target above that",
             )
         self.draws = list(self._draw(replicates, np.random.default_rng(seed)))
+        self.never_improved = self._never_improved() if target is None else ()
 
     def _draw(self, replicates: int, random: np.random.Generator) -> Any:
         """Bootstrap weights for each replicate: of each method's seeds, and of the problems.
@@ -171,6 +177,39 @@ class Efficiency:
                     by_seeds[seeds] = _resample(len(seeds), random)
                 weights[name] = by_seeds[seeds]
             yield weights, _resample(problems, random)
+
+    def _never_improved(self) -> tuple[str, ...]:
+        """The methods that do not determine the target, because they do not improve on the base.
+
+        A method improves if, at one of its evaluations, its accuracy exceeds that before training
+        by more than chance: the lower end of the one-sided bootstrap interval of the difference is
+        above 0, at a level of 2.5% divided by the number of evaluations (Bonferroni). Without that,
+        the highest of several noisy evaluations of an unchanged model would count as improvement.
+
+        Returns:
+            Their names; empty if fewer than two methods improve, since a ratio needs two.
+        """
+        if len(self.methods) < 3:
+            return ()
+        flat = tuple(name for name in self.methods if not self._improves(name))
+        return flat if len(self.methods) - len(flat) >= 2 else ()
+
+    def _improves(self, name: str) -> bool:
+        accuracy_RE = self._replicated_accuracy(name)
+        gain_RE = accuracy_RE[:, 1:] - accuracy_RE[:, :1]
+        if not gain_RE.size:
+            return False
+        level = 0.025 / gain_RE.shape[1]
+        return bool((np.quantile(gain_RE, level, axis=0, method="lower") > 0).any())
+
+    def _replicated_accuracy(self, name: str) -> Array:
+        """A method's accuracy in each of R bootstrap replicates at each evaluation, [R, E]."""
+        return np.array(
+            [
+                self.methods[name].curve(weights[name], problems_P, "all")[1]
+                for weights, problems_P in self.draws
+            ]
+        )
 
     def _even(self) -> tuple[dict[str, Array], Array]:
         """Equal weights of all seeds and problems: those of the point estimate."""
@@ -190,7 +229,11 @@ class Efficiency:
             found[name] = (x_E, monotone(y_E))
         target = self.given_target
         if target is None:
-            target = min(float(fitted[-1]) for _, fitted in found.values())
+            target = min(
+                float(fitted[-1])
+                for name, (_, fitted) in found.items()
+                if name not in self.never_improved
+            )
         return target, {name: cost_to_reach(target, x, y) for name, (x, y) in found.items()}
 
     @property
@@ -200,8 +243,10 @@ class Efficiency:
 
     @property
     def weakest(self) -> str:
-        """The method whose best accuracy is lowest."""
-        return min(self.methods, key=lambda name: self.best(name))
+        """The method whose best accuracy is lowest, of those that determine the target."""
+        return min(
+            (name for name in self.methods if name not in self.never_improved), key=self.best
+        )
 
     def best(self, name: str) -> float:
         """The maximum of a method's monotone curve."""
@@ -215,11 +260,7 @@ class Efficiency:
 
     def band(self, name: str) -> Array:
         """Pointwise 95% bootstrap interval of a method's accuracy at each evaluation, [E, 2]."""
-        rows = [
-            self.methods[name].curve(weights[name], problems_P, "all")[1]
-            for weights, problems_P in self.draws
-        ]
-        return np.quantile(rows, [0.025, 0.975], axis=0).T
+        return np.quantile(self._replicated_accuracy(name), [0.025, 0.975], axis=0).T
 
     def to_target(self, cost: str = "generated") -> dict[str, float]:
         """Each method's cost at the target; infinite if it does not reach it."""

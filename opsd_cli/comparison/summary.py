@@ -11,7 +11,7 @@ import numpy as np
 
 from opsd_cli import methods
 from opsd_cli.comparison.curves import COSTS, Curve
-from opsd_cli.comparison.efficiency import Efficiency
+from opsd_cli.comparison.efficiency import REPLICATES, Efficiency
 from opsd_cli.comparison.jobs import Tuned
 from opsd_cli.formatting import json_safe
 
@@ -41,6 +41,7 @@ def summarise(
     target: float | None = None,
     left_out: Mapping[str, str] | None = None,
     tuned: Mapping[str, Tuned] | None = None,
+    replicates: int = REPLICATES,
 ) -> dict[str, Any]:
     """All estimates of a comparison as one JSON object.
 
@@ -50,12 +51,14 @@ def summarise(
         target: a fixed target accuracy; None as in `Efficiency`.
         left_out: directories that are not comparable, with the reason.
         tuned: the selected learning rate of each method.
+        replicates: number of bootstrap replicates.
 
     Returns:
         Accuracies, costs at the target (None if it is not reached), the headline ratio for each
-        kind of cost, and paired differences of best accuracy.
+        kind of cost, paired differences of best accuracy, and the methods that never improved and
+        so do not determine the target.
     """
-    efficiency = Efficiency(groups, target)
+    efficiency = Efficiency(groups, target, replicates)
     one, other = pair_of(list(groups))
     to_target = {cost: efficiency.to_target(cost) for cost in COSTS}
     ratios = {cost: efficiency.ratio(one, other, cost).as_dict() for cost in COSTS}
@@ -75,6 +78,7 @@ def summarise(
         "test_problems": int(next(iter(groups.values()))[0].correct_EP.shape[1]),
         "target_accuracy": efficiency.target,
         "target_from": f"the best that {efficiency.weakest} reaches" if target is None else "given",
+        "never_improved": list(efficiency.never_improved),
         "methods": by_method,
         "token_efficiency": named[GENERATED],
         "token_efficiency_all": named[WITH_TEACHER],

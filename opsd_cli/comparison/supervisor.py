@@ -8,6 +8,7 @@ checkpoints.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
@@ -28,6 +29,7 @@ from opsd_cli.training import run_directory
 
 #: Time between two looks at the child processes.
 POLL_SECONDS = 0.5
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 class StopRequests:
@@ -91,12 +93,17 @@ def run_jobs(
     waiting = [job for job in jobs if run_directory.result_of(directory / job.name) is None]
     _refuse_busy(directory, waiting)
     running: dict[str, subprocess.Popen[bytes]] = {}
+    devices = device_names(jobs[0].config.backend, at_once) if jobs else []
+    place: dict[str, int] = {}
     with stop_on_signal() as stop:
         try:
             while (waiting or running) and not stop.asked:
                 while waiting and len(running) < at_once:
                     job = waiting.pop(0)
-                    running[job.name] = start(directory, job, at_once)
+                    taken = {place[name] for name in running}
+                    place[job.name] = next(n for n in range(at_once) if n not in taken)
+                    device = devices[place[job.name] % len(devices)] if devices else None
+                    running[job.name] = start(directory, job, at_once, device)
                 stop.wait(POLL_SECONDS)
                 for name, process in list(running.items()):
                     if process.poll() is not None and not stop.asked:
@@ -152,8 +159,30 @@ def _refuse_busy(directory: Path, jobs: Sequence[Job]) -> None:
                 ) from error
 
 
-def start(directory: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
-    """Start or resume a run in a child process; its output goes to a log beside its directory."""
+def device_names(backend: str, at_once: int) -> list[str]:
+    """The GPUs that runs side by side are dealt to, as CUDA_VISIBLE_DEVICES names them.
+
+    Empty where a run sees what this process sees: one run at a time, one device, or no GPU.
+    """
+    import backends
+
+    if at_once == 1:
+        return []
+    found = backends.get(backends.choose(backend).name).capability()
+    if found.on_cpu or found.devices < 2:
+        return []
+    visible = [name for name in os.environ.get(VISIBLE_DEVICES, "").split(",") if name.strip()]
+    return visible or [str(number) for number in range(found.devices)]
+
+
+def start(
+    directory: Path, job: Job, at_once: int, device: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start or resume a run in a child process; its output goes to a log beside its directory.
+
+    Args:
+        device: the GPU that it sees; None for those of this process.
+    """
     run = directory / job.name
     run.parent.mkdir(parents=True, exist_ok=True)
     command = [*OPSD, "train", "--quiet", "--out", str(run)]
@@ -165,6 +194,8 @@ def start(directory: Path, job: Job, at_once: int) -> subprocess.Popen[bytes]:
         command += ["--config", str(config)]
     environment = package_environment() | {PROGRESS_FILE: str(progress_file(run).resolve())}
     progress_file(run).unlink(missing_ok=True)  # what a killed run left
+    if device is not None:
+        environment[VISIBLE_DEVICES] = device
     if at_once > 1:
         # More threads than cores slow concurrent runs down.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // at_once)))

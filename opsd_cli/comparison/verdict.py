@@ -19,7 +19,22 @@ GENERATED, EVERYTHING = "generated", "all"
 
 
 def verdict(summary: Summary) -> str:
-    """The comparison's headline in one to three sentences."""
+    """The comparison's headline in one to four sentences."""
+    return f"{_headline(summary)}{_never_improved(summary)}"
+
+
+def _never_improved(summary: Summary) -> str:
+    """A sentence on the methods that do not determine the target, or nothing."""
+    names = summary.get("never_improved") or []  # files of earlier versions have no such key
+    if not names:
+        return ""
+    return (
+        f" {_listed(names)} never improved on the accuracy before training by more than chance; "
+        f"the target is {summary['target_from']}."
+    )
+
+
+def _headline(summary: Summary) -> str:
     one, other = _pair(summary)
     without = _without_ratio(summary)
     if without is not None:
@@ -73,7 +88,9 @@ def tokens_needed(summary: Summary, name: str) -> str:
     if had_before(summary, name):
         return "reached before training"
     if needed is None:
-        return "not reached"
+        if generates_nothing(summary, name):
+            return "never, generates none"
+        return f"never within {tokens_spent(summary, name)}"
     return "reached, generates none" if generates_nothing(summary, name) else count(needed)
 
 

@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-#: Most seeds are hashed together with names (`opsd_cli.seeds`), but a new adapter's goes to the
-#: backend's own generator, and the smallest of those takes 63 bits.
+#: Every seed is hashed together with names (`opsd_cli.seeds`); 63 bits are what YAML, JSON and
+#: every tracker hold as an integer.
 LARGEST_SEED = 2**63 - 1
 #: A lower temperature overflows in float32; 0 stands for greedy decoding.
 LEAST_TEMPERATURE = 1e-3

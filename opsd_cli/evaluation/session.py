@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends import AUTO
 from opsd_cli.config.schema import Config
-from opsd_cli.devices import Devices
+from opsd_cli.devices.number import Devices
 from opsd_cli.errors import Interrupted
 from opsd_cli.evaluation.description import describe
 from opsd_cli.evaluation.directory import EvaluationDirectory

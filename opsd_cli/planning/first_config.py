@@ -255,7 +255,11 @@ class _Suggestions:
             ("test", size.data.test_problems, len(splits.test.problems)),
         ):
             named = getattr(self.config.data, name) or splits.train.name.startswith(EMBEDDED)
-            held = "of its set" if named else "held out of the training problems, at most 10%"
+            held = (
+                "the first of its set"
+                if named
+                else "held out of the training problems, at most 10%"
+            )
             self.put(f"data.{name}_problems", min(most, found), held)
             if not named:  # the others stay in training
                 self.train += found - min(found, getattr(self.config.data, f"{name}_problems"))

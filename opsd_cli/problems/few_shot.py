@@ -17,6 +17,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.errors import DataError
 from opsd_cli.grading.extract import marks_answer
 from opsd_cli.problems import Problem, ProblemSet
+from opsd_cli.problems.same_questions import divided, refuse_shared
 
 if TYPE_CHECKING:
     from opsd_cli.problems.sources import Splits
@@ -58,23 +59,20 @@ def with_examples(config: Config, splits: Splits) -> Splits:
     if settings.source is None:
         _known[_key(config)] = _drawn(config, splits.train)
     examples = examples_of(config)
-    questions = {normalised(problem) for problem in examples}
+    shown = replace(splits.train, name="the few-shot examples", problems=examples)
     for held_out in (splits.validation, splits.test):
-        shared = [p for p in held_out.problems if normalised(p) in questions]
-        if shared:
-            raise DataError(
-                f"a few-shot example is also a problem of {held_out.name}: "
-                f"{shared[0].question[:60]!r}",
-                "take it out of prompts.few_shot.source: what is measured must not be in prompts",
-            )
-    left = tuple(p for p in splits.train.problems if normalised(p) not in questions)
+        refuse_shared(
+            shown,
+            held_out,
+            "remove them from prompts.few_shot.source: what is measured must not be in prompts",
+        )
+    left, removed = divided(splits.train.problems, examples)
     if not left:
         raise DataError(
             f"every problem of {splits.train.name} is a few-shot example",
             "lower prompts.few_shot.examples, or bring more problems",
         )
-    removed = len(splits.train.problems) - len(left)
-    note = f"{splits.train.name}: {removed} left out, as they are few-shot examples"
+    note = f"{splits.train.name}: {len(removed):,} left out, as they are few-shot examples"
     return replace(
         splits,
         train=replace(splits.train, problems=left),
@@ -104,11 +102,6 @@ def digest(examples: Sequence[Problem]) -> str:
     """Hash of questions, solutions and answers in order."""
     text = "\x1f".join(f"{p.question}\x1e{p.solution}\x1e{p.answer}" for p in examples)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def normalised(problem: Problem) -> str:
-    """A question without differences in line breaks, spacing and case."""
-    return " ".join(problem.question.split()).casefold()
 
 
 def _key(config: Config) -> str:

@@ -25,8 +25,9 @@ from opsd_cli.errors import DataError
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
-from opsd_cli.problems.few_shot import digest, normalised, with_examples
+from opsd_cli.problems.few_shot import digest, with_examples
 from opsd_cli.problems.files import READERS, load_file, open_file, problems_of
+from opsd_cli.problems.same_questions import divided, refuse_shared
 from opsd_cli.problems.selection import Selection
 from opsd_cli.problems.set_description import SetDescription
 
@@ -127,7 +128,11 @@ def load_splits(config: Config) -> Splits:
     assert validation is not None and test is not None
     read = (train, validation, test)
     data_notes = (*(note for each in read for note in _notes(each)), *removed)
-    _refuse_overlap(validation, test)
+    refuse_shared(
+        validation,
+        test,
+        "remove them from one: what chooses the checkpoint must not be what is reported",
+    )
     sets = told_apart({"train": train, "validation": validation, "test": test})
     splits = Splits(
         sets["train"],
@@ -307,9 +312,7 @@ def _subset(whole: ProblemSet, name: str, problems: Iterable[Problem]) -> Proble
 
 def _without(train: ProblemSet, *others: ProblemSet) -> tuple[ProblemSet, tuple[str, ...]]:
     """The training set without the questions of other sets, and a note if any were removed."""
-    taken = {normalised(problem) for other in others for problem in other.problems}
-    kept = tuple(problem for problem in train.problems if normalised(problem) not in taken)
-    removed = len(train.problems) - len(kept)
+    kept, removed = divided(train.problems, (p for other in others for p in other.problems))
     if not removed:
         return train, ()
     if not kept:
@@ -319,16 +322,5 @@ def _without(train: ProblemSet, *others: ProblemSet) -> tuple[ProblemSet, tuple[
         )
     names = " or ".join(dict.fromkeys(other.name for other in others))
     return replace(train, problems=kept), (
-        f"{train.name}: {removed:,} left out, as {names} has them too",
+        f"{train.name}: {len(removed):,} left out, as {names} has them too",
     )
-
-
-def _refuse_overlap(one: ProblemSet, other: ProblemSet) -> None:
-    questions = {normalised(problem) for problem in one.problems}
-    shared = [problem for problem in other.problems if normalised(problem) in questions]
-    if shared:
-        raise DataError(
-            f"{one.name} and {other.name} share {len(shared)} questions, "
-            f"the first is {shared[0].question[:60]!r}",
-            "remove them from one: what chooses the checkpoint must not be what is reported",
-        )

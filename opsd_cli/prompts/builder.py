@@ -8,7 +8,8 @@ from dataclasses import replace
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import DataError
 from opsd_cli.problems import Problem
-from opsd_cli.problems.few_shot import examples_of, normalised, response_of
+from opsd_cli.problems.few_shot import examples_of, response_of
+from opsd_cli.problems.same_questions import divided
 from opsd_cli.prompts.rendering import (
     Prompt,
     Template,
@@ -112,7 +113,7 @@ class PromptBuilder:
         So the teacher's examples have their reference solutions and show how one is used. A problem
         that is itself an example is not shown its own solution.
         """
-        others = [e for e in self._examples if normalised(e) != normalised(problem)]
+        others, _ = divided(self._examples, [problem])
         with_solutions = template is self._teacher
         turns = example_turns(others, template, self._response, self.tokenizer, with_solutions)
         return replace(template, examples=turns) if turns else template

@@ -90,10 +90,13 @@ def write_comparison_report(
 def what_was_compared(summary: Summary, groups: Groups) -> str:
     """Model, methods, seeds, test problems, target and excluded runs, in sentences."""
     model = named_model(next(iter(groups.values()))[0].config.model)
+    seeds = (
+        f"seed{'s' if len(summary['seeds']) > 1 else ''} {', '.join(map(str, summary['seeds']))}"
+    )
     left = "".join(f" Left out: {path}, {why}." for path, why in summary["left_out"].items())
     return (
         f"Model: {model}. {len(summary['methods'])} methods, "
-        f"seeds {', '.join(map(str, summary['seeds']))}, "
+        f"{seeds}, "
         f"{summary['test_problems']} test problems, which chose nothing. The target is "
         f"{summary['target_from']}. Intervals: paired bootstrap over seeds and problems.{left}"
     )

@@ -14,6 +14,8 @@ from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import OpsdError
 from opsd_cli.training.checkpoints import FOLDER
 
+#: Letters of the longest estimate with its interval, as "100.0% (100.0–100.0)".
+_INTERVAL = 20
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--dim:#5b6676;--page:#fff;--card:#f5f7fa;--grid:#dfe4ea;
 --one:#0b6bcb;--two:#c2410c;--three:#15803d;--four:#7e22ce;--band:.13;--edge:.45}
@@ -23,7 +25,8 @@ STYLE = """
 body{margin:0 auto;max-width:1080px;padding:1.5rem 1rem;color:var(--ink);
 background:var(--page);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.35rem;line-height:1.35}
-h2{font-size:1.05rem;margin:2rem 0 .5rem}.dim,.legend,.tick{color:var(--dim)}
+h2{font-size:1.15rem;margin:2rem 0 .5rem}h3{font-size:1rem;margin:1.25rem 0 .5rem}
+.dim,.legend,.tick{color:var(--dim)}
 .grid2{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr))}
 .grid2>*{min-width:0}
 figure{margin:0;padding:.75rem;background:var(--card);border-radius:.5rem}
@@ -55,7 +58,7 @@ background:var(--page);font-size:13px;font-weight:400;line-height:1.35}
 .legend{font-size:.85rem;margin:.25rem 0 0}.legend span{margin-right:1rem;white-space:nowrap}
 .key{width:24px;height:12px;margin-right:.35em;vertical-align:-1px}.key line{stroke-width:3}
 .values summary{font-size:.85rem;color:var(--dim)}.values td,.values th{font-size:.85rem}
-.values .scroll{max-height:16rem}
+.values td{white-space:nowrap}.values .scroll{max-height:16rem}
 .scroll{overflow:auto;max-width:100%;scrollbar-width:thin;
 background:linear-gradient(90deg,var(--under) 40%,transparent) 0 0/2rem 100% local no-repeat,
 linear-gradient(-90deg,var(--under) 40%,transparent) 100% 0/2rem 100% local no-repeat,
@@ -69,7 +72,7 @@ td a{display:inline-block;min-width:13rem}
 meter{width:5rem;vertical-align:middle}
 details{margin:.35rem 0}summary{cursor:pointer}
 table{border-collapse:collapse}td,th{padding:.25rem .9rem .25rem 0;text-align:left;
-border-bottom:1px solid var(--grid);vertical-align:top}
+border-bottom:1px solid var(--grid);vertical-align:top}td:last-child,th:last-child{padding-right:0}
 pre{white-space:pre-wrap;word-break:break-word;
 background:var(--card);padding:.75rem;border-radius:.5rem;font-size:.85rem;margin:.25rem 0}
 """
@@ -94,8 +97,14 @@ def figure(title: str, body: str) -> str:
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table that scrolls inside its container where it is wider; every cell is escaped."""
     head = "".join(f"<th>{escape(text)}" for text in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
+    body = "".join("<tr>" + "".join(map(_cell, row)) for row in rows)
     return f"<div class=scroll tabindex=0><table><tr>{head}{body}</table></div>"
+
+
+def _cell(text: str) -> str:
+    """A cell; an interval is never broken at its dash, which browsers allow in a narrow column."""
+    kept = " class=nowrap" if "–" in text and len(text) <= _INTERVAL else ""
+    return f"<td{kept}>{escape(text)}"
 
 
 def folded(title: str, text: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backends.interface import SpansProcesses
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.recommended_sampling import with_recommended
 from opsd_cli.interruption import Stop, never
@@ -174,6 +175,8 @@ def work(
         return session.finished
     assert session.splits is not None
     run = session.run
+    if isinstance(policy, SpansProcesses) and policy.processes > 1:
+        run.add_environment({"from_step": _step_of(run), "ranks": policy.processes})
     described = run.config.model_dump(mode="json")
     with tracking(run.config.log, listener, run.directory, described, _step_of(run)) as told:
         return train_policy(policy, session.splits, run, told, stop)

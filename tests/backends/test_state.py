@@ -122,7 +122,7 @@ def test_restored_policy_continues_bit_for_bit(
     for batch in batches:
         step(policy, batch=batch)
     policy.save(tmp_path / "end")
-    resumed = load(**sections, seed=99)
+    resumed = load(**sections)
     step(resumed)
     resumed.restore(tmp_path / "middle")
     resumed.save(tmp_path / "middle-again")

@@ -154,6 +154,21 @@ def test_rollouts_equal_the_dense_models(
     assert found == wanted
 
 
+@pytest.mark.parametrize("variant", [{}, {"dora": True}], ids=["lora", "dora"])
+def test_new_adapter_is_that_of_the_dense_weights(
+    folders: tuple[Path, Path], tmp_path: Path, variant: dict[str, Any]
+) -> None:
+    found = []
+    for name, folder in (("mlx", folders[0]), ("cpu", folders[1])):
+        config = Config(model=str(folder), seed=7, lora=LORA | variant, train={"dtype": "float32"})
+        get(name).load(config, True).save_adapter(tmp_path / name)
+        found.append(oracle.weights(tmp_path / name))
+    assert found[0].keys() == found[1].keys()
+    for name, array in found[1].items():
+        tolerance = 1e-5 if "magnitude" in name else 0
+        np.testing.assert_allclose(found[0][name], array, rtol=tolerance, err_msg=name)
+
+
 def test_step_leaves_the_quantised_base_unchanged(
     policy: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -14,8 +14,7 @@ from backends.parallel.control import Workers
 from backends.parallel.ranks import loaded_on_all, opened
 from opsd_cli.config.resolve import resolve
 from tests.support.backend_fixtures import LORA
-
-Loaded = Callable[..., contextlib.AbstractContextManager[Policy]]
+from tests.support.ranks import Loaded
 
 
 @pytest.fixture

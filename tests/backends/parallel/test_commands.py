@@ -7,17 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from opsd_cli.processes.child_processes import OPSD, package_environment
 from tests.support.backend_fixtures import require_backend
 from tests.support.processes import PATIENCE_SECONDS, gone
-from tests.support.training_runs import run_contents
+from tests.support.ranks import after_checkpoint, done, left, start, workers_of
 
 SETTINGS = (
     "train.steps=3", "train.questions_per_step=5", "train.checkpoint_every=1",
@@ -25,33 +23,6 @@ SETTINGS = (
     "data.validation_problems=5", "preflight.enabled=false", "sampling.max_new_tokens=24",
 )  # fmt: skip
 TRAIN = ("train", "--quiet", "--backend", "cpu", *(f"--set={each}" for each in SETTINGS))
-#: What tells of the machine and the clock, or is made from it.
-MASKED = ("environment.json", "report.html")
-
-
-def start(folder: Path, *words: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    command = [*(launcher or OPSD), *words]
-    return subprocess.Popen(
-        command, cwd=folder, env=package_environment() | {"OMP_NUM_THREADS": "1"}, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        restore_signals=True,
-    )  # fmt: skip
-
-
-def done(folder: Path, *words: str, launcher: tuple[str, ...] = ()) -> str:
-    """Run a command to its end; returns its standard output."""
-    process = start(folder, *words, launcher=launcher)
-    output, error = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 0, error
-    return output
-
-
-def left(run: Path) -> dict[str, Any]:
-    """What a run leaves, but for memory, time and machine."""
-    found = run_contents(run, MASKED)
-    for row in found["metrics.jsonl"]:
-        del row["memory_peak"]
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -61,25 +32,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("alone")
     done(folder, *TRAIN, "--out", "run")
     return left(folder / "run")
-
-
-def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The workers that a command has started, once they run."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        children = psutil.Process(process.pid).children()
-        found = [c for c in children if "backends.parallel.worker" in c.cmdline()]
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"no worker was started: {process.communicate()}")
-
-
-def after_checkpoint(run: Path, step: int) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (run / f"checkpoints/step-{step:06}").is_dir():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_two_ranks_leave_the_files_of_one(alone: dict[str, Any], tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from backends.interface import (
     Sampling,
 )
 from opsd_cli.errors import ModelError, UsageError
-from tests.backends.parallel.conftest import Loaded
 from tests.support.ragged_batches import divergence_batch, gradient_batch, tokens
+from tests.support.ranks import Loaded
 
 SAMPLING = Sampling(temperature=0.8, top_p=0.9, max_new_tokens=6)
 
@@ -72,6 +72,19 @@ def test_an_average_as_the_teacher_is_the_same_bits_too(
         with loaded(size, teacher={"weights": "ema", "ema_decay": 0.5}) as policy:
             found.append(trained(policy, batches, tmp_path / str(size)))
     assert all(each == found[0] for each in found)
+
+
+def test_dropout_is_the_same_on_every_number_of_ranks(
+    loaded: Loaded, sizes: Sequence[int], tmp_path: Path
+) -> None:
+    found = []
+    for size in sizes:
+        with loaded(size, lora={"dropout": 0.3}) as policy:
+            found.append(trained(policy, [divergence_batch(9)] * 2, tmp_path / str(size)))
+    with loaded(1) as policy:
+        without = trained(policy, [divergence_batch(9)] * 2, tmp_path / "without")
+    assert all(each == found[0] for each in found)
+    assert found[0] != without
 
 
 def test_fast_sums_are_those_of_a_process_alone_to_rounding(

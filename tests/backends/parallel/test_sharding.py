@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from backends.parallel.sharding import obstacle
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import ModelError, UsageError
 from tests.support.ragged_batches import divergence_batch, gradient_batch, tokens
+from tests.support.ranks import Loaded
 
-Loaded = Callable[..., AbstractContextManager[Policy]]
 #: One item leaves a rank without any; 33 and 9 cannot be shared evenly.
 BATCHES: list[LossBatch] = [
     divergence_batch(33), divergence_batch(9, "live"), divergence_batch(7, "ema"),
@@ -68,10 +67,13 @@ def held(policy: Any) -> tuple[int, int]:
 @pytest.mark.parametrize(
     "sections",
     [
-        {"train": {"reduce": "exact"}},
-        {"train": {"dtype": "bfloat16", "gradient_checkpointing": True}},
+        {"train": {"dtype": "float32"}},
+        {
+            "train": {"dtype": "bfloat16", "gradient_checkpointing": True},
+            "lora": {"dropout": 0.2},
+        },
     ],
-    ids=["float32", "bfloat16, activations recomputed"],
+    ids=["float32", "bfloat16, dropout, activations recomputed"],
 )
 def test_a_sharded_base_gives_the_adapter_of_one_process(
     loaded: Loaded, sections: dict[str, Any], tmp_path: Path

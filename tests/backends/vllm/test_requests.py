@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 
 import pytest
 
@@ -50,10 +51,11 @@ class Observer:
 
 
 @pytest.mark.parametrize("ahead", [False, True])
-def test_rollouts_are_reported_as_they_finish_also_those_of_a_prefetch(
+def test_every_finished_rollout_is_reported_also_those_of_a_prefetch(
     served: Served, monkeypatch: pytest.MonkeyPatch, ahead: bool
 ) -> None:
-    monkeypatch.setattr(decoding, "REPORT_SECONDS", 0.0)
+    """Also those that finish shortly after another, since the next report may be long in coming."""
+    monkeypatch.setattr(decoding, "REPORT_SECONDS", 3600.0)
     _, policy = served()
     observer = Observer()
     policy.observe(observer)
@@ -63,8 +65,12 @@ def test_rollouts_are_reported_as_they_finish_also_those_of_a_prefetch(
         assert {r.request.problem_id: r.completion_ids for r in drawing.result()} == EXPECTED
     else:
         assert sampled(policy) == EXPECTED
-    tokens = sum(map(len, EXPECTED.values()))
-    assert [r.finished for r in observer.reports] == list(range(1, 10))
-    assert observer.reports[-1].tokens == observer.reports[-1].most == tokens
-    assert observer.reports[0].most <= 9 * SAMPLING.max_new_tokens
+    reports, limit = observer.reports, SAMPLING.max_new_tokens
+    assert [r.finished for r in reports] == list(range(10))
+    assert (reports[0].tokens, reports[0].most) == (0, 9 * limit)
+    added = [later.tokens - earlier.tokens for earlier, later in pairwise(reports)]
+    saved = [earlier.most - later.most for earlier, later in pairwise(reports)]
+    assert sorted(added) == sorted(map(len, EXPECTED.values()))
+    assert saved == [limit - tokens for tokens in added]
+    assert reports[-1].tokens == reports[-1].most
     assert (threading.current_thread() in observer.threads) is not ahead

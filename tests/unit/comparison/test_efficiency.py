@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,10 @@ def groups(noise: float = 0.0) -> dict[str, list[Curve]]:
         "opsd": [curve("opsd", FAST, [0, 10, 20, 30], seed, noise=noise) for seed in range(3)],
         "grpo": [curve("grpo", SLOW, [0, 100, 200, 300], seed, noise=noise) for seed in range(3)],
     }
+
+
+def summary_of(compared: dict[str, list[Curve]], target: float | None = None) -> dict[str, Any]:
+    return summarise(compared, Path("c"), target, replicates=200)
 
 
 @given(values)
@@ -186,17 +191,17 @@ def test_cost_of_a_ledger_counts_every_token() -> None:
 
 
 def test_comparison_summary_names_its_target_and_ratio() -> None:
-    summary = summarise(groups(), Path("c"))
+    summary = summary_of(groups())
     assert summary["target_from"] == "the best that grpo reaches"
     assert summary["token_efficiency"]["ratio"] == pytest.approx(20)
     assert summary["token_efficiency"]["counted"] == "generated"
     assert summary["methods"]["grpo"]["tokens_to_target"] == pytest.approx(300)
     assert summary["methods"]["opsd"]["accuracy"]["value"] == pytest.approx(0.95)
     assert "opsd needs 20× fewer generated tokens than grpo to reach 80.0%" in verdict(summary)
-    missed = summarise(groups(), Path("c"), target=0.9)
+    missed = summary_of(groups(), target=0.9)
     assert missed["methods"]["grpo"]["tokens_to_target"] is None
     assert verdict(missed) == "opsd reaches 90.0%; grpo does not: its best is 80.0%."
-    neither = summarise(groups(), Path("c"), target=0.99)
+    neither = summary_of(groups(), target=0.99)
     assert verdict(neither) == (
         "Neither opsd nor grpo reaches 99.0%. Best test accuracy: opsd 95.0%, grpo 80.0%."
     )
@@ -206,8 +211,8 @@ def test_comparison_verdict_names_a_target_that_is_reached_before_training() -> 
     """One method only gets worse: the best that it reaches is the base model's accuracy."""
     worse = {"sft": [curve("sft", [0.5, 0.3, 0.1, 0.1], [0, 0, 0, 0])]}
     for found in (
-        summarise({"opsd": groups()["opsd"][:1], **worse}, Path("c")),
-        json_safe(summarise({"opsd": groups()["opsd"][:1], **worse}, Path("c"))),
+        summary_of({"opsd": groups()["opsd"][:1], **worse}),
+        json_safe(summary_of({"opsd": groups()["opsd"][:1], **worse})),
     ):
         said = verdict(found)
         assert "Neither" not in said and "Best test accuracy: opsd 95.0%, sft 50.0%" in said
@@ -216,15 +221,59 @@ def test_comparison_verdict_names_a_target_that_is_reached_before_training() -> 
         assert title(found) == "Best test accuracy: opsd 95.0%, sft 50.0%"
         assert tokens_needed(found, "opsd") == "reached before training"
         assert all(ratio_of(found, cost) is None for cost in COSTS)
-    found = summarise({"opsd": groups()["opsd"][:1], **worse}, Path("c"))
+    found = summary_of({"opsd": groups()["opsd"][:1], **worse})
     with pytest.raises(GateNotMet, match="there is no token-efficiency ratio, and 4× is required"):
         Comparison(found, {}, Path("c")).require_ratio(4)
+
+
+@pytest.mark.parametrize("accuracy", [[0.5, 0.3, 0.1, 0.1], [0.5, 0.505, 0.5, 0.49]])
+def test_comparison_target_leaves_out_a_method_that_never_improves(accuracy: list[float]) -> None:
+    """Whether its accuracy falls, or one evaluation is higher by chance."""
+    third = {"sft": [curve("sft", accuracy, [0, 40, 80, 120], s, noise=0.05) for s in range(3)]}
+    alone, with_third = summary_of(groups()), summary_of(groups() | third)
+    assert alone["never_improved"] == [] and with_third["never_improved"] == ["sft"]
+    assert with_third["target_accuracy"] == pytest.approx(alone["target_accuracy"])
+    assert with_third["efficiency"]["generated"]["ratio"] == pytest.approx(20)
+    assert "20×" in title(with_third)
+    for found in (with_third, json_safe(with_third)):
+        assert "opsd needs 20× fewer generated tokens than grpo to reach 80.0%" in verdict(found)
+        assert verdict(found).endswith(
+            "sft never improved on the accuracy before training by more than chance; the target is "
+            "the best that grpo reaches."
+        )
+        assert tokens_needed(found, "sft") == "never within 120"
+    Comparison(with_third, {}, Path("c")).require_ratio(4)
+
+
+def test_comparison_target_is_the_base_accuracy_if_fewer_than_two_methods_improve() -> None:
+    flat = {
+        name: [curve(name, [0.5, 0.4, 0.3, 0.3], [0, 40, 80, 120])] for name in ("sft", "hybrid")
+    }
+    found = summary_of({"opsd": groups()["opsd"][:1], **flat})
+    assert found["never_improved"] == [] and found["target_accuracy"] == pytest.approx(0.5)
+    assert math.isnan(found["token_efficiency"]["ratio"])
+
+
+def test_comparison_target_of_three_methods_counts_a_small_real_improvement() -> None:
+    small = [curve("sft", [0.5, 0.52, 0.54, 0.54], [0, 40, 80, 120], seed) for seed in range(3)]
+    found = summary_of(groups() | {"sft": small})
+    assert found["never_improved"] == [] and found["target_accuracy"] == pytest.approx(0.54)
+
+
+def test_comparison_verdict_of_a_baseline_that_never_improves() -> None:
+    """The headline keeps its two methods, though others determine the target."""
+    flat = [curve("grpo", [0.5, 0.4, 0.3, 0.3], [0, 100, 200, 300], seed) for seed in range(3)]
+    hybrid = [curve("hybrid", SLOW, [0, 100, 200, 300], seed) for seed in range(3)]
+    found = summary_of(groups() | {"grpo": flat, "hybrid": hybrid})
+    assert found["target_accuracy"] == pytest.approx(0.8)
+    assert verdict(found).startswith("opsd reaches 80.0%; grpo does not: its best is 50.0%. grpo ")
+    assert (tokens_needed(found, "opsd"), tokens_needed(found, "hybrid")) == ("15", "300")
 
 
 def test_comparison_verdict_of_a_method_that_generates_nothing_counts_all_tokens() -> None:
     supervised = curve("sft", SLOW, [0, 100, 200, 300])
     idle = replace(supervised, cost_E=supervised.cost_E | {"generated": np.zeros(4)})
-    found = summarise({"opsd": groups()["opsd"][:1], "sft": [idle]}, Path("c"))
+    found = summary_of({"opsd": groups()["opsd"][:1], "sft": [idle]})
     said = verdict(found)
     assert "opsd takes 15 tokens of all kinds and sft 300: ratio 20×" in said
     assert "sft generates no tokens, so there is no ratio of generated tokens." in said

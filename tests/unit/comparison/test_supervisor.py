@@ -7,10 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from backends import Choice
+from backends.interface import Capability
 from opsd_cli.comparison import supervisor
 from opsd_cli.comparison.jobs import comparison_jobs
 from opsd_cli.config.resolve import resolve
@@ -170,3 +173,60 @@ def test_run_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     assert done.returncode == -9
     assert gone(int(done.stdout)) and left_in(tmp_path) == []
     lock_directory(tmp_path / "run").close()
+
+
+class Stub:
+    """A backend that says how many devices it has."""
+
+    def __init__(self, devices: int, on_cpu: bool) -> None:
+        self._found = Capability(True, "", devices=devices, on_cpu=on_cpu)
+
+    def capability(self) -> Capability:
+        return self._found
+
+
+@pytest.mark.parametrize(
+    ("backend", "at_once", "visible", "names"),
+    [
+        (Stub(4, False), 2, None, ["0", "1", "2", "3"]),
+        (Stub(2, False), 8, "5,7", ["5", "7"]),
+        (Stub(4, False), 1, None, []),
+        (Stub(1, False), 4, None, []),
+        (Stub(1, True), 4, None, []),
+    ],
+)
+def test_supervisor_deals_runs_over_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+    backend: Stub,
+    at_once: int,
+    visible: str | None,
+    names: list[str],
+) -> None:
+    monkeypatch.setattr("backends.choose", lambda name: Choice(name, ""))
+    monkeypatch.setattr("backends.get", lambda name: backend)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert supervisor.device_names("stub", at_once) == names
+
+
+def test_supervisor_gives_a_free_gpu_to_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three runs on two GPUs: the third gets the one whose run ended first."""
+    made = job(tmp_path)
+    jobs = [replace(made, name=name) for name in ("a", "b", "c")]
+    given: list[tuple[str, str | None]] = []
+    seconds = {"a": "30", "b": "0", "c": "0"}
+
+    def start(_: Path, each: supervisor.Job, __: int, device: str | None) -> object:
+        given.append((each.name, device))
+        if each.name == "c":
+            raise Interrupted("seen enough")
+        return subprocess.Popen(["sleep", seconds[each.name]])
+
+    monkeypatch.setattr(supervisor, "start", start)
+    monkeypatch.setattr(supervisor, "device_names", lambda *_: ["4", "6"])
+    with pytest.raises(Interrupted):
+        supervisor.run_jobs(tmp_path, jobs, 2, lambda _: None)
+    assert given == [("a", "4"), ("b", "6"), ("c", "6")]

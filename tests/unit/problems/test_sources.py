@@ -111,8 +111,19 @@ def test_contamination_of_the_whole_training_set_is_refused(tmp_path: Path) -> N
 def test_overlap_of_validation_and_test_is_refused(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", range(30))
     test = write(tmp_path / "test.jsonl", range(40, 45))
-    with pytest.raises(DataError, match="share 5 questions"):
+    with pytest.raises(DataError, match=r"share 5 questions, the first is '40 \+ 1'"):
         splits(f"data.train={train}", f"data.validation={test}", f"data.test={test}")
+
+
+def test_overlap_of_one_question_ignores_case_and_spacing(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", range(30))
+    test = write(tmp_path / "test.jsonl", range(40, 45))
+    validation = write(tmp_path / "validation.jsonl", range(50, 55))
+    for file, question in ((test, "What is 2 + 2?"), (validation, " what  IS\n2 + 2? ")):
+        with file.open("a") as out:
+            out.write(json.dumps({"question": question, "solution": "2 + 2 = 4", "answer": "4"}))
+    with pytest.raises(DataError, match=r"validation\.jsonl and test\.jsonl share 1 question: '"):
+        splits(f"data.train={train}", f"data.validation={validation}", f"data.test={test}")
 
 
 def test_rows_left_out_are_reported(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The devices and machines that share a command's work."""

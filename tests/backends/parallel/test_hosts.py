@@ -1,0 +1,73 @@
+"""`--hosts`: a command runs itself under `mlx.launch`, whose processes share one run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.backend_fixtures import require_backend
+from tests.support.killable_commands import problems
+from tests.support.ranks import done, left
+
+SETTINGS = (
+    "data.train=sums.jsonl", "train.steps=2", "train.questions_per_step=5", "train.reduce=exact",
+    "train.checkpoint_every=1", "train.evaluate_every=9", "data.test_problems=3",
+    "data.validation_problems=3", "preflight.enabled=false", "sampling.max_new_tokens=4",
+    "optimizer.learning_rate=0.01", "prompts.student.template={question}",
+    "prompts.teacher.template={solution} {question}",
+)  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with problems, and a host file of two processes on this machine."""
+    (tmp_path / "sums.jsonl").write_text(problems(), encoding="utf-8")
+    hosts = [{"ssh": "127.0.0.1", "ips": ["127.0.0.1"]}] * 2
+    (tmp_path / "hosts.json").write_text(json.dumps(hosts))
+    return tmp_path
+
+
+def words(model: Path, backend: str, *settings: str) -> tuple[str, ...]:
+    given = (f"--set={each}" for each in (*SETTINGS, *settings))
+    return ("train", "--quiet", "--backend", backend, "--model", str(model), *given)
+
+
+def test_two_processes_of_mlx_launch_leave_the_files_of_one(
+    folder: Path, model_folder: Callable[[str], Path]
+) -> None:
+    require_backend("mlx")
+    if shutil.which("mlx.launch", path=str(Path(sys.executable).parent)) is None:
+        pytest.skip("mlx.launch is not installed")
+    command = words(model_folder("qwen3"), "mlx")
+    done(folder, *command, "--out", "one")
+    done(folder, *command, "--out", "two", "--hosts", "hosts.json")
+    assert left(folder / "two") == left(folder / "one")
+
+
+def test_a_checkpoint_of_two_ranks_of_pytorch_goes_on_with_two_of_mlx(
+    folder: Path, model_folder: Callable[[str], Path]
+) -> None:
+    """It ends where a run on PyTorch alone ends, to rounding."""
+    require_backend("mlx")
+    require_backend("cpu")
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    command = words(model_folder("qwen3"), "cpu")
+    done(folder, *command, "--out", "whole")
+    done(folder, *command, "--out", "moved", "--devices", "2")
+    # Back to the first step, and on from there elsewhere.
+    done(
+        folder, "train", "--quiet", "--resume-from", "1", "--out", "moved", "--devices", "2",
+        "--backend", "mlx",
+    )  # fmt: skip
+    adapter = "checkpoints/step-000002/adapter_model.safetensors"
+    whole, moved = (load_file(folder / name / adapter) for name in ("whole", "moved"))
+    assert whole.keys() == moved.keys()
+    for name, weights in whole.items():
+        np.testing.assert_allclose(moved[name], weights, atol=1e-5)
