@@ -39,6 +39,13 @@ def sequences_of(batch: LossBatch) -> list[list[PromptAndCompletion]]:
     return [[(item.prompt, item.completion)] for item in batch.items]
 
 
+def part_of(batch: LossBatch, rows: Sequence[int]) -> LossBatch:
+    """The batch with the items at these rows alone, in their order."""
+    if isinstance(batch, DivergenceBatch):
+        return dataclasses.replace(batch, items=tuple(batch.items[row] for row in rows))
+    return dataclasses.replace(batch, items=tuple(batch.items[row] for row in rows))
+
+
 def filler_of(batch: LossBatch) -> LossBatch:
     """A batch of the same loss with one item of weight 0, for a pass that only has to be made."""
     prompt, completion = FILLER_PAIR

@@ -8,7 +8,6 @@ of the backend's methods to another.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -37,6 +36,7 @@ from backends.shared.loss_batches import (
     filler_of,
     loss_of,
     loss_weights,
+    part_of,
     sequences_of,
     split_report,
     split_tokens,
@@ -234,7 +234,7 @@ class PolicyBase(
             for unit in units:
                 for places in batched([sequences[index] for index in unit], self._budget):
                     rows = [unit[place] for place in places]
-                    part = dataclasses.replace(batch, items=tuple(batch.items[r] for r in rows))
+                    part = part_of(batch, rows)
                     report = self._run_micro_batch(part, rows, training)
                     passes -= 1
                     progress.read(rows)
