@@ -499,12 +499,14 @@ class SharesGradients(Protocol):
     """
 
     def accumulate_units(
-        self, batch: LossBatch, units: Sequence[Sequence[int]]
+        self, batch: LossBatch, units: Sequence[Sequence[int]], passes: int = 0
     ) -> tuple[BatchReport, list[Any]]:
         """The gradients of some of a batch's items, which the adapter's gradient stays without.
 
         Args:
             units: indices of items; each unit is cut into micro-batches of its own.
+            passes: micro-batches to run at least. Where each process holds a part of the base, all
+                must run as many; what a process lacks it runs on a filler that counts for nothing.
 
         Returns:
             The report, whose tokens are empty for items that are in no unit, and a gradient for
@@ -538,7 +540,12 @@ class GradientExchange(Protocol):
 
 @runtime_checkable
 class ExchangesGradients(Protocol):
-    """A backend that can train in several processes, each with a replica. Optional."""
+    """A backend that can train in several processes, each with a replica. Optional.
+
+    With `BackendTraits.shards` the base may be divided over the processes (`train.shard`), which
+    meet before they load it. Then all make the same calls of `Policy.score`, `Policy.measure` and
+    `SharesGradients.accumulate_units`, each of as many micro-batches.
+    """
 
     def exchange(
         self, rank: int, size: int, host: str, broadcast: Callable[[Any], Any]

@@ -65,6 +65,7 @@ class BackendTraits:
             of `auto_on`, and it works there without a separate GPU card.
         on_cpu: True if it works on the machine's own memory, where `train.dtype` auto means
             float32; assumed in a plan where its packages are missing and no device can be asked.
+        shards: True if it can divide a frozen base over several processes (`train.shard`).
     """
 
     extra: str
@@ -73,6 +74,7 @@ class BackendTraits:
     auto_on: tuple[Platform, ...] | None = None
     installed_by_default: bool = False
     on_cpu: bool = False
+    shards: bool = False
 
     @property
     def install_command(self) -> str:

@@ -209,6 +209,7 @@ def loaded_policy(
     import backends
     from backends.parallel.ranks import loaded_on_all, opened
     from backends.rollout_engines import get_engine
+    from backends.shared.placement import here
 
     refuse_other_base(config)
     warning = config.adapter and untrained(Path(config.adapter))
@@ -218,6 +219,7 @@ def loaded_policy(
         number = count(devices, config)
         waiting.enter_context(messages.working("loading the model"))
         workers = stack.enter_context(opened(number))
+        config = _with_shard_decided(config, here().size, messages)
         try:
             backend = backends.get(config.backend)
             policy = stack.enter_context(
@@ -237,6 +239,21 @@ def loaded_policy(
         if not policy.tokenizer.has_chat_template:
             messages.warn(NO_CHAT_TEMPLATE)
         yield policy
+
+
+def _with_shard_decided(config: Config, devices: int, messages: Messages) -> Config:
+    """The config with `train.shard` decided, and said where it is not as one would expect."""
+    from opsd_cli.planning.sharding import with_shard_decided
+
+    decided = with_shard_decided(config, devices)
+    if decided.train.shard == "full" and devices == 1:
+        messages.note("train.shard is full, and there is one device: the base is whole on it")
+    elif decided.train.shard != "none" and config.train.shard == "auto":
+        messages.note(
+            "train.shard is auto: by the memory plan the base does not fit one device, so "
+            f"{devices} devices divide it"
+        )
+    return decided
 
 
 def _made_for_another_base(error: ModelError, config: Config) -> ModelError:

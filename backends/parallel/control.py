@@ -13,11 +13,14 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, TypeVar
 
-from backends.parallel.messages import Cancel, Close, Done, Failed, Lost, Value
-from opsd_cli.errors import TrainingError
+from backends.parallel.messages import Call, Cancel, Close, Done, Failed, Lost, Value
+from opsd_cli.errors import OpsdError, TrainingError
+
+T = TypeVar("T")
 
 #: Seconds that rank 0 may go on computing after a worker is lost, before the process is ended.
 GRACE = 40.0
@@ -44,9 +47,13 @@ class Workers:
         self._connections, self._names, self._explain = connections, names, explain
         self._inbox: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._held: list[tuple[int, Any]] = []
+        #: True if the ranks compute together, so that one that fails keeps the others waiting.
+        self.lockstep = False
         #: A worker that is lost.
         self._gone: int | None = None
         self._closing = threading.Event()
+        #: Set once the failure of a worker has become an error of this process.
+        self._told = threading.Event()
         threading.Thread(target=self._read, name="workers", daemon=True).start()
 
     @property
@@ -114,6 +121,41 @@ class Workers:
             raise self.failed(rank, failure)
         return results
 
+    def call(
+        self,
+        method: str,
+        arguments: Callable[[int], tuple[Any, ...]],
+        own: Callable[[], T],
+        news: Callable[[int, Any], None],
+    ) -> tuple[T, dict[int, Done]]:
+        """Call a method on all ranks at once: rank 0's result, and those of the others.
+
+        Args:
+            arguments: by rank.
+            own: calls it on rank 0.
+            news: as `collect` has it.
+
+        Raises:
+            TrainingError: a worker has ended.
+            OpsdError: a rank has failed; raised once all have ended the call, but at once where
+                they wait for each other (`lockstep`).
+        """
+        for rank in self.ranks:
+            self.send(Call(method, arguments(rank)), rank)
+        try:
+            result = own()
+        except Exception as error:  # not Ctrl-C, for which nobody waits
+            if self.lockstep and isinstance(error, OpsdError):
+                raise
+            try:
+                self.collect(news)
+            except OpsdError as theirs:
+                # The cause: a collective fails where a rank is lost or has failed.
+                if self.broken or self.lockstep:
+                    raise theirs from error
+            raise
+        return result, self.collect(news)
+
     def check(self) -> None:
         """Raise `TrainingError` if a worker has ended; messages are kept."""
         while True:
@@ -135,12 +177,16 @@ class Workers:
             f"{self._names[rank]} is lost: {why}", "`--resume` goes on from the newest checkpoint"
         )
 
-    def failed(self, rank: int, failure: Failed) -> Exception:
+    def failed(self, rank: int, failure: Failed) -> OpsdError:
         """The error of a worker, with its name before the message."""
+        self._told.set()
+        return self._error_of(rank, failure)
+
+    def _error_of(self, rank: int, failure: Failed) -> OpsdError:
         from opsd_cli import errors
 
         kind = getattr(errors, failure.kind, TrainingError)
-        error: Exception = kind(f"{self._names[rank]}: {failure.message}", failure.hint)
+        error: OpsdError = kind(f"{self._names[rank]}: {failure.message}", failure.hint)
         error.add_note(failure.trace)
         return error
 
@@ -164,21 +210,29 @@ class Workers:
             for connection in ready:
                 assert isinstance(connection, Connection)
                 try:
-                    self._inbox.put((rank_of[connection], connection.recv()))
+                    message = connection.recv()
+                    self._inbox.put((rank_of[connection], message))
+                    if isinstance(message, Failed) and self.lockstep:
+                        explain = partial(self._error_of, rank_of[connection], message)
+                        self._end_later(explain, self._told)
                 except (EOFError, OSError, ValueError):
                     if self._closing.is_set():
                         return
                     rank = rank_of.pop(connection)
                     self._inbox.put((rank, Lost()))
-                    threading.Thread(target=self._end_later, args=(rank,), daemon=True).start()
+                    self._end_later(partial(self.lost, rank), self._closing)
 
-    def _end_later(self, rank: int) -> None:
-        """End this process if it is still busy `GRACE` seconds after a worker was lost: it may wait
-        in a collective that nobody will complete."""
-        if not self._closing.wait(GRACE):
-            error = self.lost(rank)
-            print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr, flush=True)
-            os._exit(error.exit_code)
+    def _end_later(self, explain: Callable[[], OpsdError], noticed: threading.Event) -> None:
+        """End this process if it is still busy `GRACE` seconds after a worker was lost or failed:
+        it may wait in a collective that nobody will complete."""
+
+        def end() -> None:
+            if not noticed.wait(GRACE) and not self._closing.is_set():
+                error = explain()
+                print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr, flush=True)
+                os._exit(error.exit_code)
+
+        threading.Thread(target=end, daemon=True).start()
 
 
 class Channel:

@@ -2,8 +2,10 @@
 
 Rollouts depend on their seeds alone, so dealing them changes none. Gradients are dealt by fixed
 units (`dealing`). What is cheap, or must be one, happens on rank 0: saving, merging, measuring
-for people. Weights are never sent but at the start and when a checkpoint is restored: every
-rank takes the same optimiser step with the same gradient.
+for people. Where the ranks divide the base among them (`train.shard`), every forward pass is made
+by all at once: they are told how many to make, and measuring is done by all. Weights are never sent
+but at the start and when a checkpoint is restored: every rank takes the same optimiser step with
+the same gradient.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 from backends.interface import (
     PLAIN,
     BatchReport,
+    GradientExchange,
     LossBatch,
     Memory,
     Observable,
@@ -30,13 +33,15 @@ from backends.interface import (
 )
 from backends.parallel.control import Workers
 from backends.parallel.dealing import UNITS, block, deal, deal_requests
-from backends.parallel.messages import Call, Cancel, Done, Failed, Value
+from backends.parallel.messages import Call, Cancel, Done, Failed
 from backends.parallel.progress import MergedProgress, RankProgress
-from backends.parallel.share import Share, ShareReport, files_of
+from backends.parallel.sharding import is_sharded
+from backends.parallel.share import Share, files_of, merged, passes_of
 from backends.shared.delegation import DelegatingPolicy
-from backends.shared.loss_batches import NOT_READ, loss_of, sequences_of
+from backends.shared.loss_batches import sequences_of
+from backends.shared.micro_batches import PromptAndCompletion, require_readable
 from opsd_cli.config.schema import Config
-from opsd_cli.errors import ModelError, OpsdError, TrainingError, UsageError
+from opsd_cli.errors import ModelError, TrainingError, UsageError
 
 T = TypeVar("T")
 #: Nats by which the probe's log-probabilities may differ between machines of other hardware.
@@ -50,7 +55,7 @@ class ParallelPolicy(DelegatingPolicy):
         config: the run; the workers have loaded the same.
         inner: rank 0's own replica.
         workers: the other ranks; None computes alone, by units where `train.reduce` is exact.
-        trainable: whether gradients will be exchanged.
+        exchange: rank 0's with the other ranks, for training.
 
     Raises:
         UsageError: the number of ranks does not divide the units of `train.reduce: exact`.
@@ -59,19 +64,22 @@ class ParallelPolicy(DelegatingPolicy):
     """
 
     def __init__(
-        self, config: Config, inner: Policy, workers: Workers | None, trainable: bool
+        self,
+        config: Config,
+        inner: Policy,
+        workers: Workers | None,
+        exchange: GradientExchange | None,
     ) -> None:
         super().__init__(inner)
         self._config, self._workers = config, workers
-        self._share = Share(config, inner)
+        self._share = Share(config, inner, exchange)
         self._size = 1 if workers is None else len(workers.ranks) + 1
+        self._sharded = is_sharded(config, self._size)
         self._units = units_of(config, self._size)
         self._progress: MergedProgress | None = None
         self._batch: LossBatch | None = None
         #: CPU seconds of each worker, as of its last result.
         self._cpu_seconds: dict[int, float] = {}
-        if trainable:
-            self._join()
         self._require_equal()
 
     @property
@@ -105,6 +113,19 @@ class ParallelPolicy(DelegatingPolicy):
         role: Literal["student", "teacher"] = "student",
         teacher: TeacherWeights = "initial",
     ) -> Iterator[Rollout]:
+        """As `Policy.generate`.
+
+        Raises:
+            UsageError: the base is sharded. The ranks' sequences end at different times, so they
+                cannot make the same passes.
+        """
+        if self._sharded:
+            raise UsageError(
+                "a base that is sharded samples no rollouts: a rollout engine of its own does, for "
+                "the student and for a teacher with the base's weights",
+                "set rollouts.engine=vllm; without an adapter of its own and with teacher.weights "
+                "initial, or with train.shard=none",
+            )
         if self._workers is None:
             yield from self._inner.generate(requests, sampling, role, teacher)
             return
@@ -165,10 +186,11 @@ class ParallelPolicy(DelegatingPolicy):
     ) -> list[np.ndarray]:
         lengths = [len(prompt) + len(completion) for prompt, completion in sequences]
         units = deal(lengths, self._units)
+        passes = self._passes(units, [[pair] for pair in sequences])
 
         def arguments(rank: int) -> tuple[Any, ...]:
             own = [[sequences[i] for i in unit] for unit in self._own(units, rank)]
-            return own, role, teacher, sampling
+            return own, role, teacher, sampling, passes
 
         answers = self._everywhere("score", arguments, self._share.score)
         scores = [np.zeros(0, np.float32) for _ in sequences]
@@ -178,16 +200,23 @@ class ParallelPolicy(DelegatingPolicy):
                     scores[index] = scores_N
         return scores
 
+    def measure(self, batch: LossBatch) -> BatchReport:
+        if not self._sharded:
+            return super().measure(batch)
+        self._require_readable(sequences_of(batch))
+        return self._everywhere("measure", lambda rank: (batch,), self._inner.measure)[0]
+
     def accumulate(self, batch: LossBatch) -> BatchReport:
-        lengths = [max(len(p) + len(c) for p, c in pairs) for pairs in sequences_of(batch)]
-        units = deal(lengths, self._units)
+        sequences = sequences_of(batch)
+        units = deal([max(len(p) + len(c) for p, c in pairs) for pairs in sequences], self._units)
+        passes = self._passes(units, sequences)
         again = batch is self._batch
         self._batch = batch
         if self._progress is not None:
             self._progress.begin(self._size)
 
         def arguments(rank: int) -> tuple[Any, ...]:
-            return None if again else batch, self._own(units, rank)
+            return None if again else batch, self._own(units, rank), passes
 
         answers = self._everywhere("accumulate", arguments, self._share.accumulate)
         self._everywhere("add_up", lambda rank: (), self._share.add_up)
@@ -232,38 +261,46 @@ class ParallelPolicy(DelegatingPolicy):
         found: list[Memory] = self._everywhere("memory", lambda rank: (), self._inner.memory)
         return max(found, key=lambda memory: memory.peak)
 
-    def close(self) -> None:
-        """Leave the workers; they can load another model."""
-        self._share.close()
-
     # -- calls ---------------------------------------------------------------------------------
 
     def _own(self, units: Sequence[T], rank: int) -> list[T]:
         return [units[index] for index in block(len(units), self._size, rank)]
+
+    def _passes(
+        self, units: Sequence[Sequence[int]], sequences: Sequence[Sequence[PromptAndCompletion]]
+    ) -> int:
+        """Forward passes of the rank that makes most, for the others to make as many.
+
+        0 where each rank has the whole base, so that none waits for another.
+
+        Args:
+            units: indices of items.
+            sequences: of each item.
+
+        Raises: as `require_readable`. A rank that fails alone would keep the others waiting.
+        """
+        if not self._sharded:
+            return 0
+        self._require_readable(sequences)
+        read = [[sequences[index] for index in unit] for unit in units]
+        return max(passes_of(self._own(read, rank), self._config) for rank in range(self._size))
+
+    def _require_readable(self, sequences: Sequence[Sequence[PromptAndCompletion]]) -> None:
+        filled = [pair for pairs in sequences for pair in pairs if pair[1]]
+        require_readable(filled, self.context_limit)
 
     def _everywhere(
         self, method: str, arguments: Callable[[int], tuple[Any, ...]], own: Callable[..., T]
     ) -> list[T]:
         """Call a method on all ranks at once; returns the results by rank.
 
-        Raises:
-            TrainingError: a worker has ended.
-            OpsdError: a rank has failed; raised once all have ended the call.
+        Raises: as `Workers.call`.
         """
         if self._workers is None:
             return [own(*arguments(0))]
-        for rank in self._workers.ranks:
-            self._workers.send(Call(method, arguments(rank)), rank)
-        try:
-            result = own(*arguments(0))
-        except Exception as error:  # not Ctrl-C, for which nobody waits
-            try:
-                self._workers.collect(self._news)
-            except OpsdError as theirs:
-                if self._workers.broken:  # the cause: a collective fails where a rank is lost
-                    raise theirs from error
-            raise
-        answers = self._workers.collect(self._news)
+        result, answers = self._workers.call(
+            method, arguments, lambda: own(*arguments(0)), self._news
+        )
         self._cpu_seconds |= {rank: answer.cpu_seconds for rank, answer in answers.items()}
         return [result] + [answers[rank].value for rank in self._workers.ranks]
 
@@ -272,22 +309,6 @@ class ParallelPolicy(DelegatingPolicy):
             self._progress.of_worker(rank, progress)
 
     # -- the beginning -------------------------------------------------------------------------
-
-    def _join(self) -> None:
-        """Meet the workers for the exchange of gradients."""
-        workers = self._workers
-        if workers is None:
-            self._share.join(0, 1, "", lambda value: value)
-            return
-
-        def broadcast(value: Any) -> Any:
-            workers.send(Value(value))
-            return value
-
-        def own(rank: int, size: int, host: str) -> None:
-            self._share.join(rank, size, host, broadcast)
-
-        self._everywhere("join", lambda rank: (rank, self._size, workers.host), own)
 
     def _require_equal(self) -> None:
         """Check that every worker has loaded what this rank has.
@@ -324,17 +345,3 @@ def units_of(config: Config, size: int) -> int:
             f"use a number of devices that divides {UNITS}, or train.reduce=fast",
         )
     return UNITS
-
-
-def merged(batch: LossBatch, shares: Sequence[ShareReport]) -> BatchReport:
-    """The report of a batch that the ranks have read in shares."""
-    tokens = [NOT_READ for _ in batch.items]
-    for share in shares:
-        for index, report in share.tokens.items():
-            tokens[index] = report
-    return BatchReport(
-        loss=loss_of(batch, tokens),
-        tokens=tuple(tokens),
-        trained_tokens=sum(share.trained_tokens for share in shares),
-        teacher_tokens=sum(share.teacher_tokens for share in shares),
-    )

@@ -17,14 +17,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
-from backends.interface import Policy
+from backends.interface import GradientExchange, Policy
 from backends.parallel.connections import accept, connect, listen
 from backends.parallel.control import Channel, Workers
-from backends.parallel.messages import Call
+from backends.parallel.messages import Value
 from backends.parallel.policy import ParallelPolicy, units_of
-from backends.parallel.share import files_of
+from backends.parallel.sharding import is_sharded, require_shardable
+from backends.parallel.share import files_of, joined
 from backends.shared import placement
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import BackendMissing
@@ -77,27 +78,63 @@ def loaded_on_all(
 
     Args:
         config: the run, with its backend chosen.
-        workers: the other ranks; None loads it here alone.
+        workers: the other ranks; None loads it here alone. For training, and where the base is
+            sharded, the ranks meet for their collectives before they load.
         load_here: loads it on this rank.
 
-    Raises: as `ParallelPolicy` and `load_here`.
+    Raises: as `ParallelPolicy`, `require_shardable` and `load_here`.
     """
     alone = workers is None and not (trainable and config.train.reduce == "exact")
     if alone:
         yield load_here()
         return
-    units_of(config, 1 if workers is None else len(workers.ranks) + 1)
-    if workers is not None:
-        adapter = None if config.adapter is None else files_of(Path(config.adapter).expanduser())
-        workers.send(Call("load", (config, trainable, adapter)))
-    policy = load_here()
-    if workers is not None:
-        workers.collect(lambda rank, news: None)
-    parallel = ParallelPolicy(config, policy, workers, trainable)
-    try:
-        yield parallel
-    finally:
-        parallel.close()
+    size = 1 if workers is None else len(workers.ranks) + 1
+    units_of(config, size)
+    require_shardable(config, size)
+    sharded = is_sharded(config, size)
+    meets = trainable or sharded
+    with contextlib.ExitStack() as stack:
+
+        def load(broadcast: Callable[[Any], Any], host: str) -> _Loaded:
+            exchange = None
+            if meets:
+                exchange = joined(config, 0, size, host, broadcast)
+                stack.callback(exchange.close)
+            return load_here(), exchange
+
+        if workers is None:
+            policy, exchange = load(lambda value: value, "")
+        else:
+            workers.lockstep = sharded
+            policy, exchange = _loaded_with(workers, config, trainable, meets, load)
+        yield ParallelPolicy(config, policy, workers, exchange)
+
+
+_Loaded = tuple[Policy, GradientExchange | None]
+
+
+def _loaded_with(
+    workers: Workers,
+    config: Config,
+    trainable: bool,
+    meets: bool,
+    load: Callable[[Callable[[Any], Any], str], _Loaded],
+) -> _Loaded:
+    """What `load` gives on rank 0, while the workers load too."""
+    size = len(workers.ranks) + 1
+    adapter = None if config.adapter is None else files_of(Path(config.adapter).expanduser())
+
+    def arguments(rank: int) -> tuple[Any, ...]:
+        return config, trainable, adapter, (rank, size, workers.host) if meets else None
+
+    def broadcast(value: Any) -> Any:
+        workers.send(Value(value))
+        return value
+
+    loaded, _ = workers.call(
+        "load", arguments, lambda: load(broadcast, workers.host), lambda rank, news: None
+    )
+    return loaded
 
 
 # -- ranks that opsd starts --------------------------------------------------------------------

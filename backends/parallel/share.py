@@ -14,6 +14,7 @@ import numpy as np
 
 import backends
 from backends.interface import (
+    BatchReport,
     ExchangesGradients,
     GradientExchange,
     LossBatch,
@@ -23,6 +24,8 @@ from backends.interface import (
     TeacherWeights,
     TokenReport,
 )
+from backends.shared.loss_batches import NOT_READ, loss_of
+from backends.shared.micro_batches import FILLER_PAIR, PromptAndCompletion, batched
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, UsageError
 
@@ -49,20 +52,16 @@ class Share:
     Args:
         config: the run.
         policy: loaded from it.
+        exchange: with the other ranks, for training.
     """
 
-    def __init__(self, config: Config, policy: Policy) -> None:
+    def __init__(
+        self, config: Config, policy: Policy, exchange: GradientExchange | None = None
+    ) -> None:
         self.config, self.policy = config, policy
-        self._exchange: GradientExchange | None = None
+        self._exchange = exchange
         self._batch: LossBatch | None = None
         self._gradients: list[Any] = []
-
-    def join(self, rank: int, size: int, host: str, broadcast: Callable[[Any], Any]) -> None:
-        """Meet the other ranks, for training; see `backends.interface.ExchangesGradients`."""
-        backend = backends.get(self.config.backend)
-        if not isinstance(backend, ExchangesGradients):
-            raise UsageError(f"backend {backend.name!r} trains in one process alone")
-        self._exchange = backend.exchange(rank, size, host, broadcast)
 
     def fingerprint(self) -> tuple[str, list[float]]:
         """The digest of the adapter, and log-probabilities of `PROBE`: equal in all replicas."""
@@ -85,20 +84,30 @@ class Share:
         role: Literal["student", "teacher"],
         teacher: TeacherWeights,
         sampling: Sampling,
+        passes: int = 0,
     ) -> list[list[np.ndarray]]:
-        """`Policy.score` of each unit by itself."""
-        return [self.policy.score(unit, role, teacher, sampling) if unit else [] for unit in units]
+        """`Policy.score` of each unit by itself; `passes` as `accumulate` has it."""
+        scores = [
+            self.policy.score(unit, role, teacher, sampling) if unit else [] for unit in units
+        ]
+        made = passes_of([[[pair] for pair in unit] for unit in units], self.config)
+        for _ in range(passes - made):
+            self.policy.score([FILLER_PAIR], role, teacher, sampling)
+        return scores
 
-    def accumulate(self, batch: LossBatch | None, units: Sequence[Sequence[int]]) -> ShareReport:
+    def accumulate(
+        self, batch: LossBatch | None, units: Sequence[Sequence[int]], passes: int = 0
+    ) -> ShareReport:
         """Compute the gradients of some units, and keep them.
 
         Args:
             batch: None for the batch of the last call, whose teacher's hidden states may be kept.
+            passes: forward passes that every rank makes, where the base is sharded; else 0.
         """
         self._batch = batch = self._batch if batch is None else batch
         assert batch is not None
         policy = cast(SharesGradients, self.policy)
-        report, self._gradients = policy.accumulate_units(batch, units)
+        report, self._gradients = policy.accumulate_units(batch, units, passes)
         read = {index: report.tokens[index] for unit in units for index in unit}
         return ShareReport(read, report.trained_tokens, report.teacher_tokens)
 
@@ -113,6 +122,39 @@ class Share:
         """Leave the other ranks."""
         if self._exchange is not None:
             self._exchange.close()
+
+
+def joined(
+    config: Config, rank: int, size: int, host: str, broadcast: Callable[[Any], Any]
+) -> GradientExchange:
+    """Meet the other ranks, for training; see `backends.interface.ExchangesGradients`.
+
+    Raises:
+        UsageError: the config's backend cannot.
+    """
+    backend = backends.get(config.backend)
+    if not isinstance(backend, ExchangesGradients):
+        raise UsageError(f"backend {backend.name!r} trains in one process alone")
+    return backend.exchange(rank, size, host, broadcast)
+
+
+def passes_of(units: Sequence[Sequence[Sequence[PromptAndCompletion]]], config: Config) -> int:
+    """Forward passes that a rank makes over its units, whose items have these sequences."""
+    return sum(len(batched(unit, config.train.micro_batch_tokens)) for unit in units)
+
+
+def merged(batch: LossBatch, shares: Sequence[ShareReport]) -> BatchReport:
+    """The report of a batch that the ranks have read in shares."""
+    tokens = [NOT_READ for _ in batch.items]
+    for share in shares:
+        for index, report in share.tokens.items():
+            tokens[index] = report
+    return BatchReport(
+        loss=loss_of(batch, tokens),
+        tokens=tuple(tokens),
+        trained_tokens=sum(share.trained_tokens for share in shares),
+        teacher_tokens=sum(share.teacher_tokens for share in shares),
+    )
 
 
 def files_of(folder: Path) -> Files:

@@ -30,7 +30,7 @@ from backends.interface import (
 from backends.parallel.control import Channel
 from backends.parallel.messages import Call, Close, Done, Failed, Partial
 from backends.parallel.progress import RankProgress
-from backends.parallel.share import Files, Sequences, Share, ShareReport, folder_of
+from backends.parallel.share import Files, Sequences, Share, ShareReport, folder_of, joined
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import OpsdError
 
@@ -67,23 +67,35 @@ class Worker:
 
     # -- calls ---------------------------------------------------------------------------------
 
-    def load(self, config: Config, trainable: bool, adapter: Files | None) -> None:
-        """Load the model, with the adapter in these files in place of the config's."""
+    def load(
+        self,
+        config: Config,
+        trainable: bool,
+        adapter: Files | None,
+        meeting: tuple[int, int, str] | None,
+    ) -> None:
+        """Load the model, with the adapter in these files in place of the config's.
+
+        Args:
+            meeting: this rank, the number of ranks, and rank 0's address, where the ranks meet for
+                training before they load; else None.
+        """
         if self._share is not None:
             self._share.close()
             self._share = None
-        with ExitStack() as stack:
+        with ExitStack() as met, ExitStack() as stack:
+            exchange = None
+            if meeting is not None:
+                exchange = joined(config, *meeting, self._channel.broadcast)
+                met.callback(exchange.close)
             if adapter is not None:
                 folder = stack.enter_context(folder_of(adapter))
                 config = config.model_copy(update={"adapter": str(folder)})
             policy = backends.get(config.backend).load(config, trainable)
+            met.pop_all()  # it stays open until another model is loaded
         if isinstance(policy, Observable):
             policy.observe(self)
-        self._share = Share(config, policy)
-
-    def join(self, rank: int, size: int, host: str) -> None:
-        """As `Share.join`."""
-        self._loaded.join(rank, size, host, self._channel.broadcast)
+        self._share = Share(config, policy, exchange)
 
     def fingerprint(self) -> tuple[str, list[float]]:
         """As `Share.fingerprint`."""
@@ -116,13 +128,20 @@ class Worker:
         role: Literal["student", "teacher"],
         teacher: TeacherWeights,
         sampling: Sampling,
+        passes: int,
     ) -> Any:
         """As `Share.score`."""
-        return self._loaded.score(units, role, teacher, sampling)
+        return self._loaded.score(units, role, teacher, sampling, passes)
 
-    def accumulate(self, batch: LossBatch | None, units: Sequence[Sequence[int]]) -> ShareReport:
+    def measure(self, batch: LossBatch) -> None:
+        """As `Policy.measure`, whose result rank 0 has too."""
+        self._loaded.policy.measure(batch)
+
+    def accumulate(
+        self, batch: LossBatch | None, units: Sequence[Sequence[int]], passes: int
+    ) -> ShareReport:
         """As `Share.accumulate`."""
-        return self._loaded.accumulate(batch, units)
+        return self._loaded.accumulate(batch, units, passes)
 
     def add_up(self) -> None:
         """As `Share.add_up`."""

@@ -93,21 +93,30 @@ class CudaBackend:
         )
 
     def load(self, config: Config, trainable: bool) -> TorchPolicy:
-        import torch
-
-        local, visible = here().local_rank, torch.cuda.device_count()
-        if local >= visible:
-            raise BackendMissing(
-                f"rank {here().rank} needs GPU {local}, and {visible} are visible",
-                "start as many ranks on a machine as it has GPUs",
-            )
-        torch.cuda.set_device(local)
-        return _load(self, config, trainable, f"cuda:{local}")
+        return _load(self, config, trainable, _own_gpu())
 
     def exchange(
         self, rank: int, size: int, host: str, broadcast: Callable[[Any], Any]
     ) -> TorchExchange:
-        return _exchange(rank, size, host, broadcast, f"cuda:{here().local_rank}")
+        return _exchange(rank, size, host, broadcast, _own_gpu())
+
+
+def _own_gpu() -> str:
+    """The GPU of this process's rank, made PyTorch's current one.
+
+    Raises:
+        BackendMissing: there is none.
+    """
+    import torch
+
+    local, visible = here().local_rank, torch.cuda.device_count()
+    if local >= visible:
+        raise BackendMissing(
+            f"rank {here().rank} needs GPU {local}, and {visible} are visible",
+            "start as many ranks on a machine as it has GPUs",
+        )
+    torch.cuda.set_device(local)
+    return f"cuda:{local}"
 
 
 def _load(

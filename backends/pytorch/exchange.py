@@ -13,8 +13,9 @@ from torch import Tensor
 
 from opsd_cli.errors import TrainingError
 
-#: A collective begins when every process has computed its share, so it lasts seconds.
-TIMEOUT = timedelta(seconds=120)
+#: The first collective of a sharded base waits until the slowest process has read its files; the
+#: others begin when every process has computed its share. A process that ends is noticed before.
+TIMEOUT = timedelta(minutes=10)
 #: Numbers of each gradient in one exchange, which bounds the memory beside the gradients.
 CHUNK = 1 << 22
 

@@ -24,6 +24,7 @@ from backends.pytorch.generation import TorchBatch
 from backends.pytorch.loading import Loaded, load
 from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs, filtered_log_probs
 from backends.pytorch.optimizer import AdapterOptimizer
+from backends.pytorch.sharding import is_sharded, shard_base
 from backends.pytorch.split_model import SplitModel
 from backends.shared.adapter_files import permit
 from backends.shared.description import abbreviated
@@ -33,7 +34,7 @@ from backends.shared.model_files import model_folder, quiet, write_both_spelling
 from backends.shared.policy_base import PolicyBase
 from backends.shared.weight_files import stored_dtype
 from opsd_cli.config.schema import Config
-from opsd_cli.errors import ModelError, TrainingError
+from opsd_cli.errors import ModelError, TrainingError, UsageError
 from opsd_cli.losses.divergence import DivergenceSpec
 
 _OUT_OF_MEMORY = {
@@ -75,7 +76,11 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         with device_memory.reporting_out_of_memory(
             ModelError, f"{config.model} does not fit in this device's memory", "use a smaller one"
         ):
-            self._model.to(device)
+            self._sharded = is_sharded(config)
+            if self._sharded:
+                shard_base(self._model, device, config.model)
+            else:
+                self._model.to(device)
         if self._adapter is not None and config.adapter is not None:
             self._adapter.mark_start()
         dtype = base_dtype(config, device)
@@ -99,6 +104,7 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         return (
             f"{type(self._model).__name__}, {abbreviated(total - adapter)} parameters, "
             f"{abbreviated(adapter)} in the adapter, {dtype} on {self._split_model.device}"
+            f"{', the base sharded' if self._sharded else ''}"
         )
 
     @property
@@ -107,7 +113,16 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         return sum(p.numel() for p in self._model.parameters())
 
     def save_merged(self, folder: Path, dtype: str | None = None) -> None:
-        """As `Policy.save_merged`."""
+        """As `Policy.save_merged`.
+
+        Raises:
+            UsageError: the base is sharded.
+        """
+        if self._sharded:
+            raise UsageError(
+                "a base that is sharded cannot be merged with its adapter",
+                "export on one device, from a checkpoint: opsd export --adapter RUN",
+            )
         merged: Any = self._require_adapter().model.merge_and_unload()
         dtype = dtype or stored_dtype(model_folder(self.config))
         with quiet(hide_progress=True):
@@ -117,8 +132,19 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         permit(folder, "config.json")
 
     def load_adapter(self, folder: Path) -> None:
-        """As `PolicyBase.load_adapter`."""
+        """As `PolicyBase.load_adapter`.
+
+        Raises:
+            UsageError: the base is sharded, and has no adapter yet: one is attached before.
+        """
+        if self._sharded and self._adapter is None:
+            raise UsageError(
+                "an adapter cannot be attached to a base that is sharded already",
+                "load the model with the adapter",
+            )
         super().load_adapter(folder)
+        if self._sharded:
+            return
         self._model.to(self._split_model.device).eval()
 
     def _loss_kernels(self) -> frozenset[str]:

@@ -26,6 +26,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from backends.pytorch.cache import new_cache
 from backends.pytorch.head import Head
+from backends.pytorch.sharding import local
 from opsd_cli.errors import ModelError
 
 
@@ -151,16 +152,20 @@ class SplitModel:
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             theirs_LV = self.model(input_ids=ids_1L, use_cache=False).logits[0].float()
         theirs_LV = theirs_LV[:, : self.vocabulary]
+        # Both passes come before the first error: where the base is sharded, one process may find
+        # a fault in its part alone, and the others would wait for its second pass.
+        ours_LV = self.logits(self.hidden(ids_1L)[0])
         # A sum needs no memory, and is finite only if all its terms are.
         sums = [
-            p.sum(dtype=torch.float32) for p in self.model.parameters() if p.is_floating_point()
+            local(p).sum(dtype=torch.float32)
+            for p in self.model.parameters()
+            if p.is_floating_point()
         ]
         if not bool(torch.stack([*sums, theirs_LV.sum()]).isfinite().all()):
             raise ModelError(
                 f"the weights of {name} are damaged: they hold or give what is not a number",
                 "download the model again, whole",
             )
-        ours_LV = self.logits(self.hidden(ids_1L)[0])
         # Tolerant of bfloat16: the check is for a missing factor, not for rounding.
         if bool(((ours_LV - theirs_LV).abs() > 0.05 * theirs_LV.abs().max() + 1e-6).any()):
             raise ModelError(

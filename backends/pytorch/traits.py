@@ -7,6 +7,7 @@ from backends.traits import BackendTraits, MemoryTraits
 CUDA = BackendTraits(
     extra="cuda",
     preference=20,
+    shards=True,
     memory=MemoryTraits(
         chunk_bytes=128 * 2**20,
         chunk_copies=7.0,
@@ -25,6 +26,7 @@ CPU = BackendTraits(
     preference=10,
     installed_by_default=True,
     on_cpu=True,
+    shards=True,
     memory=MemoryTraits(
         chunk_bytes=64 * 2**20,
         chunk_copies=2.5,

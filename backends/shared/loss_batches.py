@@ -5,6 +5,7 @@ The tokens of a micro-batch are its items' completions, one after another.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
@@ -18,7 +19,7 @@ from backends.interface import (
     PolicyGradientItem,
     TokenReport,
 )
-from backends.shared.micro_batches import PromptAndCompletion
+from backends.shared.micro_batches import FILLER_PAIR, PromptAndCompletion
 from opsd_cli.losses.array_ops import Array
 from opsd_cli.losses.policy_gradient import SurrogateResult, surrogate
 
@@ -36,6 +37,24 @@ def sequences_of(batch: LossBatch) -> list[list[PromptAndCompletion]]:
             for item in batch.items
         ]
     return [[(item.prompt, item.completion)] for item in batch.items]
+
+
+def part_of(batch: LossBatch, rows: Sequence[int]) -> LossBatch:
+    """The batch with the items at these rows alone, in their order."""
+    if isinstance(batch, DivergenceBatch):
+        return dataclasses.replace(batch, items=tuple(batch.items[row] for row in rows))
+    return dataclasses.replace(batch, items=tuple(batch.items[row] for row in rows))
+
+
+def filler_of(batch: LossBatch) -> LossBatch:
+    """A batch of the same loss with one item of weight 0, for a pass that only has to be made."""
+    prompt, completion = FILLER_PAIR
+    if isinstance(batch, DivergenceBatch):
+        item = DivergenceItem(prompt, prompt, completion, 0.0)
+        return dataclasses.replace(batch, items=(item,))
+    zeros = (0.0,) * len(completion)
+    filler = PolicyGradientItem(prompt, completion, zeros, 0.0, initial_log_probs=zeros)
+    return dataclasses.replace(batch, items=(filler,))
 
 
 def loss_weights(items: Sequence[DivergenceItem | PolicyGradientItem]) -> np.ndarray:

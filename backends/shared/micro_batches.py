@@ -15,6 +15,8 @@ PromptAndCompletion = tuple[tuple[int, ...], tuple[int, ...]]
 FILLER = 0
 """Token id of padding. No result depends on it: some tokenizers' pad token has no row in the
 embedding, and many use the stop token."""
+FILLER_PAIR: PromptAndCompletion = ((FILLER,), (FILLER,))
+"""What a forward pass reads that is made only because other processes make one."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,32 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return groups
 
 
+def batched(items: Sequence[Sequence[PromptAndCompletion]], budget: int) -> list[list[int]]:
+    """Indices of items with a completion in micro-batches, grouped by each one's longest sequence.
+
+    Args:
+        items: the sequences of each, which have the same completion.
+        budget: as `micro_batches` has it.
+    """
+    filled = [index for index, pairs in enumerate(items) if pairs[0][1]]
+    lengths = [max(len(p) + len(c) for p, c in items[index]) for index in filled]
+    return [[filled[index] for index in group] for group in micro_batches(lengths, budget)]
+
+
+def require_readable(pairs: Sequence[PromptAndCompletion], context_limit: int | None) -> None:
+    """Check that a model can read every pair; arguments and errors as `pad_right` has them."""
+    for prompt, _ in pairs:
+        require_prompt(prompt)
+    longest = max((len(prompt) + len(completion) for prompt, completion in pairs), default=0)
+    if context_limit is not None and longest > context_limit:
+        raise ModelError(
+            f"a sequence of {longest} tokens is longer than the model's context of {context_limit}",
+            "set prompts.teacher.max_tokens, or lower sampling.max_new_tokens",
+        )
+
+
 def pad_right(
-    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    pairs: Sequence[PromptAndCompletion],
     context_limit: int | None = None,
     multiple_of: int = 1,
 ) -> Padded:
@@ -73,18 +99,13 @@ def pad_right(
         ModelError: a prompt is empty, so nothing predicts its first completion token; or a
             sequence is longer than `context_limit`.
     """
+    require_readable(pairs, context_limit)
     longest = max(len(prompt) + len(completion) for prompt, completion in pairs)
-    if context_limit is not None and longest > context_limit:
-        raise ModelError(
-            f"a sequence of {longest} tokens is longer than the model's context of {context_limit}",
-            "set prompts.teacher.max_tokens, or lower sampling.max_new_tokens",
-        )
     length = -(-longest // multiple_of) * multiple_of
     ids_BL = np.full((len(pairs), length), FILLER, np.int64)
     predictors: list[int] = []
     targets: list[int] = []
     for row, (prompt, completion) in enumerate(pairs):
-        require_prompt(prompt)
         ids_BL[row, : len(prompt) + len(completion)] = [*prompt, *completion]
         first = row * length + len(prompt) - 1
         predictors.extend(range(first, first + len(completion)))

@@ -8,7 +8,6 @@ of the backend's methods to another.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -34,13 +33,15 @@ from backends.shared.dropout import row_seeds
 from backends.shared.loss_batches import (
     EMPTY,
     NOT_READ,
+    filler_of,
     loss_of,
     loss_weights,
+    part_of,
     sequences_of,
     split_report,
     split_tokens,
 )
-from backends.shared.micro_batches import PromptAndCompletion, micro_batches
+from backends.shared.micro_batches import PromptAndCompletion, batched
 from backends.shared.observed import LearningReporter, Observed
 from backends.shared.policy_passes import PassesOfABackend
 from backends.shared.policy_protocols import AdapterT, MemoryMeter, OptimizerT, SplitModelT
@@ -128,7 +129,7 @@ class PolicyBase(
         weights: TeacherWeights = teacher if role == "teacher" else "live"
         scores = [EMPTY for _ in sequences]
         with self._reporting_out_of_memory("learn"):
-            for rows in self._micro_batches([[pair] for pair in sequences]):
+            for rows in batched([[pair] for pair in sequences], self._budget):
                 pairs = [sequences[row] for row in rows]
                 with self._acting_with(weights):
                     scores_N = self._score_pairs(pairs, sampling)
@@ -147,15 +148,17 @@ class PolicyBase(
         return self._losses(batch, training=True)
 
     def accumulate_units(
-        self, batch: LossBatch, units: Sequence[Sequence[int]]
+        self, batch: LossBatch, units: Sequence[Sequence[int]], passes: int = 0
     ) -> tuple[BatchReport, list[Any]]:
         """As `backends.interface.SharesGradients.accumulate_units`."""
         optimizer = self._require_optimizer()
         earlier = optimizer.take_gradient() if optimizer.has_gradient else None
         gradients: list[Any] = []
         report = self._losses(
-            batch, True, units, lambda: gradients.append(optimizer.take_gradient())
+            batch, True, units, lambda: gradients.append(optimizer.take_gradient()), passes
         )
+        if optimizer.has_gradient:
+            optimizer.take_gradient()  # of passes over fillers: zeros
         if earlier is not None:
             optimizer.add_gradient(earlier)
         return report, gradients
@@ -210,12 +213,14 @@ class PolicyBase(
         training: bool,
         units: Sequence[Sequence[int]] | None = None,
         after_unit: Callable[[], None] = lambda: None,
+        passes: int = 0,
     ) -> BatchReport:
         """Loss and token reports of a batch; with `training`, the backward pass too.
 
         Args:
             units: indices of items, read unit by unit; None reads all of them as one.
             after_unit: called after each.
+            passes: micro-batches to run at least; what is missing is filled up after the last unit.
         """
         sequences = sequences_of(batch)
         units = [range(len(sequences))] if units is None else units
@@ -227,44 +232,50 @@ class PolicyBase(
         teacher_cached = self._teacher_cache.start(batch)
         with self._reporting_out_of_memory("learn"):
             for unit in units:
-                for places in self._micro_batches([sequences[index] for index in unit]):
+                for places in batched([sequences[index] for index in unit], self._budget):
                     rows = [unit[place] for place in places]
-                    report = self._run_micro_batch(batch, rows, training)
+                    part = part_of(batch, rows)
+                    report = self._run_micro_batch(part, rows, training)
+                    passes -= 1
                     progress.read(rows)
                     counts = [len(batch.items[row].completion) for row in rows]
-                    for row, part in zip(rows, split_report(report, counts), strict=True):
-                        reports[row] = part
+                    for row, own in zip(rows, split_report(report, counts), strict=True):
+                        reports[row] = own
                         lengths = [len(prompt) + len(answer) for prompt, answer in sequences[row]]
                         student_tokens += lengths[0]
                         teacher_tokens += 0 if teacher_cached else sum(lengths[1:])
                 after_unit()
+            for number in range(passes):
+                self._run_micro_batch(filler_of(batch), [len(batch.items) + number], training)
         tokens = student_tokens if training else 0
         return BatchReport(loss_of(batch, reports), tuple(reports), tokens, teacher_tokens)
 
-    def _run_micro_batch(self, batch: LossBatch, rows: list[int], training: bool) -> TokenReport:
-        """Report of the micro-batch of items at `rows`, whole; with `training`, add its gradient.
+    def _run_micro_batch(self, part: LossBatch, rows: list[int], training: bool) -> TokenReport:
+        """Report of a micro-batch, whole; with `training`, add its gradient.
 
         The teacher's forward pass runs first, so the student's weights are restored before autograd
         records.
+
+        Args:
+            part: the batch with the micro-batch's items alone.
+            rows: their indices in the batch, by which the teacher's hidden states are kept, and the
+                random numbers of dropout drawn; those of fillers follow the batch's.
         """
-        if isinstance(batch, PolicyGradientBatch):
-            chosen = tuple(batch.items[row] for row in rows)
-            part = dataclasses.replace(batch, items=chosen)
+        weights_N = loss_weights(part.items).astype(np.float32)
+        if isinstance(part, PolicyGradientBatch):
             pairs = [(item.prompt, item.completion) for item in part.items]
-            weights_N = loss_weights(part.items).astype(np.float32)
             with self._dropping_out(rows, pairs, training):
                 return self._policy_gradient_pass(pairs, part, weights_N, training)
-        items = [batch.items[row] for row in rows]
+        items = part.items
 
         def read_teacher() -> Hidden:
-            with self._acting_with(batch.teacher):
+            with self._acting_with(part.teacher):
                 return self._teacher_hidden([(i.teacher_prompt, i.completion) for i in items])
 
         teacher_ND = self._teacher_cache.hidden_states(rows, read_teacher)
         pairs = [(item.student_prompt, item.completion) for item in items]
-        weights_N = loss_weights(items).astype(np.float32)
         with self._dropping_out(rows, pairs, training):
-            return self._divergence_pass(pairs, teacher_ND, weights_N, batch.spec, training)
+            return self._divergence_pass(pairs, teacher_ND, weights_N, part.spec, training)
 
     def _dropping_out(
         self, rows: list[int], pairs: Sequence[PromptAndCompletion], on: bool
@@ -309,12 +320,10 @@ class PolicyBase(
                 return
             yield rollout
 
-    def _micro_batches(self, items: Sequence[Sequence[PromptAndCompletion]]) -> Iterator[list[int]]:
-        """Indices of items with a completion, grouped by the longer of their sequences."""
-        filled = [index for index, pairs in enumerate(items) if pairs[0][1]]
-        lengths = [max(len(p) + len(c) for p, c in items[index]) for index in filled]
-        for group in micro_batches(lengths, self.config.train.micro_batch_tokens):
-            yield [filled[index] for index in group]
+    @property
+    def _budget(self) -> int:
+        """Tokens of a micro-batch."""
+        return self.config.train.micro_batch_tokens
 
     def _require_optimizer(self) -> OptimizerT:
         """The optimiser; `ModelError` if the policy was loaded for inference."""

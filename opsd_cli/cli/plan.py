@@ -56,8 +56,13 @@ def show_plan(
     splits: Splits | None,
     out: Output,
     measure: Callable[[TokenPlan], TimeEstimate] | None = None,
+    devices: int = 1,
 ) -> None:
-    """Show a run's config, tokens and memory, and its time as `measure` estimates it."""
+    """Show a run's config, tokens and memory, and its time as `measure` estimates it.
+
+    Args:
+        devices: that share the run; the memory is that of each.
+    """
     plan = token_plan(config, splits)
     most = plan.most
     out.show(to_yaml(config).rstrip())
@@ -75,7 +80,7 @@ def show_plan(
         f"{plan.before_step_1:,} of the evaluation's rollouts precede step 1; fewer: "
         "preflight.problems, data.validation_problems, data.test_problems"
     )
-    memory = planned_memory(config, splits, out)
+    memory = planned_memory(config, splits, out, devices)
     _show_memory(memory, out)
     estimate = None if measure is None else measure(plan)
     if estimate is not None:
@@ -137,10 +142,18 @@ def _show_memory(memory: PlannedMemory | UnknownMemory, out: Output) -> None:
         out.show(f"memory: not known{reason}")
         return
     device, prompts, plan = memory.device, memory.prompts, memory.plan
-    out.show(
-        f"\nmemory on {device.backend}, prompts of about {prompts.student} and {prompts.teacher} "
-        "tokens at most"
+    where = (
+        f"each of {memory.devices} devices, {device.backend}"
+        if memory.devices > 1
+        else (device.backend)
     )
+    out.show(
+        f"\nmemory on {where}, prompts of about {prompts.student} and {prompts.teacher} tokens at "
+        "most"
+    )
+    if memory.devices > 1:
+        held = "divided over the devices (full)" if memory.sharded else "whole on each (none)"
+        out.show(f"  train.shard: the base is {held}")
     for part, size in plan.parts.items():
         out.show(f"  {part:<24}{_size(size):>10}")
     peak = f"  {'peak':<24}{_size(plan.peak):>10}"

@@ -14,7 +14,7 @@ from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.plan import show_plan, show_rest
 from opsd_cli.cli.request import Request
-from opsd_cli.devices.number import Devices
+from opsd_cli.devices.number import Devices, ranks
 from opsd_cli.devices.number import count as count_devices
 from opsd_cli.errors import UsageError
 from opsd_cli.formatting import count, duration, percent, share
@@ -96,9 +96,9 @@ def _plan(
     if splits is not None:
         require_enough(config.train.questions_per_step, len(splits.train.problems))
     require_ready(config, out, learns=True)
-    count_devices(devices, config)
+    number = ranks(devices, config)
     if not probe:
-        show_plan(config, splits, out)
+        show_plan(config, splits, out, devices=number)
         require_problems_at_hand(config, splits)
         require_model_at_hand(config)
         return
@@ -112,7 +112,7 @@ def _plan(
         with loading as policy, out.working("measuring a short step"):
             return estimate_time(policy, config, problems, plan)
 
-    show_plan(config, problems, out, measure)
+    show_plan(config, problems, out, measure, number)
 
 
 def _train(opened: TrainingSession, out: Output, devices: Devices) -> None:

@@ -279,6 +279,10 @@ class Train(Section):
     """How gradients are added up over devices: in the order that is fastest, or in one that makes
     the sum the same, bit for bit, on 1, 2, 4 or 8 devices (exact; each step's rollouts are then
     read in 8 groups, on one device too)."""
+    shard: Literal["none", "full", "auto"] = "auto"
+    """Whether several devices (`--devices`) divide the frozen base among them: each holds it whole
+    (none), each holds a part of every layer (full), or full where it does not fit one device by the
+    memory plan and the rollout engine allows it (auto). On one device it is always whole."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     loss_kernel: Literal["auto", "plain", "triton"] = "auto"

@@ -28,6 +28,16 @@ def devices_of(given: str | None) -> Devices:
     )
 
 
+def ranks(devices: Devices, config: Config) -> int:
+    """The ranks of a command: on the devices that it asks for, or those a launcher has started.
+
+    Raises: as `count`.
+    """
+    from backends.shared.placement import recognised
+
+    return max(count(devices, config), recognised().size)
+
+
 def count(devices: Devices, config: Config) -> int:
     """The number of devices to use.
 
@@ -36,12 +46,14 @@ def count(devices: Devices, config: Config) -> int:
         config: its backend may still be `auto`.
 
     Raises:
-        UsageError: this machine has fewer; a launcher has started processes already; or
-            `train.reduce: exact` does not suit the number.
+        UsageError: this machine has fewer; a launcher has started processes already;
+            `train.reduce: exact` does not suit the number; or they cannot divide the base as
+            `train.shard: full` says.
         BackendMissing: the backend cannot run here.
     """
     import backends
     from backends.parallel.policy import units_of
+    from backends.parallel.sharding import require_shardable
     from backends.shared.placement import recognised
 
     where = recognised()
@@ -52,6 +64,7 @@ def count(devices: Devices, config: Config) -> int:
                 "leave out --devices",
             )
         units_of(config, where.size)
+        require_shardable(config, where.size)
         return 1
     if devices == 1:
         return 1
@@ -65,4 +78,5 @@ def count(devices: Devices, config: Config) -> int:
             "give fewer, or auto for all",
         )
     units_of(config, number)
+    require_shardable(config, number)
     return number

@@ -27,6 +27,9 @@ _UNSEEN_QUESTION, _UNSEEN_REFERENCE = 512, 8192
 #: Tokens of the teacher's instructions and the chat template.
 _TEMPLATE_TOKENS = 120
 _FLOAT32 = 4
+#: Layers of a divided base that are whole at once: that in use, the next one, which is gathered
+#: meanwhile, and the last one, which is kept for the backward pass.
+_GATHERED_LAYERS = 3
 
 
 @dataclass(frozen=True)
@@ -113,9 +116,14 @@ def estimated_reference(config: Config, problems: Sequence[Problem]) -> int:
 
 
 def plan(
-    config: Config, shape: Shape, prompts: Prompts, memory: MemoryTraits, on_cpu: bool
+    config: Config,
+    shape: Shape,
+    prompts: Prompts,
+    memory: MemoryTraits,
+    on_cpu: bool,
+    parts: int = 1,
 ) -> MemoryPlan:
-    """The parts of a run's memory.
+    """The parts of a run's memory, on one device.
 
     Args:
         config: resolved.
@@ -123,6 +131,7 @@ def plan(
         prompts: tokens of its longest prompts.
         memory: what the backend declares.
         on_cpu: True if the backend computes on a CPU, where `train.dtype` auto means float32.
+        parts: devices that the base is divided over (`train.shard`); 1 if each holds it whole.
     """
     number_bytes = 4 if config.train.dtype == "float32" else 2
     if config.train.dtype == "auto":
@@ -132,7 +141,7 @@ def plan(
     copies = 4 + (config.teacher.weights == "ema") + (config.adapter is not None)
     kept, transient = _activations(config, shape, prompts, memory, number_bytes)
     return MemoryPlan(
-        weights=int(shape.parameters * stored),
+        weights=int(_base_parameters(shape, parts) * stored),
         adapter=_FLOAT32 * copies * _adapter_parameters(config, shape),
         rollouts=_rollouts(config, shape, prompts, number_bytes),
         activations=kept + transient,
@@ -140,6 +149,19 @@ def plan(
         divergence=_divergence(config, shape, prompts, memory, number_bytes),
         together=memory.loss_beside_transients,
     )
+
+
+def _base_parameters(shape: Shape, parts: int) -> float:
+    """Weights of the base on one device.
+
+    Of a divided base each device holds embedding and head whole, its part of the layers, and up to
+    `_GATHERED_LAYERS` gathered ones.
+    """
+    if parts == 1:
+        return shape.parameters
+    layers = shape.layers * sum(a * b for a, b in shape.linear.values())
+    gathered = min(_GATHERED_LAYERS, shape.layers) * layers / shape.layers
+    return shape.parameters - layers + layers / parts + gathered
 
 
 def _adapter_parameters(config: Config, shape: Shape) -> int:

@@ -11,6 +11,7 @@ from opsd_cli.planning import memory_plan
 from opsd_cli.planning.memory_plan import MemoryPlan, Prompts
 from opsd_cli.planning.model_shape import configured_shape
 from opsd_cli.planning.planned_device import PlannedDevice, planned_device
+from opsd_cli.planning.sharding import with_shard_decided
 from opsd_cli.problems.sources import Splits
 from opsd_cli.tracking.listener import Messages
 
@@ -33,6 +34,8 @@ class PlannedMemory:
 
     Attributes:
         prompts: tokens of the longest prompts, estimated.
+        devices: that share the run; the plan is for each of them.
+        sharded: True if they divide the base among them.
         nearest: for a plan that exceeds the limit, new values by config key that bring it within;
             None if no combination does, and for a plan that fits.
     """
@@ -41,6 +44,8 @@ class PlannedMemory:
     prompts: Prompts
     plan: MemoryPlan
     nearest: dict[str, Any] | None
+    devices: int = 1
+    sharded: bool = False
 
     @property
     def fits(self) -> bool | None:
@@ -49,19 +54,26 @@ class PlannedMemory:
 
     def as_dict(self) -> dict[str, Any]:
         """As `--dry-run --json` has it; sizes are bytes."""
-        found = {"parts": self.plan.parts, "peak": self.plan.peak, "limit": self.device.limit}
+        found = {
+            "parts": self.plan.parts, "peak": self.plan.peak, "limit": self.device.limit,
+            "devices": self.devices, "shard": "full" if self.sharded else "none",
+        }  # fmt: skip
         return found | ({"nearest": self.nearest} if self.fits is False else {})
 
 
 def planned_memory(
-    config: Config, splits: Splits | None, messages: Messages
+    config: Config, splits: Splits | None, messages: Messages, devices: int = 1
 ) -> PlannedMemory | UnknownMemory:
-    """The memory that a run of this config needs.
+    """The memory that a run of this config needs on each device.
 
     Args:
         splits: its problems; without them, long prompts are assumed.
         messages: gets a note if the device is an assumption.
+        devices: that share the run.
     """
+    from backends.parallel.sharding import is_sharded
+
+    config = with_shard_decided(config, devices)
     try:
         device = planned_device(config)
         if device.note:
@@ -73,10 +85,12 @@ def planned_memory(
         return UnknownMemory()
     prompts = memory_plan.estimated(config, splits.train.problems if splits else [])
 
+    parts = devices if is_sharded(config, devices) else 1
+
     def planned(changed: Config) -> MemoryPlan:
-        return memory_plan.plan(changed, shape, prompts, device.memory, device.on_cpu)
+        return memory_plan.plan(changed, shape, prompts, device.memory, device.on_cpu, parts)
 
     found, nearest = planned(config), None
     if device.limit is not None and found.peak > device.limit:
         nearest = memory_plan.nearest_that_fits(config, device.limit, lambda c: planned(c).peak)
-    return PlannedMemory(device, prompts, found, nearest)
+    return PlannedMemory(device, prompts, found, nearest, devices, parts > 1)

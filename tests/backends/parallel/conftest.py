@@ -53,9 +53,12 @@ def loaded(
             "seed": 3,
             "lora": {**LORA, **sections.pop("lora", {})},
             "optimizer": {"max_grad_norm": 1.0},
-            "train": {"dtype": "float32", "reduce": reduce, "micro_batch_tokens": 48},
+            "train": {
+                "dtype": "float32", "reduce": reduce, "micro_batch_tokens": 48,
+                **sections.pop("train", {}),
+            },
             **sections,
-        }
+        }  # fmt: skip
         config = resolve(None, (), tree)
         with loaded_on_all(
             config, True, workers_of(size), lambda: backend.load(config, True)

@@ -12,51 +12,16 @@ import pytest
 
 from backends.interface import (
     BatchReport,
-    DivergenceBatch,
-    DivergenceItem,
     LossBatch,
     Policy,
-    PolicyGradientBatch,
-    PolicyGradientItem,
     RolloutRequest,
     Sampling,
 )
 from opsd_cli.errors import ModelError, UsageError
-from opsd_cli.losses.divergence import DivergenceSpec
+from tests.support.ragged_batches import divergence_batch, gradient_batch, tokens
 from tests.support.ranks import Loaded
 
 SAMPLING = Sampling(temperature=0.8, top_p=0.9, max_new_tokens=6)
-
-
-def tokens(seed: int, count: int) -> tuple[int, ...]:
-    return tuple(np.random.default_rng(seed).integers(3, 24, count).tolist())
-
-
-def divergence_batch(items: int, teacher: Any = "initial", again: bool = False) -> DivergenceBatch:
-    """Items of ragged lengths; every seventh has no completion."""
-    return DivergenceBatch(
-        tuple(
-            DivergenceItem(
-                tokens(i, 2 + i % 5), tokens(100 + i, 3 + i % 4),
-                tokens(200 + i, 0 if i % 7 == 6 else 1 + i % 6), 0.1,
-            )
-            for i in range(items)
-        ),
-        DivergenceSpec("jsd", beta=0.5),
-        teacher,
-        again,
-    )  # fmt: skip
-
-
-def gradient_batch(items: int) -> PolicyGradientBatch:
-    return PolicyGradientBatch(
-        tuple(
-            PolicyGradientItem(
-                tokens(i, 3), tokens(200 + i, 1 + i % 5), (0.5 - i % 2,) * (1 + i % 5), 0.2
-            )
-            for i in range(items)
-        )
-    )
 
 
 #: 33 items do not divide; 3 leave units, and ranks of four, without any.

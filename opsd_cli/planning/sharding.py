@@ -1,0 +1,45 @@
+"""What `train.shard: auto` means for a number of devices."""
+
+from __future__ import annotations
+
+from opsd_cli.config.schema import Config
+from opsd_cli.errors import OpsdError
+from opsd_cli.planning import memory_plan
+from opsd_cli.planning.model_shape import configured_shape
+from opsd_cli.planning.planned_device import planned_device
+
+
+def with_shard_decided(config: Config, devices: int) -> Config:
+    """The config with `none` or `full` in place of `auto`.
+
+    Full if a device cannot hold the base whole beside the rest of the run, and if backend and
+    rollout engine allow it. The problems do not matter, so that a dry run and the run decide alike:
+    prompts count as long ones. None where the memory cannot be computed.
+    """
+    if config.train.shard != "auto":
+        return config
+    needed = devices > 1 and _is_possible(config) and not _fits(config)
+    train = config.train.model_copy(update={"shard": "full" if needed else "none"})
+    return config.model_copy(update={"train": train})
+
+
+def _is_possible(config: Config) -> bool:
+    from backends.parallel.sharding import obstacle
+
+    try:
+        return obstacle(config, planned_device(config).backend) is None
+    except OpsdError:
+        return False
+
+
+def _fits(config: Config) -> bool:
+    """True if one device suffices, or if that is not known."""
+    try:
+        device, shape = planned_device(config), configured_shape(config)
+    except OpsdError:
+        return True
+    if shape is None or device.limit is None:
+        return True
+    prompts = memory_plan.estimated(config, [])
+    plan = memory_plan.plan(config, shape, prompts, device.memory, device.on_cpu)
+    return plan.peak <= device.limit

@@ -1,0 +1,86 @@
+"""`train.shard`: what `auto` means for a number of devices, and the plan of a divided base."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backends.pytorch.traits import CUDA
+from opsd_cli.config.resolve import resolve
+from opsd_cli.config.schema import Config
+from opsd_cli.planning import sharding
+from opsd_cli.planning.memory_plan import Prompts, plan
+from opsd_cli.planning.model_shape import Shape
+from opsd_cli.planning.planned_device import PlannedDevice
+from opsd_cli.planning.planned_memory import PlannedMemory, planned_memory
+from opsd_cli.tracking.listener import Listener
+
+GIB = 2**30
+#: Llama 3.1 70B's.
+SHAPE = Shape(
+    layers=80, hidden=8192, intermediate=28672, heads=64, kv_heads=8, head_dim=128,
+    vocabulary=128256, tied=False,
+)  # fmt: skip
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPUs of 80 GiB, and a model of 70B."""
+    device = PlannedDevice("cuda", CUDA.memory, 80 * GIB, on_cpu=False)
+    for module in ("sharding", "planned_memory"):
+        monkeypatch.setattr(f"opsd_cli.planning.{module}.planned_device", lambda config: device)
+        monkeypatch.setattr(f"opsd_cli.planning.{module}.configured_shape", lambda config: SHAPE)
+
+
+def config_of(*settings: str) -> Config:
+    return resolve(None, ("rollouts.engine=vllm", "prompts.teacher.max_tokens=2048", *settings))
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize(
+    ("settings", "devices", "shard"),
+    [
+        ((), 8, "full"),
+        ((), 1, "none"),
+        (("train.shard=none",), 8, "none"),
+        (("train.shard=full",), 1, "full"),
+        (("rollouts.engine=builtin",), 8, "none"),
+    ],
+    ids=["does not fit", "one device", "none", "full", "an engine that cannot"],
+)
+def test_shard_auto_of_a_config(settings: tuple[str, ...], devices: int, shard: str) -> None:
+    assert sharding.with_shard_decided(config_of(*settings), devices).train.shard == shard
+
+
+def test_shard_auto_is_none_where_one_device_suffices(
+    gpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = PlannedDevice("cuda", CUDA.memory, 400 * GIB, on_cpu=False)
+    monkeypatch.setattr("opsd_cli.planning.sharding.planned_device", lambda config: large)
+    assert sharding.with_shard_decided(config_of(), 8).train.shard == "none"
+
+
+def test_memory_plan_of_a_divided_base() -> None:
+    """A device holds embedding and head, its part of the layers, and three gathered layers."""
+
+    def weights(parts: int) -> float:
+        return plan(config_of(), SHAPE, Prompts(512, 2048), CUDA.memory, False, parts).weights
+
+    ends = 2 * 2 * SHAPE.vocabulary * SHAPE.hidden
+    layers = weights(1) - ends
+    assert weights(8) == pytest.approx(ends + layers * (1 / 8 + 3 / 80), rel=1e-6)
+
+
+@pytest.mark.usefixtures("gpus")
+def test_planned_memory_says_how_the_base_is_held() -> None:
+    def found(devices: int) -> dict[str, Any]:
+        memory = planned_memory(config_of(), None, Listener(), devices)
+        assert isinstance(memory, PlannedMemory)
+        return memory.as_dict()
+
+    one, eight = found(1), found(8)
+    assert (one["devices"], one["shard"]) == (1, "none")
+    assert (eight["devices"], eight["shard"]) == (8, "full")
+    assert eight["parts"]["weights"] < one["parts"]["weights"] / 4
+    assert eight["parts"]["activations"] == one["parts"]["activations"]
