@@ -21,6 +21,8 @@ from tests.support.fakes import FakePolicy
 
 #: Starts a fake server, with faults by name, and a policy for it.
 Served = Callable[..., tuple[FakeVllm, VllmPolicy]]
+#: Starts fake servers, one for each mapping of faults; gives them, a policy, and its warnings.
+Several = Callable[..., tuple[list[FakeVllm], VllmPolicy, list[str]]]
 SAMPLING = Sampling(temperature=1.1, top_p=0.95, top_k=20, max_new_tokens=6)
 REQUESTS = [RolloutRequest(f"p{n}", n % 2, (5, 6, 7 + n), 10_000 + n) for n in range(9)]
 EXPECTED = {r.problem_id: tuple(completion(r.seed, 6)) for r in REQUESTS}
