@@ -119,7 +119,8 @@ def prompt_log_probs(answer: Any, model: str, ids: Sequence[int]) -> np.ndarray:
     for token, entry in zip(ids[1:], listed[1:], strict=True):
         found = entry.get(str(token)) if isinstance(entry, dict) else None
         number = found.get("logprob") if isinstance(found, dict) else None
-        if type(number) not in (int, float) or not -1e30 < number <= ROUNDING:
+        # NaN fails the comparison.
+        if type(number) not in (int, float) or not -1e30 < float(number or 0) <= ROUNDING:
             raise InvalidResponse(f"the log-probability of a prompt's token is {shown(number)}")
         numbers.append(number)
     return np.asarray(numbers, np.float32)

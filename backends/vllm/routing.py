@@ -22,11 +22,13 @@ class Lane:
     Attributes:
         client: of these requests alone, which can be cancelled together.
         outstanding: tokens of the prompts and of the longest completions that are under way.
+        taken: requests so far; decides between equals.
     """
 
     replica: Replica
     client: Client
     outstanding: int = 0
+    taken: int = 0
 
 
 class Router:
@@ -60,8 +62,9 @@ class Router:
                 self._changed.wait()
             if self._over:
                 raise ServerUnavailable("it was told to end")
-            lane = min(self._lanes, key=lambda lane: lane.outstanding)
+            lane = min(self._lanes, key=lambda lane: (lane.outstanding, lane.taken))
             lane.outstanding += tokens
+            lane.taken += 1
             return lane
 
     def release(self, lane: Lane, tokens: int) -> None:

@@ -259,7 +259,7 @@ def main() -> None:
     only = faults.pop("only", None)  # the devices of the one server that has the faults
     if only is not None and only != devices:
         faults = {}
-    started = folder / "started"
+    started = folder / f"started-{devices}"
     if faults.pop("once", False) and started.exists():
         faults = {}
     started.touch()
