@@ -50,7 +50,13 @@ class Joined:
     """Annotation of a `str | None` field that also takes a list, which it joins with commas.
 
     Text in brackets, as `--set key=[4,5]` gives it, is a list too.
+
+    Args:
+        kinds: JSON's names of what a list may hold.
     """
+
+    def __init__(self, *kinds: str) -> None:
+        self._kinds = kinds
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -60,7 +66,7 @@ class Joined:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        lists = [{"type": "array", "items": {"type": kind}} for kind in ("string", "integer")]
+        lists = [{"type": "array", "items": {"type": kind}} for kind in self._kinds]
         return {"anyOf": [{"type": "string"}, *lists, {"type": "null"}]}
 
 
@@ -85,8 +91,9 @@ Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
 Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Temperature = Annotated[float, Field(ge=0, le=1e3), AfterValidator(_zero_or_least)]
-#: Several short texts in one, with commas between them: `http://a:8000,http://b:8000`, `4,5`.
-TextList = Annotated[str | None, Joined()]
+#: Several short values as one text, with commas between them: `http://a:8000,http://b:8000`, `4,5`.
+TextList = Annotated[str | None, Joined("string")]
+NumberList = Annotated[str | None, Joined("integer", "string")]
 StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 ChatArguments = Annotated[dict[str, JsonValue], AfterValidator(_without_own_arguments)]
 

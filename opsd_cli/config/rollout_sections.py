@@ -6,6 +6,7 @@ from pydantic import Field
 
 from opsd_cli.config.bounds import (
     Count,
+    NumberList,
     Seconds,
     Section,
     Share,
@@ -45,7 +46,7 @@ class Vllm(Section):
     adapters: str | None = None
     """Folder through which LoRA adapters are passed to the server; a server on another machine must
     see it under the same path. By default inside the run directory."""
-    devices: TextList = None
+    devices: NumberList = None
     """GPUs for the servers that are started, as CUDA_VISIBLE_DEVICES names them: a list, or text
     with commas (`1`, `2,3`). Each server gets an equal number of them in this order, and spreads
     the model over its own. By default those that the trainer sees."""
