@@ -27,13 +27,11 @@ class VllmEngine:
 
     def planned(self, config: Config) -> str:
         """See `backends.rollout_engines.Plans`."""
-        from opsd_cli.config.server_settings import addresses, device_groups
-
         settings = config.rollouts.vllm
         if settings.url is not None:
-            urls = addresses(settings.url)
+            urls = settings.addresses
             return f"{_servers(len(urls))} at {', '.join(urls)}"
-        groups = device_groups(settings.devices, settings.replicas)
+        groups = settings.device_groups
         started = f"{_servers(len(groups))} started here"
         if settings.devices is None:
             return f"{started}, on the GPUs that the trainer sees"

@@ -24,7 +24,6 @@ from backends.vllm.server_errors import RequestRefused, ServerUnavailable
 from backends.vllm.serving import key_from_environment
 from backends.vllm.transport import RequestClock
 from opsd_cli.config.schema import Config
-from opsd_cli.config.server_settings import addresses, device_groups
 from opsd_cli.errors import OpsdError, TrainingError
 
 T = TypeVar("T")
@@ -73,11 +72,11 @@ class ServerPool:
         self.replicas: list[Replica] = []
         if settings.url is not None:
             key = key_from_environment()
-            for url in addresses(settings.url):
+            for url in settings.addresses:
                 client = Client(url, settings.request_seconds, key, clock=clock, tell=tell)
                 self.replicas.append(Replica(client, None, files, settings.sleep))
         else:
-            groups = device_groups(settings.devices, settings.replicas)
+            groups = settings.device_groups
             for number, devices in enumerate(groups, 1):
                 log = folder / ("server.log" if len(groups) == 1 else f"server-{number}.log")
                 server = Server(config, log, policy.context_limit, devices, clock, tell)

@@ -115,6 +115,8 @@ class RolloutSampler:
             except ServerUnavailable as error:
                 router.failed(lane, error)
             except Exception as error:
+                if not router.uses(lane):  # the answer was cut off when another request failed
+                    continue
                 failure = self._failure(lane, error, bool(wanted.model))
                 if not isinstance(failure, AdapterLost):
                     router.end(failure)

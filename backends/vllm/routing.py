@@ -67,6 +67,11 @@ class Router:
             lane.taken += 1
             return lane
 
+    def uses(self, lane: Lane) -> bool:
+        """True if a lane's requests were not cancelled, so that a failure is the server's."""
+        with self._changed:
+            return lane in self._lanes
+
     def release(self, lane: Lane, tokens: int) -> None:
         """Take tokens off a lane whose request has ended."""
         with self._changed:

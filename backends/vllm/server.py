@@ -29,7 +29,6 @@ from backends.vllm.responses import shown
 from backends.vllm.serving import KEY
 from backends.vllm.transport import RequestClock
 from opsd_cli.config.schema import Config
-from opsd_cli.config.server_settings import names_parallelism
 from opsd_cli.errors import BackendMissing, TrainingError, UsageError
 from opsd_cli.processes import guard
 from opsd_cli.processes.child_processes import tied
@@ -225,7 +224,7 @@ def _command(config: Config, context: int | None, port: int, devices: str | None
     if settings.sleep:
         command.append("--enable-sleep-mode")
     spread = len(devices.split(",")) if devices else 1
-    if spread > 1 and not any(map(names_parallelism, settings.arguments)):
+    if spread > 1 and not settings.names_parallelism:
         command += ["--tensor-parallel-size", str(spread)]
     return command
 

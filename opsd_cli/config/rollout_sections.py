@@ -17,6 +17,7 @@ from opsd_cli.config.bounds import (
     Whole,
 )
 from opsd_cli.config.choices import EngineName
+from opsd_cli.config.server_settings import addresses, device_groups, names_parallelism
 
 
 class SamplingSection(Section):
@@ -62,6 +63,21 @@ class Vllm(Section):
     """How many times each server that crashed is started again."""
     arguments: tuple[str, ...] = ()
     """Additional command-line arguments for a server that is started."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses in `url`; empty if servers are started."""
+        return () if self.url is None else addresses(self.url)
+
+    @property
+    def device_groups(self) -> list[str | None]:
+        """The GPUs of each server that is started; None for those that the trainer sees."""
+        return device_groups(self.devices, self.replicas)
+
+    @property
+    def names_parallelism(self) -> bool:
+        """True if an argument says how a server spreads the model over its GPUs."""
+        return any(map(names_parallelism, self.arguments))
 
 
 class Rollouts(Section):

@@ -69,11 +69,6 @@ def wrong_servers(url: str | None, replicas: int, devices: str | None, memory: f
     return None
 
 
-def server_count(url: str | None, replicas: int) -> int:
-    """How many servers a run uses."""
-    return replicas if url is None else len(addresses(url))
-
-
 def wrong_address(url: str | None) -> str | None:
     """What is wrong with the servers' addresses, and on a second line a hint; None if nothing is.
 
