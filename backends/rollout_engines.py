@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from opsd_cli.lazy import load
 
@@ -62,6 +62,14 @@ class RolloutEngine(Protocol):
         """
 
 
+@runtime_checkable
+class Plans(Protocol):
+    """An engine that has something to say in a plan (`--dry-run`)."""
+
+    def planned(self, config: Config) -> str:
+        """What will sample the rollouts, in a few words: how many servers, and where."""
+
+
 class BuiltinEngine:
     """The backend's own engine: it samples with the trainer's own weights."""
 
@@ -87,3 +95,9 @@ def get_engine(name: str) -> RolloutEngine:
     """
     engine: RolloutEngine = load(ENGINES[name])()
     return engine
+
+
+def planned_rollouts(config: Config) -> str | None:
+    """What will sample a run's rollouts, for a plan; None if its engine says nothing."""
+    engine = get_engine(config.rollouts.engine)
+    return engine.planned(config) if isinstance(engine, Plans) else None

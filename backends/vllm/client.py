@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 from packaging.version import InvalidVersion, Version
 
 from backends.interface import Rollout, Sampling
@@ -88,10 +89,10 @@ class Client:
 
     # -- the server ----------------------------------------------------------------------------
 
-    def alive(self) -> bool:
-        """True if /health answers with success."""
+    def alive(self, seconds: float | None = None) -> bool:
+        """True if /health answers with success within the seconds."""
         try:
-            self._request("GET", "/health")
+            self._request("GET", "/health", seconds=seconds)
         except (ServerUnavailable, RequestRefused, InvalidResponse):
             return False
         return True
@@ -138,20 +139,12 @@ class Client:
         """
         return self._known("GET", "/v1/models", responses.served_models)
 
-    def replicas(self) -> int:
-        """Number of data-parallel replicas at the address; 1 if the server does not say."""
-        known = [1]
+    def optional(self, path: str, read: Callable[[bytes], int]) -> int | None:
+        """The number that `read` finds in the answer to a path, asked once; None without one."""
         try:
-            body = self._request("GET", "/metrics", seconds=_ASIDE_SECONDS).body
-            known.append(responses.replicas_in_metrics(body.decode(errors="replace")))
+            return read(self._request("GET", path, seconds=_ASIDE_SECONDS).body)
         except (ServerUnavailable, RequestRefused, InvalidResponse):
-            pass  # both sources are optional
-        try:
-            info = self._request("GET", "/server_info?config_format=json", seconds=_ASIDE_SECONDS)
-            known.append(responses.replicas_in_config(responses.parsed_json(info.body)) or 1)
-        except (ServerUnavailable, RequestRefused, InvalidResponse):
-            pass
-        return max(known)
+            return None
 
     # -- adapters and memory -------------------------------------------------------------------
 
@@ -222,6 +215,27 @@ class Client:
             raise TrainingError(
                 f"the vLLM server at {self.url} gave an answer for problem "
                 f"{request.problem_id!r} that cannot be used: {error}",
+                error.hint,
+            ) from error
+
+    def prompt_log_probs(self, model: str, ids: Sequence[int]) -> np.ndarray:
+        """Log-probabilities of a text's tokens but the first, nats, temperature 1, float32 [L - 1].
+
+        Raises:
+            ServerUnavailable, RequestRefused, TrainingError: there is no usable answer.
+        """
+        body = {"model": model, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0}
+
+        def once() -> np.ndarray:
+            answer = self._request("POST", "/v1/completions", body | {"prompt_logprobs": 0})
+            return responses.prompt_log_probs(responses.parsed_json(answer.body), model, ids)
+
+        try:
+            return self._with_retries(once)
+        except InvalidResponse as error:
+            raise TrainingError(
+                f"the vLLM server at {self.url} scores a text in a way that cannot be used: "
+                f"{error}",
                 error.hint,
             ) from error
 

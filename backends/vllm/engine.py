@@ -25,6 +25,18 @@ class VllmEngine:
 
             require_vllm(config)
 
+    def planned(self, config: Config) -> str:
+        """See `backends.rollout_engines.Plans`."""
+        settings = config.rollouts.vllm
+        if settings.url is not None:
+            urls = settings.addresses
+            return f"{_servers(len(urls))} at {', '.join(urls)}"
+        groups = settings.device_groups
+        started = f"{_servers(len(groups))} started here"
+        if settings.devices is None:
+            return f"{started}, on the GPUs that the trainer sees"
+        return f"{started}, on the GPUs {' and '.join(map(str, groups))}"
+
     @contextlib.contextmanager
     def attached(
         self, config: Config, policy: Policy, folder: Path, tell: Callable[[str], None]
@@ -37,3 +49,7 @@ class VllmEngine:
             yield vllm_policy
         finally:
             vllm_policy.close()
+
+
+def _servers(number: int) -> str:
+    return "1 vLLM server" if number == 1 else f"{number} vLLM servers"

@@ -7,7 +7,8 @@ version of the weights that its name says.
 
 A server that this run started is restarted when it dies, gets the newest adapter again, and is
 asked again for the unfinished rollouts (`backends.vllm.rollouts`). A server at a given address is
-waited for as long as `backends.vllm.client` does, and then the run ends with an error.
+waited for as long as `backends.vllm.client` does; then others go on without it, or the run ends
+with an error. Several servers sample side by side (`backends.vllm.pool`).
 """
 
 from __future__ import annotations
@@ -32,12 +33,10 @@ from backends.interface import (
     TeacherWeights,
 )
 from backends.shared.delegation import DelegatingPolicy
-from backends.vllm.adapters import Adapters
-from backends.vllm.client import Client
+from backends.vllm.adapters import AdapterFiles
+from backends.vllm.pool import ServerPool
 from backends.vllm.rollouts import RolloutSampler
-from backends.vllm.server import Server
-from backends.vllm.serving import key_from_environment, require_model, vocabulary_of
-from backends.vllm.sleep_mode import SleepMode
+from backends.vllm.serving import vocabulary_of
 from backends.vllm.transport import RequestClock
 from opsd_cli.config.schema import Config
 
@@ -55,7 +54,7 @@ class VllmPolicy(DelegatingPolicy):
         tell: receives a one-line warning when a request is retried.
 
     Raises:
-        UsageError, BackendMissing, TrainingError: no server can be used.
+        UsageError, BackendMissing, TrainingError: a server cannot be used.
     """
 
     def __init__(
@@ -70,21 +69,9 @@ class VllmPolicy(DelegatingPolicy):
         self._config = config
         settings = config.rollouts.vllm
         folder = Path(settings.adapters or folder).resolve()
-        vocabulary = vocabulary_of(config, inner)
-        self._server: Server | None = None
-        if settings.url is None:
-            self._server = Server(
-                config, folder, config.model_path, inner.context_limit, clock, tell
-            )
-            self._client = self._server.client
-        else:
-            url, key = settings.url.rstrip("/"), key_from_environment()
-            self._client = Client(url, settings.request_seconds, key, clock=clock, tell=tell)
-        self._adapters = Adapters(self._client, inner, folder)
-        self._sleep_mode = SleepMode(self._client, self._server, settings.sleep)
-        self._sampler = RolloutSampler(
-            config, inner, self._client, self._server, self._adapters, self._sleep_mode, vocabulary
-        )
+        self._files = AdapterFiles(inner, folder)
+        self._pool = ServerPool(config, inner, self._files, folder, clock, tell)
+        self._sampler = RolloutSampler(config, inner, self._pool, vocabulary_of(config, inner))
         #: The rollouts of the last `prefetch`, until `generate` has waited for them.
         self._prefetching: Future[list[Rollout]] | None = None
         self._observer: Observer | None = None
@@ -92,27 +79,20 @@ class VllmPolicy(DelegatingPolicy):
         #: an adapter until its first step, or until weights are loaded.
         self._student_is_base = config.adapter is None
         try:
-            if self._server is not None:
-                self._server.start()
-            else:
-                self._client.require_alive()
-            self.version = self._client.require_new_enough()
-            self._base = require_model(self._client, config)
+            self._pool.start()
         except BaseException:  # Ctrl-C too: loading a model takes minutes
             self.close()
             raise
 
     @property
     def description(self) -> str:
-        return f"{self._inner.description}; rollouts by vLLM {self.version} at {self._client.url}"
+        return f"{self._inner.description}; rollouts by {self._pool.description}"
 
     def close(self) -> None:
-        """End the server, if this run started it, and remove the adapters it was given."""
-        self._client.cancel_requests()
+        """End the servers that this run started, and remove the adapters that were given."""
         self._sampler.close()
-        if self._server is not None:
-            self._server.stop()
-        self._adapters.close(served=self._server is None)
+        self._pool.close()
+        self._files.close()
 
     # -- changes of the weights ----------------------------------------------------------------
 
@@ -130,17 +110,17 @@ class VllmPolicy(DelegatingPolicy):
         self._weights_changed()
 
     def _weights_changed(self) -> None:
-        self._adapters.changed()
+        self._files.changed()
         self._student_is_base = False
 
     # -- the trainer's own passes, for which the server frees its memory ------------------------
 
     def accumulate(self, batch: LossBatch) -> BatchReport:
-        self._sleep_mode.sleep()
+        self._pool.sleep()
         return super().accumulate(batch)
 
     def measure(self, batch: LossBatch) -> BatchReport:
-        self._sleep_mode.sleep()
+        self._pool.sleep()
         return super().measure(batch)
 
     def score(
@@ -150,7 +130,7 @@ class VllmPolicy(DelegatingPolicy):
         teacher: TeacherWeights = "initial",
         sampling: Sampling = PLAIN,
     ) -> list[np.ndarray]:
-        self._sleep_mode.sleep()
+        self._pool.sleep()
         return super().score(sequences, role, teacher, sampling)
 
     # -- rollouts ------------------------------------------------------------------------------
@@ -172,22 +152,22 @@ class VllmPolicy(DelegatingPolicy):
             self._prefetching = None
         live = role == "student" or teacher == "live"
         if not live and (teacher == "ema" or self._config.adapter is not None):
-            self._sleep_mode.sleep()
+            self._pool.sleep()
             yield from super().generate(requests, sampling, role, teacher)
             return
-        model = self._newest() if live else self._base
-        yield from self._sampler.sample(requests, sampling, model, self._observer)
+        adapter = self._newest() if live else None
+        yield from self._sampler.sample(requests, sampling, adapter, self._observer)
 
     def prefetch(
         self, requests: Sequence[RolloutRequest], sampling: Sampling
     ) -> Future[list[Rollout]]:
         """As `Prefetches.prefetch`: the adapter is written now, and a thread samples with it."""
-        model, observer = self._newest(), self._observer
+        adapter, observer = self._newest(), self._observer
         prefetched: Future[list[Rollout]] = Future()
 
         def work() -> None:
             try:
-                drawn = self._sampler.sample(requests, sampling, model, observer)
+                drawn = self._sampler.sample(requests, sampling, adapter, observer)
                 prefetched.set_result(list(drawn))
             except BaseException as error:
                 prefetched.set_exception(error)
@@ -201,6 +181,15 @@ class VllmPolicy(DelegatingPolicy):
         super().observe(observer)
         self._observer = observer
 
-    def _newest(self) -> str:
-        """The server's name for the current weights; their folder is written if need be."""
-        return self._base if self._student_is_base else self._adapters.newest()
+    def _newest(self) -> str | None:
+        """The name of the current weights' adapter, None for the base model's.
+
+        Its files are written if need be, and the trainer scores the canary with these weights.
+        """
+        if self._student_is_base:
+            return None
+        name, canary = self._files.newest(), self._pool.canary
+        if canary is not None and not canary.knows(name):
+            self._pool.sleep()
+            canary.note(name)
+        return name

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,11 +94,45 @@ def completion(answer: Any, wanted: CompletionRequest) -> Rollout:
         InvalidResponse: the requested sampler could not have produced it.
         UnsupportedServer: the server returns no token ids.
     """
+    choice = _only_choice(answer, wanted.model)
+    _require_own_prompt(choice, wanted)
+    ids = _token_ids(choice, wanted)
+    log_probs = _log_probs(choice, len(ids))
+    return Rollout(wanted.request, ids, log_probs, _finish_reason(choice, ids, wanted))
+
+
+def prompt_log_probs(answer: Any, model: str, ids: Sequence[int]) -> np.ndarray:
+    """The log-probabilities of a prompt's tokens but the first, nats, float32 [L - 1].
+
+    Args:
+        answer: the response of /v1/completions to a request with `prompt_logprobs`.
+        model: the name that was asked for.
+        ids: the prompt, L tokens.
+
+    Raises:
+        InvalidResponse: there is no number for a token.
+    """
+    listed = _only_choice(answer, model).get("prompt_logprobs")
+    if not isinstance(listed, list) or len(listed) != len(ids):
+        raise InvalidResponse("it has no prompt_logprobs for each token of the prompt")
+    numbers = []
+    for token, entry in zip(ids[1:], listed[1:], strict=True):
+        found = entry.get(str(token)) if isinstance(entry, dict) else None
+        number = found.get("logprob") if isinstance(found, dict) else None
+        # NaN fails the comparison.
+        if type(number) not in (int, float) or not -1e30 < float(number or 0) <= ROUNDING:
+            raise InvalidResponse(f"the log-probability of a prompt's token is {shown(number)}")
+        numbers.append(number)
+    return np.asarray(numbers, np.float32)
+
+
+def _only_choice(answer: Any, wanted: str) -> Mapping[str, Any]:
+    """The single completion in a response; raises `InvalidResponse` if it is another model's."""
     body = _mapping(answer, "the answer")
     model = body.get("model")
-    if isinstance(model, str) and model != wanted.model:
+    if isinstance(model, str) and model != wanted:
         raise InvalidResponse(
-            f"it is by the model {shown(model)}, not by {wanted.model}",
+            f"it is by the model {shown(model)}, not by {wanted}",
             "let no other program load or rename the server's models",
         )
     choices = body.get("choices")
@@ -106,11 +140,7 @@ def completion(answer: Any, wanted: CompletionRequest) -> Rollout:
         raise InvalidResponse("it has no list of choices")
     if len(choices) != 1:
         raise InvalidResponse(f"it has {len(choices)} completions where one was asked for")
-    choice = _mapping(choices[0], "the completion")
-    _require_own_prompt(choice, wanted)
-    ids = _token_ids(choice, wanted)
-    log_probs = _log_probs(choice, len(ids))
-    return Rollout(wanted.request, ids, log_probs, _finish_reason(choice, ids, wanted))
+    return _mapping(choices[0], "the completion")
 
 
 def _require_own_prompt(choice: Mapping[str, Any], wanted: CompletionRequest) -> None:

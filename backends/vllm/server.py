@@ -33,7 +33,6 @@ from opsd_cli.errors import BackendMissing, TrainingError, UsageError
 from opsd_cli.processes import guard
 from opsd_cli.processes.child_processes import tied
 
-LOG = "server.log"
 _POLL_SECONDS = 0.5
 _LOOK_SECONDS = 120.0
 _LOG_BYTES = 20_000
@@ -50,9 +49,10 @@ class Server:
 
     Args:
         config: the run.
-        folder: for the log.
-        model: folder or hub id of the base model.
+        log: file that receives its output.
         context: the model's context length in tokens; None if unknown.
+        devices: its GPUs, as CUDA_VISIBLE_DEVICES names them; None for those of this process. With
+            several, the model is spread over them (tensor parallelism).
         clock: time and waiting of the client.
         tell: receives the client's warnings.
 
@@ -63,19 +63,20 @@ class Server:
     def __init__(
         self,
         config: Config,
-        folder: Path,
-        model: str,
+        log: Path,
         context: int | None,
+        devices: str | None = None,
         clock: RequestClock | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._settings = config.rollouts.vllm
-        self._folder = folder
-        self.log = folder / LOG
+        self.log = log
         self._port = _free_port()
         self._context = context
-        self._command = _command(config, model, context, self._port)
+        self._devices = devices
+        self._command = _command(config, context, self._port, devices)
         self._process: Popen[bytes] | None = None
+        self._ended = False
         self._key = secrets.token_urlsafe(32)
         self.client = Client(
             f"http://127.0.0.1:{self._port}",
@@ -85,7 +86,7 @@ class Server:
             clock=clock,
             tell=tell,
         )
-        atexit.register(self.stop)
+        atexit.register(self.end)
 
     @property
     def dead(self) -> bool:
@@ -111,10 +112,10 @@ class Server:
         }
         environment.pop("PYTHONPATH", None)  # its packages are its own
         environment["PYTHONSAFEPATH"] = "1"  # `-P`, which its Python may be too old for
-        if self._settings.devices is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = self._settings.devices
+        if self._devices is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = self._devices
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("ab") as log:
                 self._process = _attended(command, environment, log)
         except OSError as error:
@@ -125,6 +126,8 @@ class Server:
             ) from error
         deadline = time.monotonic() + self._settings.startup_seconds
         while time.monotonic() < deadline:
+            if self._ended:  # by another thread, perhaps while the process was being started
+                self.stop()
             if self.dead:
                 raise self._failed("ended while it started")
             if self.client.alive():
@@ -132,6 +135,11 @@ class Server:
             time.sleep(_POLL_SECONDS)
         self.stop()
         raise self._failed(f"did not answer within {self._settings.startup_seconds:.0f} s")
+
+    def end(self) -> None:
+        """End the process for good; a `start` that is under way in another thread fails."""
+        self._ended = True
+        self.stop()
 
     def stop(self) -> None:
         """End the process and its children."""
@@ -168,7 +176,7 @@ def require_vllm(config: Config) -> None:
         UsageError: there is no such interpreter, or vLLM cannot serve this adapter.
         BackendMissing: vLLM is not installed for the interpreter.
     """
-    _for_build(_command(config, config.model_path, None, 0)[0], None)
+    _for_build(_command(config, None, 0, None)[0], None)
 
 
 def _tail(path: Path) -> str:
@@ -181,7 +189,7 @@ def _tail(path: Path) -> str:
         return ""
 
 
-def _command(config: Config, model: str, context: int | None, port: int) -> list[str]:
+def _command(config: Config, context: int | None, port: int, devices: str | None) -> list[str]:
     settings = config.rollouts.vllm
     python = settings.python or sys.executable
     if shutil.which(python) is None:
@@ -199,7 +207,7 @@ def _command(config: Config, model: str, context: int | None, port: int) -> list
         raise UsageError("vLLM serves no DoRA adapters", "set lora.dora to false")
     command = [
         python, "-m", "vllm.entrypoints.openai.api_server",
-        "--model", model, "--host", "127.0.0.1", "--port", str(port),
+        "--model", config.model_path, "--host", "127.0.0.1", "--port", str(port),
         "--enable-lora", "--max-lora-rank", str(rank), "--max-loras", "2",
         "--logprobs-mode", "processed_logprobs",
         "--seed", str(config.seed % 2**31),
@@ -215,6 +223,9 @@ def _command(config: Config, model: str, context: int | None, port: int) -> list
         command += ["--max-model-len", str(context)]
     if settings.sleep:
         command.append("--enable-sleep-mode")
+    spread = len(devices.split(",")) if devices else 1
+    if spread > 1 and not settings.names_parallelism:
+        command += ["--tensor-parallel-size", str(spread)]
     return command
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from backends.interface import Policy
 from backends.shared.model_files import read_settings
+from backends.vllm import responses
 from backends.vllm.client import Client
 from backends.vllm.responses import shown
 from opsd_cli.config.schema import Config
@@ -39,12 +40,13 @@ def require_model(client: Client, config: Config) -> str:
         UsageError: it serves another model, or has several data-parallel replicas.
         TrainingError: it does not answer.
     """
-    replicas = client.replicas()
+    replicas = data_parallel_size(client)
     if replicas > 1:
         raise UsageError(
             f"the vLLM server at {client.url} has {replicas} data-parallel replicas: an adapter "
             "that is loaded reaches only the one that answers",
-            "start it without --data-parallel-size",
+            "start it without --data-parallel-size; several servers, each with an address in "
+            "rollouts.vllm.url, get the adapter each",
         )
     model = client.models()[0]
     root = model.get("root")
@@ -58,6 +60,25 @@ def require_model(client: Client, config: Config) -> str:
         )
     name: str = model["id"]
     return name
+
+
+def data_parallel_size(client: Client) -> int:
+    """Number of data-parallel replicas at the address; 1 if the server does not say.
+
+    /metrics labels its numbers with each engine; it is missing where the server was started without
+    statistics. /server_info has the configuration, and exists in vLLM's development mode alone.
+    """
+
+    def in_config(body: bytes) -> int:
+        return responses.replicas_in_config(responses.parsed_json(body)) or 1
+
+    def in_metrics(body: bytes) -> int:
+        return responses.replicas_in_metrics(body.decode(errors="replace"))
+
+    return max(
+        client.optional("/metrics", in_metrics) or 1,
+        client.optional("/server_info?config_format=json", in_config) or 1,
+    )
 
 
 def vocabulary_of(config: Config, policy: Policy) -> int | None:

@@ -28,7 +28,7 @@ class SleepMode:
 
         Raises:
             UsageError: it was not started with sleep mode.
-            TrainingError: it does not answer.
+            ServerUnavailable: it does not answer.
         """
         if not self._enabled or self._asleep:
             return
@@ -42,9 +42,9 @@ class SleepMode:
                     "rollouts.vllm.sleep out"
                 )
             raise refused from error
-        except ServerUnavailable as error:
+        except ServerUnavailable:
             if self._server is None or not self._server.dead:
-                raise self._client.user_error(error, "go to sleep") from error
+                raise
             return  # it has ended and holds no memory; it is restarted for the next rollouts
         self._asleep = True
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backends.rollout_engines import planned_rollouts
 from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
@@ -72,6 +73,9 @@ def show_plan(
         f"rollouts: {most.rollouts:,}, at most {most.generated:,} generated tokens; evaluation: "
         f"at most {plan.evaluation_rollouts:,} rollouts, {most.evaluation:,} tokens"
     )
+    servers = planned_rollouts(config)
+    if servers is not None:
+        out.show(f"sampled by {servers}")
     out.show(
         f"{prompts_of(plan)}: at most {most.teacher_scored:,} tokens scored by the teacher, "
         f"{most.trained:,} trained"
@@ -91,6 +95,7 @@ def show_plan(
             "config": json.loads(config.model_dump_json()),
             "plan": plan.as_dict(),
             "memory": None if isinstance(memory, UnknownMemory) else memory.as_dict(),
+            **({} if servers is None else {"servers": servers}),
             **({} if estimate is None else {"seconds": estimate.as_dict()}),
         }
     )

@@ -6,9 +6,19 @@ sensible value: they turn a typing mistake into one clear line instead of an ove
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    JsonValue,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 #: Every seed is hashed together with names (`opsd_cli.seeds`); 63 bits are what YAML, JSON and
 #: every tracker hold as an integer.
@@ -36,6 +46,42 @@ def _without_own_arguments(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return value
 
 
+class Joined:
+    """Annotation of a `str | None` field that also takes a list, which it joins with commas.
+
+    Text in brackets, as `--set key=[4,5]` gives it, is a list too.
+
+    Args:
+        kinds: JSON's names of what a list may hold.
+    """
+
+    def __init__(self, *kinds: str) -> None:
+        self._kinds = kinds
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(_joined, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        lists = [{"type": "array", "items": {"type": kind}} for kind in self._kinds]
+        return {"anyOf": [{"type": "string"}, *lists, {"type": "null"}]}
+
+
+def _joined(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        whole = all(isinstance(each, str | int) and not isinstance(each, bool) for each in value)
+        return ",".join(str(each).strip() for each in value) if whole else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str):
+        text = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+        return ",".join(part.strip().strip("'\"") for part in text.split(","))
+    return value
+
+
 Count = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Whole = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Tokens = Annotated[int, Field(gt=0, le=2**24)]
@@ -45,6 +91,9 @@ Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
 Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Temperature = Annotated[float, Field(ge=0, le=1e3), AfterValidator(_zero_or_least)]
+#: Several short values as one text, with commas between them: `http://a:8000,http://b:8000`, `4,5`.
+TextList = Annotated[str | None, Joined("string")]
+NumberList = Annotated[str | None, Joined("integer", "string")]
 StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 ChatArguments = Annotated[dict[str, JsonValue], AfterValidator(_without_own_arguments)]
 

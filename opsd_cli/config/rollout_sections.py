@@ -6,15 +6,18 @@ from pydantic import Field
 
 from opsd_cli.config.bounds import (
     Count,
+    NumberList,
     Seconds,
     Section,
     Share,
     StopString,
     Temperature,
+    TextList,
     Tokens,
     Whole,
 )
 from opsd_cli.config.choices import EngineName
+from opsd_cli.config.server_settings import addresses, device_groups, names_parallelism
 
 
 class SamplingSection(Section):
@@ -34,28 +37,47 @@ class SamplingSection(Section):
 
 
 class Vllm(Section):
-    url: str | None = None
-    """Address of a running server; by default one is started on this machine."""
+    url: TextList = None
+    """Address of a running server, or of several: a list, or text with commas between them. By
+    default servers are started on this machine."""
+    replicas: Count = 1
+    """How many servers are started, each with a copy of the model."""
     python: str | None = None
     """Python interpreter of the environment in which vLLM is installed; by default this one."""
     adapters: str | None = None
     """Folder through which LoRA adapters are passed to the server; a server on another machine must
     see it under the same path. By default inside the run directory."""
-    devices: str | None = None
-    """GPUs of a server that is started, as CUDA_VISIBLE_DEVICES names them (`1`, `2,3`); by default
-    those that the trainer sees."""
+    devices: NumberList = None
+    """GPUs for the servers that are started, as CUDA_VISIBLE_DEVICES names them: a list, or text
+    with commas (`1`, `2,3`). Each server gets an equal number of them in this order, and spreads
+    the model over its own. By default those that the trainer sees."""
     gpu_memory_utilization: float = Field(0.4, gt=0, le=1)
-    """Share of the GPU's memory for a server that is started; the trainer uses the rest."""
+    """Share of a GPU's memory for each server that is started; the trainer uses the rest."""
     sleep: bool = False
-    """Free the server's GPU memory while the trainer computes gradients, if both share one GPU."""
+    """Free the servers' GPU memory while the trainer computes gradients, if both share one GPU."""
     startup_seconds: Seconds = 900
     """Timeout for a server's start, in seconds."""
     request_seconds: Seconds = 1800
     """Timeout for one completion, in seconds."""
     restarts: Whole = 3
-    """How many times a server that crashed is started again."""
+    """How many times each server that crashed is started again."""
     arguments: tuple[str, ...] = ()
     """Additional command-line arguments for a server that is started."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses in `url`; empty if servers are started."""
+        return () if self.url is None else addresses(self.url)
+
+    @property
+    def device_groups(self) -> list[str | None]:
+        """The GPUs of each server that is started; None for those that the trainer sees."""
+        return device_groups(self.devices, self.replicas)
+
+    @property
+    def names_parallelism(self) -> bool:
+        """True if an argument says how a server spreads the model over its GPUs."""
+        return any(map(names_parallelism, self.arguments))
 
 
 class Rollouts(Section):
@@ -64,7 +86,7 @@ class Rollouts(Section):
     per_question: Count | None = None
     """Completions per question; by default 1 for opsd, 8 for grpo and hybrid."""
     batch_size: Count = 64
-    """Sequences decoded at the same time; with vLLM, concurrent requests."""
+    """Sequences decoded at the same time; with vLLM, concurrent requests to all servers."""
     overlap: bool = False
     """With vLLM: generate the next step's rollouts during this step's gradient computation. Their
     policy is then one step old; metrics report it as `staleness`."""
@@ -73,4 +95,4 @@ class Rollouts(Section):
     probability under the trainer to that under the sampler, capped at this value. Costs one extra
     forward pass over the rollouts."""
     vllm: Vllm = Vllm()
-    """The vLLM server."""
+    """The vLLM servers."""

@@ -35,7 +35,7 @@ from opsd_cli.config.sections import (
     Teacher,
     Train,
 )
-from opsd_cli.config.server_settings import wrong_address, wrong_arguments
+from opsd_cli.config.server_settings import wrong_address, wrong_arguments, wrong_servers
 from opsd_cli.embedded import EMBEDDED, MODEL_DIR
 
 #: The method of a config that names none.
@@ -109,7 +109,12 @@ class Config(Section):
                 "rollouts.overlap and rollouts.vllm.sleep exclude each other"
                 "\na server that sleeps while the trainer learns cannot draw; leave one out"
             )
-        wrong = wrong_address(rollouts.vllm.url) or wrong_arguments(rollouts.vllm.arguments)
+        vllm = rollouts.vllm
+        wrong = (
+            wrong_address(vllm.url)
+            or wrong_arguments(vllm.arguments)
+            or wrong_servers(vllm.url, vllm.replicas, vllm.devices, vllm.gpu_memory_utilization)
+        )
         if wrong is not None:
             raise ValueError(wrong)
         return self

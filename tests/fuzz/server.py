@@ -28,7 +28,7 @@ from typing import Any
 from unittest import mock
 
 from backends.interface import PolicyGradientBatch, Rollout, RolloutRequest, Sampling
-from backends.vllm import adapters, client
+from backends.vllm import client, replica
 from backends.vllm.policy import VllmPolicy
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import OpsdError
@@ -82,7 +82,7 @@ DEADLINES = {
 def impatient(behaviour: Behaviour) -> Iterator[None]:
     """Shorten the deadline that this behaviour exceeds, and those that affect no outcome."""
     with contextlib.ExitStack() as patches:
-        patches.enter_context(mock.patch.object(adapters, "PARTING_SECONDS", 0.5))
+        patches.enter_context(mock.patch.object(replica, "PARTING_SECONDS", 0.5))
         if behaviour.hangs and behaviour.at in DEADLINES:
             patches.enter_context(mock.patch.object(client, DEADLINES[behaviour.at], 0.5))
         yield

@@ -118,6 +118,15 @@ CASES = [
     Case("train --set rollouts.engine=vllm "
          "--set rollouts.vllm.arguments=['--data-parallel-size=2']", 2,
          "reaches only the replica that answers", "--tensor-parallel-size"),
+    Case("train --set rollouts.engine=vllm --set rollouts.vllm.url=http://a:1,http://a:1", 2,
+         "names http://a:1 twice", "each server once"),
+    Case("train --set rollouts.engine=vllm --set rollouts.vllm.url=http://a:1 "
+         "--set rollouts.vllm.replicas=2", 2, "exclude each other", "leave out"),
+    Case("train --set rollouts.engine=vllm --set rollouts.vllm.replicas=3 "
+         "--set rollouts.vllm.devices=4,5,6,7", 2, "3 servers cannot share evenly",
+         "a multiple of rollouts.vllm.replicas"),
+    Case("train --set rollouts.engine=vllm --set rollouts.vllm.replicas=4", 2,
+         "do not fit on the GPUs", "rollouts.vllm.devices"),
     Case("train --set rollouts.engine=vllm --set rollouts.vllm.arguments=['--api-key=secret']", 2,
          "holds --api-key", "a key of its own"),
     Case("train --set train.questions_per_step=50 --set data.train=good.jsonl", 2,

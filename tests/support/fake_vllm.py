@@ -35,6 +35,9 @@ class Faults:
         self.info = faults.get("info")  # answer to /server_info
         self.cannot_sleep = faults.get("cannot_sleep", False)
         self.ignores_stop = faults.get("ignores_stop", False)
+        self.serves_base = faults.get("serves_base", False)  # under each adapter's name
+        self.shift = faults.get("shift", 0.0)  # nats, of every score: it has other weights
+        self.adapter_shift = faults.get("adapter_shift", 0.0)  # the same, with an adapter alone
 
 
 class FakeVllm(ThreadingHTTPServer):
@@ -46,6 +49,8 @@ class FakeVllm(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.faults = Faults(**faults)
         self.adapters: dict[str, str] = {}
+        #: What an adapter adds to each score, nats, by its name.
+        self.effects: dict[str, float] = {}
         self.calls: list[tuple[str, Any]] = []
         self.asleep = False
         #: Every request: method, path, Authorization header.
@@ -68,6 +73,19 @@ def completion(seed: int, limit: int) -> list[int]:
     """The completion of a seed: its digits as token ids, then `STOP`, within the limit."""
     length = 1 + seed % 7
     return ([2 + (seed >> n) % 9 for n in range(length)] + [STOP])[:limit]
+
+
+def base_score(place: int) -> float:
+    """The base model's log-probability of a prompt's token at a place."""
+    return -2.0 - 0.1 * (place % 5)
+
+
+def effect(folder: Path) -> float:
+    """What the adapter in a folder adds to each log-probability, nats: by `FakePolicy`'s skill."""
+    try:
+        return float((folder / "adapter_model.safetensors").read_text()) - 0.5
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _contains(ids: list[int], stop: list[str]) -> bool:
@@ -118,6 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(404, {"error": {"message": f"No adapter found for {folder}"}})
                 return
             server.adapters[body["lora_name"]] = (folder / "adapter_config.json").read_text()
+            server.effects[body["lora_name"]] = effect(folder)
             self._send(200, {})
         elif self.path == "/v1/unload_lora_adapter":
             server.adapters.pop(body["lora_name"], None)
@@ -155,6 +174,9 @@ class _Handler(BaseHTTPRequestHandler):
             message = f"The model `{body['model']}` does not exist."
             self._send(404, {"error": {"message": message}})
             return
+        if "prompt_logprobs" in body:
+            self._score(body)
+            return
         if server.faults.dies_after is not None:
             server.faults.dies_after -= 1
             if server.faults.dies_after < 0:
@@ -180,6 +202,17 @@ class _Handler(BaseHTTPRequestHandler):
             del choice["token_ids"]
         self._send(200, {"choices": [choice]})
 
+    def _score(self, body: dict[str, Any]) -> None:
+        faults = self.server.faults
+        adapted = body["model"] in self.server.adapters
+        shift = faults.shift + (faults.adapter_shift if adapted else 0.0)
+        if adapted and not faults.serves_base:
+            shift += self.server.effects[body["model"]]
+        scores = [
+            {str(t): {"logprob": base_score(n) + shift}} for n, t in enumerate(body["prompt"])
+        ]
+        self._send(200, {"choices": [{"prompt_logprobs": [None, *scores[1:]]}]})
+
     def _send(self, status: int, value: Any) -> None:
         text = value.encode() if isinstance(value, str) else json.dumps(value).encode()
         self.send_response(status)
@@ -191,7 +224,8 @@ class _Handler(BaseHTTPRequestHandler):
 def interpreter(folder: Path, **faults: Any) -> Path:
     """Write a python executable whose vLLM is this file.
 
-    With `once` among the faults, they affect the first start only.
+    With `once` among the faults, they affect the first start only; with `only`, the server that
+    has these devices alone.
     """
     package = folder / "site/vllm/entrypoints/openai"
     package.mkdir(parents=True)
@@ -217,8 +251,15 @@ def main() -> None:
     (folder / "command.json").write_text(json.dumps(sys.argv[1:]))
     (folder / "pid").write_text(str(os.getpid()))
     (folder / "key").write_text(os.environ.get("VLLM_API_KEY", ""))
-    (folder / "devices").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
-    started = folder / "started"
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    (folder / "devices").write_text(devices)
+    (folder / f"command-{devices}.json").write_text(json.dumps(sys.argv[1:]))
+    with (folder / f"pids-{devices}").open("a") as pids:
+        pids.write(f"{os.getpid()}\n")
+    only = faults.pop("only", None)  # the devices of the one server that has the faults
+    if only is not None and only != devices:
+        faults = {}
+    started = folder / f"started-{devices}"
     if faults.pop("once", False) and started.exists():
         faults = {}
     started.touch()

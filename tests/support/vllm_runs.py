@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from backends.interface import RolloutRequest, Sampling
+import numpy as np
+
+from backends.interface import PLAIN, RolloutRequest, Sampling, TeacherWeights
 from backends.vllm.policy import VllmPolicy
 from backends.vllm.transport import RequestClock
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
-from tests.support.fake_vllm import FakeVllm, completion, interpreter
+from tests.support.fake_vllm import FakeVllm, base_score, completion, interpreter
 from tests.support.fakes import FakePolicy
 
 #: Starts a fake server, with faults by name, and a policy for it.
 Served = Callable[..., tuple[FakeVllm, VllmPolicy]]
+#: Starts fake servers, one for each mapping of faults; gives them, a policy, and its warnings.
+Several = Callable[..., tuple[list[FakeVllm], VllmPolicy, list[str]]]
 SAMPLING = Sampling(temperature=1.1, top_p=0.95, top_k=20, max_new_tokens=6)
 REQUESTS = [RolloutRequest(f"p{n}", n % 2, (5, 6, 7 + n), 10_000 + n) for n in range(9)]
 EXPECTED = {r.problem_id: tuple(completion(r.seed, 6)) for r in REQUESTS}
+
+
+class ScoringPolicy(FakePolicy):
+    """Scores as the fake server does: the weights change every log-probability by their skill."""
+
+    def score(
+        self,
+        sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+        role: Literal["student", "teacher"] = "student",
+        teacher: TeacherWeights = "initial",
+        sampling: Sampling = PLAIN,
+    ) -> list[np.ndarray]:
+        shift = self.skill - 0.5 if role == "student" else 0.0
+        return [
+            np.asarray(
+                [base_score(len(prompt) + n) + shift for n in range(len(completion))], np.float32
+            )
+            for prompt, completion in sequences
+        ]
 
 
 class InstantClock(RequestClock):
@@ -76,7 +99,9 @@ def versions_asked(server: FakeVllm) -> list[str]:
     return [
         short(body["model"])
         for path, body in server.calls
-        if path == "/v1/completions" and body  # without a body: cancelled before it was sent
+        if path == "/v1/completions"
+        and body  # without a body: cancelled before it was sent
+        and "prompt_logprobs" not in body
     ]
 
 

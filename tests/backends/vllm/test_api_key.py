@@ -21,7 +21,9 @@ def test_an_api_key_is_sent_with_every_request_and_shown_nowhere(
     assert sampled(policy) == EXPECTED
     assert {given for _, _, given in server.asked} == {"Bearer a-secret-key"}
     assert "a-secret-key" not in to_yaml(policy._config)
-    assert "a-secret-key" not in repr(policy._client._transport) + policy.description
+    assert (
+        "a-secret-key" not in repr(policy._pool.replicas[0].client._transport) + policy.description
+    )
 
 
 @pytest.mark.parametrize("status", [400, 401, 500])

@@ -50,7 +50,7 @@ def test_each_started_server_has_its_own_api_key(
         try:
             assert sampled(policy) == EXPECTED
             keys.append((tmp_path / name / "key").read_text())
-            stranger = Client(policy._client.url, 10.0)
+            stranger = Client(policy._pool.replicas[0].client.url, 10.0)
             with pytest.raises(UsageError, match="asks for an API key"):
                 stranger.models()
         finally:

@@ -11,6 +11,7 @@ from opsd_cli import hub, load_config
 from opsd_cli.comparison.jobs import plan_of, write_plan
 from opsd_cli.methods import METHODS
 from tests.support.cli import NOT_AT_HAND, QUICK, Opsd
+from tests.support.fake_vllm import interpreter
 
 
 def test_dry_run_says_what_precedes_step_1(opsd: Opsd) -> None:
@@ -19,6 +20,29 @@ def test_dry_run_says_what_precedes_step_1(opsd: Opsd) -> None:
     assert code == 0 and "19 of the evaluation's rollouts precede step 1" in out
     found = json.loads(opsd(f"train --dry-run --json {asked} --set preflight.enabled=false")[1])
     assert found["plan"]["rollouts_before_step_1"] == 11 and "seconds" not in found
+
+
+@pytest.mark.parametrize(
+    ("settings", "servers"),
+    [
+        ("url=http://a:1", "1 vLLM server at http://a:1"),
+        ("url=http://a:1,http://b:1", "2 vLLM servers at http://a:1, http://b:1"),
+        ("replicas=2", "2 vLLM servers started here, on the GPUs that the trainer sees"),
+        ("replicas=2 devices=[4,5,6,7]", "2 vLLM servers started here, on the GPUs 4,5 and 6,7"),
+    ],
+)
+def test_dry_run_names_the_vllm_servers(
+    opsd: Opsd, tmp_path: Path, settings: str, servers: str
+) -> None:
+    python = interpreter(tmp_path / "vllm")
+    given = f"python={python} {settings}".split()
+    plan = "train --dry-run --set rollouts.engine=vllm " + " ".join(
+        f"--set rollouts.vllm.{each}" for each in given
+    )
+    code, out, err = opsd(plan)
+    assert code == 0 and f"sampled by {servers}\n" in out, err
+    assert json.loads(opsd(f"{plan} --json")[1])["servers"] == servers
+    assert "sampled by" not in opsd("train --dry-run")[1]
 
 
 @pytest.mark.parametrize("method", list(METHODS))

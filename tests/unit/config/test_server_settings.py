@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from opsd_cli.config.resolve import resolve
+from opsd_cli.config.resolve import resolve, to_yaml, validate
+from opsd_cli.config.schema import Config
+from opsd_cli.config.server_settings import addresses, device_groups
+from opsd_cli.config.yaml_files import read_yaml
 from opsd_cli.errors import ConfigError
 
 
-def config(*assignments: str) -> object:
+def config(*assignments: str) -> Config:
     return resolve(None, ["rollouts.engine=vllm", *assignments])
 
 
@@ -67,3 +70,62 @@ def test_vllm_api_key_argument_is_refused_without_showing_it(arguments: list[str
     with pytest.raises(ConfigError, match="holds --api-key") as failed:
         config(f"rollouts.vllm.arguments={arguments}")
     assert "hunter2" not in failed.value.message + failed.value.hint
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["http://a:8000/", "http://b:8000"], "http://a:8000, http://b:8000/",
+        "[http://a:8000, 'http://b:8000']",
+    ],
+)  # fmt: skip
+def test_vllm_url_of_several_servers_is_a_list_or_text_with_commas(given: object) -> None:
+    found = resolve(None, [], {"rollouts": {"engine": "vllm", "vllm": {"url": given}}})
+    url = found.rollouts.vllm.url
+    assert url is not None and addresses(url) == ("http://a:8000", "http://b:8000")
+    assert validate(read_yaml(to_yaml(found), "a run's config")) == found
+
+
+def test_vllm_url_with_one_wrong_address_among_several_names_it() -> None:
+    for wrong in ("b:8000", "", "http://b/v1"):
+        with pytest.raises(ConfigError, match=f"rollouts.vllm.url is {wrong!r}"):
+            config(f"rollouts.vllm.url=http://a:8000,{wrong}")
+    with pytest.raises(ConfigError, match="names http://a:8000 twice"):
+        config("rollouts.vllm.url=http://a:8000,http://a:8000/")
+
+
+@pytest.mark.parametrize(
+    ("devices", "replicas", "groups"),
+    [
+        ("4,5,6,7", 1, ["4,5,6,7"]), ("[4, 5, 6, 7]", 2, ["4,5", "6,7"]),
+        ([4, 5, 6, 7], 4, ["4", "5", "6", "7"]), (1, 1, ["1"]), (None, 2, [None, None]),
+        (["GPU-1a", "GPU-2b"], 2, ["GPU-1a", "GPU-2b"]),
+    ],
+)  # fmt: skip
+def test_vllm_devices_are_divided_among_the_replicas(
+    devices: object, replicas: int, groups: list[str | None]
+) -> None:
+    settings = {"engine": "vllm", "vllm": {"devices": devices, "replicas": replicas}}
+    vllm = resolve(None, [], {"rollouts": settings}).rollouts.vllm
+    assert device_groups(vllm.devices, vllm.replicas) == groups
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["url=http://a", "replicas=2"], "url and rollouts.vllm.replicas exclude each other"),
+        (["url=http://a", "devices=1"], "url and rollouts.vllm.devices exclude each other"),
+        (["replicas=3", "devices=1,2,3,4"], "names 4 GPUs, which 3 servers cannot share evenly"),
+        (["replicas=2", "devices=1"], "names 1 GPUs, which 2 servers cannot share evenly"),
+        (["replicas=2", "devices=1,1"], "with a GPU named twice or left empty"),
+        (["devices=1,,2"], "with a GPU named twice or left empty"),
+        (["replicas=3"], "3 servers with 0.4 of a GPU's memory each do not fit"),
+        (["replicas=0"], "greater than 0"),
+    ],
+)
+def test_vllm_servers_and_gpus_that_do_not_fit_are_refused(
+    assignments: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as failed:
+        config(*(f"rollouts.vllm.{assignment}" for assignment in assignments))
+    assert failed.value.hint
