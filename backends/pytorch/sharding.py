@@ -60,7 +60,8 @@ def shard_base(model: Any, device: torch.device, name: str) -> None:
         )
     fully_shard(decoder, mesh=mesh, reshard_after_forward=False, ignored_params=whole)
     for tensor in chain(whole, model.buffers()):
-        tensor.data = tensor.data.to(device)
+        # A copy also on a CPU: a view of the mapped file would keep all of it in memory.
+        tensor.data = tensor.data.to(device, copy=True)
 
 
 def local(parameter: Tensor) -> Tensor:
