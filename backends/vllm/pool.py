@@ -27,6 +27,8 @@ from opsd_cli.config.schema import Config
 from opsd_cli.errors import OpsdError, TrainingError
 
 T = TypeVar("T")
+#: In which a lost server must say that it is alive; the others wait meanwhile.
+_RETURN_SECONDS = 2.0
 
 
 class ServerGone(Exception):
@@ -155,7 +157,7 @@ class ServerPool:
     def _prepared(self, replica: Replica, adapter: str | None) -> None:
         if not replica.lost:
             self.bring(replica, adapter)
-        elif replica.server is None and replica.client.alive(2.0):
+        elif replica.may_return and replica.client.alive(_RETURN_SECONDS):
             # It may be another server by now.
             replica.restarted()
             try:
@@ -163,6 +165,7 @@ class ServerPool:
             except OpsdError:
                 return
             replica.lost = False
+            replica.returns += 1
             if self.bring(replica, adapter):
                 self._tell(f"the vLLM server at {replica.client.url} is back")
 

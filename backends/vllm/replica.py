@@ -18,6 +18,9 @@ from opsd_cli.errors import TrainingError
 
 #: How often in a row a server may lose the adapter it was given, with no rollout in between.
 _MOST_LOSSES = 3
+#: How often a server that was given up may return: one that is alive and fails again and again
+#: holds up its requests each time.
+_MOST_RETURNS = 3
 
 
 class AdapterLost(Exception):
@@ -38,7 +41,8 @@ class Replica:
         version: of its vLLM.
         losses: how often in a row it has lost the adapter.
         restarts: how often it was started again.
-        lost: True if it is given up. A server at an address may return.
+        lost: True if it is given up.
+        returns: how often it was used again after that.
         base_N: its log-probabilities of the canary with the base model; None before it was asked.
         answer_N: the same with the adapter that is loaded.
     """
@@ -54,10 +58,16 @@ class Replica:
         self.losses = 0
         self.restarts = 0
         self.lost = False
+        self.returns = 0
         self.base_N: np.ndarray | None = None
         self.answer_N: np.ndarray | None = None
         self._files = files
         self._loaded: str | None = None
+
+    @property
+    def may_return(self) -> bool:
+        """True if a server that was given up may be used again: one at an address."""
+        return self.server is None and self.returns < _MOST_RETURNS
 
     def start(self) -> None:
         """Start the process, or wait for the server at the address.

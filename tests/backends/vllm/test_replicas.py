@@ -191,6 +191,18 @@ def test_a_vllm_server_lost_amid_a_step_leaves_its_requests_to_the_others(
     assert sum("go on" in line for line in told) == 1
 
 
+def test_a_vllm_server_that_is_lost_again_and_again_does_not_return(several: Several) -> None:
+    servers, policy, told = several({}, {"dies_after": 0})  # it stays alive, and completes nothing
+    for _ in range(6):
+        servers[0].answers.clear()
+        prefetched = policy.prefetch(REQUESTS, SAMPLING)
+        wait_until(lambda: len(versions_asked(servers[0])) > 0)
+        servers[0].answers.set()
+        assert {r.request.problem_id: r.completion_ids for r in prefetched.result()} == EXPECTED
+    assert sum("go on" in line for line in told) == 4
+    assert sum("is back" in line for line in told) == 3
+
+
 def test_the_last_vllm_server_that_is_lost_ends_the_run(several: Several) -> None:
     servers, policy, told = several({}, {})
     policy.apply(0.1)
