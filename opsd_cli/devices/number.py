@@ -35,15 +35,16 @@ def ranks(devices: Devices, config: Config) -> int:
     """
     from backends.shared.placement import recognised
 
-    return max(count(devices, config), recognised().size)
+    return max(count(devices, config, elsewhere=True), recognised().size)
 
 
-def count(devices: Devices, config: Config) -> int:
+def count(devices: Devices, config: Config, elsewhere: bool = False) -> int:
     """The number of devices to use.
 
     Args:
         devices: as asked for.
         config: its backend may still be `auto`.
+        elsewhere: for a plan, whose devices another machine may have.
 
     Raises:
         UsageError: this machine has fewer; a launcher has started processes already;
@@ -72,7 +73,7 @@ def count(devices: Devices, config: Config) -> int:
     found = backends.get(name).capability()
     number = found.devices if devices == "auto" else devices
     # On a CPU, processes share its cores: of use in tests, and on machines with many.
-    if number > found.devices and not found.on_cpu:
+    if number > found.devices and not found.on_cpu and not elsewhere:
         raise UsageError(
             f"--devices asks for {number}, and backend {name!r} sees {found.devices} here",
             "give fewer, or auto for all",

@@ -11,7 +11,7 @@ from backends.interface import Capability
 from backends.shared.placement import Placement, recognised
 from opsd_cli.config.resolve import resolve
 from opsd_cli.devices.hosts import run_on, without_hosts
-from opsd_cli.devices.number import count, devices_of
+from opsd_cli.devices.number import count, devices_of, ranks
 from opsd_cli.errors import UsageError
 
 
@@ -50,6 +50,7 @@ def test_auto_takes_every_gpu_and_more_are_refused(monkeypatch: pytest.MonkeyPat
     assert count(3, config) == 3
     with pytest.raises(UsageError, match="asks for 5, and backend 'auto' sees 4"):
         count(5, config)
+    assert ranks(5, config) == 5  # a plan may be of another machine
 
 
 def test_processes_may_share_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
