@@ -5,7 +5,7 @@ All run the same command. Rank 0 runs it; the others become its workers.
 
 from __future__ import annotations
 
-from backends.shared.placement import recognised
+from opsd_cli.errors import UsageError
 
 
 def work_if_asked() -> bool:
@@ -15,6 +15,9 @@ def work_if_asked() -> bool:
         UsageError: a launcher's variables make no sense.
         BackendMissing: rank 0 cannot be reached.
     """
+    # Imported here: the command line first refuses another project's `backends`.
+    from backends.shared.placement import recognised
+
     if recognised().rank == 0:
         return False
     from backends.parallel.ranks import join_as_worker
@@ -28,6 +31,14 @@ def work_if_asked() -> bool:
 
 def dismiss_unmet() -> None:
     """Let the other processes go, where this one is rank 0 and ends without having met them."""
+    from opsd_cli.processes import import_check
+
+    try:
+        import_check.require_own_backends()
+    except UsageError:  # reported already
+        return
+    from backends.shared.placement import recognised
+
     if recognised().size > 1:
         from backends.parallel import ranks
 
