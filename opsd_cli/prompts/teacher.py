@@ -85,8 +85,10 @@ def teacher_prompt(
             return replace(short, shortened=True)
         keep -= max(1, len(short.ids) - max_tokens)
     raise DataError(
-        f"a teacher prompt needs more than {max_tokens} tokens before its reference solution",
-        "raise prompts.teacher.max_tokens, or leave that problem out",
+        f"a teacher prompt takes {len(prompt.ids) - len(ids)} tokens without its reference "
+        f"solution, and {len(prompt.ids)} with it: more than the {max_tokens} allowed",
+        "raise prompts.teacher.max_tokens; worked examples (prompts.few_shot) count too, and "
+        "`opsd init ... --set prompts.few_shot.examples=N` finds the number",
     )
 
 
