@@ -88,7 +88,9 @@ Backend = Annotated[
 ]
 Devices = Annotated[
     str | None,
-    typer.Option("--devices", metavar="N|auto", help="GPUs of this machine that share the work."),
+    typer.Option(
+        "--devices", metavar="N|auto", help="GPUs here (on a CPU: processes) that share the work."
+    ),
 ]
 Hosts = Annotated[
     Path | None,

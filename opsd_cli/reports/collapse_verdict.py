@@ -42,7 +42,8 @@ def collapse_verdict(
     rows = [_accuracy_row(accuracy)] if accuracy is not None else []
     rows += [_row(change) for change in changes]
     return (
-        f"<p><b>Verdict:</b> {escape(_sentence(changes, accuracy))}</p>"
+        f"<p><b>Verdict:</b> {escape(_sentence(changes, accuracy) + _doubt(evaluations, accuracy))}"
+        "</p>"
         f"<p>{escape(_crossed(changes, metrics))}</p>"
         f"{table(HEADS, rows)}"
         "<p class=dim>Means over a quarter of the steps; of accuracy, the first and the last "
@@ -72,6 +73,20 @@ def _sentence(changes: Sequence[Change], accuracy: Accuracy) -> str:
         f"no sign of collapse: {said}. {moved[0].upper()}{moved[1:]} too, but that also happens "
         "when a model becomes sure of right answers."
     )
+
+
+def _doubt(evaluations: Sequence[dict[str, Any]], accuracy: Accuracy) -> str:
+    """That the change of the accuracy can be chance, where both measurements' intervals overlap."""
+    if accuracy is None or accuracy[1] == accuracy[2]:
+        return ""
+    of_split = [row for row in evaluations if row["split"] == accuracy[0]]
+    first, last = (
+        chosen(of_split, key=lambda row: row["step"])["accuracy"] for chosen in (min, max)
+    )
+    if not {"low", "high"} <= first.keys() & last.keys():
+        return ""
+    apart = first["high"] < last["low"] or last["high"] < first["low"]
+    return "" if apart else " Both accuracies have intervals that overlap: it may be chance."
 
 
 def _crossed(changes: Sequence[Change], metrics: Sequence[dict[str, Any]]) -> str:

@@ -226,6 +226,21 @@ def test_report_calls_falling_entropy_a_collapse_only_where_accuracy_falls(run: 
     assert "signs of collapse: validation accuracy fell from 50.0% to 30.0%, and entropy" in text
 
 
+def test_report_says_where_a_fall_of_the_accuracy_may_be_chance(run: Path) -> None:
+    path = run / "evaluations.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+
+    def told(last: tuple[float, float, float]) -> bool:
+        ends = [row for row in rows if row["split"] == "validation"]
+        for row, numbers in ((ends[0], (0.5, 0.4, 0.6)), (ends[-1], last)):
+            row["accuracy"] = dict(zip(("value", "low", "high"), numbers, strict=True))
+        write(path, rows)
+        return "intervals that overlap: it may be chance" in collapse_part(run)
+
+    assert told((0.42, 0.3, 0.5))
+    assert not told((0.2, 0.1, 0.3))
+
+
 def test_report_of_a_short_run_has_no_collapse_verdict(run: Path) -> None:
     path = run / "metrics.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
