@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,8 @@ from opsd_cli.errors import BackendMissing
 IDLE, PROBES, INTERVAL = 10, 4, 5
 #: Seconds for every rank to start, import its framework and connect.
 MEETING = 300.0
+#: Seconds in which whoever connects has to show that it knows the key.
+GREETING = 10
 
 
 def listen(host: str) -> socket.socket:
@@ -71,14 +74,19 @@ def _greeted(peer: socket.socket, key: bytes) -> tuple[Hello, Connection] | None
     """A peer's connection, if it knows the key; nothing is unpickled before it has shown that."""
     peer.setblocking(True)
     keep_alive(peer)
+    _give_up_reading_after(peer, GREETING)
+    waited_for = peer.dup()
     connection = Connection(peer.detach())
     try:
         deliver_challenge(connection, key)
         answer_challenge(connection, key)
         hello = connection.recv()
-    except Exception:  # a stranger may send anything
+        _give_up_reading_after(waited_for, 0)
+    except Exception:  # a stranger may send anything, or nothing
         connection.close()
         return None
+    finally:
+        waited_for.close()
     return (hello, connection) if isinstance(hello, Hello) else None
 
 
@@ -102,6 +110,11 @@ def connect(host: str, port: int, key: bytes, rank: int) -> Connection:
     deliver_challenge(connection, key)
     connection.send(Hello(rank, socket.gethostname(), os.getpid()))
     return connection
+
+
+def _give_up_reading_after(peer: socket.socket, seconds: int) -> None:
+    """Let a read of this connection fail after so many seconds without a byte; 0 waits for ever."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
 
 
 def keep_alive(peer: socket.socket) -> None:

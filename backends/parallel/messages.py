@@ -49,11 +49,10 @@ class Partial:
 
 @dataclass(frozen=True)
 class Done:
-    """A call's result, and the worker's CPU seconds so far; `cancelled` if it was abandoned."""
+    """A call's result, and the worker's CPU seconds so far."""
 
     value: Any
     cpu_seconds: float
-    cancelled: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from backends.parallel.sharding import is_sharded, require_shardable
 from backends.parallel.share import files_of, joined
 from backends.shared import placement
 from opsd_cli.config.schema import Config
-from opsd_cli.errors import BackendMissing
 from opsd_cli.lazy import load
 from opsd_cli.processes.child_processes import package_environment, tied
 
@@ -257,8 +256,11 @@ def join_as_worker() -> Channel | None:
 
 
 def dismiss_unmet() -> None:
-    """Let the processes of a launcher go, where rank 0 ends without having needed them."""
+    """Let the processes of a launcher go, where rank 0 ends without having needed them.
+
+    Raises:
+        BackendMissing, TrainingError: they cannot be reached.
+    """
     where = placement.recognised()
     if where.size > 1 and where.rank == 0 and not _met:
-        with contextlib.suppress(BackendMissing):
-            _meeting(where).publish("")
+        _meeting(where).publish("")

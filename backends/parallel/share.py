@@ -29,7 +29,7 @@ from backends.shared.micro_batches import FILLER_PAIR, PromptAndCompletion, batc
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, UsageError
 
-Sequences = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+Sequences = Sequence[PromptAndCompletion]
 Files = dict[str, bytes]
 """The files of a folder, by name: a worker may see no disk of rank 0's."""
 

@@ -2,8 +2,8 @@
 
     python -m backends.parallel.worker
 
-with the variables of `backends.parallel.placement`. It writes no file but temporary ones, and
-prints nothing: its errors go to rank 0.
+with the variables of `backends.shared.placement` and `backends.parallel.ranks`. It writes no file
+but temporary ones, and prints nothing: its errors go to rank 0.
 """
 
 from __future__ import annotations
@@ -60,8 +60,7 @@ class Worker:
             except Exception as error:
                 self._channel.send(_failure(error))
                 continue
-            cancelled = self._channel.cancelled
-            self._channel.send(Done(value, time.process_time(), cancelled))
+            self._channel.send(Done(value, time.process_time()))
         if self._share is not None:
             self._share.close()
 

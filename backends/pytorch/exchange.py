@@ -72,7 +72,7 @@ class TorchExchange:
         """The sum of every process's rows, in order.
 
         Each process gets one slice of all rows, adds it up, and hands it to the others, so no row
-        crosses more than once: about twice the bytes of a ring's all-reduce at one row each.
+        crosses more than once: with one row each, as many bytes as a ring's all-reduce.
         """
         length, each = len(rows[0]), -(-len(rows[0]) // self._size)
         own = torch.zeros(len(rows), self._size * each, device=rows[0].device)

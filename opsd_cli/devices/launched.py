@@ -5,7 +5,9 @@ All run the same command. Rank 0 runs it; the others become its workers.
 
 from __future__ import annotations
 
-from opsd_cli.errors import UsageError
+from contextlib import suppress
+
+from opsd_cli.errors import OpsdError
 
 
 def work_if_asked() -> bool:
@@ -33,13 +35,11 @@ def dismiss_unmet() -> None:
     """Let the other processes go, where this one is rank 0 and ends without having met them."""
     from opsd_cli.processes import import_check
 
-    try:
+    with suppress(OpsdError):  # a command that ended with this error has reported it
         import_check.require_own_backends()
-    except UsageError:  # reported already
-        return
-    from backends.shared.placement import recognised
+        from backends.shared.placement import recognised
 
-    if recognised().size > 1:
-        from backends.parallel import ranks
+        if recognised().size > 1:
+            from backends.parallel import ranks
 
-        ranks.dismiss_unmet()
+            ranks.dismiss_unmet()

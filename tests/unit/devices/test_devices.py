@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from opsd_cli.config.resolve import resolve
 from opsd_cli.devices.hosts import run_on, without_hosts
 from opsd_cli.devices.number import count, devices_of, ranks
 from opsd_cli.errors import UsageError
+from opsd_cli.processes.child_processes import OPSD, package_environment
 
 
 class Stub:
@@ -101,3 +103,11 @@ def test_placement_in_mlx_launch(tmp_path: Path) -> None:
     assert recognised(values | {"MLX_RANK": "0"}) == Placement()
     with pytest.raises(UsageError, match="MLX_RANK is set"):
         recognised({"MLX_RANK": "0", "MLX_HOSTFILE": str(tmp_path / "none")})
+
+
+def test_variables_without_a_meaning_are_one_error_line_of_any_command() -> None:
+    environment = package_environment() | {"RANK": "one", "WORLD_SIZE": "2"}
+    done = subprocess.run([*OPSD, "doctor"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "error: RANK is 'one', not a number"
+    assert "Traceback" not in done.stderr
