@@ -23,14 +23,14 @@ from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation.description import setting_name
-from opsd_cli.evaluation.samples import Sample
+from opsd_cli.evaluation.samples import Sample, graded
 from opsd_cli.files.atomic_write import commit_staged, stage, write_atomic
 from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.files.fresh_directory import fresh_directory
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import Log, damaged, read_rows
-from opsd_cli.grading import Grader
-from opsd_cli.grading.flexible import grade_flexibly
+from opsd_cli.grading import Grader, Item
+from opsd_cli.grading.flexible import grade_items
 from opsd_cli.problems import Problem
 from opsd_cli.training.run_directory import CONFIG, refuse_used
 
@@ -258,17 +258,12 @@ class EvaluationDirectory:
         changed = 0
         lines: list[tuple[str, Sample]] = []
         for benchmark, members in problems.items():
-            golds = {problem.id: problem.answer or "" for problem in members}
+            by_id = {problem.id: problem for problem in members}
             stored = self.samples(benchmark)
-            pairs = [(golds[s.problem_id], s.completion) for s in stored]
-            grades = grader.grade_many(pairs)
-            flexible = grade_flexibly(pairs, grades, grader)
-            for sample, grade, lenient in zip(stored, grades, flexible, strict=True):
-                now = replace(
-                    sample, answer=grade.answer, status=grade.status, correct=grade.correct
-                )
-                changed += now != sample
-                now = replace(now, flexible_answer=lenient.answer, flexible_correct=lenient.correct)
+            items = [Item(by_id[s.problem_id], s.completion) for s in stored]
+            for sample, grades in zip(stored, grade_items(items, grader), strict=True):
+                now = replace(sample, **graded(*grades))
+                changed += _strict(now) != _strict(sample)
                 lines.append((benchmark, now))
         write_atomic(self.path / SAMPLES, "".join(_line(*line) for line in lines))
         self._log = None  # its state describes the former file
@@ -283,6 +278,11 @@ def _damaged(path: Path) -> RunError:
     return RunError(
         f"{path} is damaged", "bring it back from a copy, or evaluate again with another --out"
     )
+
+
+def _strict(sample: Sample) -> tuple[object, ...]:
+    """What the strict grade of a sample consists of."""
+    return sample.answer, sample.status, sample.correct, sample.score, sample.feedback
 
 
 def _line(benchmark: str, sample: Sample) -> str:

@@ -24,7 +24,8 @@ class StepRow:
     Attributes:
         loss: value of the step's loss, in nats for a divergence.
         grad_norm: L2 norm of the gradient before clipping.
-        reward: share of the step's rollouts graded correct; None for a method without rollouts.
+        reward: mean score of the step's rollouts, which is the share graded correct unless the
+            grader gives numbers; None for a method without rollouts.
         metrics: those of `opsd_cli.training.collapse_metrics`, of the method and of the sampler.
         ledger: tokens so far, this step included.
         seconds: wall time since the run began, over all processes that worked on it.
@@ -71,7 +72,8 @@ class EvaluationRow:
         seconds: wall time of this evaluation.
         cpu_seconds: CPU time of this evaluation.
         flexible_accuracy: accuracy by the flexible rule (`opsd_cli.grading.flexible`); None in rows
-            of earlier versions.
+            of earlier versions, and where answers are not mathematics.
+        mean_score: mean of the grader's numbers; None where it gives verdicts alone.
     """
 
     step: int
@@ -90,6 +92,12 @@ class EvaluationRow:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     flexible_accuracy: Estimate | None = None
+    mean_score: Estimate | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row as it is written; `mean_score` only where there is one."""
+        found = asdict(self)
+        return {k: v for k, v in found.items() if k != "mean_score" or v is not None}
 
 
 #: The phases of a training step. Every other phase is an evaluation.

@@ -12,7 +12,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from backends.interface import Policy
@@ -150,8 +149,9 @@ class Measurements:
             seconds=seconds[0],
             cpu_seconds=seconds[1],
             flexible_accuracy=result.flexible_accuracy,
+            mean_score=result.mean_score,
         )
-        self._run.append(run_directory.EVALUATIONS, asdict(row))
+        self._run.append(run_directory.EVALUATIONS, row.as_dict())
         self.forget_samples()
         self._listener.evaluation(row)
         return row
