@@ -16,6 +16,7 @@ from opsd_cli.evaluation.samples import judged
 from opsd_cli.grading import Grade, Grader, Item
 from opsd_cli.problems import Problem, ProblemSet
 from opsd_cli.problems.files import load_file
+from opsd_cli.problems.graded_columns import kept_columns, read_for
 from opsd_cli.problems.sources import load_splits
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import Prompt, completion_text
@@ -98,7 +99,8 @@ def problems_to_inspect(
         need_solution=need_solution,
         need_answer=False,
         limit=limit,
-        fields=config.data.fields,
+        selection=read_for(config),
+        fields=kept_columns(config),
     )
 
 

@@ -12,7 +12,7 @@ from opsd_cli.cli.request import Request
 from opsd_cli.cli.streaming import StreamListener
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
-from opsd_cli.grading import open_grader
+from opsd_cli.grading import check_grader, open_grader
 from opsd_cli.inspection import (
     Completion,
     completions_of,
@@ -69,6 +69,7 @@ def run(request: Request, options: Options) -> None:
     """Sample completions and show them."""
     out = request.out
     config = request.config(inherit=True)
+    check_grader(config.grading)
     drawn_as = sampled_as(config, options.sampling, out)
     problems = _problems(config, options, out)
     if options.privileged or options.divergence:
@@ -119,7 +120,7 @@ def _sample(
         lambda: StreamListener(out, policy.tokenizer, policy.stop_ids, sampling.stop),
     )
     entries = []
-    with open_grader(config.grading) as grader:
+    with open_grader(config.grading, out.warn) as grader:
         for problem in problems:
             mine = [r for r in rollouts if r.request.problem_id == problem.id]
             reports: tuple[TokenReport, ...] = ()

@@ -22,7 +22,7 @@ from typing import IO, Any
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
-from opsd_cli.evaluation.description import setting_name
+from opsd_cli.evaluation.description import setting_name, with_grader
 from opsd_cli.evaluation.samples import Sample, graded
 from opsd_cli.files.atomic_write import commit_staged, stage, write_atomic
 from opsd_cli.files.directory_lock import lock_directory
@@ -128,7 +128,7 @@ class EvaluationDirectory:
         """
         then, now = self.description, DEFAULTS | json.loads(json.dumps(description))
         if regrading:
-            then["grader"] = now["grader"]
+            then = with_grader(then, now)
         changed = sorted(
             key for key in (then.keys() | now.keys()) - set(EXTENT) if then.get(key) != now.get(key)
         )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from opsd_cli.problems import Problem
 
 Status = Literal["correct", "wrong", "no_answer", "unparsable_gold", "timeout", "crashed"]
+AnswerForm = Literal["mathematics", "text", "json"]
 Warn = Callable[[str], object]
 """Tells the user one sentence."""
 
@@ -88,15 +89,20 @@ class GraderTraits:
     Attributes:
         needs_answer: problems without a gold answer cannot be graded, and are left out.
         columns: further columns that it reads, which problems then keep in `fields`.
-        mathematics: answers are mathematical expressions: the flexible rule and the checks of gold
-            answers apply, and a missing gold answer is read off the solution's box.
+        answers: as what gold answers are read. For mathematics the flexible rule and the checks of
+            gold answers apply, and a missing one is read off the solution's box; JSON answers may
+            be objects and lists in the data.
         comparable: answers can be compared with each other, which majority votes need.
     """
 
     needs_answer: bool = True
     columns: tuple[str, ...] = ()
-    mathematics: bool = False
+    answers: AnswerForm = "text"
     comparable: bool = False
+
+    @property
+    def mathematics(self) -> bool:
+        return self.answers == "mathematics"
 
 
 class Grader(Protocol):
@@ -111,6 +117,10 @@ class Grader(Protocol):
         return self
 
     def __exit__(self, *exception: object) -> None:
+        return None
+
+    def check(self) -> None:
+        """Raise `ConfigError` if what the user named cannot be used; mostly there is nothing."""
         return None
 
     def grade(self, items: Sequence[Item]) -> list[Grade]:

@@ -48,7 +48,7 @@ class MathGrader(Grader):
         UsageError: a deadline or a number of workers that is not positive.
     """
 
-    traits = GraderTraits(mathematics=True, comparable=True)
+    traits = GraderTraits(answers="mathematics", comparable=True)
     settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(

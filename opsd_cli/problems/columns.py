@@ -36,7 +36,7 @@ from opsd_cli.grading import gold_is_matchable
 from opsd_cli.grading.extract import last_boxed
 from opsd_cli.problems import LoadReport, Problem, ProblemSet, chats
 from opsd_cli.problems.anomalies import NONE, Anomaly, differ, has_control, quoted
-from opsd_cli.problems.cells import DamagedText, json_value, text_of, value_at
+from opsd_cli.problems.cells import DamagedText, json_value, value_at
 from opsd_cli.problems.selection import Selection
 
 #: Role -> column names that are recognised without a mapping, compared without case.
@@ -99,11 +99,13 @@ def choose(
     for role, known in RECOGNISED.items():
         for column in (c for key in known for c in free if c.casefold() == key):
             chosen.setdefault(role, column)
-    # An answer can be extracted from a solution, so either column provides it.
+    # An answer of mathematics can be extracted from a solution, so either column provides it.
+    mathematics = selection is None or selection.answers == "mathematics"
+    sources = {"solution", "answer"} if mathematics else {"answer"}
     for role, found in (
         ("question", "question" in chosen),
         ("solution", "solution" in chosen or not need_solution),
-        ("answer", bool(chosen.keys() & {"solution", "answer"}) or not need_answer),
+        ("answer", bool(chosen.keys() & sources) or not need_answer),
     ):
         if not found:
             raise DataError(
@@ -205,16 +207,15 @@ class _Loading:
                 self.counts["not_selected"] += 1
                 return
             question, solution, answer, given_id = (
-                text_of(self.selection.value(row, self.chosen[role], role))
-                if role in self.chosen
-                else None
+                self.selection.text(row, self.chosen[role], role) if role in self.chosen else None
                 for role in RECOGNISED
             )
             fields = {name: json_value(value_at(row, name)) for name in self.fields}
         except DamagedText as damage:
             self._note("damaged", f" has {damage}")
             return
-        derived = _marked_answer(answer or solution or "")
+        mathematics = self.selection.answers == "mathematics"
+        derived = _marked_answer(answer or solution or "") if mathematics else None
         gold = derived or answer
         if question is None:
             self.counts["no_question"] += 1
@@ -232,7 +233,7 @@ class _Loading:
             self.counts["derived"] += derived is not None
             given = given_id or digest
             self._add(Problem(given, question, solution, gold, self.name, fields), digest)
-            for kind, example in _anomalies(question, solution, gold, answer):
+            for kind, example in _anomalies(question, solution, gold, answer, mathematics):
                 self._note(kind, example)
 
     def _add(self, problem: Problem, digest: str) -> None:
@@ -267,17 +268,18 @@ class _Loading:
 
 
 def _anomalies(
-    question: str, solution: str | None, gold: str | None, answer: str | None
+    question: str, solution: str | None, gold: str | None, answer: str | None, mathematics: bool
 ) -> Iterator[tuple[str, str]]:
     """The anomalies of a used row, as (field of the load report, text of the example).
 
     Args:
         gold: the answer that completions are graded against.
         answer: the answer column's own value, None if the gold is from the solution.
+        mathematics: False where answers are not mathematics, so that their form says nothing.
     """
-    if gold is not None and not gold_is_matchable(gold):
+    if mathematics and gold is not None and not gold_is_matchable(gold):
         yield "unmatchable", f": {quoted(gold)}"
-    if answer is not None and gold is not None and solution is not None:
+    if mathematics and answer is not None and gold is not None and solution is not None:
         boxed = _last_marked(solution)
         if boxed is not None and differ(gold, boxed):
             yield "contradicting", f" has {quoted(gold)}, its solution {quoted(boxed)}"

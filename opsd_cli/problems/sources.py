@@ -1,8 +1,8 @@
 """Loading of the three splits of a run, and of benchmarks.
 
 A source is `embedded`, a name from the catalog, a hub id, a YAML description or a file. Training
-problems need a gold answer (for the grader) and a reference solution (for the teacher); GRPO does
-without solutions on a set that has none. Validation and test problems need only the answer.
+problems need what the grader reads, mostly a gold answer, and a reference solution (for the
+teacher); GRPO does without solutions on a set that has none. Other splits need only the former.
 
 Hold-out: if no validation or test source is named, the problems are taken out of the training set
 by a hash of their ids, so that the same rows are held out whatever the seed, the order of the file
@@ -13,7 +13,7 @@ out and counted; an overlap between validation and test is refused.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,7 @@ from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
 from opsd_cli.problems.few_shot import digest, with_examples
 from opsd_cli.problems.files import READERS, load_file, open_file, problems_of
+from opsd_cli.problems.graded_columns import kept_columns, needs_answer, read_for
 from opsd_cli.problems.same_questions import divided, refuse_shared
 from opsd_cli.problems.selection import Selection
 from opsd_cli.problems.set_description import SetDescription
@@ -204,11 +205,12 @@ def load_few_shot_set(source: str, config: Config, count: int) -> ProblemSet:
 def _load(
     source: str, split: Split, config: Config, *, need_solution: bool | None, limit: int | None
 ) -> ProblemSet:
-    fields = config.data.fields
+    fields = kept_columns(config)
     if source == EMBEDDED:
         if fields:
             raise DataError(
-                f"the embedded problems have no column {fields[0]!r}, which data.fields names",
+                f"the embedded problems have no column {fields[0]!r}, which data.fields names, "
+                "or the grader reads",
                 "name a file or a set with --set data.train=...",
             )
         return embedded(split, limit)
@@ -219,12 +221,13 @@ def _load(
             Path(source),
             columns,
             need_solution=need_solution,
-            need_answer=True,
+            need_answer=needs_answer(config),
             limit=limit,
+            selection=read_for(config),
             fields=fields,
         )
     own = {name: column for name, column in description.columns.model_dump().items() if column}
-    return _load_described(source, split, description, own or columns, need_solution, limit, fields)
+    return _load_described(source, split, description, own or columns, need_solution, limit, config)
 
 
 def _load_described(
@@ -234,7 +237,7 @@ def _load_described(
     columns: dict[str, str],
     need_solution: bool | None,
     limit: int | None,
-    fields: Sequence[str],
+    config: Config,
 ) -> ProblemSet:
     known = catalogued(description)
     name = known or (Path(source).stem if source.endswith((".yaml", ".yml")) else source)
@@ -257,10 +260,10 @@ def _load_described(
         name,
         columns,
         need_solution=need_solution,
-        need_answer=True,
+        need_answer=needs_answer(config),
         limit=limit,
-        selection=Selection.of(description),
-        fields=fields,
+        selection=read_for(config, Selection.of(description)),
+        fields=kept_columns(config),
     )
     notes = tuple(f"{name}: {warning}" for warning in loaded.report.warnings())
     expected = description.problems

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import backends
-from opsd_cli.cli.app import main
 from opsd_cli.config.grading_section import Grading
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import ConfigError
@@ -18,10 +14,8 @@ from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.grading import GRADERS, GradedProblem, Item, get, open_grader
 from opsd_cli.grading.mathematics import MathGrader
 from opsd_cli.training import run_directory
-from tests.support.bad_input import GOOD
 from tests.support.fakes import FakePolicy
-
-Opsd = Callable[[str], tuple[int, str, str]]
+from tests.support.grading_commands import Opsd
 
 #: Graders that compare an answer with the gold answer.
 ANSWERED = ("math",)
@@ -47,25 +41,6 @@ class LenientGrader(Grader):
     def grade(self, items):
         return [Grade("correct", f"{self.deadline_seconds:g} s") for _ in items]
 """
-
-
-@pytest.fixture
-def opsd(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Opsd:
-    """Runs a command beside good.jsonl with a fake backend: exit code, stdout and stderr."""
-    monkeypatch.setitem(backends.BACKENDS, "cpu", "tests.support.fakes:FakeBackend")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "good.jsonl").write_text(GOOD)
-
-    def typed(command: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["opsd", *shlex.split(command)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
-
-    return typed
 
 
 @pytest.fixture
@@ -118,11 +93,14 @@ def test_every_grader_of_answers_grades_a_correct_and_a_wrong_one(name: str) -> 
 def test_an_unknown_grader_is_refused_with_the_choices() -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(assignments=["grading.grader=maths"])
-    assert caught.value.message == "grading.grader: input should be 'math', got 'maths'"
+    assert caught.value.message == (
+        "grading.grader: input should be 'math' or FILE.py:FUNCTION, a function of your own, "
+        "got 'maths'"
+    )
     assert "\n" not in caught.value.hint and caught.value.exit_code == 2
     with pytest.raises(ConfigError, match="unknown grader 'maths'") as caught:
         get("maths")
-    assert caught.value.hint == "choose from math"
+    assert caught.value.hint == "choose from math, or FILE.py:FUNCTION"
 
 
 def test_a_grader_whose_package_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
