@@ -209,6 +209,7 @@ def _show(
     for number, completion in enumerate(completions, 1):
         entry = completion.as_dict()
         verdict = f", {entry['status']}" if entry["status"] else ""
+        verdict += f", score {entry['score']:.3g}" if "score" in entry else ""
         cut = ", cut at the limit" if entry["finish_reason"] == "length" else ""
         out.show(_heading(f"{who}'s completion {number}, {entry['tokens']} tokens{cut}{verdict}"))
         if completion.report is not None:
@@ -216,6 +217,8 @@ def _show(
             _show_divergence(entry["divergence"], out)
         else:
             out.show(completion.text)
+        if "feedback" in entry:
+            out.show(f"the grader says: {visible(entry['feedback'])}")
         entries.append(entry)
     return entries
 

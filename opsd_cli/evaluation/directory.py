@@ -12,6 +12,7 @@ benchmark do not change the description: missing samples are generated, and exis
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, replace
@@ -188,6 +189,9 @@ class EvaluationDirectory:
             mine = known.setdefault(benchmark, {})
             for problem in members:
                 now = {"question": problem.question, "answer": problem.answer or ""}
+                if problem.fields:
+                    text = json.dumps(dict(problem.fields), sort_keys=True)
+                    now["fields"] = hashlib.sha256(text.encode()).hexdigest()[:16]
                 then = mine.get(problem.id, now)
                 if then["question"] != now["question"]:
                     raise RunError(
@@ -196,9 +200,13 @@ class EvaluationDirectory:
                         "the set has changed: give another --out",
                     )
                 if then != now and not regrading:
+                    changed = (
+                        f"now has the answer {now['answer']!r}, and had {then['answer']!r}"
+                        if then["answer"] != now["answer"]
+                        else "now has other values in the columns that are kept than"
+                    )
                     raise RunError(
-                        f"problem {problem.id!r} of {benchmark} now has the answer "
-                        f"{now['answer']!r}, and had {then['answer']!r} when its samples were "
+                        f"problem {problem.id!r} of {benchmark} {changed} when its samples were "
                         "graded",
                         f"grade them again first: --regrade --out {self.path}",
                     )

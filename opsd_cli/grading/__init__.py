@@ -49,6 +49,12 @@ __all__ = [
 #: name -> "module:class".
 GRADERS: dict[str, str] = {
     "math": "opsd_cli.grading.mathematics:MathGrader",
+    "choice": "opsd_cli.grading.answers:ChoiceGrader",
+    "exact": "opsd_cli.grading.answers:ExactGrader",
+    "number": "opsd_cli.grading.answers:NumberGrader",
+    "json": "opsd_cli.grading.json_answers:JsonGrader",
+    "code": "opsd_cli.grading.judges:CodeGrader",
+    "command": "opsd_cli.grading.judges:CommandGrader",
 }
 #: The grader of every name with a colon.
 FUNCTIONS = "opsd_cli.grading.judges:FunctionGrader"
@@ -80,6 +86,11 @@ def get(name: str) -> GraderFactory:
         ) from error
 
 
+def names_of(settings: Grading) -> list[str]:
+    """The graders of a config's `grading` section; the first decides what is correct."""
+    return list(dict.fromkeys((settings.grader, *settings.weights)))
+
+
 def open_grader(settings: Grading, warn: Warn = lambda _: None) -> Grader:
     """The grader that a config's `grading` section selects, not yet entered as a context.
 
@@ -89,7 +100,12 @@ def open_grader(settings: Grading, warn: Warn = lambda _: None) -> Grader:
     Raises:
         ConfigError: a package that it needs is not installed.
     """
-    return get(settings.grader).from_settings(settings, settings.grader, warn)
+    graders = {name: get(name).from_settings(settings, name, warn) for name in names_of(settings)}
+    if not settings.weights:
+        return graders[settings.grader]
+    from opsd_cli.grading.weighted import WeightedGrader
+
+    return WeightedGrader(settings.grader, graders, settings.weights)
 
 
 def check_grader(settings: Grading) -> None:
@@ -104,7 +120,12 @@ def check_grader(settings: Grading) -> None:
 
 def traits_of(settings: Grading) -> GraderTraits:
     """What the grader of a config's `grading` section reads, without opening it."""
-    return get(settings.grader).traits_of(settings)
+    traits = [get(name).traits_of(settings) for name in names_of(settings)]
+    if not settings.weights:
+        return traits[0]
+    from opsd_cli.grading.weighted import combined
+
+    return combined(traits)
 
 
 def described(settings: Grading) -> dict[str, Any]:
@@ -115,7 +136,9 @@ def described(settings: Grading) -> dict[str, Any]:
         user's files, for a grader that has any.
     """
     values = settings.model_dump(mode="json")
-    read: dict[str, Any] = {key: values[key] for key in get(settings.grader).settings}
+    keys = [key for name in names_of(settings) for key in get(name).settings]
+    read: dict[str, Any] = {key: values[key] for key in dict.fromkeys(keys)}
+    read |= {"weights": values["weights"]} if settings.weights else {}
     files = function_files(settings)
     read |= {"files": files} if files else {}
     return {"grader": settings.grader} | ({"grading": read} if read else {})
@@ -125,9 +148,6 @@ def function_files(settings: Grading) -> dict[str, str]:
     """File -> SHA-256, of the user's functions that are graders."""
     from opsd_cli.grading.user_files import digest_of
 
-    found = {}
-    for name in (settings.grader,):
-        digest = digest_of(name) if is_function(name) else None
-        if digest is not None:
-            found[name.rpartition(":")[0]] = digest
-    return found
+    names = [name for name in names_of(settings) if is_function(name)]
+    digests = {name.rpartition(":")[0]: digest_of(name) for name in names}
+    return {file: digest for file, digest in digests.items() if digest is not None}

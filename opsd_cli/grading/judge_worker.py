@@ -1,7 +1,7 @@
 """The worker process of graders that run a user's code: a function, unit tests, or a command.
 
 `python -m opsd_cli.grading.judge_worker SETTINGS`, with the settings as a JSON object, reads one
-JSON object a line, {"problem", "completion", "seconds"}, and writes one line for each: a status,
+JSON object a line, {"problem", "completion", "limit", "seconds"}, and writes one each: a status
 and what else the judge gives (`opsd_cli.grading.judgements.reply_of`). The first line is "ready",
 or "refused" with a message and a hint.
 
@@ -30,6 +30,8 @@ Judge = Callable[[GradedProblem, str, float], dict[str, Any]]
 
 #: What is judged by -> "module:function" that makes a judge of the settings.
 JUDGES = {
+    "code": "opsd_cli.grading.unit_tests:judge_of",
+    "command": "opsd_cli.grading.user_commands:judge_of",
     "function": "opsd_cli.grading.user_functions:judge_of",
 }
 
@@ -65,7 +67,7 @@ def main() -> None:
         set_alarm(request["seconds"] + ORPHAN_SECONDS)
         try:
             problem = GradedProblem(**request["problem"])
-            reply = judge(problem, request["completion"], request["seconds"])
+            reply = judge(problem, request["completion"], request["limit"])
         except MemoryError as error:
             # The state of the process is unknown after a failed allocation.
             reply = {"status": "crashed", "reason": reason_of(error, settings), "last": True}

@@ -114,11 +114,46 @@ def worker_settings(settings: Grading, kind: str) -> dict[str, Any]:
 class FunctionGrader(JudgeGrader):
     """A function of the user's, see `opsd_cli.grading.user_functions`."""
 
-    settings: ClassVar[tuple[str, ...]] = ("memory_gb", "pass_at")
+    settings: ClassVar[tuple[str, ...]] = ("pass_at",)
 
     @classmethod
     def from_settings(cls, settings: Grading, name: str, warn: Warn) -> FunctionGrader:
         described = worker_settings(settings, "function") | {"target": name}
+        return cls(name, described, settings.deadline_seconds, warn)
+
+    @classmethod
+    def traits_of(cls, settings: Grading) -> GraderTraits:
+        return cls.traits
+
+
+class CodeGrader(JudgeGrader):
+    """The unit tests of a set, see `opsd_cli.grading.unit_tests`."""
+
+    settings: ClassVar[tuple[str, ...]] = ("tests", "pass_at")
+    #: In seconds: the worker keeps the deadline, so that it can remove what the program left.
+    grace: ClassVar[float] = 10.0
+
+    @classmethod
+    def from_settings(cls, settings: Grading, name: str, warn: Warn) -> CodeGrader:
+        # The limit of memory is the program's; the worker itself runs nothing.
+        described = worker_settings(settings, "code") | {"column": settings.tests}
+        made = cls(name, described, settings.deadline_seconds, warn, cls.grace)
+        made.traits = cls.traits_of(settings)
+        return made
+
+    @classmethod
+    def traits_of(cls, settings: Grading) -> GraderTraits:
+        return GraderTraits(needs_answer=False, columns=(settings.tests,))
+
+
+class CommandGrader(JudgeGrader):
+    """A command of the user's, see `opsd_cli.grading.user_commands`."""
+
+    settings: ClassVar[tuple[str, ...]] = ("command", "pass_at")
+
+    @classmethod
+    def from_settings(cls, settings: Grading, name: str, warn: Warn) -> CommandGrader:
+        described = worker_settings(settings, "command") | {"command": settings.command}
         return cls(name, described, settings.deadline_seconds, warn)
 
     @classmethod

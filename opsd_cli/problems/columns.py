@@ -99,13 +99,11 @@ def choose(
     for role, known in RECOGNISED.items():
         for column in (c for key in known for c in free if c.casefold() == key):
             chosen.setdefault(role, column)
-    # An answer of mathematics can be extracted from a solution, so either column provides it.
-    mathematics = selection is None or selection.answers == "mathematics"
-    sources = {"solution", "answer"} if mathematics else {"answer"}
+    answered_by = (selection or Selection()).answered_by
     for role, found in (
         ("question", "question" in chosen),
         ("solution", "solution" in chosen or not need_solution),
-        ("answer", bool(chosen.keys() & sources) or not need_answer),
+        ("answer", bool(chosen.keys() & answered_by) or not need_answer),
     ):
         if not found:
             raise DataError(

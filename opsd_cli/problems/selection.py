@@ -45,6 +45,11 @@ class Selection:
         )
 
     @property
+    def answered_by(self) -> set[str]:
+        """The roles whose columns provide an answer: one of mathematics is in a solution too."""
+        return {"answer", "solution"} if self.answers == "mathematics" else {"answer"}
+
+    @property
     def columns(self) -> set[str]:
         """The columns that the conditions read."""
         flags = {flag for flags in self.verified_by.values() for flag in flags}

@@ -13,7 +13,7 @@ out and counted; an overlap between validation and test is refused.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import DataError
+from opsd_cli.grading import traits_of
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
@@ -82,6 +83,17 @@ def embedded(split: Split, limit: int | None = None) -> ProblemSet:
     size = min(SIZES[split], limit or SIZES[split])
     problems = tuple(chain.problem() for chain in islice(chains(split), size))
     return ProblemSet(f"embedded {split}", problems, LoadReport(rows=size, used=size))
+
+
+def _embedded_with(columns: Sequence[str], split: Split, limit: int | None) -> ProblemSet:
+    """The embedded problems; raises `DataError` if columns are asked for, which they lack."""
+    if columns:
+        raise DataError(
+            f"the embedded problems have no column {columns[0]!r}, which data.fields names, or the "
+            "grader reads",
+            "name a file or a set: data.train for training, --benchmark for an evaluation",
+        )
+    return embedded(split, limit)
 
 
 def load_splits(config: Config) -> Splits:
@@ -181,7 +193,7 @@ def load_benchmark(name: str, config: Config, limit: int | None = None) -> Probl
         DataError: there is no such benchmark, it cannot be read, or no row has an answer.
     """
     if name == EMBEDDED:
-        return embedded("test", limit)
+        return _embedded_with(traits_of(config.grading).columns, "test", limit)
     if name in OWN_SPLITS and not Path(name).is_file():
         if config.data.train is None:
             raise DataError(
@@ -207,13 +219,7 @@ def _load(
 ) -> ProblemSet:
     fields = kept_columns(config)
     if source == EMBEDDED:
-        if fields:
-            raise DataError(
-                f"the embedded problems have no column {fields[0]!r}, which data.fields names, "
-                "or the grader reads",
-                "name a file or a set with --set data.train=...",
-            )
-        return embedded(split, limit)
+        return _embedded_with(fields, split, limit)
     columns = {name: column for name, column in config.data.columns.model_dump().items() if column}
     description = describe(source, split)
     if description is None:

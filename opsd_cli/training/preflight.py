@@ -7,10 +7,13 @@ made once: a resumed run reads it, with what it cost. Every completion is kept b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.evaluate import evaluation_sampling
+from opsd_cli.evaluation.samples import Evaluation
+from opsd_cli.formatting import score
 from opsd_cli.interruption import Stop
 from opsd_cli.problems import ProblemSet
 from opsd_cli.prompts.builder import PromptBuilder
@@ -70,6 +73,7 @@ def preflight(
         record = {
             "student": found["student"].accuracy.as_dict(),
             "teacher": found["teacher"].accuracy.as_dict(),
+            **_mean_scores(found),
             "truncated": {role: each.truncated for role, each in found.items()},
             "no_answer": {role: each.no_answer for role, each in found.items()},
             "problems": len(chosen),
@@ -83,13 +87,28 @@ def preflight(
     return TokenLedger(**record["spent"])
 
 
+def _mean_scores(found: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """The record's `mean_score` by role, where the grader gives numbers."""
+    scores = {role: each.mean_score for role, each in found.items()}
+    given = {role: each.as_dict() for role, each in scores.items() if each is not None}
+    return {"mean_score": given} if len(given) == len(scores) else {}
+
+
 def require_gain(record: dict[str, Any], problems: int, run: Run, listener: Listener) -> None:
     """Report the two accuracies; raise `PreflightFailed` unless the teacher's is higher.
 
+    Where the grader gives numbers the mean scores decide, since few may reach `grading.pass_at`.
     Its record and samples stay on disk, and one sample of the teacher is reported.
     """
     student, teacher = Estimate(**record["student"]), Estimate(**record["teacher"])
     listener.preflight(student, teacher, problems)
+    scores = {role: Estimate(**each) for role, each in record.get("mean_score", {}).items()}
+    if scores:
+        listener.note(
+            f"preflight: mean score {score(scores['student'])} without the reference, "
+            f"{score(scores['teacher'])} with it"
+        )
+        student, teacher = scores["student"], scores["teacher"]
     if teacher.value > student.value:
         return
     kept = run.keep_failed_preflight()

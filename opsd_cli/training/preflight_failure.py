@@ -145,9 +145,16 @@ def failure_line(record: Mapping[str, Any], problems: int, limit: int, kept: Pat
     teacher, student = (record[role]["value"] for role in ("teacher", "student"))
     cut, none = record["truncated"], record["no_answer"]
     where = f"; every completion is in {kept / PREFLIGHT_SAMPLES}" if kept is not None else ""
+    scores = record.get("mean_score")
+    means = (
+        f" (mean score {scores['teacher']['value']:.3f} with it, "
+        f"{scores['student']['value']:.3f} without)"
+        if scores
+        else ""
+    )
     return (
-        f"the reference does not help: {teacher:.0%} right with it, {student:.0%} without, on "
-        f"{problems} problems; nothing to distil. Of the completions with the reference "
+        f"the reference does not help: {teacher:.0%} right with it, {student:.0%} without{means}, "
+        f"on {problems} problems; nothing to distil. Of the completions with the reference "
         f"{cut['teacher']:.0%} were cut off at {limit} tokens and {none['teacher']:.0%} held no "
         f"answer; without it {cut['student']:.0%} were cut off and {none['student']:.0%} held no "
         f"answer{where}"

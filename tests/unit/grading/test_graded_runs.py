@@ -156,3 +156,47 @@ def test_problems_without_answers_are_graded_by_a_function(opsd: Opsd, tmp_path:
     code, out, err = opsd("sample 'Say it' --json --set grading.grader=rules.py:score")
     assert code == 0, err
     assert {entry["score"] for entry in json.loads(out)["completions"]} == {0.25}
+    code, out, err = opsd("sample 'Say it' --n 1 --set grading.grader=rules.py:score")
+    assert code == 0 and "wrong, score 0.25" in out, err
+
+
+def test_the_preflight_and_the_best_checkpoint_go_by_mean_score_where_there_are_numbers(
+    opsd: Opsd, tmp_path: Path
+) -> None:
+    """No score reaches `pass_at`: by accuracy the teacher would be no better, nor any step."""
+    (tmp_path / "rules.py").write_text(
+        "def score(problem, completion):\n    return 0.9 if problem.answer in completion else 0.4\n"
+    )
+    code, _, err = opsd(f"{TRAIN.replace('grpo', 'opsd')} --out run")
+    assert code == 0, err
+    assert "preflight: mean score 0." in err
+    record = json.loads((tmp_path / "run" / "preflight.json").read_text())
+    assert record["student"]["value"] == record["teacher"]["value"] == 0
+    means = {role: each["value"] for role, each in record["mean_score"].items()}
+    assert means["teacher"] > means["student"]
+    validations = [
+        row for row in rows(tmp_path / "run" / "evaluations.jsonl") if row["split"] == "validation"
+    ]
+    values = [row["mean_score"]["value"] for row in validations]
+    best = [place == 0 or value > max(values[:place]) for place, value in enumerate(values)]
+    assert [row["best"] for row in validations] == best
+
+
+def test_a_preflight_that_fails_says_the_mean_scores(opsd: Opsd, tmp_path: Path) -> None:
+    (tmp_path / "rules.py").write_text("def score(problem, completion):\n    return 0.5\n")
+    code, _, err = opsd(f"{TRAIN.replace('grpo', 'opsd')} --out run")
+    assert code != 0 and "(mean score 0.500 with it, 0.500 without)" in err
+
+
+def test_tests_that_have_changed_require_regrading(opsd: Opsd, tmp_path: Path) -> None:
+    def write(test: str) -> None:
+        (tmp_path / "set.jsonl").write_text(json.dumps({"question": "a?", "tests": test}) + "\n")
+
+    write("assert True")
+    evaluate = "eval --benchmark set.jsonl --out e --set grading.grader=code"
+    assert opsd(evaluate)[0] == 0
+    write("assert 1")
+    code, _, err = opsd(f"{evaluate} --resume --samples 2")
+    assert code == 2 and "other values in the columns that are kept" in err and "--regrade" in err
+    assert opsd(f"{evaluate} --regrade")[0] == 0
+    assert opsd(f"{evaluate} --resume --samples 2")[0] == 0

@@ -18,7 +18,7 @@ from tests.support.fakes import FakePolicy
 from tests.support.grading_commands import Opsd
 
 #: Graders that compare an answer with the gold answer.
-ANSWERED = ("math",)
+ANSWERED = ("math", "choice", "exact", "number", "json")
 
 #: A grader from outside: every completion is correct, and its answer is the deadline.
 LENIENT = """
@@ -94,13 +94,13 @@ def test_an_unknown_grader_is_refused_with_the_choices() -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(assignments=["grading.grader=maths"])
     assert caught.value.message == (
-        "grading.grader: input should be 'math' or FILE.py:FUNCTION, a function of your own, "
-        "got 'maths'"
+        f"grading.grader: input should be {', '.join(map(repr, GRADERS))} or FILE.py:FUNCTION, "
+        "a function of your own, got 'maths'"
     )
     assert "\n" not in caught.value.hint and caught.value.exit_code == 2
     with pytest.raises(ConfigError, match="unknown grader 'maths'") as caught:
         get("maths")
-    assert caught.value.hint == "choose from math, or FILE.py:FUNCTION"
+    assert caught.value.hint == f"choose from {', '.join(GRADERS)}, or FILE.py:FUNCTION"
 
 
 def test_a_grader_whose_package_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
