@@ -18,6 +18,7 @@ import json
 import os
 import re
 import signal
+import site
 import subprocess
 import sys
 import tempfile
@@ -83,6 +84,8 @@ def run_tests(
     """Run tests after a program; the reply has the share of tests that pass as its score."""
     request = json.dumps({"program": program, "tests": tests, "cpu": seconds, "memory": memory})
     environment = {name: os.environ[name] for name in PASSED if name in os.environ}
+    # Packages that are installed for one user are found by HOME, which the program does not have.
+    environment |= {"PYTHONUSERBASE": site.getuserbase() or "", "PYTHONHASHSEED": "0"}
     with (
         tempfile.TemporaryDirectory(prefix="opsd-", ignore_cleanup_errors=True) as folder,
         tempfile.TemporaryFile() as out,

@@ -86,6 +86,8 @@ def _metrics(
             [g.text for g in rollouts.graded],
             [g.problem.solution or "" for g in rollouts.graded],
         )
+    if any(g.numeric for g in rollouts.everything):
+        found["correct"] = float(np.mean([g.correct for g in rollouts.everything]))
     if ungraded := sum(g.ungraded for g in rollouts.everything):
         found["ungraded"] = float(ungraded)
     found |= loss_metrics(plan.batches, reports, policy.tokenizer, policy.stop_ids)

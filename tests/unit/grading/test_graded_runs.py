@@ -55,6 +55,11 @@ def test_scores_are_the_rewards_of_grpo_and_stand_in_the_logs(opsd: Opsd, tmp_pa
         own = [r["score"] for r in rollouts if r["step"] == row["step"]]
         assert row["reward"] == pytest.approx(sum(own) / len(own))
         assert "ungraded" not in row
+        right = [r["correct"] for r in rollouts if r["step"] == row["step"]]
+        assert row["correct"] == pytest.approx(sum(right) / len(right))
+    assert "train score 0." in err
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "mean score of training rollouts" in page and "rollouts that are right" not in page
     for row in rows(tmp_path / "run" / "evaluations.jsonl"):
         assert row["accuracy"]["value"] <= row["mean_score"]["value"] <= 1
         assert row["flexible_accuracy"] is None
@@ -66,6 +71,8 @@ def test_a_run_with_the_default_grader_has_no_keys_of_scores(opsd: Opsd, tmp_pat
     assert not any(NUMBERED & row.keys() for row in rows(tmp_path / "run" / "rollouts.jsonl"))
     for row in rows(tmp_path / "run" / "evaluations.jsonl"):
         assert "mean_score" not in row and row["flexible_accuracy"] is not None
+    assert not any("correct" in row for row in rows(tmp_path / "run" / "metrics.jsonl"))
+    assert "train accuracy " in err
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert "grader_files" not in environment
 
