@@ -73,6 +73,27 @@ def test_grading_by_text_agrees_with_the_worker(grader: MathGrader) -> None:
     ]
 
 
+WORDS = """
+    mother|mothers|Mother|moth|mot|boss|bossy|ABC|abc|pi|Pi|infinity|and|the|theta|sin|exp|max|mod|or|
+    percent|numpy|np|rm|none|false|therefore|for|all|text|mathbb|meters|brother-in-law|mother pi|MOT her|
+    brother in law|Brothers in law|law in brother|the mother|a mother|mother a|mother and father|
+    father or mother|mother for all cases|two percent|The answer is mother|not mother|mother-
+    """.replace("\n    ", "").split("|")
+
+
+def test_words_are_graded_in_this_process_as_a_worker_grades_them(grader: MathGrader) -> None:
+    pairs = [(gold, answer) for gold in WORDS for answer in WORDS]
+    found = {pair: mathematics._grade_by_text(*pair) for pair in pairs}
+    settled = {pair: status for pair, status in found.items() if status is not None}
+    slow = grader._pool.statuses(list(settled), GENEROUS)
+    assert settled == dict(zip(settled, slow, strict=True))
+    assert settled["mothers", "Mother"] == "correct"
+    assert settled["mother", "boss"] == settled["not mother", "mother"] == "wrong"
+    assert settled["brother-in-law", "Brothers in law"] == "correct"
+    for mathematical in ("pi", "infinity", "and", "theta", "sin", "or", "mother pi"):
+        assert ("mother", mathematical) not in settled
+
+
 BOMBS = [r"\boxed{9^{9^{9^9}}}", r"\boxed{1000000000!}"]
 DEEP = r"\boxed{" + "{" * 500 + "7" + "}" * 500 + "}"
 LONG = "and so on, " * 20_000 + r"\boxed{8}"
@@ -137,17 +158,20 @@ def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_worker")
-def test_plain_integers_and_equal_texts_need_no_worker() -> None:
+def test_plain_integers_words_and_equal_texts_need_no_worker() -> None:
     pairs = [
         ("42", r"\boxed{42}"),
         ("42", "The answer is 43."),
         ("073", r"\boxed{73}"),
         ("#### 1,234", r"\boxed{1234}"),
         (r"$2\sqrt{3}$", r"\boxed{2\sqrt{3}}"),
+        ("mother", r"\boxed{Mothers}"),
+        ("mother", r"\boxed{father}"),
         ("42", r"\boxed{42"),
         ("", r"\boxed{42}"),
     ]
-    statuses = ["correct", "wrong", "correct", "correct", "correct", "no_answer", "unparsable_gold"]
+    statuses = ["correct", "wrong", "correct", "correct", "correct", "correct", "wrong"]
+    statuses += ["no_answer", "unparsable_gold"]
     assert [grade.status for grade in grade_many(pairs)] == statuses
 
 
