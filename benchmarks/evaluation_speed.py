@@ -24,23 +24,18 @@ import argparse
 import contextlib
 import json
 import logging
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measuring import ROOT, Found, parser, peak_mb, take_turns
+from benchmarks.measuring import ROOT, Found, Meter, parser, take_turns
 from benchmarks.peer_tasks import NAME, write_lighteval_task, write_lm_eval_task
 from benchmarks.tables import Table
 
@@ -51,13 +46,11 @@ LONGEST = 32
 #: peers, and each tool's completions.
 PROBLEMS, LM_EVAL_TASK, LIGHTEVAL_TASK = "data/test.jsonl", "tasks/family.yaml", "tasks/family.py"
 COMPLETIONS = "{}.json"
-#: Seconds between two readings of the children's memory.
-POLL_SECONDS = 0.5
 #: Options that name files, as `Case` has them.
 PATHS = ("model", "problems", "examples")
 DETAILS = (
-    "| batch | tool | problems a second | loading: CPU, memory after it | children's memory "
-    "| accuracy by its own grades | by ours | completions equal to ours |",
+    "| batch | tool | problems a second (of CPU) | loading: CPU, memory after it "
+    "| children's memory | accuracy by its own grades | by ours | completions equal to ours |",
     "|---|---|---|---|---|---|---|---|",
 )
 
@@ -85,56 +78,6 @@ class Case:
             **{"data.train": self.examples, "data.validation": None, "data.test": None,
                "rollouts.batch_size": self.batch, "sampling.max_new_tokens": LONGEST},
         )  # fmt: skip
-
-
-class Meter:
-    """CPU and wall seconds, and the peak of memory, of this process and its children."""
-
-    def __init__(self) -> None:
-        self._own = psutil.Process()
-        self._children_mb = 0.0
-        self._load: dict[str, float] = {}
-        self._loaded = (0.0, 0.0)
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def loaded(self) -> None:
-        """The model and the problems are read; the evaluation begins."""
-        self._loaded = self._cpu(), time.perf_counter()
-        began = self._own.create_time()
-        resident = self._own.memory_info().rss / 1e6
-        self._load = {
-            "load_cpu": self._loaded[0], "load_wall": time.time() - began, "resident_mb": resident
-        }  # fmt: skip
-
-    def figures(self) -> dict[str, float]:
-        """What was measured, at the evaluation's end."""
-        cpu, wall = self._loaded
-        return {
-            "cpu": self._cpu() - cpu,
-            "wall": time.perf_counter() - wall,
-            "peak_mb": peak_mb() + self._children_mb,
-            "children_mb": self._children_mb,
-            **self._load,
-        }
-
-    def _cpu(self) -> float:
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        total = time.process_time() + ended.ru_utime + ended.ru_stime
-        for child in self._own.children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                spent = child.cpu_times()
-                total += spent.user + spent.system
-        return total
-
-    def _watch(self) -> None:
-        """Keep the greatest sum of the children's resident memory."""
-        while True:
-            total = 0.0
-            for child in self._own.children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    total += child.memory_info().rss / 1e6
-            self._children_mb = max(self._children_mb, total)
-            time.sleep(POLL_SECONDS)
 
 
 #: Completions in the problems' order, and the accuracy by the tool's own grades.
@@ -284,6 +227,7 @@ def details(case: Case, tools: list[str], found: Found, golds: list[str]) -> lis
             same = sum(a == b for a, b in zip(texts[tool], texts[tools[0]], strict=True))
             lines.append(
                 f"| {case.batch} | {TOOLS[tool].called} | {len(golds) / middle['wall']:.2f} "
+                f"({len(golds) / middle['cpu']:.2f}) "
                 f"| {middle['load_cpu']:.1f} s, {middle['resident_mb']:,.0f} MB "
                 f"| {middle['children_mb']:,.0f} MB | {100 * middle['accuracy']:.0f}% "
                 f"| {100 * right / len(golds):.0f}% | {same} of {len(golds)} |"

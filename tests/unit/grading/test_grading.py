@@ -73,27 +73,6 @@ def test_grading_by_text_agrees_with_the_worker(grader: MathGrader) -> None:
     ]
 
 
-WORDS = """
-    mother|mothers|Mother|moth|mot|boss|bossy|ABC|abc|pi|Pi|infinity|and|the|theta|sin|exp|max|mod|or|
-    percent|numpy|np|rm|none|false|therefore|for|all|text|mathbb|meters|brother-in-law|mother pi|MOT her|
-    brother in law|Brothers in law|law in brother|the mother|a mother|mother a|mother and father|
-    father or mother|mother for all cases|two percent|The answer is mother|not mother|mother-
-    """.replace("\n    ", "").split("|")
-
-
-def test_words_are_graded_in_this_process_as_a_worker_grades_them(grader: MathGrader) -> None:
-    pairs = [(gold, answer) for gold in WORDS for answer in WORDS]
-    found = {pair: mathematics._grade_by_text(*pair) for pair in pairs}
-    settled = {pair: status for pair, status in found.items() if status is not None}
-    slow = grader._pool.statuses(list(settled), GENEROUS)
-    assert settled == dict(zip(settled, slow, strict=True))
-    assert settled["mothers", "Mother"] == "correct"
-    assert settled["mother", "boss"] == settled["not mother", "mother"] == "wrong"
-    assert settled["brother-in-law", "Brothers in law"] == "correct"
-    for mathematical in ("pi", "infinity", "and", "theta", "sin", "or", "mother pi"):
-        assert ("mother", mathematical) not in settled
-
-
 BOMBS = [r"\boxed{9^{9^{9^9}}}", r"\boxed{1000000000!}"]
 DEEP = r"\boxed{" + "{" * 500 + "7" + "}" * 500 + "}"
 LONG = "and so on, " * 20_000 + r"\boxed{8}"
