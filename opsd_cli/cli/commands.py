@@ -107,6 +107,7 @@ def train(
     json: options.Json = False,
     dry_run: options.DryRun = False,
     probe: options.Probe = False,
+    show_config: options.ShowConfig = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -136,6 +137,7 @@ def train(
         resume,
         resume_from,
         probe,
+        show_config,
     )  # fmt: skip
 
 

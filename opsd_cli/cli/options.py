@@ -142,6 +142,9 @@ Probe = Annotated[
         "--probe", help="With --dry-run: measure a short step on the model, and estimate the time."
     ),
 ]
+ShowConfig = Annotated[
+    bool, typer.Option("--show-config", help="With --dry-run: show every setting too.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Limit = Annotated[

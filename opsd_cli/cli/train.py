@@ -48,9 +48,12 @@ def run(
     resume: bool,
     resume_from: int | None = None,
     probe: bool = False,
+    show_config: bool = False,
 ) -> None:
     """Train, and show the result."""
     out = request.out
+    if show_config and not request.dry_run:
+        raise UsageError("--show-config shows the config of a plan", "give it with --dry-run")
     if probe and not request.dry_run:
         raise UsageError("--probe estimates the time of a plan", "give it with --dry-run")
     if resume or resume_from is not None:
@@ -70,14 +73,15 @@ def run(
                 raise UsageError(
                     "--probe estimates the time of a new run", "leave out --probe, or --resume"
                 )
-            show_rest(directory, remaining(directory, resume_from, backend, more), out)
+            left = remaining(directory, resume_from, backend, more)
+            show_rest(directory, left, out, None if show_config else ())
             return
         with session.resume(directory, out, resume_from, backend, more) as opened:
             _train(opened, out, request.devices)
         return
     config = request.config()
     if request.dry_run:
-        _plan(config, directory, probe, out, request.devices)
+        _plan(request, config, directory, probe, show_config)
         return
     count_devices(request.devices, config)
     with session.begin(config, directory, out) as opened:
@@ -85,9 +89,11 @@ def run(
 
 
 def _plan(
-    config: Config, directory: Path | None, probe: bool, out: Output, devices: Devices
+    request: Request, config: Config, directory: Path | None, probe: bool, show_config: bool
 ) -> None:
     """Check what the run would check, and show what it needs; with `probe`, its time too."""
+    out, devices = request.out, request.devices
+    settings = None if show_config else request.changed_settings(config)
     config = with_absolute_adapter(config)
     if directory is not None:
         run_directory.refuse_used(directory)
@@ -98,7 +104,7 @@ def _plan(
     require_ready(config, out, learns=True)
     number = ranks(devices, config)
     if not probe:
-        show_plan(config, splits, out, devices=number)
+        show_plan(config, splits, out, devices=number, settings=settings)
         require_problems_at_hand(config, splits)
         require_model_at_hand(config)
         return
@@ -112,7 +118,7 @@ def _plan(
         with loading as policy, out.working("measuring a short step"):
             return estimate_time(policy, config, problems, plan)
 
-    show_plan(config, problems, out, measure, number)
+    show_plan(config, problems, out, measure, number, settings)
 
 
 def _train(opened: TrainingSession, out: Output, devices: Devices) -> None:
