@@ -18,6 +18,8 @@ def sample(
     limit: options.Limit = None,
     n: options.Completions = 1,
     sampling: options.Sampling = "evaluation",
+    max_tokens: options.SampledTokens = None,
+    temperature: options.SampledTemperature = None,
     solution: options.Solution = None,
     privileged: options.Privileged = False,
     divergence: options.Divergence = False,
@@ -51,11 +53,12 @@ def sample(
         request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
             checkpoint=checkpoint, devices=devices, hosts=hosts,
+            aliases=sample.sampling_flags(sampling, max_tokens, temperature),
         ),
         sample.Options(
             question=question, file=file, split=split, limit=limit, n=n, solution=solution,
             privileged=privileged, divergence=divergence, show_prompts=show_prompts,
-            sampling=sampling,
+            sampling=sampling, temperature=temperature,
         ),
     )  # fmt: skip
 

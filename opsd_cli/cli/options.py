@@ -170,7 +170,23 @@ Sampling = Annotated[
         "(`sampling.*`).",
     ),
 ]  # fmt: skip
-Completions = Annotated[int, typer.Option("--n", "-n", min=1, help="Completions a question.")]
+Completions = Annotated[
+    int, typer.Option("--n", "-n", "--samples", min=1, help="Completions a question.")
+]
+SampledTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens",
+        help="Longest completion; sets evaluation.max_new_tokens (or, with --sampling training, "
+        "sampling.max_new_tokens).",
+    ),
+]
+SampledTemperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature", help="Sets evaluation.temperature (or sampling.temperature); 0 is greedy."
+    ),
+]
 Solution = Annotated[
     str | None, typer.Option("--solution", help="The reference solution of a typed question.")
 ]
