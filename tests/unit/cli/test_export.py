@@ -99,5 +99,15 @@ def test_export_warns_of_a_base_that_plain_mlx_lm_misreads(
     settings = {"model_type": kind, "rope_parameters": parameters, **older}
     (base / "config.json").write_text(json.dumps(settings))
     (base / "model.safetensors").write_bytes(b"")
-    code, _, err = opsd("export adapter --format mlx --out there --model base")
+    export = "export adapter --format mlx --out there --model base"
+    assert ("does not read rope_parameters" in opsd(f"{export} --dry-run")[2]) == warned
+    code, out, err = opsd(export)
     assert code == 0 and ("does not read rope_parameters" in err) == warned
+    card = (tmp_path / "there" / "README.md").read_text()
+    command = "opsd export adapter --format merged --model base"
+    for text in (out, card):
+        assert ("mlx_lm.generate" in text or "from mlx_lm import" in text) != warned
+        assert (f"{command}\n" in text) == warned
+    assert ("**Caution:** plain mlx_lm" in card) == warned
+    if warned:
+        assert err.splitlines()[-1].startswith("warning: plain mlx_lm")
