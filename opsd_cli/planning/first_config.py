@@ -30,11 +30,14 @@ from opsd_cli.planning.model_reading import (
     text_lengths,
 )
 from opsd_cli.planning.planned_device import PlannedDevice, planned_device
+from opsd_cli.planning.planned_memory import PlannedMemory, planned_memory
+from opsd_cli.planning.prompt_lengths import prompt_lengths
 from opsd_cli.problems.catalog import describe
 from opsd_cli.problems.columns import choose
 from opsd_cli.problems.files import open_file
 from opsd_cli.problems.sources import Splits, load_splits
 from opsd_cli.prompts.rendering import NO_CHAT_TEMPLATE
+from opsd_cli.tracking.listener import Listener
 
 #: Models of fewer parameters get a higher learning rate and cooler sampling.
 SMALL = 1_000_000_000
@@ -124,6 +127,7 @@ class _Suggestions:
         self._learning()
         self._size()
         self._memory(lengths)
+        self._planned_prompts(lengths)
         rollouts = self._before_step_1()
         head = (
             "A first run, made by `opsd init`. The values are starting points;",
@@ -204,18 +208,8 @@ class _Suggestions:
             min(most, _up(lengths.teacher + lengths.teacher // 4, 64)),
             f"longest: {lengths.teacher} tokens ({how}); a longer reference loses its middle",
         )
-        self.facts["lengths"] = {
-            "tokenised": lengths.tokenised,
-            "solutions_95_percent": lengths.most_solutions,
-            "student_prompt": lengths.student,
-            "teacher_prompt": lengths.teacher,
-        }
         if self.reading.missing:
             self.notes.append(f"{self.reading.missing}: lengths are estimated")
-        self.notes.append(
-            f"lengths, {how}: solutions of at most {lengths.most_solutions} tokens (95%), prompts "
-            f"of {lengths.student} (student) and {lengths.teacher} (teacher)"
-        )
 
     def _learning(self) -> None:
         """Sampling temperature, LoRA rank and learning rate by the model's size."""
@@ -263,6 +257,8 @@ class _Suggestions:
             self.put(f"data.{name}_problems", min(most, found), held)
             if not named:  # the others stay in training
                 self.train += found - min(found, getattr(self.config.data, f"{name}_problems"))
+        if self.train != train:  # plans count with all that is in training
+            self.splits = load_splits(self.config)
         self.put(
             "preflight.problems", min(size.preflight.problems, train),
             "asked of student and teacher before step 1, to see that the reference helps",
@@ -288,7 +284,7 @@ class _Suggestions:
         self.put("train.gradient_checkpointing", False, why)
         self.facts["memory"] = None
         if shape is not None and device.limit is not None:
-            self._fit(memory_plan.Prompts(lengths.student, teacher), device.limit)
+            self._fit(prompt_lengths(config, self.splits.train.problems), device.limit)
         else:
             self.notes.append(f"memory: {why}")
         self.put("lora.alpha", 2 * self.config.lora.rank, "twice the rank, as published")
@@ -309,12 +305,28 @@ class _Suggestions:
             )
         for key, value in (changes or {}).items():
             self.put(key, value, "lowered until the planned memory fits")
-        planned = peak(self.config)
+        memory = planned_memory(self.config, self.splits, Listener())
+        assert isinstance(memory, PlannedMemory)  # the shape is known
+        planned = memory.plan.peak
         told = f"planned peak {gibibytes(planned)} of {gibibytes(limit)} on {device.backend}"
         for key in _MEMORY_KEYS:
             self.draft.explain(key, f"from the memory plan: {told}")
         self.facts["memory"] = {"peak": planned, "limit": limit, "backend": device.backend}
         self.notes.append(f"memory: {told}")
+
+    def _planned_prompts(self, lengths: TextLengths) -> None:
+        """The prompt lengths of the finished config, as a dry run counts with them."""
+        prompts = prompt_lengths(self.config, self.splits.train.problems)
+        self.facts["lengths"] = {
+            "tokenised": lengths.tokenised,
+            "solutions_95_percent": lengths.most_solutions,
+            "student_prompt": prompts.student,
+            "teacher_prompt": prompts.teacher,
+        }
+        self.notes.append(
+            f"lengths, {lengths.how}: solutions of at most {lengths.most_solutions} tokens (95%), "
+            f"prompts of {prompts.student} (student) and {prompts.teacher} (teacher)"
+        )
 
     def _before_step_1(self) -> int:
         """Rollouts of preflight, validation and test before the first step."""

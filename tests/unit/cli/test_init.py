@@ -152,6 +152,27 @@ def test_init_leaves_in_training_what_it_does_not_measure(opsd: Opsd, tmp_path: 
     assert json.loads(out)["plan"]["problems"] == found["problems"]
 
 
+@pytest.mark.parametrize("limit", [2**33, 2**21])
+def test_init_and_dry_run_plan_the_same_memory_and_prompts(
+    opsd: Opsd, model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: int
+) -> None:
+    model("qwen2.5")
+    # The longest question is among those that are held out as long as their number is the default.
+    rows = (
+        f'{{"question": "{n} + {"1" * n}", "solution": "it is {n}", "answer": "{n}"}}\n'
+        for n in range(1, 700)
+    )
+    (tmp_path / "good.jsonl").write_text("".join(rows))
+    limited_to(limit, monkeypatch)
+    found = first(opsd)
+    planned = json.loads(opsd("train --config opsd.yaml --dry-run --json")[1])
+    assert planned["memory"]["peak"] == found["memory"]["peak"]
+    assert planned["memory"]["limit"] == found["memory"]["limit"]
+    prompts = {role: planned["plan"]["for_prompts_of"][role] for role in ("student", "teacher")}
+    lengths = found["lengths"]
+    assert prompts == {role: lengths[f"{role}_prompt"] for role in prompts}
+
+
 def test_init_maps_columns_and_keeps_what_is_given(
     opsd: Opsd, model: Model, tmp_path: Path
 ) -> None:
