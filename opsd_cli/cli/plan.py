@@ -84,19 +84,19 @@ def show_plan(
     sizes = ", ".join(f"{size} {name}" for name, size in plan.problems.items() if size)
     out.show(f"problems: {sizes}{' at most' if splits is None else ''}")
     out.show(
-        f"rollouts: {most.rollouts:,}, at most {most.generated:,} generated tokens; evaluation: "
-        f"at most {plan.evaluation_rollouts:,} rollouts, {most.evaluation:,} tokens"
+        f"rollouts: {most.rollouts:,}, at most {most.generated:,} generated tokens\n"
+        f"evaluation: at most {plan.evaluation_rollouts:,} rollouts, {most.evaluation:,} tokens"
     )
     servers = planned_rollouts(config)
     if servers is not None:
         out.show(f"sampled by {servers}")
     out.show(
-        f"{prompts_of(plan)}: at most {most.teacher_scored:,} tokens scored by the teacher, "
+        f"{prompts_of(plan)}:\n  at most {most.teacher_scored:,} tokens scored by the teacher, "
         f"{most.trained:,} trained"
     )
     out.show(
-        f"{plan.before_step_1:,} of the evaluation's rollouts precede step 1; fewer: "
-        "preflight.problems, data.validation_problems, data.test_problems"
+        f"{plan.before_step_1:,} of the evaluation's rollouts precede step 1\n"
+        "  fewer: preflight.problems, data.validation_problems, data.test_problems"
     )
     memory = planned_memory(config, splits, out, devices)
     _show_memory(memory, out)
