@@ -48,7 +48,8 @@ def run(request: Request, options: Options) -> None:
         out.show(f"would write {source} as {form} to {directory}{pushed}; nothing was written")
     else:
         caution = exporting.export(config, form, directory, out, options.dtype, repository)
-        out.show(f"{directory}: {exporting.FORMATS[form].usage(directory, config, caution)}")
+        # Exact: a command that is broken to the terminal's width could not be copied.
+        out.exact(f"{directory}: {exporting.FORMATS[form].usage(directory, config, caution)}")
         code = ", and code that asks it" if caution is None else ""
         out.show(f"{directory / CARD}: what was trained, the prompt{code}")
         if repository is not None:
