@@ -107,6 +107,7 @@ def train(
     json: options.Json = False,
     dry_run: options.DryRun = False,
     probe: options.Probe = False,
+    preflight_only: options.PreflightOnly = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -116,6 +117,7 @@ def train(
     file that `opsd init` writes.
 
     [dim]opsd train[/dim]
+    [dim]opsd train --config opsd.yaml --preflight-only[/dim]
     [dim]opsd train --config opsd.yaml --steps 50 --lr 2e-5 --out runs/mine[/dim]
     [dim]opsd train --config opsd-qwen3-1.7b --set data.train=problems.jsonl --out runs/mine[/dim]
     """
@@ -136,6 +138,7 @@ def train(
         resume,
         resume_from,
         probe,
+        preflight_only,
     )  # fmt: skip
 
 

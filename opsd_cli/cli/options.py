@@ -198,6 +198,13 @@ ResumeFrom = Annotated[
     ),
 ]  # fmt: skip
 
+PreflightOnly = Annotated[
+    bool,
+    typer.Option(
+        "--preflight-only",
+        help="Measure student and teacher, say whether there is something to distil, and end.",
+    ),
+]
 Steps = Annotated[int | None, typer.Option("--steps", help="Steps of training; sets train.steps.")]
 LearningRate = Annotated[
     float | None,

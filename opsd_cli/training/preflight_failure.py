@@ -87,23 +87,68 @@ def telling_sample(
     return next(filter(shows, mine), mine[0] if mine else None)
 
 
+def telling_pair(
+    rows: Sequence[dict[str, Any]], verdict: Verdict
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """A completion of the student and one of the teacher, on the same problem.
+
+    Where training goes on, the student's first that is not right and the teacher's is; else the
+    teacher's that shows the cause.
+    """
+    by_role: dict[str, dict[tuple[str, int], dict[str, Any]]] = {"student": {}, "teacher": {}}
+    for row in rows:
+        by_role[row["role"]][row["problem_id"], row["sample_index"]] = row
+    student, teacher = by_role["student"], by_role["teacher"]
+    if verdict.goes_on:
+        gained = (
+            (student[key], row)
+            for key, row in teacher.items()
+            if key in student and row["correct"] > student[key]["correct"]
+        )
+        return next(gained, None)
+    shown = telling_sample(rows, verdict.cause)
+    key = None if shown is None else (shown["problem_id"], shown["sample_index"])
+    if shown is None or key not in student:
+        return None
+    return student[key], shown
+
+
+def described_pair(student: Mapping[str, Any], teacher: Mapping[str, Any], limit: int) -> str:
+    """Both roles' completions of one problem for people, shortened."""
+    lines = [
+        f"question: {_one_line(student['question'], LONGEST_QUESTION)}",
+        f"right answer: {student['gold']}",
+        *(
+            f"{row['role']} ({_became(row, limit)}): "
+            f"{_one_line(row['completion'], LONGEST_COMPLETION)}"
+            for row in (student, teacher)
+        ),
+    ]
+    return "\n".join(lines)
+
+
 def described_sample(row: Mapping[str, Any], limit: int) -> str:
     """A sample for people: what became of it, its question and its completion, shortened."""
-    status = {
+    return (
+        f"one of the {row['role']}'s completions ({_became(row, limit)}; the right answer is "
+        f"{row['gold']})\n"
+        f"  question:   {_one_line(row['question'], LONGEST_QUESTION)}\n"
+        f"  completion: {_one_line(row['completion'], LONGEST_COMPLETION)}"
+    )
+
+
+def _became(row: Mapping[str, Any], limit: int) -> str:
+    """What became of a sample, in words."""
+    status: str = {
         "correct": "right",
         "wrong": f"answered {row['answer']}",
         "no_answer": "no answer found in it",
     }.get(row["status"], row["status"])
-    cut = f", cut off at {limit} tokens" if row["finish_reason"] == "length" else ""
-    question, completion = (
-        shortened(" ".join(str(row[key]).split()), most)
-        for key, most in (("question", LONGEST_QUESTION), ("completion", LONGEST_COMPLETION))
-    )
-    return (
-        f"one of the {row['role']}'s completions ({status}{cut}; the right answer is "
-        f"{row['gold']})\n"
-        f"  question:   {question}\n  completion: {completion}"
-    )
+    return status + (f", cut off at {limit} tokens" if row["finish_reason"] == "length" else "")
+
+
+def _one_line(text: str, most: int) -> str:
+    return shortened(" ".join(str(text).split()), most)
 
 
 def failure_line(record: Mapping[str, Any], problems: int, limit: int, kept: Path | None) -> str:
