@@ -317,6 +317,10 @@ Push = Annotated[
     typer.Option("--push", metavar="ORG/NAME", help="Upload it to the hub too, private."),
 ]
 Public = Annotated[bool, typer.Option("--public", help="With --push: readable by everybody.")]
+CheckedSet = Annotated[
+    str,
+    typer.Argument(metavar="FILE|SET", autocompletion=_sets, help="As `--data` of `opsd init`."),
+]
 SetName = Annotated[str, typer.Argument(autocompletion=_sets)]
 TrainingSet = Annotated[
     bool, typer.Option("--train", help="Where both exist, the set to train on.")

@@ -9,7 +9,7 @@ which it does not cover, those of the presets `small-cpu` and `small-gpu`, and o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.formatting import gibibytes
+from opsd_cli.grading import open_grader
 from opsd_cli.planning import memory_plan
 from opsd_cli.planning.before_step_1 import before_step_1
 from opsd_cli.planning.model_reading import (
@@ -31,6 +32,7 @@ from opsd_cli.planning.model_reading import (
 )
 from opsd_cli.planning.planned_device import PlannedDevice, planned_device
 from opsd_cli.problems.catalog import describe
+from opsd_cli.problems.checking import grading_warnings
 from opsd_cli.problems.columns import choose
 from opsd_cli.problems.files import open_file
 from opsd_cli.problems.sources import Splits, load_splits
@@ -98,6 +100,10 @@ def first_config(
     draft = Draft(assignments, merge(named, {"model": model, "data": {"train": data}}))
     config = draft.config
     splits = load_splits(config)
+    if data != EMBEDDED:
+        with open_grader(config.grading) as grader:
+            graded = grading_warnings(splits.train, data, grader, GRADED)
+        splits = replace(splits, warnings=(*splits.warnings, *graded))
     return _Suggestions(draft, splits, read_model(config), planned_device(config)).finished()
 
 

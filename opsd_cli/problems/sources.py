@@ -23,6 +23,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import DataError
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
+from opsd_cli.problems.anomalies import how_to_list
 from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
 from opsd_cli.problems.few_shot import digest, with_examples
@@ -192,6 +193,15 @@ def load_benchmark(name: str, config: Config, limit: int | None = None) -> Probl
     return _load(name, "test", config, need_solution=False, limit=limit)
 
 
+def load_checked_set(source: str, config: Config) -> ProblemSet:
+    """All problems of a source to train on, for `opsd data check`; solutions may lack.
+
+    Raises:
+        DataError: it cannot be read, or no row is usable.
+    """
+    return _load(source, "train", config, need_solution=None, limit=None)
+
+
 def load_few_shot_set(source: str, config: Config, count: int) -> ProblemSet:
     """The set that `prompts.few_shot.source` names, of which the first `count` are examples.
 
@@ -209,9 +219,10 @@ def _load(
     columns = {name: column for name, column in config.data.columns.model_dump().items() if column}
     description = describe(source, split)
     if description is None:
-        return load_file(
+        loaded = load_file(
             Path(source), columns, need_solution=need_solution, need_answer=True, limit=limit
         )
+        return replace(loaded, notes=_warned(loaded.name, source, loaded.report))
     own = {name: column for name, column in description.columns.model_dump().items() if column}
     return _load_described(source, split, description, own or columns, need_solution, limit)
 
@@ -249,7 +260,7 @@ def _load_described(
         limit=limit,
         selection=Selection.of(description),
     )
-    notes = tuple(f"{name}: {warning}" for warning in loaded.report.warnings())
+    notes = _warned(name, source, loaded.report)
     expected = description.problems
     if expected is not None and not loaded.report.limited and len(loaded.problems) != expected:
         notes += (
@@ -265,6 +276,12 @@ def _load_described(
         caution=(description.caution + terms).strip(),
         notes=notes,
     )
+
+
+def _warned(name: str, source: str, report: LoadReport) -> tuple[str, ...]:
+    """One warning of all probable faults of a set; none if there are none."""
+    faults = "; ".join(report.warnings())
+    return (f"{name}: {faults}. {how_to_list(source)}",) if faults else ()
 
 
 def _load_optional(

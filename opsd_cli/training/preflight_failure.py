@@ -144,6 +144,8 @@ def _became(row: Mapping[str, Any], limit: int) -> str:
         "wrong": f"answered {row['answer']}",
         "no_answer": "no answer found in it",
     }.get(row["status"], row["status"])
+    if row.get("other_answer"):
+        status += f", and says {row['other_answer']} too"
     return status + (f", cut off at {limit} tokens" if row["finish_reason"] == "length" else "")
 
 

@@ -216,7 +216,7 @@ def test_init_repeats_what_loading_says_of_the_data(opsd: Opsd, tmp_path: Path) 
     assert code == 0, err
     found = json.loads(out)
     (warning,) = found["warnings"]
-    assert "answer of another value than the solution's own box (first: row 4" in warning
+    assert "answer of another value than the solution states (first: row 4" in warning
     assert f"warning: {warning}" in err
     (note,) = (note for note in found["notes"] if "faulty.jsonl: used 39 of 40 rows" in note)
     assert "1 without a question" in note and "cannot be matched" in note and note in err
