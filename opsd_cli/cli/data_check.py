@@ -8,7 +8,7 @@ from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import resolve
 from opsd_cli.grading import open_grader
 from opsd_cli.problems.checking import grading_findings, loading_findings
-from opsd_cli.problems.sources import load_checked_set
+from opsd_cli.problems.sources import load_one_set
 
 
 def run(source: str, configs: Sequence[str], assignments: Sequence[str], out: Output) -> None:
@@ -20,7 +20,7 @@ def run(source: str, configs: Sequence[str], assignments: Sequence[str], out: Ou
     """
     config = resolve(tuple(configs) or None, assignments)
     with out.working("reading the problems"):
-        problems = load_checked_set(source, config)
+        problems = load_one_set(source, config)
     with out.working("grading the solutions"), open_grader(config.grading) as grader:
         found = (*loading_findings(problems), *grading_findings(problems, grader))
     out.show(f"{problems.name}: {problems.report.sentence()}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from opsd_cli.problems.anomalies import NONE, Anomaly
 
@@ -19,6 +21,8 @@ class Problem:
         solution: worked text, the teacher's privileged context.
         answer: the bare final answer that completions are graded against.
         source: name of the file or set that the problem is from.
+        fields: the row's values of the columns in `data.fields`, as plain JSON values, for graders
+            and reference templates that read more than the four values above.
     """
 
     id: str
@@ -26,6 +30,7 @@ class Problem:
     solution: str | None
     answer: str | None
     source: str
+    fields: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -155,8 +160,10 @@ class ProblemSet:
     row_of: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def digest(self) -> str:
-        """Hash of ids, questions and answers in order: equal for equal sets."""
+        """Hash of ids, questions, answers and fields in order: equal for equal sets."""
         text = "\x1f".join(f"{p.id}\x1e{p.question}\x1e{p.answer}" for p in self.problems)
+        if any(p.fields for p in self.problems):
+            text += json.dumps([dict(p.fields) for p in self.problems], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -36,7 +36,7 @@ from opsd_cli.grading import gold_is_matchable
 from opsd_cli.grading.extract import last_boxed, sentence_answer
 from opsd_cli.problems import LoadReport, Problem, ProblemSet, chats
 from opsd_cli.problems.anomalies import NONE, Anomaly, differ, has_control, quoted
-from opsd_cli.problems.cells import DamagedText, text_of
+from opsd_cli.problems.cells import DamagedText, json_value, text_of, value_at
 from opsd_cli.problems.selection import Selection
 
 #: Role -> column names that are recognised without a mapping, compared without case.
@@ -61,6 +61,7 @@ def choose(
     need_solution: bool,
     need_answer: bool,
     selection: Selection | None = None,
+    fields: Sequence[str] = (),
 ) -> dict[str, str]:
     """Assign a column to each role: the mapped one, or one whose name is recognised.
 
@@ -73,6 +74,7 @@ def choose(
         need_solution, need_answer: whether the set cannot be used without one. A mapped solution
             column that does not exist is ignored where no solution is needed.
         selection: its columns must exist too.
+        fields: more columns that must exist.
 
     Returns:
         role -> column, for the roles that have one.
@@ -86,6 +88,13 @@ def choose(
             raise DataError(
                 f"{name} has no column {needed!r} to select by; it has {_listed(names)}",
                 _suggestion(needed, names) + "check keep, drop and verified_by",
+            )
+    for needed in fields:
+        if needed not in names:
+            raise DataError(
+                f"{name} has no column {needed!r}, which data.fields names, or a setting that "
+                f"reads it; it has {_listed(names)}",
+                _suggestion(needed, names) + "name a column of the file",
             )
     chosen = _mapped(names, columns or {}, name, need_solution)
     free = [column for column in names if column not in chosen.values()]
@@ -138,6 +147,7 @@ def build(
     need_answer: bool,
     limit: int | None = None,
     selection: Selection | None = None,
+    fields: Sequence[str] = (),
 ) -> ProblemSet:
     """The problems in `rows`, read through the columns that `choose` assigned.
 
@@ -148,6 +158,7 @@ def build(
         need_solution, need_answer: leave out rows that lack one.
         limit: maximum number of problems.
         selection: which rows and list items are used; by default all.
+        fields: more columns, whose values the problems keep.
 
     Raises:
         DataError: no row is usable, or two questions share an id.
@@ -155,7 +166,9 @@ def build(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} leaves no problems", "give a limit of at least 1")
-    loading = _Loading(name, chosen, selection or Selection(), need_solution, need_answer)
+    loading = _Loading(
+        name, chosen, selection or Selection(), need_solution, need_answer, tuple(fields)
+    )
     limited = False
     for row in rows:
         if len(loading.problems) == limit:
@@ -178,6 +191,7 @@ class _Loading:
     selection: Selection
     need_solution: bool
     need_answer: bool
+    fields: tuple[str, ...] = ()
     problems: list[Problem] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     row_of: dict[str, int] = field(default_factory=dict)
@@ -199,6 +213,7 @@ class _Loading:
                 else None
                 for role in RECOGNISED
             )
+            fields = {name: json_value(value_at(row, name)) for name in self.fields}
         except DamagedText as damage:
             self._note("damaged", f" has {damage}")
             return
@@ -218,7 +233,8 @@ class _Loading:
                 self._note("conflicting", conflict)
         else:
             self.counts["derived"] += derived is not None
-            self._add(Problem(given_id or digest, question, solution, gold, self.name), digest)
+            given = given_id or digest
+            self._add(Problem(given, question, solution, gold, self.name, fields), digest)
             for kind, example in _anomalies(question, solution, gold):
                 self._note(kind, example)
 

@@ -161,8 +161,9 @@ MEANINGS: dict[Cause, str] = {
     "completions hold no answer ({student_unfinished:.0%} were cut off): a part of the difference "
     "is form or length, and not reasoning",
     "gain_from_zero": "there is something to distil: the model solves next to nothing alone and "
-    "{teacher:.0%} with the reference. Training can go on; expect it to be slow. GRPO would find "
-    "hardly a right answer to learn from",
+    "{teacher:.0%} with the reference. Training can go on, but it may learn little: a reference "
+    "shows the next step, and not how to find it. GRPO would find hardly a right answer to learn "
+    "from",
     "gain_is_rare": "there is something to distil, but not much: with the reference in view the "
     "model is still wrong on {teacher_failed:.0%}, and teaches that too",
     "gain_uncertain": "training can go on, but the difference may be chance: {gain}",
