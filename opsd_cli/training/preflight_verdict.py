@@ -80,6 +80,11 @@ class Outcome:
         """Share that reached the limit without an answer."""
         return self.cut_off + self.repeating
 
+    @property
+    def unanswered(self) -> float:
+        """Share without an answer, for any reason."""
+        return self.unfinished + self.silent
+
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
 
@@ -142,7 +147,7 @@ def _why_better(student: Outcome, teacher: Outcome, gain: Estimate | None) -> Ca
         return "gain_uncertain"
     if teacher.right < RARELY_RIGHT:
         return "gain_is_rare"
-    if student.unfinished + student.silent > student.right + student.wrong:
+    if student.unanswered > student.right + student.wrong:
         return "gain_of_form"
     return "gain_from_zero" if student.right <= NEXT_TO_NOTHING else "gain"
 
@@ -188,7 +193,7 @@ ADVICE: dict[Cause, str] = {
     "gain_of_form": f"raise {{option}} (now {{limit}}) if completions are cut off, or {_EXAMPLES}",
     "gain_from_zero": f"if it does not improve: {_EXAMPLES}, or take {_EASIER}",
     "gain_is_rare": f"{_EXAMPLES}, or take {_EASIER}",
-    "gain_uncertain": "measure more problems: --set preflight.problems={more}",
+    "gain_uncertain": "measure more problems: --set preflight.problems={more}{form}",
     "solved": "train on harder problems",
     "misleading": "see that each solution belongs to its question (opsd data check), and give the "
     "teacher a clearer prompts.teacher.template",
@@ -233,9 +238,10 @@ def verdict_of(record: Mapping[str, Any], config: Config) -> Verdict:
         "teacher_failed": 1 - teacher.right,
         "repeating": teacher.repeating,
         "ungraded": teacher.ungraded,
-        "student_unanswered": student.unfinished + student.silent,
+        "student_unanswered": student.unanswered,
         "student_unfinished": student.unfinished,
         "gain": points(gain) if gain is not None else "",
+        "form": f", and {_EXAMPLES}" if student.unanswered > 0.5 else "",
         "limit": limit,
         "enough": max(2 * limit, ROOM_FACTOR * (reference or 0)),
         "more": 4 * record["problems"],

@@ -106,6 +106,17 @@ def test_preflight_verdict_names_a_length_that_the_references_give() -> None:
     assert verdict_of(short, config).advice.endswith("(now 128) to 256")
 
 
+@pytest.mark.parametrize(("silent", "examples"), [(0.6, True), (0.3, False)])
+def test_preflight_verdict_on_a_gain_that_may_be_chance(silent: float, examples: bool) -> None:
+    both = Outcome(0.1, 0.9 - silent, silent=silent), Outcome(0.2, 0.8)
+    found = verdict_of(
+        record(*both, outcomes=outcomes(*both), gain=UNSURE.as_dict()), resolve(None)
+    )
+    assert found.cause == "gain_uncertain" and "(-10.0 to +30.0)" in found.meaning
+    assert "--set preflight.problems=128" in found.advice
+    assert ("prompts.few_shot.examples=2" in found.advice) is examples
+
+
 def test_preflight_verdict_on_a_record_of_an_earlier_version() -> None:
     student, teacher = Outcome(0.0, 0.84, 0.12, 0.0, 0.04), Outcome(0.53, 0.47)
     found = verdict_of(record(student, teacher), resolve(None))
