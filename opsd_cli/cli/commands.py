@@ -111,6 +111,7 @@ def train(
     dry_run: options.DryRun = False,
     probe: options.Probe = False,
     show_config: options.ShowConfig = False,
+    preflight_only: options.PreflightOnly = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -120,6 +121,7 @@ def train(
     file that `opsd init` writes.
 
     [dim]opsd train[/dim]
+    [dim]opsd train --config opsd.yaml --preflight-only[/dim]
     [dim]opsd train --config opsd.yaml --steps 50 --lr 2e-5 --out runs/mine[/dim]
     [dim]opsd train --config opsd-qwen3-1.7b --set data.train=problems.jsonl --out runs/mine[/dim]
     """
@@ -141,6 +143,7 @@ def train(
         resume_from,
         probe,
         show_config,
+        preflight_only,
     )  # fmt: skip
 
 

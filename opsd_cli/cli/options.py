@@ -176,16 +176,11 @@ Completions = Annotated[
 SampledTokens = Annotated[
     int | None,
     typer.Option(
-        "--max-tokens",
-        help="Longest completion; sets evaluation.max_new_tokens (or, with --sampling training, "
-        "sampling.max_new_tokens).",
+        "--max-tokens", help="Longest completion: max_new_tokens of --sampling's section."
     ),
 ]
 SampledTemperature = Annotated[
-    float | None,
-    typer.Option(
-        "--temperature", help="Sets evaluation.temperature (or sampling.temperature); 0 is greedy."
-    ),
+    float | None, typer.Option("--temperature", help="Of --sampling's section; 0 is greedy.")
 ]
 Solution = Annotated[
     str | None, typer.Option("--solution", help="The reference solution of a typed question.")
@@ -217,6 +212,13 @@ ResumeFrom = Annotated[
     ),
 ]  # fmt: skip
 
+PreflightOnly = Annotated[
+    bool,
+    typer.Option(
+        "--preflight-only",
+        help="Measure student and teacher, say whether there is something to distil, and end.",
+    ),
+]
 Steps = Annotated[int | None, typer.Option("--steps", help="Steps of training; sets train.steps.")]
 LearningRate = Annotated[
     float | None,
@@ -329,6 +331,10 @@ Push = Annotated[
     typer.Option("--push", metavar="ORG/NAME", help="Upload it to the hub too, private."),
 ]
 Public = Annotated[bool, typer.Option("--public", help="With --push: readable by everybody.")]
+CheckedSet = Annotated[
+    str,
+    typer.Argument(metavar="FILE|SET", autocompletion=_sets, help="As `--data` of `opsd init`."),
+]
 SetName = Annotated[str, typer.Argument(autocompletion=_sets)]
 TrainingSet = Annotated[
     bool, typer.Option("--train", help="Where both exist, the set to train on.")
