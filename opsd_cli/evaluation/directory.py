@@ -270,7 +270,7 @@ class EvaluationDirectory:
             stored = self.samples(benchmark)
             items = [Item(by_id[s.problem_id], s.completion) for s in stored]
             for sample, grades in zip(stored, grade_items(items, grader), strict=True):
-                now = replace(sample, **graded(*grades))
+                now = replace(sample, **graded(*grades, sample.completion))
                 changed += _strict(now) != _strict(sample)
                 lines.append((benchmark, now))
         write_atomic(self.path / SAMPLES, "".join(_line(*line) for line in lines))

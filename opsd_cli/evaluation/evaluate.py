@@ -122,7 +122,7 @@ class _GradingQueue:
                 completion=text,
                 tokens=len(rollout.completion_ids),
                 finish_reason=rollout.finish_reason,
-                **graded(*grades),
+                **graded(*grades, text),
             )
             self._samples[sample.problem_id, sample.sample_index] = sample
             if self._on_sample:

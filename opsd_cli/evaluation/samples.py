@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from opsd_cli.errors import RunError
+from opsd_cli.evaluation.other_answers import other_answer
 from opsd_cli.grading import Grade, Grader
 from opsd_cli.statistics import (
     Estimate,
@@ -31,6 +32,8 @@ class Sample:
     """One graded completion, a line of `samples.jsonl`.
 
     Attributes:
+        other_answer: a second answer that the completion states and that has another value, as
+            after a box: "The answer is 7."; None if there is none.
         flexible_answer, flexible_correct: by the flexible rule (`opsd_cli.grading.flexible`); None
             in a sample that was graded before there was one, or that is not mathematics.
         score: the grader's number in 0..1; None where it gives a verdict alone.
@@ -47,6 +50,7 @@ class Sample:
     correct: bool
     flexible_answer: str | None = None
     flexible_correct: bool | None = None
+    other_answer: str | None = None
     score: float | None = None
     feedback: str | None = None
 
@@ -61,18 +65,20 @@ class Sample:
         return found | judged(found.pop("score"), found.pop("feedback"))
 
 
-def graded(grade: Grade, flexible: Grade | None) -> dict[str, Any]:
+def graded(grade: Grade, flexible: Grade | None, completion: str) -> dict[str, Any]:
     """The values of a sample that its grades decide.
 
     Args:
-        flexible: by the flexible rule; None where there is none.
+        flexible: by the flexible rule; None where answers are not mathematics.
     """
+    other = None if flexible is None else other_answer(completion, grade.answer)
     return {
         "answer": grade.answer,
         "status": grade.status,
         "correct": grade.correct,
         "flexible_answer": None if flexible is None else flexible.answer,
         "flexible_correct": None if flexible is None else flexible.correct,
+        "other_answer": other,
         "score": grade.score if grade.numeric else None,
         "feedback": grade.feedback,
     }

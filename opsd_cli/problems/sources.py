@@ -13,7 +13,7 @@ out and counted; an overlap between validation and test is refused.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,11 +24,12 @@ from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import DataError
 from opsd_cli.grading import traits_of
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
+from opsd_cli.problems.anomalies import how_to_list
 from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
 from opsd_cli.problems.few_shot import digest, with_examples
 from opsd_cli.problems.files import READERS, load_file, open_file, problems_of
-from opsd_cli.problems.graded_columns import kept_columns, needs_answer, read_for
+from opsd_cli.problems.graded_columns import kept_columns, needs_answer, read_for, refuse_columns
 from opsd_cli.problems.same_questions import divided, refuse_shared
 from opsd_cli.problems.selection import Selection
 from opsd_cli.problems.set_description import SetDescription
@@ -83,17 +84,6 @@ def embedded(split: Split, limit: int | None = None) -> ProblemSet:
     size = min(SIZES[split], limit or SIZES[split])
     problems = tuple(chain.problem() for chain in islice(chains(split), size))
     return ProblemSet(f"embedded {split}", problems, LoadReport(rows=size, used=size))
-
-
-def _embedded_with(columns: Sequence[str], split: Split, limit: int | None) -> ProblemSet:
-    """The embedded problems; raises `DataError` if columns are asked for, which they lack."""
-    if columns:
-        raise DataError(
-            f"the embedded problems have no column {columns[0]!r}, which data.fields names, or the "
-            "grader reads",
-            "name a file or a set: data.train for training, --benchmark for an evaluation",
-        )
-    return embedded(split, limit)
 
 
 def load_splits(config: Config) -> Splits:
@@ -193,7 +183,8 @@ def load_benchmark(name: str, config: Config, limit: int | None = None) -> Probl
         DataError: there is no such benchmark, it cannot be read, or no row has an answer.
     """
     if name == EMBEDDED:
-        return _embedded_with(traits_of(config.grading).columns, "test", limit)
+        refuse_columns(traits_of(config.grading).columns)
+        return embedded("test", limit)
     if name in OWN_SPLITS and not Path(name).is_file():
         if config.data.train is None:
             raise DataError(
@@ -205,8 +196,8 @@ def load_benchmark(name: str, config: Config, limit: int | None = None) -> Probl
     return _load(name, "test", config, need_solution=False, limit=limit)
 
 
-def load_few_shot_set(source: str, config: Config, count: int) -> ProblemSet:
-    """The set that `prompts.few_shot.source` names, of which the first `count` are examples.
+def load_one_set(source: str, config: Config, count: int | None = None) -> ProblemSet:
+    """The first `count` problems of a set alone, as of training; solutions may lack.
 
     Raises:
         DataError: it cannot be read, or no row is usable.
@@ -219,11 +210,12 @@ def _load(
 ) -> ProblemSet:
     fields = kept_columns(config)
     if source == EMBEDDED:
-        return _embedded_with(fields, split, limit)
+        refuse_columns(fields)
+        return embedded(split, limit)
     columns = {name: column for name, column in config.data.columns.model_dump().items() if column}
     description = describe(source, split)
     if description is None:
-        return load_file(
+        loaded = load_file(
             Path(source),
             columns,
             need_solution=need_solution,
@@ -232,6 +224,7 @@ def _load(
             selection=read_for(config),
             fields=fields,
         )
+        return replace(loaded, notes=_warned(loaded.name, source, loaded.report))
     own = {name: column for name, column in description.columns.model_dump().items() if column}
     return _load_described(source, split, description, own or columns, need_solution, limit, config)
 
@@ -271,7 +264,7 @@ def _load_described(
         selection=read_for(config, Selection.of(description)),
         fields=kept_columns(config),
     )
-    notes = tuple(f"{name}: {warning}" for warning in loaded.report.warnings())
+    notes = _warned(name, source, loaded.report)
     expected = description.problems
     if expected is not None and not loaded.report.limited and len(loaded.problems) != expected:
         notes += (
@@ -287,6 +280,12 @@ def _load_described(
         caution=(description.caution + terms).strip(),
         notes=notes,
     )
+
+
+def _warned(name: str, source: str, report: LoadReport) -> tuple[str, ...]:
+    """One warning of all probable faults of a set; none if there are none."""
+    faults = "; ".join(report.warnings())
+    return (f"{name}: {faults}. {how_to_list(source)}",) if faults else ()
 
 
 def _load_optional(

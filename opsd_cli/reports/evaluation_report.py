@@ -22,7 +22,7 @@ from opsd_cli.evaluation.stored import StoredEvaluation
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_holder
 from opsd_cli.formatting import count, gain_by_part, percent, points, score, share
-from opsd_cli.reports.page import folded, html_page, named_adapter, named_model, table
+from opsd_cli.reports.page import folded, html_page, named_adapter, named_model, scrolled, table
 from opsd_cli.statistics import Estimate
 
 PAGES = "pages"
@@ -158,8 +158,7 @@ def _results(results: Mapping[str, Evaluation], summary: Mapping[str, Any]) -> s
         cells = (escape(name), len(result.problem_ids), *(cell(result) for _, cell in shown))
         rows.append("<tr>" + "".join(f"<td class=nowrap>{cell}" for cell in cells))
     heads = ("benchmark", "problems", *(head for head, _ in shown))
-    head = "".join(f"<th>{escape(text)}" for text in heads)
-    text = f"<div class=scroll tabindex=0><table><tr>{head}{''.join(rows)}</table></div>"
+    text = scrolled(heads, "".join(rows))
     if flexible:
         text += (
             "<p class=dim>flexible: right by the last number or expression, whatever its form; "
@@ -200,9 +199,8 @@ def _lengths(results: Mapping[str, Evaluation]) -> str:
 
 
 def _problems(name: str, rows: Sequence[str]) -> str:
-    head = "<tr><th>#<th>problem<th>answer<th>right<th>commonest wrong answer<th>mean tokens"
-    found = f"<div class=scroll tabindex=0><table>{head}{''.join(rows)}</table></div>"
-    return f"<h2>{escape(name)}</h2>{found}"
+    heads = ("#", "problem", "answer", "right", "commonest wrong answer", "mean tokens")
+    return f"<h2>{escape(name)}</h2>{scrolled(heads, ''.join(rows))}"
 
 
 def _row(place: int, link: str, known: Mapping[str, str], samples: Sequence[Sample]) -> str:
