@@ -54,6 +54,10 @@ class Client:
             and the request is not retried.
         clock: time and waiting.
         tell: receives a one-line warning when a request is retried.
+
+    Attributes:
+        hands_over: asked after a failed connection; True if other servers take the requests, which
+            are then not retried here.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Client:
         clock: RequestClock | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self.hands_over: Callable[[ServerUnavailable], bool] = lambda error: False
         self.url = url
         self.request_seconds = request_seconds
         self._key = key
@@ -291,7 +296,7 @@ class Client:
                 failed = error.status is None
                 if error.late or (failed and (self._own or not connections)):
                     raise
-                if self._transport.ended.is_set():
+                if self._transport.ended.is_set() or (failed and self.hands_over(error)):
                     raise
                 if tried == TRIES:
                     raise ServerUnavailable(
