@@ -18,9 +18,9 @@ from tests.support.ranks import done, left, start
 from tests.support.vllm_runs import versions_asked
 
 TRAIN = (
-    "train", "--quiet", "--backend", "cpu", "--set=rollouts.engine=vllm", "--set=train.steps=3",
+    "train", "--quiet", "--backend", "cpu", "--set=rollouts.engine=vllm", "--set=train.steps=2",
     "--set=train.questions_per_step=6", "--set=train.checkpoint_every=1",
-    "--set=train.evaluate_every=3", "--set=data.test_problems=4", "--set=rollouts.batch_size=4",
+    "--set=train.evaluate_every=2", "--set=data.test_problems=4", "--set=rollouts.batch_size=4",
     "--set=data.validation_problems=4", "--set=preflight.enabled=false",
     "--set=sampling.max_new_tokens=8",
 )  # fmt: skip
@@ -68,13 +68,10 @@ def test_two_vllm_servers_leave_the_run_of_one_also_where_one_dies(
     both = served(), served()
     done(tmp_path, *TRAIN, urls(*both), "--out", "two")
     assert without_addresses(tmp_path / "two") == alone
-    assert all("v000002" in versions_asked(server) for server in both)
+    assert all(set(versions_asked(server)) > {"base"} for server in both)
 
-    mortal = served(dies_after=8)
-    process = start(
-        tmp_path, *[word for word in TRAIN if word != "--quiet"], urls(served(), mortal), "--out",
-        "lost",
-    )  # fmt: skip
+    mortal = served(dies_after=6)
+    process = start(tmp_path, *TRAIN, urls(served(), mortal), "--out", "lost")
     _, error = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, error
     assert f"the vLLM server at {mortal.url} does not answer" in error
