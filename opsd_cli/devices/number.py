@@ -56,6 +56,7 @@ def count(devices: Devices, config: Config, elsewhere: bool = False) -> int:
     from backends.parallel.policy import units_of
     from backends.parallel.sharding import require_shardable
     from backends.shared.placement import recognised
+    from opsd_cli.planning.sharding import require_teacher_engine
 
     where = recognised()
     if where.size > 1:
@@ -66,6 +67,7 @@ def count(devices: Devices, config: Config, elsewhere: bool = False) -> int:
             )
         units_of(config, where.size)
         require_shardable(config, where.size)
+        require_teacher_engine(config, where.size)
         return 1
     if devices == 1:
         return 1
@@ -80,4 +82,5 @@ def count(devices: Devices, config: Config, elsewhere: bool = False) -> int:
         )
     units_of(config, number)
     require_shardable(config, number)
+    require_teacher_engine(config, number)
     return number
