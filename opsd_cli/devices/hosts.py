@@ -83,9 +83,19 @@ def run_on(file: Path, arguments: Sequence[str]) -> NoReturn:
 
 @contextlib.contextmanager
 def _stop_told_to(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Within the block a signal to this process reaches `launched.stop_by_input` of rank 0."""
+    """Within the block a signal to this process reaches `launched.stop_by_input` of rank 0.
+
+    The third ends the processes: rank 0 may wait for another one where no signal reaches Python.
+    """
+    told = 0
 
     def tell(number: int, _: Any) -> None:
+        nonlocal told
+        told += 1
+        if told > 2:
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            return
         assert process.stdin is not None
         with contextlib.suppress(OSError):  # it has just ended
             os.write(process.stdin.fileno(), STOP)
