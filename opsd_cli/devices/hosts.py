@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from backends.shared.placement import recognised
 from opsd_cli.devices.launched import STOP, STOP_BY_INPUT
-from opsd_cli.errors import BackendMissing, UsageError
+from opsd_cli.errors import BackendMissing, Interrupted, UsageError
 from opsd_cli.processes import guard
 from opsd_cli.processes.child_processes import OPSD, package_environment, tied
 
@@ -65,7 +65,7 @@ def run_on(file: Path, arguments: Sequence[str]) -> NoReturn:
         stderr=subprocess.PIPE, text=True, start_new_session=True, **tied(package_environment()),
     )  # fmt: skip
     assert process.stderr is not None
-    own = code = 0
+    own, code = Interrupted.exit_code, 0  # kept where the processes are killed by Ctrl-C
     with _stop_told_to(process):
         for line in process.stderr:
             ended = _ENDED.search(line)

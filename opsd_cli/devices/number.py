@@ -28,6 +28,15 @@ def devices_of(given: str | None) -> Devices:
     )
 
 
+def require_loaded_here(given: bool, devices: Devices) -> None:
+    """Raise `UsageError` for several devices where a policy is given, which is loaded already."""
+    if given and devices != 1:
+        raise UsageError(
+            "devices are for a model that is loaded here, and a policy is given",
+            "leave out policy, or devices",
+        )
+
+
 def ranks(devices: Devices, config: Config) -> int:
     """The ranks of a command: on the devices that it asks for, or those a launcher has started.
 
