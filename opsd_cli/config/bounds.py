@@ -20,6 +20,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from opsd_cli.errors import UsageError
+
 #: Every seed is hashed together with names (`opsd_cli.seeds`); 63 bits are what YAML, JSON and
 #: every tracker hold as an integer.
 LARGEST_SEED = 2**63 - 1
