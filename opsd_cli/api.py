@@ -122,8 +122,7 @@ def train(
         resume_from: resume from the checkpoint of this step.
         backend: where to resume; by default where the run began.
         steps: with `resume`, of a finished run: its new and greater number of steps.
-        devices: of this machine, that share the run, or "auto" for all: a process of opsd's own for
-            each but the first. Not with `policy`.
+        devices: of this machine, that share the work, or "auto" for all; not with `policy`.
         listener: receives steps, evaluations, notes and warnings.
         stop: polled after each finished rollout; True saves what a resume needs and ends in
             `Interrupted`.
@@ -133,8 +132,7 @@ def train(
         kind, seconds, and the run's directory.
 
     Raises:
-        UsageError: `resume` without `out`, or with a config; devices that are not here, or with a
-            policy.
+        UsageError: `resume` without `out`, or with a config; devices that do not suit.
         RunError: `out` is not empty, or cannot be resumed.
         DataError: the problems cannot be read.
         PreflightFailed: the reference does not help the teacher.
@@ -155,21 +153,22 @@ def train(
         for name, value in (("backend", backend), ("steps", steps)):
             if value is not None:
                 raise UsageError(f"{name} is for a resumed run", "set it in the config")
-        chosen = config_of(config)
-        count_devices(devices, chosen)
-        opening = training_session.begin(chosen, directory, messages)
+        opening = training_session.begin(_suiting(config, devices), directory, messages)
     with opening as opened:
         result = _trained(opened, policy, messages, stop, devices)
         write_run_report(opened.run.directory)
         return result
 
 
+def _suiting(source: Source | None, devices: Devices) -> Config:
+    """The config that a source stands for; raises `UsageError` if the devices do not suit it."""
+    config = config_of(source)
+    count_devices(devices, config)
+    return config
+
+
 def _trained(
-    opened: TrainingSession,
-    policy: Policy | None,
-    listener: Listener,
-    stop: Stop,
-    devices: Devices,
+    opened: TrainingSession, policy: Policy | None, listener: Listener, stop: Stop, devices: Devices
 ) -> TrainResult:
     with contextlib.ExitStack() as stack:
         if opened.finished is not None:
@@ -231,21 +230,14 @@ def evaluate(
     path = Path(out) if out is not None else None
     directory = directory_to_continue(path, again, other)
     chosen = _evaluated_config(config, directory, samples)
+    count_devices(devices, chosen)
     session = prepare(chosen, directory, names, limit, messages, regrading=regrade, given=given)
-    if not regrade:
-        count_devices(devices, session.config)
     if path is None:
         return _measured_in_memory(session, policy, messages, devices)
     return evaluation_session.run(
-        session,
-        path,
-        messages,
-        watch=lambda measure: measure(messages),
-        write_report=write_evaluation_report,
-        against=other,
-        regrading=regrade,
-        devices=devices,
-    )
+        session, path, messages, watch=lambda measure: measure(messages),
+        write_report=write_evaluation_report, against=other, regrading=regrade, devices=devices,
+    )  # fmt: skip
 
 
 def _evaluated_config(

@@ -86,7 +86,14 @@ def problems_to_inspect(
         splits = load_splits(config)
         return {"train": splits.train, "validation": splits.validation, "test": splits.test}[split]
     columns = {k: v for k, v in config.data.columns.model_dump().items() if v}
-    return load_file(file, columns, need_solution=need_solution, need_answer=False, limit=limit)
+    return load_file(
+        file,
+        columns,
+        need_solution=need_solution,
+        need_answer=False,
+        limit=limit,
+        fields=config.data.fields,
+    )
 
 
 def teacher_prompts(

@@ -54,10 +54,6 @@ class Client:
             and the request is not retried.
         clock: time and waiting.
         tell: receives a one-line warning when a request is retried.
-
-    Attributes:
-        hands_over: asked after a failed connection; True if other servers take the requests, which
-            are then not retried here.
     """
 
     def __init__(
@@ -69,6 +65,7 @@ class Client:
         clock: RequestClock | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
+        #: Asked after a failed connection; if others take the requests, none is retried here.
         self.hands_over: Callable[[ServerUnavailable], bool] = lambda error: False
         self.url = url
         self.request_seconds = request_seconds
@@ -232,7 +229,9 @@ class Client:
         body = {"model": model, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0}
 
         def once() -> np.ndarray:
-            answer = self._request("POST", "/v1/completions", body | {"prompt_logprobs": 0})
+            # A completion like any other: it waits its turn, and a server's first may compile.
+            scored = body | {"prompt_logprobs": 0}
+            answer = self._request("POST", "/v1/completions", scored, self.request_seconds)
             return responses.prompt_log_probs(responses.parsed_json(answer.body), model, ids)
 
         try:
@@ -294,9 +293,8 @@ class Client:
                 return once()
             except ServerUnavailable as error:
                 failed = error.status is None
-                if error.late or (failed and (self._own or not connections)):
-                    raise
-                if self._transport.ended.is_set() or (failed and self.hands_over(error)):
+                lost = failed and (self._own or not connections or self.hands_over(error))
+                if error.late or lost or self._transport.ended.is_set():
                     raise
                 if tried == TRIES:
                     raise ServerUnavailable(

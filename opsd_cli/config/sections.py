@@ -51,6 +51,8 @@ class Data(Section):
     columns: Columns = Columns()
     """Columns of a file or hub data set; sets of the catalogue and YAML descriptions name their
     own."""
+    fields: tuple[str, ...] = ()
+    """More columns that the problems keep, for graders and reference templates that read them."""
     limit: Count | None = None
     """Maximum number of training problems: the first ones are used."""
     validation_problems: Count = 200

@@ -14,6 +14,12 @@ class DamagedText(ValueError):
     """A text with a NUL or invalid Unicode; the message says which."""
 
 
+class NumberText(str):
+    """A number of a JSON file as it is written: text, that is known to have been a number."""
+
+    __slots__ = ()
+
+
 def value_at(row: Mapping[str, Any], column: str) -> Any:
     """The value of a column, or of a dotted path into nested objects; None if there is none."""
     if column in row:
@@ -56,6 +62,30 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, Decimal):
         return plain_number(str(value))
     return None
+
+
+def json_value(value: Any) -> Any:
+    """A value as JSON holds it: text, a number, a truth value, null, or lists and objects of them.
+
+    `NumberText` and decimals become numbers, and values of other types (dates, say) their text.
+
+    Raises:
+        DamagedText: as `text_of`, for any text in it.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): json_value(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_value(inner) for inner in value]
+    if isinstance(value, (NumberText, Decimal)):
+        number = Decimal(value)
+        whole = number.is_finite() and number == number.to_integral_value()
+        return int(number) if whole and abs(number.adjusted()) <= MAX_EXPONENT else float(number)
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, (str, bytes)):
+        text_of(value)  # checks it
+        return value.decode("utf-8") if isinstance(value, bytes) else value
+    return str(value)
 
 
 def plain_number(literal: str) -> str:

@@ -10,7 +10,7 @@ is assigned a column, and the column's values become text. Nothing is changed si
 * a missing answer is extracted from the solution (a box, or GSM8K's "####"), and an answer that is
   itself a worked text is reduced to the answer in it; both are counted as derived;
 * a repeated question is dropped, since a duplicate would have twice the weight;
-* an answer that no completion could match, one that contradicts its solution's box, and control
+* an answer that no completion could match, one that contradicts its solution, and control
   characters are reported, and the rows used: a benchmark keeps its size (see
   `opsd_cli.problems.anomalies`);
 * an id shared by two questions is an error, because seeds and resumed evaluations depend on ids.
@@ -33,10 +33,10 @@ from typing import Any
 
 from opsd_cli.errors import DataError, UsageError
 from opsd_cli.grading import gold_is_matchable
-from opsd_cli.grading.extract import last_boxed
+from opsd_cli.grading.extract import last_boxed, sentence_answer
 from opsd_cli.problems import LoadReport, Problem, ProblemSet, chats
 from opsd_cli.problems.anomalies import NONE, Anomaly, differ, has_control, quoted
-from opsd_cli.problems.cells import DamagedText, text_of
+from opsd_cli.problems.cells import DamagedText, json_value, text_of, value_at
 from opsd_cli.problems.selection import Selection
 
 #: Role -> column names that are recognised without a mapping, compared without case.
@@ -47,6 +47,8 @@ RECOGNISED: dict[str, tuple[str, ...]] = {
     "id": (),
 }
 MAX_COLUMNS_SHOWN = 20
+#: Characters at the end of a solution in which "The answer is 12." is looked for.
+_SOLUTION_END = 1000
 #: The answer line of a GSM8K solution: "#### 18".
 HASHES = re.compile(r"^####[ \t]*(\S.*)$", re.MULTILINE)
 
@@ -59,6 +61,7 @@ def choose(
     need_solution: bool,
     need_answer: bool,
     selection: Selection | None = None,
+    fields: Sequence[str] = (),
 ) -> dict[str, str]:
     """Assign a column to each role: the mapped one, or one whose name is recognised.
 
@@ -71,6 +74,7 @@ def choose(
         need_solution, need_answer: whether the set cannot be used without one. A mapped solution
             column that does not exist is ignored where no solution is needed.
         selection: its columns must exist too.
+        fields: more columns that must exist.
 
     Returns:
         role -> column, for the roles that have one.
@@ -84,6 +88,13 @@ def choose(
             raise DataError(
                 f"{name} has no column {needed!r} to select by; it has {_listed(names)}",
                 _suggestion(needed, names) + "check keep, drop and verified_by",
+            )
+    for needed in fields:
+        if needed not in names:
+            raise DataError(
+                f"{name} has no column {needed!r}, which data.fields names, or a setting that "
+                f"reads it; it has {_listed(names)}",
+                _suggestion(needed, names) + "name a column of the file",
             )
     chosen = _mapped(names, columns or {}, name, need_solution)
     free = [column for column in names if column not in chosen.values()]
@@ -136,6 +147,7 @@ def build(
     need_answer: bool,
     limit: int | None = None,
     selection: Selection | None = None,
+    fields: Sequence[str] = (),
 ) -> ProblemSet:
     """The problems in `rows`, read through the columns that `choose` assigned.
 
@@ -146,6 +158,7 @@ def build(
         need_solution, need_answer: leave out rows that lack one.
         limit: maximum number of problems.
         selection: which rows and list items are used; by default all.
+        fields: more columns, whose values the problems keep.
 
     Raises:
         DataError: no row is usable, or two questions share an id.
@@ -153,7 +166,9 @@ def build(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} leaves no problems", "give a limit of at least 1")
-    loading = _Loading(name, chosen, selection or Selection(), need_solution, need_answer)
+    loading = _Loading(
+        name, chosen, selection or Selection(), need_solution, need_answer, tuple(fields)
+    )
     limited = False
     for row in rows:
         if len(loading.problems) == limit:
@@ -164,7 +179,7 @@ def build(
     if not loading.problems:
         raise _nothing_usable(report, chosen, name)
     notes = tuple(f"{name}: {warning}" for warning in report.warnings())
-    return ProblemSet(name, tuple(loading.problems), report, notes=notes)
+    return ProblemSet(name, tuple(loading.problems), report, notes=notes, row_of=loading.row_of)
 
 
 @dataclass
@@ -176,8 +191,10 @@ class _Loading:
     selection: Selection
     need_solution: bool
     need_answer: bool
+    fields: tuple[str, ...] = ()
     problems: list[Problem] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
+    row_of: dict[str, int] = field(default_factory=dict)
     #: Digest of a question -> the answer of its first occurrence, for deduplication.
     answers: dict[str, str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
@@ -196,6 +213,7 @@ class _Loading:
                 else None
                 for role in RECOGNISED
             )
+            fields = {name: json_value(value_at(row, name)) for name in self.fields}
         except DamagedText as damage:
             self._note("damaged", f" has {damage}")
             return
@@ -215,8 +233,9 @@ class _Loading:
                 self._note("conflicting", conflict)
         else:
             self.counts["derived"] += derived is not None
-            self._add(Problem(given_id or digest, question, solution, gold, self.name), digest)
-            for kind, example in _anomalies(question, solution, gold, answer):
+            given = given_id or digest
+            self._add(Problem(given, question, solution, gold, self.name, fields), digest)
+            for kind, example in _anomalies(question, solution, gold):
                 self._note(kind, example)
 
     def _add(self, problem: Problem, digest: str) -> None:
@@ -228,6 +247,7 @@ class _Loading:
             )
         self.answers[digest] = problem.answer or ""
         self.ids.add(problem.id)
+        self.row_of[problem.id] = self.counts["rows"]
         self.problems.append(problem)
 
     def _note(self, kind: str, example: str) -> None:
@@ -250,21 +270,19 @@ class _Loading:
         )
 
 
-def _anomalies(
-    question: str, solution: str | None, gold: str | None, answer: str | None
-) -> Iterator[tuple[str, str]]:
+def _anomalies(question: str, solution: str | None, gold: str | None) -> Iterator[tuple[str, str]]:
     """The anomalies of a used row, as (field of the load report, text of the example).
 
     Args:
         gold: the answer that completions are graded against.
-        answer: the answer column's own value, None if the gold is from the solution.
     """
     if gold is not None and not gold_is_matchable(gold):
         yield "unmatchable", f": {quoted(gold)}"
-    if answer is not None and gold is not None and solution is not None:
-        boxed = _last_marked(solution)
-        if boxed is not None and differ(gold, boxed):
-            yield "contradicting", f" has {quoted(gold)}, its solution {quoted(boxed)}"
+    if gold is not None and solution is not None:
+        for stated in (_last_marked(solution), sentence_answer(solution[-_SOLUTION_END:])):
+            if stated is not None and differ(gold, stated):
+                yield "contradicting", f" has {quoted(gold)}, its solution {quoted(stated)}"
+                break
     if any(has_control(text) for text in (question, solution, gold) if text):
         yield "control", ""
 

@@ -28,7 +28,7 @@ from opsd_cli.errors import DataError
 from opsd_cli.hub import LFS_HINT, first_line, is_lfs_pointer
 from opsd_cli.problems import ProblemSet
 from opsd_cli.problems.arrow import MAX_NESTING, rows_of, schema_names
-from opsd_cli.problems.cells import plain_number
+from opsd_cli.problems.cells import NumberText, plain_number
 from opsd_cli.problems.chats import chat_rows, with_chat_columns
 from opsd_cli.problems.columns import build, choose
 from opsd_cli.problems.selection import Selection
@@ -59,6 +59,7 @@ def load_file(
     need_answer: bool,
     limit: int | None = None,
     selection: Selection | None = None,
+    fields: Sequence[str] = (),
 ) -> ProblemSet:
     """Read problems from a file; its suffix determines the format.
 
@@ -71,6 +72,7 @@ def load_file(
             requires solutions only if the file has a column for them.
         limit: maximum number of problems.
         selection: which rows are used; by default all.
+        fields: more columns, whose values the problems keep.
 
     Returns:
         The set, named after the file, with its load report.
@@ -82,14 +84,9 @@ def load_file(
     """
     path = Path(path).expanduser()
     return problems_of(
-        open_file(path),
-        path.name,
-        columns,
-        need_solution=need_solution,
-        need_answer=need_answer,
-        limit=limit,
-        selection=selection,
-    )
+        open_file(path), path.name, columns, need_solution=need_solution, need_answer=need_answer,
+        limit=limit, selection=selection, fields=fields,
+    )  # fmt: skip
 
 
 def problems_of(
@@ -101,6 +98,7 @@ def problems_of(
     need_answer: bool,
     limit: int | None,
     selection: Selection | None,
+    fields: Sequence[str] = (),
 ) -> ProblemSet:
     """The problems in a table; arguments and errors as for `load_file`."""
     chosen = choose(
@@ -110,8 +108,9 @@ def problems_of(
         need_solution=bool(need_solution),
         need_answer=need_answer,
         selection=selection,
+        fields=fields,
     )
-    wanted = {*chosen.values(), *(selection.columns if selection else ())}
+    wanted = {*chosen.values(), *fields, *(selection.columns if selection else ())}
     return build(
         table.rows(wanted),
         chosen,
@@ -120,6 +119,7 @@ def problems_of(
         need_answer=need_answer,
         limit=limit,
         selection=selection,
+        fields=fields,
     )
 
 
@@ -300,8 +300,8 @@ def _parse(text: str) -> Any:
     """Parse JSON, keeping numbers as the text they are written in, and NaN as null."""
     return json.loads(
         text,
-        parse_int=str,
-        parse_float=plain_number,
+        parse_int=NumberText,
+        parse_float=lambda literal: NumberText(plain_number(literal)),
         parse_constant=lambda name: None if name == "NaN" else name,
     )
 

@@ -13,7 +13,7 @@ out and counted; an overlap between validation and test is refused.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import DataError
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
+from opsd_cli.problems.anomalies import how_to_list
 from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
 from opsd_cli.problems.few_shot import digest, with_examples
@@ -192,8 +193,8 @@ def load_benchmark(name: str, config: Config, limit: int | None = None) -> Probl
     return _load(name, "test", config, need_solution=False, limit=limit)
 
 
-def load_few_shot_set(source: str, config: Config, count: int) -> ProblemSet:
-    """The set that `prompts.few_shot.source` names, of which the first `count` are examples.
+def load_one_set(source: str, config: Config, count: int | None = None) -> ProblemSet:
+    """The first `count` problems of a set alone, as of training; solutions may lack.
 
     Raises:
         DataError: it cannot be read, or no row is usable.
@@ -204,16 +205,28 @@ def load_few_shot_set(source: str, config: Config, count: int) -> ProblemSet:
 def _load(
     source: str, split: Split, config: Config, *, need_solution: bool | None, limit: int | None
 ) -> ProblemSet:
+    fields = config.data.fields
     if source == EMBEDDED:
+        if fields:
+            raise DataError(
+                f"the embedded problems have no column {fields[0]!r}, which data.fields names",
+                "name a file or a set with --set data.train=...",
+            )
         return embedded(split, limit)
     columns = {name: column for name, column in config.data.columns.model_dump().items() if column}
     description = describe(source, split)
     if description is None:
-        return load_file(
-            Path(source), columns, need_solution=need_solution, need_answer=True, limit=limit
+        loaded = load_file(
+            Path(source),
+            columns,
+            need_solution=need_solution,
+            need_answer=True,
+            limit=limit,
+            fields=fields,
         )
+        return replace(loaded, notes=_warned(loaded.name, source, loaded.report))
     own = {name: column for name, column in description.columns.model_dump().items() if column}
-    return _load_described(source, split, description, own or columns, need_solution, limit)
+    return _load_described(source, split, description, own or columns, need_solution, limit, fields)
 
 
 def _load_described(
@@ -223,6 +236,7 @@ def _load_described(
     columns: dict[str, str],
     need_solution: bool | None,
     limit: int | None,
+    fields: Sequence[str],
 ) -> ProblemSet:
     known = catalogued(description)
     name = known or (Path(source).stem if source.endswith((".yaml", ".yml")) else source)
@@ -248,8 +262,9 @@ def _load_described(
         need_answer=True,
         limit=limit,
         selection=Selection.of(description),
+        fields=fields,
     )
-    notes = tuple(f"{name}: {warning}" for warning in loaded.report.warnings())
+    notes = _warned(name, source, loaded.report)
     expected = description.problems
     if expected is not None and not loaded.report.limited and len(loaded.problems) != expected:
         notes += (
@@ -265,6 +280,12 @@ def _load_described(
         caution=(description.caution + terms).strip(),
         notes=notes,
     )
+
+
+def _warned(name: str, source: str, report: LoadReport) -> tuple[str, ...]:
+    """One warning of all probable faults of a set; none if there are none."""
+    faults = "; ".join(report.warnings())
+    return (f"{name}: {faults}. {how_to_list(source)}",) if faults else ()
 
 
 def _load_optional(
