@@ -139,8 +139,7 @@ def train(
         TrainingError: a loss or a gradient is not finite.
         Interrupted: `stop` returned True.
     """
-    messages = listener or Listener()
-    directory = Path(out) if out is not None else None
+    messages, directory = listener or Listener(), Path(out) if out is not None else None
     require_loaded_here(policy is not None, devices)
     if resume or resume_from is not None:
         if directory is None or config is not None:
