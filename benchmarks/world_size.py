@@ -1,6 +1,6 @@
 """Whether a run depends on the number of processes: every method on 1, 2 and 4 ranks.
 
-    python benchmarks/world_size.py [--sizes 1,2,4] [--steps 3] [--method hybrid] [--case CASE]
+    python benchmarks/world_size.py [--sizes 1,2,4] [--steps 4] [--method hybrid] [--case CASE]
 
 The embedded model is trained on a CPU with `train.reduce=exact`, for each method and teacher: 33
 questions a step (which no number of ranks divides), 3 (which leave a rank of four without any), and
@@ -39,7 +39,8 @@ METHODS = (
 #: name -> questions a step, and LoRA's dropout.
 CASES = {"33 questions": (33, 0.0), "3 questions": (3, 0.0), "33, dropout": (33, 0.1)}
 #: Rollouts a question, where it is not 2. A group whose rewards are equal asks no teacher, and of
-#: three groups of two all are so too often.
+#: three groups of two all are so too often. Teachers differ from the second step on; with these
+#: groups one is first asked after it with 4 steps.
 GROUPS = {("hybrid", "3 questions"): 8}
 #: Keys of metrics that the clock or the machine decides.
 MASKED = ("seconds", "cpu_seconds", "tokens_per_second", "memory_peak")
@@ -85,7 +86,7 @@ def digest(content: bytes) -> str:
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--sizes", default="1,2,4", help="numbers of ranks (1,2,4)")
-    arguments.add_argument("--steps", type=int, default=3, help="of each run (3)")
+    arguments.add_argument("--steps", type=int, default=4, help="of each run (4)")
     arguments.add_argument("--method", help="only the rows of this method")
     arguments.add_argument("--case", choices=tuple(CASES), help="only the rows of this case")
     given = arguments.parse_args()
