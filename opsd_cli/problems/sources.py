@@ -1,8 +1,9 @@
 """Loading of the three splits of a run, and of benchmarks.
 
 A source is `embedded`, a name from the catalog, a hub id, a YAML description or a file. Training
-problems need a gold answer (for the grader) and a reference solution (for the teacher); GRPO does
-without solutions on a set that has none. Validation and test problems need only the answer.
+problems need a gold answer (for the grader) and what the teacher's reference is made of, by default
+a worked solution; GRPO does without solutions on a set that has none. Validation and test problems
+need only the answer.
 
 Hold-out: if no validation or test source is named, the problems are taken out of the training set
 by a hash of their ids, so that the same rows are held out whatever the seed, the order of the file
@@ -13,7 +14,7 @@ out and counted; an overlap between validation and test is refused.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -26,10 +27,12 @@ from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
 from opsd_cli.problems.few_shot import digest, with_examples
+from opsd_cli.problems.fields import Reading
 from opsd_cli.problems.files import READERS, load_file, open_file, problems_of
 from opsd_cli.problems.same_questions import divided, refuse_shared
 from opsd_cli.problems.selection import Selection
 from opsd_cli.problems.set_description import SetDescription
+from opsd_cli.prompts.references import reads_solutions
 
 #: Benchmarks that are the config's own splits.
 OWN_SPLITS = ("test", "validation")
@@ -98,7 +101,7 @@ def load_splits(config: Config) -> Splits:
         )
     held_notes: list[str] = []
     otherwise = EMBEDDED if data.train == EMBEDDED else None
-    needed = True if methods.get(config).needs.solutions else None
+    needed = _needs_solutions(config)
     # The hold-out must not depend on the limit, so it is chosen before the limit applies.
     named = all(given or otherwise for given in (data.validation, data.test))
     at_once = data.limit if named else None
@@ -143,6 +146,16 @@ def load_splits(config: Config) -> Splits:
         data_notes=data_notes,
     )
     return with_examples(config, splits)
+
+
+def _needs_solutions(config: Config) -> bool | None:
+    """Whether training problems need solutions; None if they do where the set has any.
+
+    The last is for methods that read none, so that in a comparison they have the same problems.
+    """
+    if methods.get(config).reads_solutions():
+        return True
+    return None if reads_solutions(config.teacher) else False
 
 
 def _notes(read: ProblemSet) -> list[str]:
@@ -204,27 +217,21 @@ def load_few_shot_set(source: str, config: Config, count: int) -> ProblemSet:
 def _load(
     source: str, split: Split, config: Config, *, need_solution: bool | None, limit: int | None
 ) -> ProblemSet:
-    fields = config.data.fields
+    reading = Reading.of(config, split, need_solution, limit)
     if source == EMBEDDED:
-        if fields:
+        if reading.fields:
             raise DataError(
-                f"the embedded problems have no column {fields[0]!r}, which data.fields names",
+                f"the embedded problems have no column {reading.fields[0]!r}, which data.fields or "
+                "teacher.reference names",
                 "name a file or a set with --set data.train=...",
             )
         return embedded(split, limit)
     columns = {name: column for name, column in config.data.columns.model_dump().items() if column}
     description = describe(source, split)
     if description is None:
-        return load_file(
-            Path(source),
-            columns,
-            need_solution=need_solution,
-            need_answer=True,
-            limit=limit,
-            fields=fields,
-        )
+        return load_file(Path(source), columns, need_answer=True, **vars(reading))
     own = {name: column for name, column in description.columns.model_dump().items() if column}
-    return _load_described(source, split, description, own or columns, need_solution, limit, fields)
+    return _load_described(source, split, description, own or columns, reading)
 
 
 def _load_described(
@@ -232,17 +239,17 @@ def _load_described(
     split: Split,
     description: SetDescription,
     columns: dict[str, str],
-    need_solution: bool | None,
-    limit: int | None,
-    fields: Sequence[str],
+    reading: Reading,
 ) -> ProblemSet:
     known = catalogued(description)
     name = known or (Path(source).stem if source.endswith((".yaml", ".yml")) else source)
-    if need_solution and known is not None and description.columns.solution is None:
+    if reading.need_solution and known is not None and description.columns.solution is None:
         others = ", ".join(n for n, entry in TRAINING.items() if entry.columns.solution)
         raise DataError(
             f"{name} has answers but no worked solutions: a teacher would have nothing to study",
-            f"train on it with --method grpo; sets with solutions: {others}",
+            "let it study the answer or the model's own right rollouts (--set "
+            "teacher.reference=answer or sibling), or train with --method grpo; sets with "
+            f"solutions: {others}",
         )
     revision = None
     path = Path(description.data).expanduser()
@@ -256,11 +263,9 @@ def _load_described(
         table,
         name,
         columns,
-        need_solution=need_solution,
         need_answer=True,
-        limit=limit,
         selection=Selection.of(description),
-        fields=fields,
+        **vars(reading),
     )
     notes = tuple(f"{name}: {warning}" for warning in loaded.report.warnings())
     expected = description.problems

@@ -16,6 +16,9 @@ from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.seeds import derive_seed
 from opsd_cli.token_ledger import TokenLedger
 
+#: (source, id, sample index) of a rollout: `GradedRollout.key`.
+RolloutKey = tuple[str, str, int]
+
 
 @dataclass(frozen=True)
 class GradedRollout:
@@ -33,6 +36,11 @@ class GradedRollout:
     text: str
     correct: bool
     importance: tuple[float, ...] = ()
+
+    @property
+    def key(self) -> RolloutKey:
+        """(source, id, sample index): unique among the rollouts that a step learns from."""
+        return (*self.problem.key, self.rollout.request.sample_index)
 
     def with_importance(self, advantages: Sequence[float]) -> tuple[float, ...]:
         """[N] per-token advantages, each times its token's importance weight."""

@@ -167,13 +167,20 @@ class Measurements:
     # -- sampling ------------------------------------------------------------------------------
 
     def evaluate(
-        self, problems: ProblemSet, label: str, prompt_of: Callable[[Problem], Prompt]
+        self,
+        problems: ProblemSet,
+        label: str,
+        prompt_of: Callable[[Problem], Prompt],
+        samples: int | None = None,
     ) -> Evaluation:
         """Sample and grade, keeping each sample on disk until `forget_samples`.
 
         An interrupted measurement of this label continues after its last sample.
+
+        Args:
+            samples: completions a problem; by default `evaluation.samples`.
         """
-        samples = self._config.evaluation.samples
+        samples = samples or self._config.evaluation.samples
         whose = {"measuring": label, "step": self._state.step}
         log = Log(self._run.directory / run_directory.UNFINISHED)
         done = [Sample(**row["sample"]) for row in log.rows() if row["measuring"] == label]

@@ -1,4 +1,4 @@
-"""The check before the first step that the reference solution helps the teacher.
+"""The check before the first step that the reference helps the teacher.
 
 The teacher (question and reference) and the student (question alone) answer the same training
 problems. Where the teacher is no better there is nothing to distil, and the run ends. The record is
@@ -11,11 +11,13 @@ from typing import Any
 
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.evaluate import evaluation_sampling
+from opsd_cli.evaluation.samples import Evaluation
 from opsd_cli.interruption import Stop
 from opsd_cli.problems import ProblemSet
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.references import SIBLING
 from opsd_cli.prompts.teacher import boundary_mismatch
-from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
+from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst, TeacherPrompts
 from opsd_cli.statistics import Estimate
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import Listener
@@ -31,6 +33,7 @@ from opsd_cli.training.preflight_failure import (
     telling_sample,
     write_samples,
 )
+from opsd_cli.training.preflight_siblings import draw_siblings, no_sibling
 from opsd_cli.training.run_directory import Run
 
 
@@ -51,35 +54,46 @@ def preflight(
         stop: polled after each finished rollout.
 
     Raises:
-        PreflightFailed: the teacher is no better with the reference than the student without.
+        PreflightFailed: the teacher is no better with the reference than the student without, or
+            no problem has a sibling for it to read.
         Interrupted: `stop` returned True.
     """
     chosen = problems.problems[: run.config.preflight.problems]
     record = run.sealed(run_directory.PREFLIGHT)
     if record is None:
-        teacher = analyst.prompts(chosen, stop=stop)
-        warning = boundary_mismatch(builder.student(chosen[0]), teacher.of(chosen[0]))
-        if warning:
-            listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
+        everyone, found, more = chosen, dict[str, Evaluation](), {}
+        if run.config.teacher.reference == SIBLING:
+            siblings = draw_siblings(chosen, builder, measurements, run.config)
+            listener.note(siblings.sentence)
+            chosen, teacher = siblings.problems, TeacherPrompts({})
+            found, prompt_of = dict(siblings.found), siblings.prompt_of
+            more = {"siblings": dict(siblings.counts)}
+        else:
+            teacher = analyst.prompts(chosen, stop=stop)
+            prompt_of = teacher.of
+        if chosen:
+            warning = boundary_mismatch(builder.student(chosen[0]), prompt_of(chosen[0]))
+            if warning:
+                listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
         asked = ProblemSet(run_directory.PREFLIGHT, chosen, problems.report)
-        found = {
-            role: measurements.evaluate(asked, f"preflight: {role}", prompt_of)
-            for role, prompt_of in (("student", builder.student), ("teacher", teacher.of))
-        }
+        for role, prompt in (("student", builder.student), ("teacher", prompt_of)):
+            if role not in found and chosen:
+                found[role] = measurements.evaluate(asked, f"preflight: {role}", prompt)
         evaluated = TokenLedger(evaluation=sum(each.all_tokens for each in found.values()))
         record = {
             "student": found["student"].accuracy.as_dict(),
-            "teacher": found["teacher"].accuracy.as_dict(),
+            "teacher": found.get("teacher", found["student"]).accuracy.as_dict(),
             "truncated": {role: each.truncated for role, each in found.items()},
             "no_answer": {role: each.no_answer for role, each in found.items()},
             "problems": len(chosen),
             "spent": (teacher.spent + evaluated).as_dict(),
+            **more,
         }
         save_analyses(run, 0, analyst.take_unsaved())
-        write_samples(run.directory / run_directory.PREFLIGHT_SAMPLES, chosen, found)
+        write_samples(run.directory / run_directory.PREFLIGHT_SAMPLES, everyone, found)
         run.write_sealed(run_directory.PREFLIGHT, record)
         measurements.forget_samples()
-    require_gain(record, len(chosen), run, listener)
+    require_gain(record, record["problems"], run, listener)
     return TokenLedger(**record["spent"])
 
 
@@ -88,6 +102,8 @@ def require_gain(record: dict[str, Any], problems: int, run: Run, listener: List
 
     Its record and samples stay on disk, and one sample of the teacher is reported.
     """
+    if not problems:
+        raise no_sibling(record, run.keep_failed_preflight())
     student, teacher = Estimate(**record["student"]), Estimate(**record["teacher"])
     listener.preflight(student, teacher, problems)
     if teacher.value > student.value:
