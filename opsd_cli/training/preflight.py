@@ -66,7 +66,7 @@ def preflight(
             siblings = draw_siblings(chosen, builder, measurements, run.config)
             listener.note(siblings.sentence)
             chosen, teacher = siblings.problems, TeacherPrompts({})
-            found, prompt_of = dict(siblings.found), siblings.prompt_of
+            found["sibling"], prompt_of = siblings.drawn, siblings.prompt_of
             more = {"siblings": dict(siblings.counts)}
         else:
             teacher = analyst.prompts(chosen, stop=stop)
@@ -77,12 +77,11 @@ def preflight(
                 listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
         asked = ProblemSet(run_directory.PREFLIGHT, chosen, problems.report)
         for role, prompt in (("student", builder.student), ("teacher", prompt_of)):
-            if role not in found and chosen:
+            if chosen:
                 found[role] = measurements.evaluate(asked, f"preflight: {role}", prompt)
         evaluated = TokenLedger(evaluation=sum(each.all_tokens for each in found.values()))
         record = {
-            "student": found["student"].accuracy.as_dict(),
-            "teacher": found.get("teacher", found["student"]).accuracy.as_dict(),
+            **{role: each.accuracy.as_dict() for role, each in found.items()},
             "truncated": {role: each.truncated for role, each in found.items()},
             "no_answer": {role: each.no_answer for role, each in found.items()},
             "problems": len(chosen),

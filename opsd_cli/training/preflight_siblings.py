@@ -1,10 +1,10 @@
 """The preflight of a teacher whose reference is a sibling rollout (`teacher.reference: sibling`).
 
-The student answers each problem as often as it is measured, and then as often again as a step asks
-a question. A right one among the latter is the sibling that the teacher reads. Both roles are
-compared on the problems that have a sibling, or what stands in for it: on all problems the student
-would be asked harder ones than the teacher. The samples that are compared are not those among which
-a sibling is looked for: of a problem that has one, these are right too often.
+The student first answers each problem as often as a step asks a question, sampled as rollouts are.
+A right one of these is the sibling that the teacher reads. Both roles are then measured, as in any
+preflight, on the problems that have a sibling or what stands in for it: on all problems the student
+would be asked harder ones than the teacher. The rollouts among which a sibling is looked for are
+not part of that measurement: of a problem that has one, they are right too often.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from typing import Any
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import PreflightFailed
-from opsd_cli.evaluation.samples import Evaluation, Sample, assemble
+from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.references import Reference
 from opsd_cli.prompts.rendering import Prompt, after_thinking
 from opsd_cli.rollouts.siblings import chosen
 from opsd_cli.seeds import derive_seed
+from opsd_cli.tracking.listener import PREFLIGHT_SIBLINGS
 from opsd_cli.training.layout import PREFLIGHT, PREFLIGHT_SAMPLES
 from opsd_cli.training.measuring import Measurements
 
 
 @dataclass(frozen=True)
 class Siblings:
-    """What the preflight compares, and where its siblings are from.
+    """The siblings of a preflight.
 
     Attributes:
         problems: those whose teacher has a reference.
         prompt_of: the teacher's prompt of each of them.
-        found: role -> samples: "student" on these problems (on all, where none has a reference),
-            and "sibling" on all.
+        drawn: the rollouts of all problems, among which siblings were looked for.
         counts: for the record: problems asked, those of them with a right rollout, and rollouts
             of each.
     """
 
     problems: tuple[Problem, ...]
     prompt_of: Callable[[Problem], Prompt]
-    found: Mapping[str, Evaluation]
+    drawn: Evaluation
     counts: Mapping[str, int]
 
     @property
@@ -64,13 +64,13 @@ def draw_siblings(
     Raises:
         Interrupted: the run's `stop` returned True.
     """
-    measured = config.evaluation.samples
     rollouts = methods.get(config).rollouts_per_question()
     drawn = measurements.evaluate(
         ProblemSet(PREFLIGHT, tuple(asked), LoadReport(len(asked), len(asked))),
-        "preflight: student",
+        PREFLIGHT_SIBLINGS,
         builder.student,
-        measured + rollouts,
+        rollouts,
+        as_in_training=True,
     )
     by_problem: dict[str, list[Sample]] = {problem.id: [] for problem in asked}
     for sample in drawn.samples:
@@ -79,7 +79,7 @@ def draw_siblings(
     for problem in asked:
         right = [
             (sample.tokens, after_thinking(sample.completion))
-            for sample in by_problem[problem.id][measured:]
+            for sample in by_problem[problem.id]
             if sample.correct and after_thinking(sample.completion)
         ]
         seed = derive_seed(config.seed, "preflight sibling", *problem.key)
@@ -92,22 +92,9 @@ def draw_siblings(
     return Siblings(
         problems,
         lambda problem: builder.teacher(problem, reference=references[problem.id]),
-        {
-            "student": part(drawn, [p.id for p in problems or asked], 0, measured),
-            "sibling": part(drawn, [p.id for p in asked], measured, rollouts),
-        },
+        drawn,
         {"problems": len(asked), "found": found, "rollouts": rollouts},
     )
-
-
-def part(whole: Evaluation, ids: Sequence[str], first: int, count: int) -> Evaluation:
-    """The samples of some problems from index `first` on, `count` of each, numbered from 0."""
-    samples = [
-        Sample(**sample.as_dict() | {"sample_index": sample.sample_index - first})
-        for sample in whole.samples
-        if first <= sample.sample_index < first + count
-    ]
-    return assemble(whole.name, ids, samples, count)
 
 
 def no_sibling(record: Mapping[str, Any], kept: Path | None) -> PreflightFailed:

@@ -48,9 +48,10 @@ def _mostly_skipped(metrics: Sequence[dict[str, Any]]) -> str | None:
     if not shares or sum(shares) / len(shares) < MOSTLY:
         return None
     return (
-        f"the teacher had no reference for {share(sum(shares) / len(shares))} of the rollouts, "
-        "since no other rollout of their question was right; raise rollouts.per_question, train on "
-        "easier problems, or give these rollouts another reference with teacher.without_sibling"
+        f"the teacher had no reference for {share(sum(shares) / len(shares))} of the rollouts: "
+        "their questions had no other right rollout with another text; raise "
+        "rollouts.per_question, train on easier problems, or give these rollouts another "
+        "reference with teacher.without_sibling"
     )
 
 
