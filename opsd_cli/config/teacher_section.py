@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from opsd_cli.config.bounds import BelowOne, Section, Tokens
 
 
 class Teacher(Section):
-    reference: str = Field("solution", min_length=1, max_length=100_000)
+    reference: str = "solution"
     """What the teacher's prompt holds beside the question: `solution` (the worked solution),
     `answer` (the final answer alone), `sibling` (a rollout of the same question that was graded
     right in the same step), a column of the training set, or a template with columns in braces
