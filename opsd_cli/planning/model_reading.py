@@ -65,6 +65,23 @@ class TextLengths:
         """How the lengths were found, in a word."""
         return "tokenised" if self.tokenised else "estimated from the characters"
 
+    @property
+    def sentence(self) -> str:
+        """All of it, for people."""
+        return (
+            f"lengths, {self.how}: solutions of at most {self.most_solutions} tokens (95%), "
+            f"prompts of {self.student} (student) and {self.teacher} (teacher)"
+        )
+
+    def as_dict(self) -> dict[str, int | bool]:
+        """As `opsd init --json` has it."""
+        return {
+            "tokenised": self.tokenised,
+            "solutions_95_percent": self.most_solutions,
+            "student_prompt": self.student,
+            "teacher_prompt": self.teacher,
+        }
+
 
 def read_model(config: Config) -> ModelReading:
     """Read a model's config.json, tokenizer and chat template.
@@ -123,16 +140,18 @@ def text_lengths(reading: ModelReading, config: Config, problems: Sequence[Probl
 
     student = [len(builder.student(p).ids) for p in longest(lambda p: len(p.question))]
 
-    def texts(problem: Problem) -> int:
-        reference = builder.reference(problem)
-        return len(problem.question) + len(reference.text if reference else "")
-
-    taught = longest(texts)
+    taught = longest(lambda p: teacher_characters(p, builder))
     teacher = [len(builder.teacher(p).ids) for p in taught if builder.reference(p)]
     if config.teacher.reference == SIBLING:  # as long as a completion may be
         teacher.append(estimated(config, problems).teacher)
     most = _most([len(tokenizer.encode(text)) for text in solutions])
     return TextLengths(True, most, max(student), max(teacher, default=max(student)))
+
+
+def teacher_characters(problem: Problem, builder: PromptBuilder) -> int:
+    """Characters of a question and its reference."""
+    reference = builder.reference(problem)
+    return len(problem.question) + len(reference.text if reference else "")
 
 
 def boundary_differs(reading: ModelReading, config: Config, problem: Problem) -> bool | None:

@@ -13,8 +13,7 @@ out and counted; an overlap between validation and test is refused.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,20 +23,20 @@ from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import DataError
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
+from opsd_cli.problems.anomalies import how_to_list
 from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
 from opsd_cli.problems.few_shot import digest, with_examples
 from opsd_cli.problems.fields import Reading
 from opsd_cli.problems.files import READERS, load_file, open_file, problems_of
-from opsd_cli.problems.same_questions import divided, refuse_shared
+from opsd_cli.problems.hold_out import first, hold_out, without
+from opsd_cli.problems.same_questions import refuse_shared
 from opsd_cli.problems.selection import Selection
 from opsd_cli.problems.set_description import SetDescription
 from opsd_cli.prompts.references import reads_solutions
 
 #: Benchmarks that are the config's own splits.
 OWN_SPLITS = ("test", "validation")
-#: Largest share of a training set that is held out for each of validation and test.
-HOLD_OUT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -118,12 +117,12 @@ def load_splits(config: Config) -> Splits:
         )
         if given is None
     }
-    train, removed = _without(train, *filter(None, (validation, test)))
+    train, removed = without(train, *filter(None, (validation, test)))
     if wanted:
-        train, held = _hold_out(train, wanted)
+        train, held = hold_out(train, wanted)
         validation = validation or held["validation"]
         test = test or held["test"]
-        train = _first(train, data.limit)
+        train = first(train, data.limit)
         held_out = " and ".join(f"{len(s.problems)} for {name}" for name, s in held.items())
         held_notes.append(
             f"held out of {data.train}: {held_out}; {len(train.problems)} left to train on"
@@ -201,12 +200,12 @@ def load_benchmark(name: str, config: Config, limit: int | None = None) -> Probl
                 "give the run (--adapter RUN), or data.train as for training",
             )
         splits = load_splits(config)
-        return _first(splits.test if name == "test" else splits.validation, limit)
+        return first(splits.test if name == "test" else splits.validation, limit)
     return _load(name, "test", config, need_solution=False, limit=limit)
 
 
-def load_few_shot_set(source: str, config: Config, count: int) -> ProblemSet:
-    """The set that `prompts.few_shot.source` names, of which the first `count` are examples.
+def load_one_set(source: str, config: Config, count: int | None = None) -> ProblemSet:
+    """The first `count` problems of a set alone, as of training; solutions may lack.
 
     Raises:
         DataError: it cannot be read, or no row is usable.
@@ -229,7 +228,8 @@ def _load(
     columns = {name: column for name, column in config.data.columns.model_dump().items() if column}
     description = describe(source, split)
     if description is None:
-        return load_file(Path(source), columns, need_answer=True, **vars(reading))
+        loaded = load_file(Path(source), columns, need_answer=True, **vars(reading))
+        return replace(loaded, notes=_warned(loaded.name, source, loaded.report))
     own = {name: column for name, column in description.columns.model_dump().items() if column}
     return _load_described(source, split, description, own or columns, reading)
 
@@ -267,7 +267,7 @@ def _load_described(
         selection=Selection.of(description),
         **vars(reading),
     )
-    notes = tuple(f"{name}: {warning}" for warning in loaded.report.warnings())
+    notes = _warned(name, source, loaded.report)
     expected = description.problems
     if expected is not None and not loaded.report.limited and len(loaded.problems) != expected:
         notes += (
@@ -285,60 +285,15 @@ def _load_described(
     )
 
 
+def _warned(name: str, source: str, report: LoadReport) -> tuple[str, ...]:
+    """One warning of all probable faults of a set; none if there are none."""
+    faults = "; ".join(report.warnings())
+    return (f"{name}: {faults}. {how_to_list(source)}",) if faults else ()
+
+
 def _load_optional(
     source: str | None, split: Split, config: Config, limit: int
 ) -> ProblemSet | None:
     if source is None:
         return None
     return _load(source, split, config, need_solution=False, limit=limit)
-
-
-def _hold_out(
-    train: ProblemSet, wanted: dict[str, int]
-) -> tuple[ProblemSet, dict[str, ProblemSet]]:
-    """Hold out sets of the given sizes, each at most `HOLD_OUT_SHARE` of the training set."""
-    by_digest = sorted(train.problems, key=lambda p: hashlib.sha256(p.id.encode()).digest())
-    taken: dict[str, ProblemSet] = {}
-    start = 0
-    for name, size in wanted.items():
-        count = min(size, int(len(by_digest) * HOLD_OUT_SHARE))
-        if count == 0:
-            raise DataError(
-                f"{train.name} has {len(by_digest)} usable problems, "
-                f"too few to hold out a {name} set",
-                f"name one with --set data.{name}=FILE, "
-                f"or bring at least {int(1 / HOLD_OUT_SHARE)} problems",
-            )
-        taken[name] = _subset(train, f"{train.name} ({name})", by_digest[start : start + count])
-        start += count
-    held = {p.id for held_set in taken.values() for p in held_set.problems}
-    left = [p for p in train.problems if p.id not in held]
-    return replace(train, problems=tuple(left)), taken
-
-
-def _first(train: ProblemSet, limit: int | None) -> ProblemSet:
-    """The training set reduced to its first `limit` problems."""
-    if limit is None or limit >= len(train.problems):
-        return train
-    return replace(train, problems=train.problems[:limit])
-
-
-def _subset(whole: ProblemSet, name: str, problems: Iterable[Problem]) -> ProblemSet:
-    chosen = tuple(problems)
-    return ProblemSet(name, chosen, LoadReport(rows=len(chosen), used=len(chosen)))
-
-
-def _without(train: ProblemSet, *others: ProblemSet) -> tuple[ProblemSet, tuple[str, ...]]:
-    """The training set without the questions of other sets, and a note if any were removed."""
-    kept, removed = divided(train.problems, (p for other in others for p in other.problems))
-    if not removed:
-        return train, ()
-    if not kept:
-        raise DataError(
-            f"every problem of {train.name} is in {' or '.join(other.name for other in others)}",
-            "train on other problems than those that are measured",
-        )
-    names = " or ".join(dict.fromkeys(other.name for other in others))
-    return replace(train, problems=kept), (
-        f"{train.name}: {len(removed):,} left out, as {names} has them too",
-    )
