@@ -15,10 +15,12 @@ from opsd_cli.evaluation.recommended_sampling import with_recommended
 from opsd_cli.evaluation.samples import judged
 from opsd_cli.grading import Grade, Grader, Item
 from opsd_cli.problems import Problem, ProblemSet
+from opsd_cli.problems.fields import fields_of, required_fields
 from opsd_cli.problems.files import load_file
-from opsd_cli.problems.graded_columns import kept_columns, read_for
+from opsd_cli.problems.graded_columns import read_for
 from opsd_cli.problems.sources import load_splits
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.references import reads_solutions
 from opsd_cli.prompts.rendering import Prompt, completion_text
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst, TeacherPrompts
 from opsd_cli.rollouts.types import training_sampling
@@ -73,14 +75,15 @@ def problems_to_inspect(
     split: str,
     file: Path | None = None,
     *,
-    need_solution: bool = False,
+    need_reference: bool = False,
     limit: int | None = None,
 ) -> ProblemSet:
     """The problems of one of the config's splits, or of a file.
 
     Args:
         split: one of `SPLITS`, where no file is given.
-        need_solution: refuse a file's problems without a reference solution.
+        need_reference: leave out a file's problems that lack what the teacher's reference is made
+            of.
         limit: read no more than so many of a file; a split is given whole.
 
     Raises:
@@ -96,11 +99,12 @@ def problems_to_inspect(
     return load_file(
         file,
         columns,
-        need_solution=need_solution,
+        need_solution=need_reference and reads_solutions(config.teacher),
         need_answer=False,
         limit=limit,
         selection=read_for(config),
-        fields=kept_columns(config),
+        fields=fields_of(config, "train" if need_reference else "test"),
+        required=required_fields(config, "train" if need_reference else "test"),
     )
 
 
@@ -111,20 +115,20 @@ def teacher_prompts(
     config: Config,
     listener: Listener | None = None,
 ) -> TeacherPrompts:
-    """The teacher's prompts of those problems that have a reference solution.
+    """The teacher's prompts of those problems that have a reference.
 
     If the teacher reasons first, its analyses are sampled too.
     """
     analyst = TeacherAnalyst(config, policy, prompts, listener=listener)
-    return analyst.prompts([problem for problem in problems if problem.solution is not None])
+    return analyst.prompts([problem for problem in problems if prompts.reference(problem)])
 
 
 def prompts_of_roles(
     problem: Problem, prompts: PromptBuilder, teacher: TeacherPrompts
 ) -> dict[str, Prompt]:
-    """The student's prompt, and the teacher's if the problem has a reference solution."""
+    """The student's prompt, and the teacher's if the problem has a reference."""
     roles = {"student": prompts.student(problem)}
-    if problem.solution is not None:
+    if prompts.reference(problem) is not None:
         roles["teacher"] = teacher.of(problem)
     return roles
 

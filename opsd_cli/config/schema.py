@@ -32,10 +32,10 @@ from opsd_cli.config.sections import (
     Preflight,
     Prompts,
     Sft,
-    Teacher,
     Train,
 )
 from opsd_cli.config.server_settings import wrong_address, wrong_arguments, wrong_servers
+from opsd_cli.config.teacher_section import Teacher, wrong_reference
 from opsd_cli.embedded import EMBEDDED, MODEL_DIR
 
 #: The method of a config that names none.
@@ -68,7 +68,7 @@ class Config(Section):
     divergence: Divergence = Divergence()
     """The loss of opsd."""
     teacher: Teacher = Teacher()
-    """The teacher's weights and analyses."""
+    """The teacher's reference, weights and analyses."""
     sampling: SamplingSection = SamplingSection()
     """Sampling of training rollouts."""
     rollouts: Rollouts = Rollouts()
@@ -115,6 +115,7 @@ class Config(Section):
             or wrong_arguments(vllm.arguments)
             or wrong_servers(vllm.url, vllm.replicas, vllm.devices, vllm.gpu_memory_utilization)
             or wrong_graders(self.grading)
+            or wrong_reference(self.teacher, rollouts.per_question)
         )
         if wrong is not None:
             raise ValueError(wrong)

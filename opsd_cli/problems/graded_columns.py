@@ -1,4 +1,4 @@
-"""What the grader of a config asks of the problems: columns, answers, and how answers are read."""
+"""What the grader of a config asks of the problems: answers, and how answers are read."""
 
 from __future__ import annotations
 
@@ -11,17 +11,12 @@ from opsd_cli.grading import traits_of
 from opsd_cli.problems.selection import Selection
 
 
-def kept_columns(config: Config) -> tuple[str, ...]:
-    """The further columns that problems keep: those of `data.fields`, and those graded by."""
-    return tuple(dict.fromkeys((*config.data.fields, *traits_of(config.grading).columns)))
-
-
 def refuse_columns(columns: Sequence[str]) -> None:
     """Raise `DataError` if further columns are asked of the embedded problems, which have none."""
     if columns:
         raise DataError(
-            f"the embedded problems have no column {columns[0]!r}, which data.fields names, or the "
-            "grader reads",
+            f"the embedded problems have no column {columns[0]!r}, which data.fields or "
+            "teacher.reference names, or the grader reads",
             "name a file or a set: data.train for training, --benchmark for an evaluation",
         )
 

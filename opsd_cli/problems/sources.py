@@ -1,8 +1,9 @@
 """Loading of the three splits of a run, and of benchmarks.
 
 A source is `embedded`, a name from the catalog, a hub id, a YAML description or a file. Training
-problems need what the grader reads, mostly a gold answer, and a reference solution (for the
-teacher); GRPO does without solutions on a set that has none. Other splits need only the former.
+problems need what the grader reads, mostly a gold answer, and what the teacher's reference is made
+of, by default a worked solution; GRPO does without solutions on a set that has none. Validation and
+test problems need only the former.
 
 Hold-out: if no validation or test source is named, the problems are taken out of the training set
 by a hash of their ids, so that the same rows are held out whatever the seed, the order of the file
@@ -12,8 +13,7 @@ out and counted; an overlap between validation and test is refused.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -28,16 +28,16 @@ from opsd_cli.problems.anomalies import how_to_list
 from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
 from opsd_cli.problems.few_shot import digest, with_examples
+from opsd_cli.problems.fields import Reading
 from opsd_cli.problems.files import READERS, load_file, open_file, problems_of
-from opsd_cli.problems.graded_columns import kept_columns, needs_answer, read_for, refuse_columns
-from opsd_cli.problems.same_questions import divided, refuse_shared
-from opsd_cli.problems.selection import Selection
+from opsd_cli.problems.graded_columns import refuse_columns
+from opsd_cli.problems.hold_out import first, hold_out, without
+from opsd_cli.problems.same_questions import refuse_shared
 from opsd_cli.problems.set_description import SetDescription
+from opsd_cli.prompts.references import reads_solutions
 
 #: Benchmarks that are the config's own splits.
 OWN_SPLITS = ("test", "validation")
-#: Largest share of a training set that is held out for each of validation and test.
-HOLD_OUT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def load_splits(config: Config) -> Splits:
         )
     held_notes: list[str] = []
     otherwise = EMBEDDED if data.train == EMBEDDED else None
-    needed = True if methods.get(config).needs.solutions else None
+    needed = _needs_solutions(config)
     # The hold-out must not depend on the limit, so it is chosen before the limit applies.
     named = all(given or otherwise for given in (data.validation, data.test))
     at_once = data.limit if named else None
@@ -118,12 +118,12 @@ def load_splits(config: Config) -> Splits:
         )
         if given is None
     }
-    train, removed = _without(train, *filter(None, (validation, test)))
+    train, removed = without(train, *filter(None, (validation, test)))
     if wanted:
-        train, held = _hold_out(train, wanted)
+        train, held = hold_out(train, wanted)
         validation = validation or held["validation"]
         test = test or held["test"]
-        train = _first(train, data.limit)
+        train = first(train, data.limit)
         held_out = " and ".join(f"{len(s.problems)} for {name}" for name, s in held.items())
         held_notes.append(
             f"held out of {data.train}: {held_out}; {len(train.problems)} left to train on"
@@ -146,6 +146,16 @@ def load_splits(config: Config) -> Splits:
         data_notes=data_notes,
     )
     return with_examples(config, splits)
+
+
+def _needs_solutions(config: Config) -> bool | None:
+    """Whether training problems need solutions; None if they do where the set has any.
+
+    The last is for methods that read none, so that in a comparison they have the same problems.
+    """
+    if methods.get(config).reads_solutions():
+        return True
+    return None if reads_solutions(config.teacher) else False
 
 
 def _notes(read: ProblemSet) -> list[str]:
@@ -192,7 +202,7 @@ def load_benchmark(name: str, config: Config, limit: int | None = None) -> Probl
                 "give the run (--adapter RUN), or data.train as for training",
             )
         splits = load_splits(config)
-        return _first(splits.test if name == "test" else splits.validation, limit)
+        return first(splits.test if name == "test" else splits.validation, limit)
     return _load(name, "test", config, need_solution=False, limit=limit)
 
 
@@ -208,25 +218,17 @@ def load_one_set(source: str, config: Config, count: int | None = None) -> Probl
 def _load(
     source: str, split: Split, config: Config, *, need_solution: bool | None, limit: int | None
 ) -> ProblemSet:
-    fields = kept_columns(config)
+    reading = Reading.of(config, split, need_solution, limit)
     if source == EMBEDDED:
-        refuse_columns(fields)
+        refuse_columns(reading.fields)
         return embedded(split, limit)
     columns = {name: column for name, column in config.data.columns.model_dump().items() if column}
     description = describe(source, split)
     if description is None:
-        loaded = load_file(
-            Path(source),
-            columns,
-            need_solution=need_solution,
-            need_answer=needs_answer(config),
-            limit=limit,
-            selection=read_for(config),
-            fields=fields,
-        )
+        loaded = load_file(Path(source), columns, **vars(reading))
         return replace(loaded, notes=_warned(loaded.name, source, loaded.report))
     own = {name: column for name, column in description.columns.model_dump().items() if column}
-    return _load_described(source, split, description, own or columns, need_solution, limit, config)
+    return _load_described(source, split, description, own or columns, reading)
 
 
 def _load_described(
@@ -234,17 +236,17 @@ def _load_described(
     split: Split,
     description: SetDescription,
     columns: dict[str, str],
-    need_solution: bool | None,
-    limit: int | None,
-    config: Config,
+    reading: Reading,
 ) -> ProblemSet:
     known = catalogued(description)
     name = known or (Path(source).stem if source.endswith((".yaml", ".yml")) else source)
-    if need_solution and known is not None and description.columns.solution is None:
+    if reading.need_solution and known is not None and description.columns.solution is None:
         others = ", ".join(n for n, entry in TRAINING.items() if entry.columns.solution)
         raise DataError(
             f"{name} has answers but no worked solutions: a teacher would have nothing to study",
-            f"train on it with --method grpo; sets with solutions: {others}",
+            "let it study the answer or the model's own right rollouts (--set "
+            "teacher.reference=answer or sibling), or train with --method grpo; sets with "
+            f"solutions: {others}",
         )
     revision = None
     path = Path(description.data).expanduser()
@@ -258,11 +260,7 @@ def _load_described(
         table,
         name,
         columns,
-        need_solution=need_solution,
-        need_answer=needs_answer(config),
-        limit=limit,
-        selection=read_for(config, Selection.of(description)),
-        fields=kept_columns(config),
+        **vars(reading.described(description)),
     )
     notes = _warned(name, source, loaded.report)
     expected = description.problems
@@ -294,54 +292,3 @@ def _load_optional(
     if source is None:
         return None
     return _load(source, split, config, need_solution=False, limit=limit)
-
-
-def _hold_out(
-    train: ProblemSet, wanted: dict[str, int]
-) -> tuple[ProblemSet, dict[str, ProblemSet]]:
-    """Hold out sets of the given sizes, each at most `HOLD_OUT_SHARE` of the training set."""
-    by_digest = sorted(train.problems, key=lambda p: hashlib.sha256(p.id.encode()).digest())
-    taken: dict[str, ProblemSet] = {}
-    start = 0
-    for name, size in wanted.items():
-        count = min(size, int(len(by_digest) * HOLD_OUT_SHARE))
-        if count == 0:
-            raise DataError(
-                f"{train.name} has {len(by_digest)} usable problems, "
-                f"too few to hold out a {name} set",
-                f"name one with --set data.{name}=FILE, "
-                f"or bring at least {int(1 / HOLD_OUT_SHARE)} problems",
-            )
-        taken[name] = _subset(train, f"{train.name} ({name})", by_digest[start : start + count])
-        start += count
-    held = {p.id for held_set in taken.values() for p in held_set.problems}
-    left = [p for p in train.problems if p.id not in held]
-    return replace(train, problems=tuple(left)), taken
-
-
-def _first(train: ProblemSet, limit: int | None) -> ProblemSet:
-    """The training set reduced to its first `limit` problems."""
-    if limit is None or limit >= len(train.problems):
-        return train
-    return replace(train, problems=train.problems[:limit])
-
-
-def _subset(whole: ProblemSet, name: str, problems: Iterable[Problem]) -> ProblemSet:
-    chosen = tuple(problems)
-    return ProblemSet(name, chosen, LoadReport(rows=len(chosen), used=len(chosen)))
-
-
-def _without(train: ProblemSet, *others: ProblemSet) -> tuple[ProblemSet, tuple[str, ...]]:
-    """The training set without the questions of other sets, and a note if any were removed."""
-    kept, removed = divided(train.problems, (p for other in others for p in other.problems))
-    if not removed:
-        return train, ()
-    if not kept:
-        raise DataError(
-            f"every problem of {train.name} is in {' or '.join(other.name for other in others)}",
-            "train on other problems than those that are measured",
-        )
-    names = " or ".join(dict.fromkeys(other.name for other in others))
-    return replace(train, problems=kept), (
-        f"{train.name}: {len(removed):,} left out, as {names} has them too",
-    )

@@ -16,6 +16,9 @@ from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.seeds import derive_seed
 from opsd_cli.token_ledger import TokenLedger
 
+#: (source, id, sample index) of a rollout: `GradedRollout.key`.
+RolloutKey = tuple[str, str, int]
+
 
 @dataclass(frozen=True)
 class GradedRollout:
@@ -45,6 +48,11 @@ class GradedRollout:
     def __post_init__(self) -> None:
         if self.score is None:
             object.__setattr__(self, "score", float(self.correct))
+
+    @property
+    def key(self) -> RolloutKey:
+        """(source, id, sample index): unique among the rollouts that a step learns from."""
+        return (*self.problem.key, self.rollout.request.sample_index)
 
     def with_importance(self, advantages: Sequence[float]) -> tuple[float, ...]:
         """[N] per-token advantages, each times its token's importance weight."""

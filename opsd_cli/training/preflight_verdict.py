@@ -185,7 +185,7 @@ MEANINGS: dict[Cause, str] = {
     "no_answer": "most of the teacher's failures are completions that end without an answer that "
     "can be read",
     "too_hard": "the teacher writes full answers, and {teacher_wrong:.0%} are wrong with the "
-    "solution in view: these problems are too hard for this model",
+    "reference in view: these problems are too hard for this model",
     "equal": "the teacher is often right, and so is the student: the reference adds nothing",
 }
 #: Cause -> what to change; empty where nothing need be.
