@@ -28,7 +28,7 @@ from opsd_cli.loading import choose_backend, loaded_policy
 from opsd_cli.printable import visible
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.prompts.references import SIBLING, SOLUTION, reference_of, shown_reference
+from opsd_cli.prompts.references import OF_ONE_ROLLOUT, SOLUTION, reference_of, shown_reference
 from opsd_cli.prompts.teacher import boundary_mismatch
 from opsd_cli.rollouts.teacher_analysis import TeacherPrompts
 from opsd_cli.tracking.listener import Listener
@@ -192,9 +192,9 @@ def _require_references(problems: tuple[Problem, ...], config: Config, options: 
     raise UsageError(
         f"{flag} needs a reference for the teacher to see, and teacher.reference is "
         f"{shown_reference(named)}",
-        "siblings exist only while training; rollouts.jsonl has the prompts. For another "
+        "it exists only while training; rollouts.jsonl has the prompts. For another "
         "reference: --set teacher.reference=solution or answer"
-        if named == SIBLING
+        if named in OF_ONE_ROLLOUT
         else "take problems that have it, or another one: --set teacher.reference=solution",
     )
 

@@ -115,7 +115,7 @@ class Config(Section):
             or wrong_arguments(vllm.arguments)
             or wrong_servers(vllm.url, vllm.replicas, vllm.devices, vllm.gpu_memory_utilization)
             or wrong_graders(self.grading)
-            or wrong_reference(self.teacher, rollouts.per_question)
+            or wrong_reference(self.teacher, rollouts.per_question, self.grading)
         )
         if wrong is not None:
             raise ValueError(wrong)

@@ -7,17 +7,20 @@ from typing import Literal
 from pydantic import field_validator
 
 from opsd_cli.config.bounds import BelowOne, Section, Tokens
+from opsd_cli.config.grading_section import Grading
 
 
 class Teacher(Section):
     reference: str = "solution"
     """What the teacher's prompt holds beside the question: `solution` (the worked solution),
     `answer` (the final answer alone), `sibling` (a rollout of the same question that was graded
-    right in the same step), a column of the training set, or a template with columns in braces
-    ("Hint: {hint}"), in which {question}, {solution} and {answer} are the problem's own."""
-    without_sibling: Literal["skip", "answer", "solution"] = "skip"
-    """With reference: sibling, what a rollout has that no other right rollout of its question
-    exists for: skip (it is not trained on), answer or solution."""
+    right in the same step), `feedback` (what the grader said of the rollout itself), a column of
+    the training set, or a template with columns in braces ("Hint: {hint}"), in which {question},
+    {solution} and {answer} are the problem's own."""
+    without_reference: Literal["skip", "answer", "solution"] = "skip"
+    """With reference: sibling or feedback, what a rollout has that no other right rollout of its
+    question exists for, or that the grader said nothing of: skip (it is not trained on), answer or
+    solution."""
     sibling: Literal["shortest", "longest", "random"] = "shortest"
     """With reference: sibling, which of several right rollouts."""
     weights: Literal["initial", "live", "ema"] = "initial"
@@ -35,19 +38,30 @@ class Teacher(Section):
     @classmethod
     def _not_blank(cls, reference: str) -> str:
         if not reference.strip():
-            raise ValueError("should be solution, answer, sibling, a column or a template")
+            kinds = "solution, answer, sibling, feedback, a column or a template"
+            raise ValueError(f"should be {kinds}")
         return reference
 
 
-def wrong_reference(teacher: Teacher, per_question: int | None) -> str | None:
+def wrong_reference(teacher: Teacher, per_question: int | None, grading: Grading) -> str | None:
     """Why a teacher's reference does not go with other settings: two lines, the second a hint.
 
     Args:
         per_question: `rollouts.per_question`.
     """
-    if teacher.reference != "sibling":
+    if teacher.reference not in ("sibling", "feedback"):
         return None
-    if per_question == 1:
+    if teacher.reference == "feedback":
+        from opsd_cli.grading import traits_of
+
+        if not traits_of(grading).feedback:
+            return (
+                "teacher.reference=feedback needs a grader that says what is wrong with a "
+                f"completion, and {grading.grader} says only whether it is right\nset "
+                "grading.grader=code, json, command or FILE.py:FUNCTION (docs/graders.md), or "
+                "another teacher.reference"
+            )
+    elif per_question == 1:
         return (
             "teacher.reference=sibling needs several rollouts of a question, and "
             "rollouts.per_question is 1\nset rollouts.per_question=8, or another teacher.reference"
@@ -55,6 +69,6 @@ def wrong_reference(teacher: Teacher, per_question: int | None) -> str | None:
     if teacher.reason_first:
         return (
             "teacher.reason_first needs a reference that is there before the step, and "
-            "teacher.reference is sibling\nleave one of them out"
+            f"teacher.reference is {teacher.reference}\nleave one of them out"
         )
     return None

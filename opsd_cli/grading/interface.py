@@ -93,12 +93,15 @@ class GraderTraits:
             gold answers apply, and a missing one is read off the solution's box; JSON answers may
             be objects and lists in the data.
         comparable: answers can be compared with each other, which majority votes need.
+        feedback: its grades may say something of the completion (`Grade.feedback`), which
+            `teacher.reference: feedback` needs.
     """
 
     needs_answer: bool = True
     columns: tuple[str, ...] = ()
     answers: AnswerForm = "text"
     comparable: bool = False
+    feedback: bool = False
 
     @property
     def mathematics(self) -> bool:

@@ -31,7 +31,7 @@ _NOTHING = object()
 class JsonGrader(AnswerGrader):
     """See the module's docstring."""
 
-    traits = GraderTraits(answers="json", comparable=True)
+    traits = GraderTraits(answers="json", comparable=True, feedback=True)
 
     def judge(self, problem: Problem | GradedProblem, completion: str) -> Grade:
         gold = parsed(problem.answer or "")

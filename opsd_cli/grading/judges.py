@@ -40,7 +40,7 @@ class JudgeGrader(Grader):
             deadline themselves.
     """
 
-    traits = GraderTraits(needs_answer=False)
+    traits = GraderTraits(needs_answer=False, feedback=True)
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class CodeGrader(JudgeGrader):
 
     @classmethod
     def traits_of(cls, settings: Grading) -> GraderTraits:
-        return GraderTraits(needs_answer=False, columns=(settings.tests,))
+        return GraderTraits(needs_answer=False, columns=(settings.tests,), feedback=True)
 
 
 class CommandGrader(JudgeGrader):

@@ -22,6 +22,7 @@ def combined(traits: Sequence[GraderTraits]) -> GraderTraits:
         columns=tuple(dict.fromkeys(column for each in traits for column in each.columns)),
         answers=traits[0].answers,
         comparable=traits[0].comparable,
+        feedback=any(each.feedback for each in traits),
     )
 
 

@@ -4,7 +4,8 @@
 
 The student's own completion is scored under both prompts, whether it is right or wrong: no grade
 enters the loss. With `teacher.reference: sibling` y* is another completion of the question that was
-graded right, and a completion without one is left out. Reduction `sequences` is the formula above;
+graded right, with `feedback` it is what the grader said of y, and a completion without one is left
+out. Reduction `sequences` is the formula above;
 `tokens`, as in the paper's code, divides by the step's token count instead, which gives long
 completions more weight.
 

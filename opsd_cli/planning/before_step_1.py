@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
-from opsd_cli.prompts.references import SIBLING
+from opsd_cli.prompts.references import OF_ONE_ROLLOUT
 
 
 @dataclass(frozen=True)
@@ -73,5 +73,6 @@ def preflight_rollouts(config: Config, available: int | None) -> int:
         return 0
     asked = config.preflight.problems
     asked = asked if available is None else min(asked, available)
-    siblings = method.rollouts_per_question() if config.teacher.reference == SIBLING else 0
-    return asked * (2 * config.evaluation.samples + siblings)
+    of_one_rollout = config.teacher.reference in OF_ONE_ROLLOUT
+    rollouts = method.rollouts_per_question() if of_one_rollout else 0
+    return asked * (2 * config.evaluation.samples + rollouts)

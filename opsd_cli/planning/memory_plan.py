@@ -17,9 +17,10 @@ from typing import Any
 from backends.traits import MemoryTraits
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
+from opsd_cli.grading.judgements import LONGEST_TEXT
 from opsd_cli.planning.model_shape import Shape
 from opsd_cli.problems import Problem
-from opsd_cli.prompts.references import SIBLING, reference_of
+from opsd_cli.prompts.references import FEEDBACK, SIBLING, reference_of
 
 #: Characters per token, estimated low: mathematical text has many short tokens.
 _CHARACTERS_PER_TOKEN = 3.0
@@ -91,8 +92,8 @@ def estimated(config: Config, problems: Sequence[Problem]) -> Prompts:
     shots = config.prompts.few_shot.examples
     if not problems:
         few_shot = shots * (_UNSEEN_QUESTION + _UNSEEN_REFERENCE)
-        sibling = config.sampling.max_new_tokens if config.teacher.reference == SIBLING else 0
-        teacher = few_shot + max(_UNSEEN_REFERENCE, sibling) + shots * _UNSEEN_REFERENCE
+        unseen = max(_UNSEEN_REFERENCE, longest_of_one_rollout(config))
+        teacher = few_shot + unseen + shots * _UNSEEN_REFERENCE
         return Prompts(_UNSEEN_QUESTION + few_shot, config.prompts.teacher.max_tokens or teacher)
     question = max((len(p.question) for p in problems), default=0) / _CHARACTERS_PER_TOKEN
     solution = max((len(p.solution or "") for p in problems), default=0) / _CHARACTERS_PER_TOKEN
@@ -106,15 +107,24 @@ def estimated(config: Config, problems: Sequence[Problem]) -> Prompts:
 
 
 def _longest_reference(config: Config, problems: Sequence[Problem]) -> float:
-    """Tokens of the longest reference of a teacher's prompt, estimated.
-
-    A sibling may be as long as a completion may be.
-    """
+    """Tokens of the longest reference of a teacher's prompt, estimated."""
     found = (reference_of(problem, config.teacher) for problem in problems)
     longest = max((len(each.text) for each in found if each), default=0) / _CHARACTERS_PER_TOKEN
+    return max(longest, longest_of_one_rollout(config))
+
+
+def longest_of_one_rollout(config: Config) -> int:
+    """Most tokens of a reference that belongs to one rollout, which is not there to be measured.
+
+    Returns:
+        For a sibling as many as a completion may have; for feedback an estimate from the
+        characters that are kept of it; 0 where the reference belongs to the problem.
+    """
     if config.teacher.reference == SIBLING:
-        return max(longest, config.sampling.max_new_tokens)
-    return longest
+        return config.sampling.max_new_tokens
+    if config.teacher.reference == FEEDBACK:
+        return int(LONGEST_TEXT / _CHARACTERS_PER_TOKEN)
+    return 0
 
 
 def estimated_tokens(text: str) -> int:

@@ -16,7 +16,7 @@ from opsd_cli.planning.memory_plan import estimated, estimated_tokens
 from opsd_cli.planning.model_shape import Shape, configured_shape
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.prompts.references import SIBLING
+from opsd_cli.prompts.references import OF_ONE_ROLLOUT
 from opsd_cli.prompts.rendering import Tokenizer
 from opsd_cli.prompts.teacher import boundary_mismatch
 
@@ -142,7 +142,7 @@ def text_lengths(reading: ModelReading, config: Config, problems: Sequence[Probl
 
     taught = longest(lambda p: teacher_characters(p, builder))
     teacher = [len(builder.teacher(p).ids) for p in taught if builder.reference(p)]
-    if config.teacher.reference == SIBLING:  # as long as a completion may be
+    if config.teacher.reference in OF_ONE_ROLLOUT:  # none of them is there yet
         teacher.append(estimated(config, problems).teacher)
     most = _most([len(tokenizer.encode(text)) for text in solutions])
     return TextLengths(True, most, max(student), max(teacher, default=max(student)))

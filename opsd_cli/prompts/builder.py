@@ -157,7 +157,15 @@ class PromptBuilder:
         """
         others, _ = divided(self._examples, [problem])
         section = self._config.teacher if teacher else None
-        turns = example_turns(others, template, self._response, self.tokenizer, section)
+        turns: tuple[tuple[str, str], ...] = ()
+        for example in others:
+            # An example's reference is seldom of the prompt's kind where rollouts have their own.
+            shown = (
+                self._teacher_template(example_reference(example, section).kind)
+                if section
+                else template
+            )
+            turns += example_turns([example], shown, self._response, self.tokenizer, section)
         return replace(template, examples=turns) if turns else template
 
 

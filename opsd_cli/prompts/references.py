@@ -3,11 +3,15 @@
 - `solution`: the problem's worked solution.
 - `answer`: its final answer alone.
 - `sibling`: a rollout of the same question that was graded right in the same step (SDPO,
-  arXiv 2601.20802). Which one is chosen is `opsd_cli.rollouts.siblings`; a rollout without one has
-  what `teacher.without_sibling` names.
+  arXiv 2601.20802). Which one is chosen is `opsd_cli.rollouts.siblings`.
+- `feedback`: what the grader said of the very rollout that the teacher scores: a failing test, a
+  violated rule (SDPO too).
 - any other text: a column of the training set, or a template with columns in braces
   ("Hint: {hint}"). The names in `OWN_PLACES` stand for the problem's own values there, whatever
   their columns are called.
+
+A sibling and feedback belong to one rollout, and exist only once a step's rollouts are graded. A
+rollout without one has what `teacher.without_reference` names.
 """
 
 from __future__ import annotations
@@ -24,10 +28,12 @@ if TYPE_CHECKING:
     from opsd_cli.config.teacher_section import Teacher
     from opsd_cli.problems import Problem
 
-Kind = Literal["solution", "answer", "sibling", "columns"]
+Kind = Literal["solution", "answer", "sibling", "feedback", "columns"]
 
-SOLUTION, ANSWER, SIBLING = "solution", "answer", "sibling"
-#: Value of `teacher.without_sibling` with which a rollout without a sibling is not trained on.
+SOLUTION, ANSWER, SIBLING, FEEDBACK = "solution", "answer", "sibling", "feedback"
+#: References that belong to one rollout, and not to its problem.
+OF_ONE_ROLLOUT = (SIBLING, FEEDBACK)
+#: Value of `teacher.without_reference` with which a rollout without a reference is not trained on.
 SKIP = "skip"
 #: Places of a template that are not columns.
 OWN_PLACES = ("question", "solution", "answer")
@@ -66,6 +72,21 @@ WORDS: dict[Kind, tuple[str, str]] = {
         "paraphrase it: " + _GUARD,
         ANALYSIS_TEMPLATE,
     ),
+    # The teacher scores the attempt that the feedback is about. The words ask for a solution that
+    # the check accepts: were the attempt announced as the text that follows, its faults would be
+    # what the teacher expects.
+    "feedback": (
+        "Problem: {question}\n\n"
+        "This is what a check said of an attempt at the problem:\n"
+        "[feedback begins]\n"
+        "{solution}\n"
+        "[feedback ends]\n\n"
+        "First make sure that you understand what was wrong with the attempt. Do not refer to it: "
+        "solve the problem by your own reasoning, so that the check accepts your solution. Try "
+        "other ways where they help, and never hesitate to backtrack or to reconsider.\n\n"
+        + ANSWER_INSTRUCTION,
+        ANALYSIS_TEMPLATE,
+    ),
     "columns": (
         "Problem: {question}\n\n"
         "This information belongs to the problem:\n"
@@ -101,7 +122,7 @@ class Reference:
 
 def kind_of(reference: str) -> Kind:
     """The kind of reference that a value of `teacher.reference` names."""
-    if reference in (SOLUTION, ANSWER, SIBLING):
+    if reference in (SOLUTION, ANSWER, *OF_ONE_ROLLOUT):
         return reference  # type: ignore[return-value]
     return "columns"
 
@@ -121,8 +142,8 @@ def columns_of(reference: str) -> tuple[str, ...]:
 
 def reads_solutions(teacher: Teacher) -> bool:
     """True if the teacher's reference, or what stands in for it, holds the worked solution."""
-    if teacher.reference == SIBLING:
-        return teacher.without_sibling == SOLUTION
+    if teacher.reference in OF_ONE_ROLLOUT:
+        return teacher.without_reference == SOLUTION
     if kind_of(teacher.reference) == "columns":
         return "{solution}" in template_of(teacher.reference)
     return teacher.reference == SOLUTION
@@ -131,13 +152,14 @@ def reads_solutions(teacher: Teacher) -> bool:
 def reference_of(problem: Problem, teacher: Teacher) -> Reference | None:
     """The reference that a problem has by itself, whatever its rollouts are.
 
-    With `sibling` this is what a rollout without a sibling has.
+    With `sibling` and `feedback` this is what a rollout has that lacks its own.
 
     Returns:
-        None if the problem has none: a value is missing, or `teacher.without_sibling` is `skip`.
+        None if the problem has none: a value is missing, or `teacher.without_reference` is `skip`.
     """
-    named = teacher.without_sibling if teacher.reference == SIBLING else teacher.reference
-    if named == SKIP and teacher.reference == SIBLING:
+    of_one_rollout = teacher.reference in OF_ONE_ROLLOUT
+    named = teacher.without_reference if of_one_rollout else teacher.reference
+    if named == SKIP and of_one_rollout:
         return None
     kind = kind_of(named)
     own = {"question": problem.question, "solution": problem.solution, "answer": problem.answer}
@@ -166,17 +188,17 @@ def example_reference(example: Problem, teacher: Teacher) -> Reference:
 
 def missing_reference(problem: Problem, teacher: Teacher) -> tuple[str, str]:
     """What is said of a problem without a reference: the problem and a hint."""
-    if teacher.reference == SIBLING:
+    if teacher.reference in OF_ONE_ROLLOUT:
         return (
             f"problem {problem.id!r} has no reference before its rollouts are graded: "
-            "teacher.reference is sibling",
+            f"teacher.reference is {teacher.reference}",
             "for a prompt of the teacher by itself: --set teacher.reference=solution or answer",
         )
     if teacher.reference == SOLUTION:
         return (
             f"problem {problem.id!r} has no reference solution for the teacher",
             "name its column with --set data.columns.solution=COLUMN, or give --solution; "
-            "--set teacher.reference=answer and sibling need none",
+            "--set teacher.reference=answer, sibling and feedback need none",
         )
     return (
         f"problem {problem.id!r} lacks a value that teacher.reference names "

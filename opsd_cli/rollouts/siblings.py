@@ -1,7 +1,8 @@
-"""The sibling of a rollout: another rollout of its question that was graded right in the same step.
+"""A rollout's own reference: a sibling, or what the grader said of it (SDPO, arXiv 2601.20802).
 
-The teacher reads it in place of a worked solution (`teacher.reference: sibling`), so that questions
-with an answer alone are enough. It is in the model's own words (SDPO, arXiv 2601.20802).
+A sibling is another rollout of its question that was graded right in the same step, in the model's
+own words (`teacher.reference: sibling`). Feedback is the grader's, on the rollout itself (`teacher.
+reference: feedback`). The teacher reads either in place of a worked solution.
 """
 
 from __future__ import annotations
@@ -39,6 +40,16 @@ def sibling_of(
     seed = derive_seed(graded.rollout.request.seed, "sibling")
     text = chosen([each for each in others if each[1] not in ("", own)], choice, seed)
     return None if text is None else Reference(text, "sibling")
+
+
+def feedback_on(graded: GradedRollout) -> Reference | None:
+    """What the grader said of a rollout; None if it said nothing."""
+    return feedback_reference(graded.feedback)
+
+
+def feedback_reference(feedback: str | None) -> Reference | None:
+    """A grader's feedback as a reference; None if there is none, or nothing but white space."""
+    return Reference(feedback.strip(), "feedback") if feedback and feedback.strip() else None
 
 
 def chosen(candidates: Sequence[tuple[int, str]], choice: str, seed: int) -> str | None:

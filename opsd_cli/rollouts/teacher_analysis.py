@@ -1,8 +1,9 @@
 """The teacher's prompts of a step, with the analyses that it writes first where it is asked to.
 
 Methods ask for the prompts of rollouts, since a reference may depend on the rollout: with
-`teacher.reference: sibling` it is another rollout of the question. Any other reference belongs to
-the problem, and its rollouts share one prompt.
+`teacher.reference: sibling` it is another rollout of the question, and with `feedback` what the
+grader said of the rollout itself. Any other reference belongs to the problem, and its rollouts
+share one prompt.
 
 With `teacher.reason_first` the teacher, given question and reference, first writes an analysis of
 the reference in its own words, which is then part of its prompt. A correct but terse solution says
@@ -23,14 +24,17 @@ from opsd_cli.config.schema import Config
 from opsd_cli.interruption import Stop, never, until_stopped
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.prompts.references import SIBLING, Reference
+from opsd_cli.prompts.references import FEEDBACK, OF_ONE_ROLLOUT, SIBLING, Reference
 from opsd_cli.prompts.rendering import Prompt, after_thinking
-from opsd_cli.rollouts.siblings import sibling_of
+from opsd_cli.rollouts.siblings import feedback_on, sibling_of
 from opsd_cli.rollouts.types import GradedRollout, RolloutKey, groups_of
 from opsd_cli.rollouts.watching import watched
 from opsd_cli.seeds import derive_seed
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import ANALYSES, Listener
+
+#: `teacher.reference` -> the metric that counts the rollouts without such a reference.
+MISSING = {SIBLING: "siblings_missing", FEEDBACK: "feedback_missing"}
 
 
 @dataclass(frozen=True)
@@ -146,10 +150,10 @@ class TeacherAnalyst:
             step: all graded rollouts of the step, of which siblings are chosen.
 
         Raises:
-            DataError: a problem has no reference, and the reference is not `sibling`.
+            DataError: a problem has no reference, though it belongs to the problem.
         """
-        if self._config.teacher.reference == SIBLING:
-            return self._of_siblings(rollouts, step)
+        if self._config.teacher.reference in OF_ONE_ROLLOUT:
+            return self._of_each(rollouts, step)
         seeds = {graded.problem.key: graded.rollout.request.seed for graded in rollouts}
         found = self.prompts([graded.problem for graded in rollouts], seeds)
         for graded in rollouts:
@@ -158,22 +162,28 @@ class TeacherAnalyst:
             self._taught[graded.key] = Taught(found.of(graded.problem), reference.text)
         return RolloutPrompts({g.key: found.of(g.problem) for g in rollouts}, found.spent)
 
-    def _of_siblings(
+    def _of_each(
         self, rollouts: Sequence[GradedRollout], step: Sequence[GradedRollout]
     ) -> RolloutPrompts:
+        """The prompts of rollouts with a reference of their own, or with what stands in for it."""
+        teacher = self._config.teacher
         groups = {group[0].problem.key: group for group in groups_of(step)}
         rendered: dict[tuple[tuple[str, str], Reference], Prompt] = {}
         prompts: dict[RolloutKey, Prompt] = {}
         missing = 0
         for graded in rollouts:
             key = graded.problem.key
-            found = sibling_of(graded, groups[key], self._config.teacher.sibling)
+            found = (
+                feedback_on(graded)
+                if teacher.reference == FEEDBACK
+                else sibling_of(graded, groups[key], teacher.sibling)
+            )
             missing += found is None
             reference = found or self._builder.reference(graded.problem)
             if reference is None:
                 self._taught[graded.key] = None
                 continue
-            # A question's rollouts have two siblings or three among them.
+            # A question's rollouts have two siblings or three among them, or often the same fault.
             if (key, reference) not in rendered:
                 prompt = self._builder.teacher(graded.problem, reference=reference)
                 rendered[key, reference] = prompt
@@ -183,13 +193,13 @@ class TeacherAnalyst:
         return RolloutPrompts(
             prompts,
             metrics={
-                "siblings_missing": missing / total,
+                MISSING[teacher.reference]: missing / total,
                 "rollouts_skipped": (len(rollouts) - len(prompts)) / total,
             },
         )
 
     def take_taught(self) -> dict[RolloutKey, Taught | None]:
-        """What the teacher read of each rollout since the last call; None of one without a sibling.
+        """What the teacher read of each rollout since the last call; None of one without any.
 
         Rollouts that it was not asked about are not among them.
         """

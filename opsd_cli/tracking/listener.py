@@ -103,8 +103,8 @@ class EvaluationRow:
 
 #: The phases of a training step. Every other phase is an evaluation.
 ROLLOUTS, ANALYSES, GRADIENT = "rollouts", "analyses", "gradient"
-#: The first phase of a preflight whose teacher reads siblings.
-PREFLIGHT_SIBLINGS = "preflight: siblings"
+#: The first phase of a preflight whose teacher reads siblings, or feedback.
+PREFLIGHT_SIBLINGS, PREFLIGHT_FEEDBACK = "preflight: siblings", "preflight: feedback"
 
 
 @dataclass(frozen=True)

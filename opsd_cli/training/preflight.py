@@ -17,7 +17,7 @@ from opsd_cli.formatting import score
 from opsd_cli.interruption import Stop
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.prompts.references import SIBLING
+from opsd_cli.prompts.references import OF_ONE_ROLLOUT
 from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.prompts.teacher import boundary_mismatch
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
@@ -35,7 +35,7 @@ from opsd_cli.training.preflight_failure import (
     telling_sample,
     write_samples,
 )
-from opsd_cli.training.preflight_siblings import draw_siblings, no_sibling
+from opsd_cli.training.preflight_references import draw_references, no_reference
 from opsd_cli.training.preflight_verdict import Outcome, verdict_of
 from opsd_cli.training.run_directory import Run
 
@@ -61,14 +61,14 @@ def preflight(
 
     Raises:
         PreflightFailed: the teacher is no better with the reference than the student without, or
-            no problem has a sibling for it to read.
+            no problem has a sibling, or feedback, for it to read.
         Interrupted: `stop` returned True.
     """
     record = run.sealed(run_directory.PREFLIGHT)
     if record is None:
         record = measured(run, problems, builder, analyst, measurements, listener, stop)
     if not record["problems"]:
-        raise no_sibling(record, run.keep_failed_preflight())
+        raise no_reference(record, run.keep_failed_preflight())
     require_gain(record, record["problems"], run, listener)
     return TokenLedger(**record["spent"])
 
@@ -85,16 +85,16 @@ def measured(
     """Measure both roles, and write the record and every completion; arguments as `preflight`.
 
     Returns:
-        The record, as in preflight.json; its `problems` are 0 if none has a sibling.
+        The record, as in preflight.json; its `problems` are 0 if none has a reference.
     """
     asked = chosen = problems.problems[: run.config.preflight.problems]
     found: dict[str, Evaluation] = {}
     spent, more = TokenLedger(), dict[str, Any]()
-    if run.config.teacher.reference == SIBLING:
-        siblings = draw_siblings(asked, builder, measurements, run.config)
-        listener.note(siblings.sentence)
-        found["sibling"], more["siblings"] = siblings.drawn, dict(siblings.counts)
-        chosen, teacher_prompt_of = siblings.problems, siblings.prompt_of
+    if run.config.teacher.reference in OF_ONE_ROLLOUT:
+        own = draw_references(asked, builder, measurements, run.config)
+        listener.note(own.sentence)
+        found[own.source.role], more[own.source.key] = own.drawn, dict(own.counts)
+        chosen, teacher_prompt_of = own.problems, own.prompt_of
     else:
         teacher = analyst.prompts(asked, stop=stop)
         teacher_prompt_of, spent = teacher.of, teacher.spent
@@ -136,7 +136,7 @@ def completions_of(
 
 
 def record_of(found: Mapping[str, Evaluation], problems: int) -> dict[str, Any]:
-    """What preflight.json says of completions, by role: "student", "teacher" and "sibling"."""
+    """What preflight.json says of completions, by role: "student", "teacher" and others."""
     student, teacher = found["student"], found["teacher"]
     gain = paired_difference(
         teacher.correct_PK, student.correct_PK, problem_ids=student.problem_ids

@@ -27,7 +27,7 @@ from opsd_cli.training import run_directory
 from opsd_cli.training.measuring import Measurements
 from opsd_cli.training.preflight import measured
 from opsd_cli.training.preflight_failure import described_pair, read_samples, telling_pair
-from opsd_cli.training.preflight_siblings import no_sibling
+from opsd_cli.training.preflight_references import no_reference
 from opsd_cli.training.preflight_verdict import Outcome, Verdict, verdict_of
 from opsd_cli.training.run_directory import PREFLIGHT_FILES, PREFLIGHT_SAMPLES, Run
 from opsd_cli.training.state import RunState
@@ -120,7 +120,7 @@ def check(
         stop: polled after each finished rollout.
 
     Raises:
-        PreflightFailed: no problem has a sibling for the teacher to read.
+        PreflightFailed: no problem has a sibling, or feedback, for the teacher to read.
         Interrupted: `stop` returned True; nothing is kept.
     """
     listener = listener or Listener()
@@ -141,7 +141,7 @@ def check(
             for name in PREFLIGHT_FILES:
                 shutil.copyfile(run.directory / name, directory / name)
     if not record["problems"]:
-        raise no_sibling(record, directory)
+        raise no_reference(record, directory)
     verdict = verdict_of(record, config)
     pair = telling_pair(rows, verdict)
     limit = evaluation_sampling(config).max_new_tokens

@@ -97,6 +97,8 @@ def telling_pair(
     """
     by_role: dict[str, dict[tuple[str, int], dict[str, Any]]] = {"student": {}, "teacher": {}}
     for row in rows:
+        if row["role"] not in by_role:  # the rollouts that references were looked for among
+            continue
         by_role[row["role"]][row["problem_id"], row["sample_index"]] = row
     student, teacher = by_role["student"], by_role["teacher"]
     if verdict.goes_on:

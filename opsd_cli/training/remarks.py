@@ -47,11 +47,16 @@ def _mostly_skipped(metrics: Sequence[dict[str, Any]]) -> str | None:
     shares = [row["rollouts_skipped"] for row in metrics if "rollouts_skipped" in row]
     if not shares or sum(shares) / len(shares) < MOSTLY:
         return None
+    if any("feedback_missing" in row for row in metrics):
+        why = "the grader said nothing of them; train on harder problems"
+    else:
+        why = (
+            "their questions had no other right rollout with another text; raise "
+            "rollouts.per_question, train on easier problems"
+        )
     return (
         f"the teacher had no reference for {share(sum(shares) / len(shares))} of the rollouts: "
-        "their questions had no other right rollout with another text; raise "
-        "rollouts.per_question, train on easier problems, or give these rollouts another "
-        "reference with teacher.without_sibling"
+        f"{why}, or give these rollouts another reference with teacher.without_reference"
     )
 
 

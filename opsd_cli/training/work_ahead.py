@@ -15,6 +15,7 @@ from opsd_cli.statistics import Estimate
 from opsd_cli.tracking.listener import (
     ANALYSES,
     GRADIENT,
+    PREFLIGHT_FEEDBACK,
     PREFLIGHT_SIBLINGS,
     ROLLOUTS,
     Decoded,
@@ -26,7 +27,9 @@ from opsd_cli.tracking.listener import (
 from opsd_cli.training.state import RunState
 
 #: Names of the phases outside the steps, in the order in which a run has them.
-PREFLIGHT = (PREFLIGHT_SIBLINGS, "preflight: student", "preflight: teacher")
+PREFLIGHT = (
+    PREFLIGHT_SIBLINGS, PREFLIGHT_FEEDBACK, "preflight: student", "preflight: teacher",
+)  # fmt: skip
 BASE, VALIDATION, CURVE, FINAL, BEST = (
     "test (base)", "validation", "test (curve)", "test (final)", "test (best)",
 )  # fmt: skip
@@ -59,8 +62,8 @@ def _problems_ahead(config: Config, splits: Splits, state: RunState, phase: str)
         return 0 if state.best_step in (0, state.step) else test
     count = 0
     asked = min(config.preflight.problems, len(splits.train.problems))
-    # What follows siblings, student and teacher: both roles, the teacher, no role.
-    count += dict(zip(PREFLIGHT, (2 * asked, asked, 0), strict=True)).get(phase, 0)
+    # What follows siblings or feedback, student and teacher: both roles, the teacher, no role.
+    count += dict(zip(PREFLIGHT, (2 * asked, 2 * asked, asked, 0), strict=True)).get(phase, 0)
     if phase in PREFLIGHT:
         count += test
     if phase in (*PREFLIGHT, BASE):

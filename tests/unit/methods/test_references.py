@@ -82,7 +82,7 @@ def test_opsd_of_the_sampled_token_counts_missing_siblings_too() -> None:
 
 
 def test_opsd_falls_back_to_the_answer_where_that_is_asked_for() -> None:
-    config = config_of("opsd", teacher={"without_sibling": "answer"})
+    config = config_of("opsd", teacher={"without_reference": "answer"})
     plan, prompts = learn(config, FIRST[:2], SECOND[:1])
     assert "[answer begins]\n1\n" in prompts[0]  # the only right one
     assert "[solution begins]\nright a\n" in prompts[1]

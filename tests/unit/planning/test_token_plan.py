@@ -52,7 +52,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "preflight.problems": (3, 100),
     "sft.max_tokens": ("null", 30, 150),
     "teacher.reference": ("solution", "answer", "sibling"),
-    "teacher.without_sibling": ("skip", "answer", "solution"),
+    "teacher.without_reference": ("skip", "answer", "solution"),
 }
 TRAINED_ON = (8, 30)
 TRIALS = 60

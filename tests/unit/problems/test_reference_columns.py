@@ -51,7 +51,7 @@ def test_a_set_without_solutions_is_refused_with_the_references_that_need_none(
 
 def test_a_sibling_that_falls_back_to_the_solution_needs_one(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", ROWS)
-    teacher = {"reference": "sibling", "without_sibling": "solution"}
+    teacher = {"reference": "sibling", "without_reference": "solution"}
     data = {"train": str(tmp_path / "a.jsonl")}
     with pytest.raises(DataError, match="no column for the solution"):
         load_splits(Config.model_validate({"data": data, "teacher": teacher}))

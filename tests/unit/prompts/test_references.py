@@ -111,7 +111,7 @@ def test_the_reference_of_one_rollout_takes_the_place_of_the_problems_own() -> N
 
 def test_what_stands_in_for_a_sibling_has_words_of_its_own() -> None:
     config = Config.model_validate(
-        {"teacher": {"reference": "sibling", "without_sibling": "answer"}}
+        {"teacher": {"reference": "sibling", "without_reference": "answer"}}
     )
     prompt = PromptBuilder(config, TOKENIZER).teacher(PROBLEM)
     assert "[answer begins]\n2\n" in prompt.text and "earlier solution" not in prompt.text
@@ -148,8 +148,8 @@ def test_the_columns_that_a_reference_names() -> None:
         ({"reference": "hint"}, False),
         ({"reference": "{hint} {solution}"}, True),
         ({"reference": "sibling"}, False),
-        ({"reference": "sibling", "without_sibling": "solution"}, True),
-        ({"reference": "answer", "without_sibling": "solution"}, False),
+        ({"reference": "sibling", "without_reference": "solution"}, True),
+        ({"reference": "answer", "without_reference": "solution"}, False),
     ],
 )
 def test_only_a_reference_with_the_solution_needs_one(

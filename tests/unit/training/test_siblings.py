@@ -67,7 +67,7 @@ def test_preflight_compares_on_the_problems_that_have_a_sibling(tmp_path: Path) 
 
 def test_preflight_measures_all_problems_where_an_answer_stands_in(tmp_path: Path) -> None:
     notes = Notes()
-    begin(tmp_path / "run", *SIBLING, "teacher.without_sibling=answer", listener=notes)
+    begin(tmp_path / "run", *SIBLING, "teacher.without_reference=answer", listener=notes)
     record = json.loads((tmp_path / "run" / run_directory.PREFLIGHT).read_text())
     assert record["problems"] == 32 > record["siblings"]["found"]
 
@@ -76,7 +76,7 @@ def test_preflight_without_any_sibling_fails_and_keeps_the_rollouts(tmp_path: Pa
     with pytest.raises(PreflightFailed, match="no sibling for the teacher to read") as caught:
         begin(tmp_path / "run", *SIBLING, policy=FakePolicy(skill=0.0))
     assert "none of the preflight's 32 problems has a right rollout among 3" in caught.value.message
-    assert "teacher.without_sibling=answer" in caught.value.hint
+    assert "teacher.without_reference=answer" in caught.value.hint
     kept = tmp_path / "run-failed-preflight"
     assert f"every completion is in {kept}/" in caught.value.message
     samples = rows_of(kept, run_directory.PREFLIGHT_SAMPLES)
@@ -103,7 +103,7 @@ def test_each_rollout_in_the_log_has_the_prompt_that_the_teacher_read(
     fallback: str, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    begin(run, *SIBLING, f"teacher.without_sibling={fallback}")
+    begin(run, *SIBLING, f"teacher.without_reference={fallback}")
     rollouts = rows_of(run, run_directory.ROLLOUTS)
     assert len(rollouts) == 6 * 5 * 3
     for row in rollouts:
@@ -130,9 +130,9 @@ def test_skipped_rollouts_are_in_the_metrics_and_in_a_remark(tmp_path: Path) -> 
         skipped = sum(each["teacher_prompt"] is None for each in mine) / len(mine)
         assert row["rollouts_skipped"] == row["siblings_missing"] == pytest.approx(skipped)
     (remark,) = result.remarks
-    assert "the teacher had no reference for" in remark and "teacher.without_sibling" in remark
+    assert "the teacher had no reference for" in remark and "teacher.without_reference" in remark
     assert remark[1:] in build_page(run)
-    fallback = begin(tmp_path / "fallback", *SIBLING, "teacher.without_sibling=answer")
+    fallback = begin(tmp_path / "fallback", *SIBLING, "teacher.without_reference=answer")
     assert not fallback.remarks
 
 
@@ -160,7 +160,7 @@ def test_the_rollouts_before_step_1_count_those_among_which_siblings_are_looked_
     tmp_path: Path,
 ) -> None:
     policy = FakePolicy(skill=0.3, gain=0.1)
-    settings = (*SIBLING, "teacher.without_sibling=answer", "preflight.problems=10")
+    settings = (*SIBLING, "teacher.without_reference=answer", "preflight.problems=10")
     begin(tmp_path / "run", *settings, policy=policy)
     samples = rows_of(tmp_path / "run", run_directory.PREFLIGHT_SAMPLES)
     sizes = {name: len(each.problems) for name, each in SPLITS.named().items()}
