@@ -15,7 +15,7 @@ from backends.interface import Backend
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import Interrupted, PreflightFailed
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.grading import Grade
+from opsd_cli.grading import Grade, Grader, Item
 from opsd_cli.interruption import never
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
@@ -179,20 +179,15 @@ def test_preflight_stops_a_run_whose_reference_does_not_help(
     assert not (tmp_path / "run").exists()
 
 
-class EveryOther:
+class EveryOther(Grader):
     """Grades by the completion alone: about half of a random model's are right."""
 
-    def __init__(self, deadline_seconds: float = 0) -> None:
+    def __init__(self, *settings: Any) -> None:
         pass
 
-    def __enter__(self) -> EveryOther:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
-        return [Grade("wrong" if crc32(text.encode()) % 2 else "correct") for _, text in pairs]
+    def grade(self, items: Sequence[Item]) -> list[Grade]:
+        odd = [crc32(item.completion.encode()) % 2 for item in items]
+        return [Grade("wrong" if each else "correct") for each in odd]
 
 
 @pytest.mark.parametrize("method", ["opsd", "hybrid"])
@@ -225,6 +220,42 @@ def test_the_teacher_reads_siblings_and_a_resumed_run_the_same_ones(
         start("stopped", stop=StopAfter(3), **sections)
     start("stopped")
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+
+
+#: A user's grader: about half of a random model's completions violate a rule of their own.
+RULES = """
+from zlib import crc32
+
+def score(problem, completion):
+    digest = crc32(completion.encode())
+    return (False, f"rule {digest} is violated") if digest % 2 else True
+"""
+
+
+@pytest.mark.parametrize("method", ["opsd", "hybrid"])
+def test_the_teacher_reads_what_a_function_said_of_each_rollout(
+    start: Callable[..., TrainResult], tmp_path: Path, method: str
+) -> None:
+    (tmp_path / "rules.py").write_text(RULES)
+    sections = {
+        "method": method,
+        "teacher": {"reference": "feedback", "weights": "live"},
+        "rollouts": {"per_question": 2},
+        "grading": {"grader": f"{tmp_path / 'rules.py'}:score"},
+        "train": {"steps": 1, "questions_per_step": 3, "checkpoint_every": 1},
+    }
+    result = start("run", **sections)
+    assert result.tokens.teacher_scored > 0 and result.tokens.trained > 0
+    rollouts = list(read_rows(tmp_path / "run" / run_directory.ROLLOUTS))
+    read = [row for row in rollouts if "teacher_prompt" in row]  # hybrid reads mixed groups alone
+    wrong = [row for row in read if not row["correct"]]
+    assert 0 < len(wrong) < len(read) <= len(rollouts)
+    for row in read:
+        assert row["correct"] == ("feedback" not in row) == (row["teacher_prompt"] is None)
+        assert row["correct"] or f"{row['feedback']} " in row["teacher_prompt"]
+    (metrics,) = read_rows(tmp_path / "run" / run_directory.METRICS)
+    right = (len(read) - len(wrong)) / len(read)
+    assert metrics["feedback_missing"] == metrics["rollouts_skipped"] == pytest.approx(right)
 
 
 def test_the_teacher_reads_the_answer_alone(
