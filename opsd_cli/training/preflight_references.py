@@ -41,7 +41,7 @@ class Source:
 
     Attributes:
         role: of these rollouts, in the record and in the samples.
-        key: of the counts in the record.
+        key: of the counts in the record; no role has this name.
         phase: in which they are sampled.
         choose: the reference among the rollouts of one problem; the last argument is a seed.
         wanted: what is looked for.
@@ -83,7 +83,7 @@ SOURCES = {
         "train on easier problems, raise rollouts.per_question, or give those rollouts",
     ),
     FEEDBACK: Source(
-        "feedback", "feedback", PREFLIGHT_FEEDBACK, _feedback,
+        "attempt", "feedback", PREFLIGHT_FEEDBACK, _feedback,
         "a rollout with feedback", "feedback",
         "let the grader say what is wrong, train on harder problems, or give those rollouts",
     ),

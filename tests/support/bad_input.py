@@ -193,6 +193,8 @@ CASES = [
          {"bare.jsonl": '{"question": "1+1", "answer": "2"}\n'}),
     Case("train --set teacher.reference=sibling --set rollouts.per_question=1", 2,
          "needs several rollouts of a question", "set rollouts.per_question=8"),
+    Case("train --set teacher.reference=feedback", 2, "math says only whether it is right",
+         "grading.grader=code"),
     Case("eval --benchmark mine.yaml", 2, "no file 'mine.yaml'", "path"),
     Case("eval --benchmark mine.yaml", 2, "mine.yaml: a problem set has no key 'colums'",
          "did you mean 'columns'", {"mine.yaml": "data: good.jsonl\ncolums: {}\n"}),

@@ -104,3 +104,12 @@ def test_preflight_only_leaves_no_directory_where_it_fails(opsd: Opsd, tmp_path:
     code, _, err = opsd(f"{ONLY} --set train.questions_per_step=50 --out checked")
     assert code == 2 and "training problems" in err
     assert not (tmp_path / "checked").exists()
+
+
+def test_preflight_only_of_a_teacher_that_reads_siblings(opsd: Opsd, tmp_path: Path) -> None:
+    siblings = "--set teacher.reference=sibling --set rollouts.per_question=3"
+    code, out, err = opsd(f"{ONLY} {siblings} --out checked")
+    assert code == 0, err
+    assert "problems have a right rollout among 3" in err and "student (answered " in out
+    rows = list(read_rows(tmp_path / "checked" / run_directory.PREFLIGHT_SAMPLES))
+    assert [row["role"] for row in rows][:48] == ["sibling"] * 48

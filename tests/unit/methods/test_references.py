@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,34 @@ def test_opsd_falls_back_to_the_answer_where_that_is_asked_for() -> None:
     assert "[solution begins]\nright a\n" in prompts[1]
     assert "[answer begins]\n2\n" in prompts[2]
     assert plan.metrics == {"siblings_missing": pytest.approx(2 / 3), "rollouts_skipped": 0.0}
+
+
+@pytest.mark.parametrize("method", ["opsd", "hybrid"])
+def test_each_rollout_has_the_feedback_on_itself(method: str) -> None:
+    said = ["test 1 fails", "test 2 fails", " \n"]  # of three rollouts of one question
+    grading = {"grader": "code"}
+    config = config_of(method, teacher={"reference": "feedback"}, grading=grading)
+    policy = FakePolicy()
+    builder = PromptBuilder(config, policy.tokenizer)
+    rollouts = [
+        replace(graded, correct=place == 2, score=None, feedback=said[place])
+        for place, graded in enumerate(rolled(builder, FIRST))
+    ]
+    analyst = TeacherAnalyst(config, policy, builder)
+    inputs = StepInputs(1, PROBLEMS, rollouts, builder, analyst)
+    plan = methods.get(config).build_loss(inputs, policy)
+    taught = analyst.take_taught()
+    read = [taught[graded.key] for graded in rollouts]
+    assert [each and each.reference for each in read] == ["test 1 fails", "test 2 fails", None]
+    assert all(f"[feedback begins]\n{e.reference}\n" in e.prompt.text for e in read if e)
+    shares = {"feedback_missing": pytest.approx(1 / 3), "rollouts_skipped": pytest.approx(1 / 3)}
+    assert plan.metrics | shares == plan.metrics and "siblings_missing" not in plan.metrics
+    assert methods.get(config).reads_solutions() is False
+
+
+def test_completions_a_question_with_feedback() -> None:
+    feedback = config_of("opsd", teacher={"reference": "feedback"}, grading={"grader": "code"})
+    assert methods.get(feedback).rollouts_per_question() == 1
 
 
 def test_hybrid_keeps_the_advantage_of_a_rollout_without_a_sibling() -> None:

@@ -23,6 +23,10 @@ def builder(reference: str, **sections: Any) -> PromptBuilder:
     return PromptBuilder(Config.model_validate(tree), TOKENIZER)
 
 
+#: A grader that says what is wrong.
+FEEDBACK: dict[str, Any] = {"grading": {"grader": "code"}}
+
+
 def asked(text: str) -> str:
     """The user's turn of a prompt."""
     return text.partition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
@@ -109,6 +113,52 @@ def test_the_reference_of_one_rollout_takes_the_place_of_the_problems_own() -> N
     assert "earlier solution" in first
 
 
+def test_feedback_is_shown_as_what_a_check_said_of_an_attempt() -> None:
+    config = Config.model_validate(FEEDBACK | {"teacher": {"reference": "feedback"}})
+    prompts = PromptBuilder(config, TOKENIZER)
+    shown = asked(prompts.teacher(PROBLEM, reference=Reference("test 2 fails", "feedback")).text)
+    assert "This is what a check said of an attempt" in shown
+    assert "[feedback begins]\ntest 2 fails\n[feedback ends]" in shown
+    assert "one and one is two" not in shown
+    assert prompts.reference(PROBLEM) is None
+    with pytest.raises(DataError, match="reference is feedback"):
+        prompts.teacher(PROBLEM)
+
+
+def test_a_worked_example_beside_feedback_is_shown_as_the_solution_that_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    example = Problem("e", "q1", "s1", "a1", "made")
+    monkeypatch.setattr(few_shot, "_key", lambda config: "one example")
+    monkeypatch.setitem(few_shot._known, "one example", (example,))
+    shots = {"few_shot": {"examples": 1, "response": "It is {answer}."}}
+    tree = FEEDBACK | {"teacher": {"reference": "feedback"}, "prompts": shots}
+    prompts = PromptBuilder(Config.model_validate(tree), TOKENIZER)
+    text = prompts.teacher(PROBLEM, reference=Reference("test 2 fails", "feedback")).text
+    example_turn, _, own = text.partition("It is a1.")
+    assert "[solution begins]\ns1\n" in example_turn and "feedback" not in example_turn
+    assert "[feedback begins]\ntest 2 fails\n" in own
+
+
+@pytest.mark.parametrize(
+    "grading",
+    [
+        {"grader": "code"}, {"grader": "json"}, {"grader": "rules.py:score"},
+        {"grader": "command", "command": "judge"},
+        {"grader": "math", "weights": {"math": 1, "rules.py:score": 0.2}},
+    ],
+)  # fmt: skip
+def test_feedback_by_a_grader_that_gives_it(grading: dict[str, Any]) -> None:
+    config = Config.model_validate({"grading": grading, "teacher": {"reference": "feedback"}})
+    assert config.teacher.reference == "feedback" and config.teacher.without_reference == "skip"
+
+
+@pytest.mark.parametrize("grader", ["math", "choice", "exact", "number"])
+def test_feedback_by_a_grader_that_gives_none_is_refused(grader: str) -> None:
+    with pytest.raises(ValueError, match=f"and {grader} says only whether it is right\n.*code"):
+        Config.model_validate({"grading": {"grader": grader}, "teacher": {"reference": "feedback"}})
+
+
 def test_what_stands_in_for_a_sibling_has_words_of_its_own() -> None:
     config = Config.model_validate(
         {"teacher": {"reference": "sibling", "without_reference": "answer"}}
@@ -134,7 +184,13 @@ def test_few_shot_examples_of_the_teacher_have_references_of_the_same_kind(
 
 
 def test_the_columns_that_a_reference_names() -> None:
-    assert columns_of("solution") == columns_of("answer") == columns_of("sibling") == ()
+    assert (
+        columns_of("solution")
+        == columns_of("answer")
+        == columns_of("sibling")
+        == columns_of("feedback")
+        == ()
+    )
     assert columns_of("reward.hint") == ("reward.hint",)
     assert columns_of("H: {hint}\nR: {a rubric} {hint} {answer} {}") == ("hint", "a rubric")
     assert columns_of("{sibling}") == ("sibling",)
@@ -150,12 +206,15 @@ def test_the_columns_that_a_reference_names() -> None:
         ({"reference": "sibling"}, False),
         ({"reference": "sibling", "without_reference": "solution"}, True),
         ({"reference": "answer", "without_reference": "solution"}, False),
+        ({"reference": "feedback"}, False),
+        ({"reference": "feedback", "without_reference": "solution"}, True),
     ],
 )
 def test_only_a_reference_with_the_solution_needs_one(
     teacher: dict[str, Any], needed: bool
 ) -> None:
-    assert reads_solutions(Config.model_validate({"teacher": teacher}).teacher) == needed
+    config = Config.model_validate(FEEDBACK | {"teacher": teacher})
+    assert reads_solutions(config.teacher) == needed
 
 
 @pytest.mark.parametrize(
@@ -163,6 +222,10 @@ def test_only_a_reference_with_the_solution_needs_one(
     [
         ({"rollouts": {"per_question": 1}}, "rollouts.per_question is 1"),
         ({"teacher": {"reference": "sibling", "reason_first": True}}, "reason_first"),
+        (
+            FEEDBACK | {"teacher": {"reference": "feedback", "reason_first": True}},
+            "teacher.reference is feedback",
+        ),
         ({"teacher": {"reference": " "}}, "should be solution, answer, sibling"),
     ],
 )
