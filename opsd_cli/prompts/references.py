@@ -73,8 +73,8 @@ WORDS: dict[Kind, tuple[str, str]] = {
         ANALYSIS_TEMPLATE,
     ),
     # The teacher scores the attempt that the feedback is about. The words ask for a solution that
-    # the check accepts: were the attempt announced as the text that follows, its faults would be
-    # what the teacher expects.
+    # the check accepts: were the attempt announced as the text that follows, the teacher might
+    # expect its faults.
     "feedback": (
         "Problem: {question}\n\n"
         "This is what a check said of an attempt at the problem:\n"

@@ -115,7 +115,7 @@ class DrawnReferences:
         article = "a " if self.source.called == SIBLING else ""
         return (
             f"{self.counts['found']} of the preflight's {self.counts['problems']} problems have "
-            f"{self.source.wanted} among {self.counts['rollouts']} of the student, "
+            f"{self.source.wanted}{_among(self.counts['rollouts'])}, "
             f"{article}{self.source.called} for the teacher to read; compared on "
             f"{len(self.problems)}"
         )
@@ -159,6 +159,11 @@ def draw_references(
     )
 
 
+def _among(rollouts: int) -> str:
+    """Of how many rollouts of a problem, in words that follow what was looked for."""
+    return f" among {rollouts} of the student" if rollouts > 1 else ", of one sampled for each"
+
+
 def no_reference(record: Mapping[str, Any], kept: Path | None) -> PreflightFailed:
     """The error of a preflight in which no problem has a reference.
 
@@ -169,9 +174,9 @@ def no_reference(record: Mapping[str, Any], kept: Path | None) -> PreflightFaile
     counts = record[source.key]
     where = f"; every completion is in {kept / PREFLIGHT_SAMPLES}" if kept is not None else ""
     return PreflightFailed(
-        f"none of the preflight's {counts['problems']} problems has {source.wanted} among "
-        f"{counts['rollouts']} of the student: there is no {source.called} for the teacher to "
-        f"read{where}",
+        f"none of the preflight's {counts['problems']} problems has "
+        f"{source.wanted}{_among(counts['rollouts'])}: there is no "
+        f"{source.called} for the teacher to read{where}",
         f"{source.otherwise} another reference: --set teacher.without_reference=answer or "
         "solution. To train regardless: --set preflight.enabled=false",
     )
