@@ -261,6 +261,9 @@ class Train(Section):
     reduction: Literal["tokens", "sequences"] = "tokens"
     """Loss reduction: mean over all tokens of a step (the paper's code), or mean over each
     rollout's tokens and then over rollouts (the paper's formula)."""
+    learn_from: Literal["all", "correct", "incorrect"] = "all"
+    """With opsd: the rollouts that are learnt from, by their grade; the others are sampled, graded
+    and left out of the loss."""
     passes: Count = 1
     """Gradient passes over each step's rollouts; more passes train on more tokens for the same
     number of generated ones."""

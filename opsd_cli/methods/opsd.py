@@ -3,7 +3,8 @@
     L = E_x E_{y ~ p_S(.|x)} [ 1/|y| sum_n D(p_T(.|x, y*, y_<n) || p_S(.|x, y_<n)) ]
 
 The student's own completion is scored under both prompts, whether it is right or wrong: no grade
-enters the loss. Reduction `sequences` is the formula above; `tokens`, as in the paper's code,
+enters the loss, unless `train.learn_from` leaves out the rollouts of one grade; the means below are
+then over the others. Reduction `sequences` is the formula above; `tokens`, as in the paper's code,
 divides by the step's token count instead, which gives long completions more weight.
 
 With `train.passes` above 1 a step takes several updates on the same completions. They are then
@@ -18,6 +19,7 @@ the reverse KL, estimated from one token where the full vocabulary gives it exac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,6 +34,7 @@ from backends.interface import (
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.reduction import completion_weights
 from opsd_cli.methods.base import LossPlan, Method, Needs, RunSizes, StepInputs
+from opsd_cli.methods.chosen import chosen_rollouts
 from opsd_cli.rollouts.types import GradedRollout
 from opsd_cli.token_ledger import TokenLedger
 
@@ -42,6 +45,7 @@ class Opsd(Method):
     name = "opsd"
     needs = Needs(teacher=True, solutions=True)
     headline = "tested"
+    distils = True
 
     def rollouts_per_question(self) -> int:
         return self._config.rollouts.per_question or 1
@@ -50,7 +54,9 @@ class Opsd(Method):
         return 1 if self._sampled else self._config.train.passes
 
     def build_loss(self, inputs: StepInputs, policy: Policy) -> LossPlan:
-        rollouts = inputs.rollouts
+        rollouts, learnt = chosen_rollouts(inputs.rollouts, self._config.train.learn_from)
+        if not rollouts:
+            return LossPlan((), metrics=learnt)
         seeds = {graded.problem.key: graded.rollout.request.seed for graded in rollouts}
         teacher = inputs.analyst.prompts([graded.problem for graded in rollouts], seeds)
         lengths = [len(graded.rollout.completion_ids) for graded in rollouts]
@@ -66,12 +72,13 @@ class Opsd(Method):
             for graded, weight in zip(rollouts, weights, strict=True)
         )
         if self._sampled:
-            return self._policy_gradient(items, rollouts, policy, teacher.spent)
+            plan = self._policy_gradient(items, rollouts, policy, teacher.spent)
+            return replace(plan, metrics=plan.metrics | learnt)
         passes = self._config.train.passes
         batch = DivergenceBatch(
             items, self._config.divergence.spec(), self._config.teacher.weights, again=passes > 1
         )
-        return LossPlan((batch,) * passes, teacher.spent)
+        return LossPlan((batch,) * passes, teacher.spent, learnt)
 
     def tokens_read(self, sizes: RunSizes) -> TokenLedger:
         student = sizes.rollouts * sizes.student_sequence
