@@ -120,8 +120,8 @@ def text_lengths(reading: ModelReading, config: Config, problems: Sequence[Probl
     def longest(characters: Callable[[Problem], int]) -> list[Problem]:
         return nlargest(_PROMPTS, problems, key=characters)
 
-    student = [len(builder.student(p).ids) for p in longest(lambda p: len(p.question))]
-    taught = longest(lambda p: len(p.question) + len(p.solution or ""))
+    student = [len(builder.student(p).ids) for p in longest(lambda p: p.characters)]
+    taught = longest(lambda p: p.characters + len(p.solution or ""))
     teacher = [len(builder.teacher(p).ids) for p in taught if p.solution is not None]
     most = _most([len(tokenizer.encode(text)) for text in solutions])
     return TextLengths(True, most, max(student), max(teacher, default=max(student)))

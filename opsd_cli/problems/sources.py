@@ -30,6 +30,7 @@ from opsd_cli.problems.files import READERS, load_file, open_file, problems_of
 from opsd_cli.problems.same_questions import divided, refuse_shared
 from opsd_cli.problems.selection import Selection
 from opsd_cli.problems.set_description import SetDescription
+from opsd_cli.problems.system_turns import with_system_note
 
 #: Benchmarks that are the config's own splits.
 OWN_SPLITS = ("test", "validation")
@@ -215,7 +216,7 @@ def _load(
     columns = {name: column for name, column in config.data.columns.model_dump().items() if column}
     description = describe(source, split)
     if description is None:
-        return load_file(
+        loaded = load_file(
             Path(source),
             columns,
             need_solution=need_solution,
@@ -223,8 +224,12 @@ def _load(
             limit=limit,
             fields=fields,
         )
+        return with_system_note(loaded, config)
     own = {name: column for name, column in description.columns.model_dump().items() if column}
-    return _load_described(source, split, description, own or columns, need_solution, limit, fields)
+    loaded = _load_described(
+        source, split, description, own or columns, need_solution, limit, fields
+    )
+    return with_system_note(loaded, config)
 
 
 def _load_described(

@@ -10,6 +10,7 @@ from opsd_cli.errors import DataError
 from opsd_cli.problems import Problem
 from opsd_cli.problems.few_shot import examples_of, response_of
 from opsd_cli.problems.same_questions import divided
+from opsd_cli.prompts.conversations import in_conversation
 from opsd_cli.prompts.rendering import (
     Prompt,
     Template,
@@ -42,6 +43,10 @@ class PromptBuilder:
         self.tokenizer = tokenizer
         self._student = Template(student.template, student.system, student.chat_arguments)
         self._teacher = Template(teacher.template, teacher.system, teacher.chat_arguments)
+        if teacher.place == "system":
+            self._teacher = replace(
+                self._teacher, text=student.template, reference=teacher.system_template
+            )
         self._analyst = Template(teacher.analysis_template, teacher.system, student.chat_arguments)
         self._max_tokens = teacher.max_tokens
         if self._max_tokens is None and context_limit is not None:
@@ -64,7 +69,7 @@ class PromptBuilder:
         if problem.key not in self._student_prompts:
             template = self._with_examples(self._student, problem)
             self._student_prompts[problem.key] = student_prompt(
-                problem.question, template, self.tokenizer
+                problem.last_turn, template, self.tokenizer
             )
         return self._student_prompts[problem.key]
 
@@ -83,7 +88,7 @@ class PromptBuilder:
         if known is not None and known[0] == analysis:
             return known[1]
         prompt = teacher_prompt(
-            problem.question,
+            problem.last_turn,
             _reference(problem),
             self._with_examples(self._teacher, problem),
             self.tokenizer,
@@ -100,15 +105,15 @@ class PromptBuilder:
     def analysis_request(self, problem: Problem) -> Prompt:
         """The prompt that asks the teacher for its analysis; raises `DataError` as `teacher`."""
         return teacher_prompt(
-            problem.question,
+            problem.last_turn,
             _reference(problem),
-            self._analyst,
+            in_conversation(self._analyst, problem, self.tokenizer),
             self.tokenizer,
             self._max_tokens,
         )
 
     def _with_examples(self, template: Template, problem: Problem) -> Template:
-        """The template with the worked examples before it, each in the same words.
+        """The template in the problem's conversation, worked examples in the same words before it.
 
         So the teacher's examples have their reference solutions and show how one is used. A problem
         that is itself an example is not shown its own solution.
@@ -116,6 +121,7 @@ class PromptBuilder:
         others, _ = divided(self._examples, [problem])
         with_solutions = template is self._teacher
         turns = example_turns(others, template, self._response, self.tokenizer, with_solutions)
+        template = in_conversation(template, problem, self.tokenizer)
         return replace(template, examples=turns) if turns else template
 
 

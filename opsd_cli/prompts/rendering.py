@@ -66,16 +66,23 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Template:
-    """One role's prompt: the user turn, an optional system turn, and chat-template arguments.
+    """One role's prompt: the last user turn, what precedes it, and chat-template arguments.
 
     Attributes:
-        examples: turns before the user's: question and answer of each worked example (few-shot).
+        text: the last user turn.
+        system: the system turn.
+        examples: question and answer of each worked example (few-shot), the first turns.
+        turns: (role, text) of a conversation's turns between the examples and the last user turn.
+        reference: text with {solution} that is added to the system turn; None where the reference
+            stands in the user turn.
     """
 
     text: str
     system: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     examples: tuple[tuple[str, str], ...] = ()
+    turns: tuple[tuple[str, str], ...] = ()
+    reference: str | None = None
 
     def fill(self, **values: str) -> str:
         """The user turn with each `{name}` replaced, in one pass, never inside a value."""
@@ -130,11 +137,12 @@ def escape_control_tokens(text: str, tokenizer: Tokenizer) -> str:
 
 
 def render(template: Template, user_turn: str, tokenizer: Tokenizer) -> Prompt:
-    """Render one user turn through the chat template and tokenise it once."""
+    """Render a user turn, after what precedes it, through the chat template; tokenise it once."""
     messages = [{"role": "system", "content": template.system}] if template.system else []
     for question, answer in template.examples:
         messages += [{"role": "user", "content": question}]
         messages += [{"role": "assistant", "content": answer}]
+    messages += [{"role": role, "content": content} for role, content in template.turns]
     messages.append({"role": "user", "content": user_turn})
     text = tokenizer.render_chat(messages, generation_prompt=True, **template.arguments)
     closed = tokenizer.render_chat(messages, generation_prompt=False, **template.arguments)
