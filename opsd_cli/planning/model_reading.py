@@ -16,7 +16,7 @@ from opsd_cli.planning.memory_plan import estimated, estimated_tokens
 from opsd_cli.planning.model_shape import Shape, configured_shape
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.prompts.rendering import Tokenizer
+from opsd_cli.prompts.rendering import Tokenizer, has_thinking_mode
 from opsd_cli.prompts.teacher import boundary_mismatch
 
 #: Solutions that are tokenised, spread over the set, and prompts that are rendered, the longest.
@@ -84,17 +84,12 @@ def read_model(config: Config) -> ModelReading:
     settings = {**settings, **(settings.get("text_config") or {})}
     context = settings.get("max_position_embeddings")
     tokenizer = HuggingFaceTokenizer(wrapped)
-    turn = [{"role": "user", "content": "a"}]
-    on, off = (
-        tokenizer.render_chat(turn, generation_prompt=True, enable_thinking=thinking)
-        for thinking in (True, False)
-    )
     return ModelReading(
         shape=shape,
         context=context if isinstance(context, int) and context > 0 else None,
         tokenizer=tokenizer,
         has_template=bool(wrapped.chat_template),
-        thinks=on != off,
+        thinks=has_thinking_mode(tokenizer),
     )
 
 

@@ -151,6 +151,16 @@ def render(template: Template, user_turn: str, tokenizer: Tokenizer) -> Prompt:
     return Prompt(text=text, ids=tuple(tokenizer.encode(text)), opening=opening)
 
 
+def has_thinking_mode(tokenizer: Tokenizer) -> bool:
+    """True if the chat template depends on `enable_thinking`."""
+    turn = [{"role": "user", "content": "a"}]
+    on, off = (
+        tokenizer.render_chat(turn, generation_prompt=True, enable_thinking=thinking)
+        for thinking in (True, False)
+    )
+    return on != off
+
+
 def after_thinking(text: str) -> str:
     """The text after the think block, or all of it where there is none."""
     return text.rpartition("</think>")[2].strip()
