@@ -227,7 +227,9 @@ class Client:
         body = {"model": model, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0}
 
         def once() -> np.ndarray:
-            answer = self._request("POST", "/v1/completions", body | {"prompt_logprobs": 0})
+            # A completion like any other: it waits its turn, and a server's first may compile.
+            scored = body | {"prompt_logprobs": 0}
+            answer = self._request("POST", "/v1/completions", scored, self.request_seconds)
             return responses.prompt_log_probs(responses.parsed_json(answer.body), model, ids)
 
         try:

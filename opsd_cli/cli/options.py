@@ -142,6 +142,9 @@ Probe = Annotated[
         "--probe", help="With --dry-run: measure a short step on the model, and estimate the time."
     ),
 ]
+ShowConfig = Annotated[
+    bool, typer.Option("--show-config", help="With --dry-run: show every setting too.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Limit = Annotated[
@@ -167,7 +170,18 @@ Sampling = Annotated[
         "(`sampling.*`).",
     ),
 ]  # fmt: skip
-Completions = Annotated[int, typer.Option("--n", "-n", min=1, help="Completions a question.")]
+Completions = Annotated[
+    int, typer.Option("--n", "-n", "--samples", min=1, help="Completions a question.")
+]
+SampledTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens", help="Longest completion: max_new_tokens of --sampling's section."
+    ),
+]
+SampledTemperature = Annotated[
+    float | None, typer.Option("--temperature", help="Of --sampling's section; 0 is greedy.")
+]
 Solution = Annotated[
     str | None, typer.Option("--solution", help="The reference solution of a typed question.")
 ]
@@ -198,6 +212,13 @@ ResumeFrom = Annotated[
     ),
 ]  # fmt: skip
 
+PreflightOnly = Annotated[
+    bool,
+    typer.Option(
+        "--preflight-only",
+        help="Measure student and teacher, say whether there is something to distil, and end.",
+    ),
+]
 Steps = Annotated[int | None, typer.Option("--steps", help="Steps of training; sets train.steps.")]
 LearningRate = Annotated[
     float | None,
@@ -310,6 +331,10 @@ Push = Annotated[
     typer.Option("--push", metavar="ORG/NAME", help="Upload it to the hub too, private."),
 ]
 Public = Annotated[bool, typer.Option("--public", help="With --push: readable by everybody.")]
+CheckedSet = Annotated[
+    str,
+    typer.Argument(metavar="FILE|SET", autocompletion=_sets, help="As `--data` of `opsd init`."),
+]
 SetName = Annotated[str, typer.Argument(autocompletion=_sets)]
 TrainingSet = Annotated[
     bool, typer.Option("--train", help="Where both exist, the set to train on.")

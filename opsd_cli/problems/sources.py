@@ -23,6 +23,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import DataError
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
+from opsd_cli.problems.anomalies import how_to_list
 from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
 from opsd_cli.problems.few_shot import digest, with_examples
@@ -193,8 +194,8 @@ def load_benchmark(name: str, config: Config, limit: int | None = None) -> Probl
     return _load(name, "test", config, need_solution=False, limit=limit)
 
 
-def load_few_shot_set(source: str, config: Config, count: int) -> ProblemSet:
-    """The set that `prompts.few_shot.source` names, of which the first `count` are examples.
+def load_one_set(source: str, config: Config, count: int | None = None) -> ProblemSet:
+    """The first `count` problems of a set alone, as of training; solutions may lack.
 
     Raises:
         DataError: it cannot be read, or no row is usable.
@@ -217,13 +218,10 @@ def _load(
     description = describe(source, split)
     if description is None:
         loaded = load_file(
-            Path(source),
-            columns,
-            need_solution=need_solution,
-            need_answer=True,
-            limit=limit,
+            Path(source), columns, need_solution=need_solution, need_answer=True, limit=limit,
             fields=fields,
-        )
+        )  # fmt: skip
+        loaded = replace(loaded, notes=_warned(loaded.name, source, loaded.report))
         return with_system_note(loaded, config)
     own = {name: column for name, column in description.columns.model_dump().items() if column}
     loaded = _load_described(
@@ -267,7 +265,7 @@ def _load_described(
         selection=Selection.of(description),
         fields=fields,
     )
-    notes = tuple(f"{name}: {warning}" for warning in loaded.report.warnings())
+    notes = _warned(name, source, loaded.report)
     expected = description.problems
     if expected is not None and not loaded.report.limited and len(loaded.problems) != expected:
         notes += (
@@ -283,6 +281,12 @@ def _load_described(
         caution=(description.caution + terms).strip(),
         notes=notes,
     )
+
+
+def _warned(name: str, source: str, report: LoadReport) -> tuple[str, ...]:
+    """One warning of all probable faults of a set; none if there are none."""
+    faults = "; ".join(report.warnings())
+    return (f"{name}: {faults}. {how_to_list(source)}",) if faults else ()
 
 
 def _load_optional(

