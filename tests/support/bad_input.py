@@ -207,6 +207,12 @@ CASES = [
          "leave out --resume, or --preflight-only"),
     Case("train --preflight-only --method grpo", 2, "method grpo has no teacher",
          "leave out --preflight-only"),
+    Case("train --method grpo --set train.learn_from=correct", 2,
+         "learn_from is correct, and grpo cannot leave rollouts out", "that method alone"),
+    Case("train --set prompts.teacher.system_template=Known.", 2,
+         "prompts.teacher.system_template must contain {solution} exactly once", "one {solution}"),
+    Case("train --set data.train=calls.jsonl", 2, "2 with a chat that cannot be", "columns read",
+         {"calls.jsonl": '{"messages": [{"role": "tool", "content": "x"}]}\n' * 2}),
     Case("train --probe", 2, "--probe estimates the time of a plan", "--dry-run"),
     # a first config
     Case("init --data good.jsonl", 2, "--model is missing", "--model MODEL --data good.jsonl",
