@@ -12,9 +12,11 @@ from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.recommended_sampling import with_recommended
-from opsd_cli.grading import Grade, Grader
+from opsd_cli.evaluation.samples import judged
+from opsd_cli.grading import Grade, Grader, Item
 from opsd_cli.problems import Problem, ProblemSet
 from opsd_cli.problems.files import load_file
+from opsd_cli.problems.graded_columns import kept_columns, read_for
 from opsd_cli.problems.sources import load_splits
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import Prompt, completion_text
@@ -39,7 +41,7 @@ class Completion:
 
     Attributes:
         text: without its stop token.
-        grade: None for a problem without an answer.
+        grade: None for a problem without what the grader reads, such as an answer.
         report: per-token divergence and entropies; None unless asked for.
     """
 
@@ -58,7 +60,12 @@ class Completion:
             "tokens": len(self.rollout.completion_ids),
             "finish_reason": self.rollout.finish_reason,
             "status": self.grade.status if self.grade else None,
+            **self._judged(),
         }
+
+    def _judged(self) -> dict[str, Any]:
+        grade = self.grade
+        return judged(grade.score if grade.numeric else None, grade.feedback) if grade else {}
 
 
 def problems_to_inspect(
@@ -92,7 +99,8 @@ def problems_to_inspect(
         need_solution=need_solution,
         need_answer=False,
         limit=limit,
-        fields=config.data.fields,
+        selection=read_for(config),
+        fields=kept_columns(config),
     )
 
 
@@ -174,6 +182,14 @@ def draw(
     return sorted(drawn, key=lambda rollout: rollout.request.sample_index)
 
 
+def can_be_graded(problem: Problem, grader: Grader) -> bool:
+    """True if a problem, which may have been typed, has what a grader reads."""
+    traits = grader.traits
+    return (problem.answer is not None or not traits.needs_answer) and (
+        problem.fields.keys() >= set(traits.columns)
+    )
+
+
 def completions_of(
     problem: Problem,
     rollouts: Sequence[Rollout],
@@ -194,8 +210,8 @@ def completions_of(
         for rollout in rollouts
     ]
     grades: Sequence[Grade | None] = [None] * len(texts)
-    if problem.answer is not None:
-        grades = grader.grade_many([(problem.answer, text) for text in texts])
+    if can_be_graded(problem, grader):
+        grades = grader.grade([Item(problem, text) for text in texts])
     measured: Sequence[TokenReport | None] = reports or [None] * len(texts)
     return [
         Completion(problem, *parts) for parts in zip(rollouts, texts, grades, measured, strict=True)

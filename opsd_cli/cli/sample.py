@@ -12,7 +12,7 @@ from opsd_cli.cli.request import Request
 from opsd_cli.cli.streaming import StreamListener
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
-from opsd_cli.grading import open_grader
+from opsd_cli.grading import check_grader, open_grader
 from opsd_cli.inspection import (
     Completion,
     completions_of,
@@ -86,6 +86,7 @@ def run(request: Request, options: Options) -> None:
     """Sample completions and show them."""
     out = request.out
     config = request.config(inherit=True)
+    check_grader(config.grading)
     drawn_as = _with_flags(sampled_as(config, options.sampling, out), options)
     problems = _problems(config, options, out)
     if options.privileged or options.divergence:
@@ -136,7 +137,7 @@ def _sample(
         lambda: StreamListener(out, policy.tokenizer, policy.stop_ids, sampling.stop),
     )
     entries = []
-    with open_grader(config.grading) as grader:
+    with open_grader(config.grading, out.warn) as grader:
         for problem in problems:
             mine = [r for r in rollouts if r.request.problem_id == problem.id]
             reports: tuple[TokenReport, ...] = ()
@@ -225,6 +226,7 @@ def _show(
     for number, completion in enumerate(completions, 1):
         entry = completion.as_dict()
         verdict = f", {entry['status']}" if entry["status"] else ""
+        verdict += f", score {entry['score']:.3g}" if "score" in entry else ""
         cut = ", cut at the limit" if entry["finish_reason"] == "length" else ""
         out.show(_heading(f"{who}'s completion {number}, {entry['tokens']} tokens{cut}{verdict}"))
         if completion.report is not None:
@@ -232,6 +234,8 @@ def _show(
             _show_divergence(entry["divergence"], out)
         else:
             out.show(completion.text)
+        if "feedback" in entry:
+            out.show(f"the grader says: {visible(entry['feedback'])}")
         entries.append(entry)
     return entries
 

@@ -19,12 +19,12 @@ from pydantic import BaseModel, Field, model_validator
 
 from opsd_cli.config.bounds import LARGEST_SEED, Section
 from opsd_cli.config.choices import BackendName, MethodName, TrackerName
+from opsd_cli.config.grading_section import Grading, wrong_graders
 from opsd_cli.config.rollout_sections import Rollouts, SamplingSection
 from opsd_cli.config.sections import (
     Data,
     Divergence,
     EvaluationSection,
-    Grading,
     Grpo,
     Hybrid,
     Lora,
@@ -114,6 +114,7 @@ class Config(Section):
             wrong_address(vllm.url)
             or wrong_arguments(vllm.arguments)
             or wrong_servers(vllm.url, vllm.replicas, vllm.devices, vllm.gpu_memory_utilization)
+            or wrong_graders(self.grading)
         )
         if wrong is not None:
             raise ValueError(wrong)

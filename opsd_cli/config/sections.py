@@ -1,4 +1,4 @@
-"""Config sections for data, prompts, losses, optimisation, evaluation and grading."""
+"""Config sections for data, prompts, losses, optimisation and evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from opsd_cli.config.bounds import (
     Count,
     NotNegative,
     Positive,
-    Seconds,
     Section,
     Share,
     StopString,
@@ -22,7 +21,7 @@ from opsd_cli.config.bounds import (
     Tokens,
     Whole,
 )
-from opsd_cli.config.choices import DivergenceKind, GraderName
+from opsd_cli.config.choices import DivergenceKind
 from opsd_cli.losses.divergence import DivergenceSpec
 from opsd_cli.prompts.rendering import STUDENT_TEMPLATE, require_placeholders
 from opsd_cli.prompts.teacher import ANALYSIS_TEMPLATE, SYSTEM_TEMPLATE, TEACHER_TEMPLATE
@@ -340,10 +339,3 @@ class EvaluationSection(Section):
         if self.template is not None:
             require_placeholders(self.template, ["question"], "evaluation.template")
         return self
-
-
-class Grading(Section):
-    grader: GraderName = "math"
-    """Grader that decides whether a completion is right; `math` compares answers as mathematics."""
-    deadline_seconds: Seconds = 10.0
-    """Timeout for one grade, in seconds; an answer not graded by then counts as wrong."""

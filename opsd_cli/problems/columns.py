@@ -100,11 +100,11 @@ def choose(
     for role, known in RECOGNISED.items():
         for column in (c for key in known for c in free if c.casefold() == key):
             chosen.setdefault(role, column)
-    # An answer can be extracted from a solution, so either column provides it.
+    answered_by = (selection or Selection()).answered_by
     for role, found in (
         ("question", "question" in chosen),
         ("solution", "solution" in chosen or not need_solution),
-        ("answer", bool(chosen.keys() & {"solution", "answer"}) or not need_answer),
+        ("answer", bool(chosen.keys() & answered_by) or not need_answer),
     ):
         if not found:
             raise DataError(
@@ -206,14 +206,11 @@ class _Loading:
             if not self.selection.admits(row):
                 self.counts["not_selected"] += 1
                 return
-            values = {
-                role: self.selection.value(row, column, role)
-                for role, column in self.chosen.items()
-            }
             question, solution, answer, given_id = (
-                text_of(values.get(role)) for role in RECOGNISED
+                self.selection.text(row, self.chosen[role], role) if role in self.chosen else None
+                for role in RECOGNISED
             )
-            asked = values.get("question")
+            asked = value_at(row, self.chosen.get("question", ""))
             turns = asked.turns if isinstance(asked, chats.Conversation) else ()
             for _, text in turns:
                 text_of(text)  # checks it
@@ -224,7 +221,8 @@ class _Loading:
         if isinstance(asked, chats.Conversation) and asked.fault is not None:
             self._note("unusable_chats", f" has {asked.fault}")
             return
-        derived = marked_answer(answer or solution or "")
+        mathematics = self.selection.answers == "mathematics"
+        derived = marked_answer(answer or solution or "") if mathematics else None
         gold = derived or answer
         if question is None:
             self.counts["no_question"] += 1
@@ -243,7 +241,7 @@ class _Loading:
             given = given_id or digest
             problem = Problem(given, question, solution, gold, self.name, fields, turns)
             self._add(problem, digest)
-            for kind, example in _anomalies(question, solution, gold):
+            for kind, example in _anomalies(question, solution, gold, mathematics):
                 self._note(kind, example)
 
     def _add(self, problem: Problem, digest: str) -> None:
@@ -278,15 +276,18 @@ class _Loading:
         )
 
 
-def _anomalies(question: str, solution: str | None, gold: str | None) -> Iterator[tuple[str, str]]:
+def _anomalies(
+    question: str, solution: str | None, gold: str | None, mathematics: bool
+) -> Iterator[tuple[str, str]]:
     """The anomalies of a used row, as (field of the load report, text of the example).
 
     Args:
         gold: the answer that completions are graded against.
+        mathematics: False where answers are not mathematics, so that their form says nothing.
     """
-    if gold is not None and not gold_is_matchable(gold):
+    if mathematics and gold is not None and not gold_is_matchable(gold):
         yield "unmatchable", f": {quoted(gold)}"
-    if gold is not None and solution is not None:
+    if mathematics and gold is not None and solution is not None:
         for stated in (last_marked(solution), sentence_answer(solution[-_SOLUTION_END:])):
             if stated is not None and differ(gold, stated):
                 yield "contradicting", f" has {quoted(gold)}, its solution {quoted(stated)}"

@@ -1,8 +1,8 @@
 """Loading of the three splits of a run, and of benchmarks.
 
 A source is `embedded`, a name from the catalog, a hub id, a YAML description or a file. Training
-problems need a gold answer (for the grader) and a reference solution (for the teacher); GRPO does
-without solutions on a set that has none. Validation and test problems need only the answer.
+problems need what the grader reads, mostly a gold answer, and a reference solution (for the
+teacher); GRPO does without solutions on a set that has none. Other splits need only the former.
 
 Hold-out: if no validation or test source is named, the problems are taken out of the training set
 by a hash of their ids, so that the same rows are held out whatever the seed, the order of the file
@@ -13,7 +13,7 @@ out and counted; an overlap between validation and test is refused.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,12 +22,14 @@ from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import DataError
+from opsd_cli.grading import traits_of
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.anomalies import how_to_list
 from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
 from opsd_cli.problems.few_shot import digest, with_examples
 from opsd_cli.problems.files import READERS, load_file, open_file, problems_of
+from opsd_cli.problems.graded_columns import kept_columns, needs_answer, read_for, refuse_columns
 from opsd_cli.problems.same_questions import divided, refuse_shared
 from opsd_cli.problems.selection import Selection
 from opsd_cli.problems.set_description import SetDescription
@@ -182,6 +184,7 @@ def load_benchmark(name: str, config: Config, limit: int | None = None) -> Probl
         DataError: there is no such benchmark, it cannot be read, or no row has an answer.
     """
     if name == EMBEDDED:
+        refuse_columns(traits_of(config.grading).columns)
         return embedded("test", limit)
     if name in OWN_SPLITS and not Path(name).is_file():
         if config.data.train is None:
@@ -206,27 +209,23 @@ def load_one_set(source: str, config: Config, count: int | None = None) -> Probl
 def _load(
     source: str, split: Split, config: Config, *, need_solution: bool | None, limit: int | None
 ) -> ProblemSet:
-    fields = config.data.fields
+    fields = kept_columns(config)
     if source == EMBEDDED:
-        if fields:
-            raise DataError(
-                f"the embedded problems have no column {fields[0]!r}, which data.fields names",
-                "name a file or a set with --set data.train=...",
-            )
+        refuse_columns(fields)
         return embedded(split, limit)
     columns = {name: column for name, column in config.data.columns.model_dump().items() if column}
     description = describe(source, split)
     if description is None:
         loaded = load_file(
-            Path(source), columns, need_solution=need_solution, need_answer=True, limit=limit,
+            Path(source), columns, need_solution=need_solution, need_answer=needs_answer(config),
+            limit=limit, selection=read_for(config),
             fields=fields,
         )  # fmt: skip
         loaded = replace(loaded, notes=_warned(loaded.name, source, loaded.report))
         return with_system_note(loaded, config)
     own = {name: column for name, column in description.columns.model_dump().items() if column}
-    loaded = _load_described(
-        source, split, description, own or columns, need_solution, limit, fields
-    )
+    own = own or columns
+    loaded = _load_described(source, split, description, own, need_solution, limit, config)
     return with_system_note(loaded, config)
 
 
@@ -237,7 +236,7 @@ def _load_described(
     columns: dict[str, str],
     need_solution: bool | None,
     limit: int | None,
-    fields: Sequence[str],
+    config: Config,
 ) -> ProblemSet:
     known = catalogued(description)
     name = known or (Path(source).stem if source.endswith((".yaml", ".yml")) else source)
@@ -256,15 +255,10 @@ def _load_described(
 
         table, revision = open_hub_set(description, split)
     loaded = problems_of(
-        table,
-        name,
-        columns,
-        need_solution=need_solution,
-        need_answer=True,
-        limit=limit,
-        selection=Selection.of(description),
-        fields=fields,
-    )
+        table, name, columns, need_solution=need_solution, need_answer=needs_answer(config),
+        limit=limit, selection=read_for(config, Selection.of(description)),
+        fields=kept_columns(config),
+    )  # fmt: skip
     notes = _warned(name, source, loaded.report)
     expected = description.problems
     if expected is not None and not loaded.report.limited and len(loaded.problems) != expected:

@@ -154,9 +154,12 @@ def accuracy_section(result: dict[str, Any] | None, evaluations: list[dict[str, 
 
 def learning_section(metrics: list[dict[str, Any]]) -> str:
     """Loss, reward, gradient norm and entropy by step."""
+    verdicts = not any("correct" in row for row in metrics)  # else the grader gives numbers
+    reward = "share of training rollouts that are right"
+    reward = reward if verdicts else "mean score of training rollouts"
     charts = [
         ("loss", [("loss", "loss")], False),
-        ("share of training rollouts that are right", [("reward", "right")], True),
+        (reward, [("reward", "right" if verdicts else "score")], verdicts),
         ("gradient norm", [("grad_norm", "norm")], False),
         ("entropy, nats a token", [("entropy", "student"), ("teacher_entropy", "teacher")], False),
     ]

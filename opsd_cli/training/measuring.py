@@ -12,7 +12,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from backends.interface import Policy
@@ -76,9 +75,10 @@ class Measurements:
             return state.best_step == state.step
         known = self._recorded("validation", state.step)
         if known is not None:
-            return state.evaluated(known["accuracy"]["value"])
+            return state.evaluated((known.get("mean_score") or known["accuracy"])["value"])
         result, seconds = self._timed(self._splits.validation, "validation")
-        best = state.evaluated(result.accuracy.value)
+        # Where the grader gives numbers, few samples may reach `grading.pass_at`.
+        best = state.evaluated((result.mean_score or result.accuracy).value)
         self._record("validation", state.step, result, best, seconds)
         return best
 
@@ -150,8 +150,9 @@ class Measurements:
             seconds=seconds[0],
             cpu_seconds=seconds[1],
             flexible_accuracy=result.flexible_accuracy,
+            mean_score=result.mean_score,
         )
-        self._run.append(run_directory.EVALUATIONS, asdict(row))
+        self._run.append(run_directory.EVALUATIONS, row.as_dict())
         self.forget_samples()
         self._listener.evaluation(row)
         return row

@@ -13,6 +13,7 @@ from typing import Any
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.samples import Evaluation
+from opsd_cli.formatting import score
 from opsd_cli.interruption import Stop
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.prompts.builder import PromptBuilder
@@ -127,11 +128,19 @@ def record_of(found: Mapping[str, Evaluation], problems: int) -> dict[str, Any]:
     return {
         **{role: each.accuracy.as_dict() for role, each in found.items()},
         "gain": gain.as_dict(),
+        **_mean_scores(found),
         "truncated": {role: each.truncated for role, each in found.items()},
         "no_answer": {role: each.no_answer for role, each in found.items()},
         "outcomes": {role: Outcome.of(each).as_dict() for role, each in found.items()},
         "problems": problems,
     }
+
+
+def _mean_scores(found: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """The record's `mean_score` by role, where the grader gives numbers."""
+    scores = {role: each.mean_score for role, each in found.items()}
+    given = {role: each.as_dict() for role, each in scores.items() if each is not None}
+    return {"mean_score": given} if len(given) == len(scores) else {}
 
 
 def reference_tokens(problems: Sequence[Problem], builder: PromptBuilder) -> int | None:
@@ -143,10 +152,17 @@ def reference_tokens(problems: Sequence[Problem], builder: PromptBuilder) -> int
 def require_gain(record: dict[str, Any], problems: int, run: Run, listener: Listener) -> None:
     """Report the two accuracies; raise `PreflightFailed` unless the teacher's is higher.
 
+    Where the grader gives numbers the mean scores decide, since few may reach `grading.pass_at`.
     Its record and samples stay on disk, and one sample of the teacher is reported.
     """
     student, teacher = Estimate(**record["student"]), Estimate(**record["teacher"])
     listener.preflight(student, teacher, problems)
+    scores = {role: Estimate(**each) for role, each in record.get("mean_score", {}).items()}
+    if scores:
+        listener.note(
+            f"preflight: mean score {score(scores['student'])} without the reference, "
+            f"{score(scores['teacher'])} with it"
+        )
     verdict = verdict_of(record, run.config)
     if verdict.goes_on:
         if verdict.advice:

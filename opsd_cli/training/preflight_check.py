@@ -125,7 +125,7 @@ def check(
     with (
         tempfile.TemporaryDirectory(prefix="opsd-preflight-") as temporary,
         Run.create(Path(temporary) / "run", config, {}) as run,
-        open_grader(config.grading) as grader,
+        open_grader(config.grading, listener.warn) as grader,
     ):
         builder = PromptBuilder(config, policy.tokenizer, policy.context_limit)
         analyst = TeacherAnalyst(config, policy, builder, None, listener)

@@ -9,6 +9,7 @@ import numpy as np
 
 from backends.interface import BatchReport, Policy
 from opsd_cli.config.schema import Config
+from opsd_cli.evaluation.samples import judged
 from opsd_cli.methods.base import LossPlan
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import Prompt
@@ -85,6 +86,10 @@ def _metrics(
             [g.text for g in rollouts.graded],
             [g.problem.solution or "" for g in rollouts.graded],
         )
+    if any(g.numeric for g in rollouts.everything):
+        found["correct"] = float(np.mean([g.correct for g in rollouts.everything]))
+    if ungraded := sum(g.ungraded for g in rollouts.everything):
+        found["ungraded"] = float(ungraded)
     found |= loss_metrics(plan.batches, reports, policy.tokenizer, policy.stop_ids)
     found["references_shortened"] = builder.shortened
     return found | rollouts.metrics
@@ -118,6 +123,7 @@ def rollout_rows(
             "finish_reason": g.rollout.finish_reason,
             "correct": g.correct,
             "divergence": divergence.get((g.rollout.request.prompt_ids, g.rollout.completion_ids)),
+            **judged(g.score if g.numeric else None, g.feedback),
             **_prompts_of(g, builder, teacher),
         }
         for g in rollouts.everything

@@ -301,5 +301,5 @@ def train(
         listener.note(note)
     for warning in splits.warnings:
         listener.warn(warning)
-    with open_grader(run.config.grading) as grader:
+    with open_grader(run.config.grading, listener.warn) as grader:
         return Trainer(policy, splits, run, listener, grader, stop).work()

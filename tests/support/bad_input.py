@@ -139,6 +139,18 @@ CASES = [
         "backend 'mlx' needs the package 'mlx_that_is_not_installed', which is not installed",
         "pip install 'opsd-cli[mlx]'",
     ),
+    # devices
+    Case("train --devices 0", 2, "--devices is '0'", "auto for all"),
+    Case("train --devices many", 2, "--devices is 'many'", "auto for all"),
+    Case("train --hosts none.json", 2, "there is no host file none.json",
+        "mlx.distributed_config writes one"),
+    Case("train --backend cpu --devices 3 --set train.reduce=exact", 2,
+        "8 units, which 3 ranks cannot share", "train.reduce=fast"),
+    Case("train --backend cpu --devices 2 --set train.shard=full", 2,
+        "samples with the trainer's own weights", "set rollouts.engine=vllm"),
+    Case("train --backend cpu --devices 2 --set train.shard=full --set rollouts.engine=vllm "
+        "--set teacher.weights=ema --set teacher.reason_first=true", 2,
+        "teacher.weights=ema samples its analyses", "set teacher.reason_first=false"),
     # problems
     Case("train --model some/model", 2, "data.train is not set", "--set data.train=problems.jsonl"),
     Case("train --set data.train=nosuch.jsonl", 2, "nosuch.jsonl"),
@@ -207,12 +219,7 @@ CASES = [
          "leave out --resume, or --preflight-only"),
     Case("train --preflight-only --method grpo", 2, "method grpo has no teacher",
          "leave out --preflight-only"),
-    Case("train --method grpo --set train.learn_from=correct", 2,
-         "learn_from is correct, and grpo cannot leave rollouts out", "that method alone"),
-    Case("train --set prompts.teacher.system_template=Known.", 2,
-         "prompts.teacher.system_template must contain {solution} exactly once", "one {solution}"),
-    Case("train --set data.train=calls.jsonl", 2, "2 with a chat that cannot be", "columns read",
-         {"calls.jsonl": '{"messages": [{"role": "tool", "content": "x"}]}\n' * 2}),
+    Case("train --method grpo --set train.learn_from=correct", 2, "grpo cannot leave rollouts"),
     Case("train --probe", 2, "--probe estimates the time of a plan", "--dry-run"),
     # a first config
     Case("init --data good.jsonl", 2, "--model is missing", "--model MODEL --data good.jsonl",
@@ -251,6 +258,13 @@ CASES = [
     Case("eval --out full", 2, "full is not empty", "empty directory", {"full/thesis.tex": "x"}),
     Case("eval --resume", 2, "--resume needs the evaluation's directory", "--out DIR"),
     Case("eval --regrade", 2, "--regrade needs the evaluation's directory", "--out DIR"),
+    # graders
+    Case("eval --set grading.grader=maths", 2, "'json', 'code'", "docs/graders.md"),
+    Case("eval --set grading.grader=nosuch.py:score", 2, "there is no file", "working directory"),
+    Case("eval --set grading.grader=rules.py:scor", 2, "rules.py has no function 'scor'",
+         "its functions are score", {"rules.py": "def score(problem, completion): return 1\n"}),
+    Case("eval --set grading.grader=command", 2, "command needs grading.command", "docs/graders"),
+    Case("eval --set grading.weights.maths=1", 2, "unknown grader 'maths'", "choose from math"),
     Case("eval --regrade --out full", 2, "full is not an evaluation", "", {"full/x": "x"}),
     # adapters
     Case("eval --limit 2 --against nosuch", 2, "nosuch is not an evaluation", "directory"),
