@@ -1,6 +1,7 @@
 """Questions that two sets of problems share.
 
-Two questions are equal if they differ in line breaks, spacing and case alone.
+Two questions are equal if they differ in line breaks, spacing and case alone. A chat also has the
+questions of its single user turns: what it answers on the way must not be measured elsewhere.
 """
 
 from __future__ import annotations
@@ -16,18 +17,28 @@ _SHOWN = 60
 
 def normalised(problem: Problem) -> str:
     """A question without differences in line breaks, spacing and case."""
-    return " ".join(problem.question.split()).casefold()
+    return _normalised(problem.question)
+
+
+def _normalised(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _asked(problem: Problem) -> set[str]:
+    """The question, and those that the user's turns of a chat ask."""
+    turns = {_normalised(text) for role, text in problem.turns if role == "user"}
+    return turns | {normalised(problem)}
 
 
 def divided(
     problems: Iterable[Problem], others: Iterable[Problem]
 ) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
-    """Two parts of `problems`: those whose question `others` lack, and those that they have."""
+    """Two parts of `problems`: those that ask what `others` ask, last, and the rest."""
     questions = {normalised(problem) for problem in others}
     own: list[Problem] = []
     shared: list[Problem] = []
     for problem in problems:
-        (shared if normalised(problem) in questions else own).append(problem)
+        (own if questions.isdisjoint(_asked(problem)) else shared).append(problem)
     return tuple(own), tuple(shared)
 
 

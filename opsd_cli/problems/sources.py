@@ -34,6 +34,7 @@ from opsd_cli.problems.graded_columns import refuse_columns
 from opsd_cli.problems.hold_out import first, hold_out, without
 from opsd_cli.problems.same_questions import refuse_shared
 from opsd_cli.problems.set_description import SetDescription
+from opsd_cli.problems.system_turns import with_system_note
 from opsd_cli.prompts.references import reads_solutions
 
 #: Benchmarks that are the config's own splits.
@@ -226,9 +227,11 @@ def _load(
     description = describe(source, split)
     if description is None:
         loaded = load_file(Path(source), columns, **vars(reading))
-        return replace(loaded, notes=_warned(loaded.name, source, loaded.report))
+        loaded = replace(loaded, notes=_warned(loaded.name, source, loaded.report))
+        return with_system_note(loaded, config)
     own = {name: column for name, column in description.columns.model_dump().items() if column}
-    return _load_described(source, split, description, own or columns, reading)
+    loaded = _load_described(source, split, description, own or columns, reading)
+    return with_system_note(loaded, config)
 
 
 def _load_described(

@@ -45,10 +45,13 @@ COLLAPSE_METRICS = {
     "copied": "share of the completion copied from the reference",
     "zero_variance_groups": "share of groups all right or all wrong",
     "siblings_missing": "share of rollouts without a right sibling",
+    "learnt_share": "share of the rollouts that are learnt from",
     "grad_norm": "gradient norm",
 }
 #: Those that are shares, from 0 to 1.
-SHARES = {"reward", "truncated", "copied", "zero_variance_groups", "siblings_missing"}
+SHARES = {
+    "reward", "truncated", "copied", "zero_variance_groups", "siblings_missing", "learnt_share",
+}  # fmt: skip
 #: Colour scale of tokens: (upper edge in nats, share of colour in percent).
 SHADES = ((0.01, 0), (0.05, 18), (0.2, 36), (0.5, 58), (float("inf"), 85))
 

@@ -47,6 +47,7 @@ from opsd_cli.training.schedule import QuestionOrder, learning_rate, require_eno
 from opsd_cli.training.state import Clock, RunState, cpu_time
 from opsd_cli.training.step_records import rollout_rows, step_row, step_tokens
 from opsd_cli.training.stopped import stopped
+from opsd_cli.training.thinking import thinking_warning
 from opsd_cli.training.work_ahead import Foreseeing
 
 
@@ -109,6 +110,9 @@ class Trainer:
             self.run.prune(self.config.train.keep_checkpoints, self.state.best_step)
             self.listener.note(f"resumed at step {self.state.step}")
             return
+        warning = thinking_warning(self.config, lambda: self.policy.tokenizer)
+        if warning is not None:
+            self.listener.warn(warning)
         if self.config.preflight.enabled and self.method.needs.teacher:
             self.state.ledger += preflight(
                 self.run, self.splits.train, self.builder, self.analyst, self.measurements,

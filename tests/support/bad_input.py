@@ -232,6 +232,7 @@ CASES = [
          "leave out --resume, or --preflight-only"),
     Case("train --preflight-only --method grpo", 2, "method grpo has no teacher",
          "leave out --preflight-only"),
+    Case("train --method grpo --set train.learn_from=correct", 2, "grpo cannot leave rollouts"),
     Case("train --probe", 2, "--probe estimates the time of a plan", "--dry-run"),
     # a first config
     Case("init --data good.jsonl", 2, "--model is missing", "--model MODEL --data good.jsonl",
