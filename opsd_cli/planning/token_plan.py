@@ -98,12 +98,10 @@ def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = 
         "validation": config.data.validation_problems,
         "test": config.data.test_problems,
     }
+    if config.data.watch is not None:
+        sizes["watch"] = config.data.watch_problems
     if splits is not None:
-        sizes = {
-            "train": len(splits.train.problems),
-            "validation": len(splits.validation.problems),
-            "test": len(splits.test.problems),
-        }
+        sizes = {split: len(each.problems) for split, each in splits.named().items()}
     if lengths is None:
         lengths = estimated_lengths(config, splits.train.problems if splits else [])
     evaluations = _evaluation_rollouts(config, sizes)
@@ -126,6 +124,7 @@ def _evaluation_rollouts(config: Config, sizes: dict[str, int | None]) -> int:
     # Base, and with a curve every validation's step, the last among them; else the last and best.
     tests = 1 + (due if train.curve else min(2, due))
     problems = due * (sizes["validation"] or 0) + (tests - 1) * (sizes["test"] or 0)
+    problems += min(2, due) * (sizes.get("watch") or 0)  # the last and the best step
     return _rollouts_before_step_1(config, sizes) + config.evaluation.samples * problems
 
 
@@ -135,7 +134,7 @@ def _rollouts_before_step_1(config: Config, sizes: dict[str, int | None]) -> int
     if config.preflight.enabled and methods.get(config).needs.teacher:
         measured = config.preflight.problems
         preflight = 2 * (measured if sizes["train"] is None else min(measured, sizes["train"]))
-    problems = preflight + (sizes["validation"] or 0) + (sizes["test"] or 0)
+    problems = preflight + sum(sizes.get(split) or 0 for split in ("validation", "test", "watch"))
     return config.evaluation.samples * problems
 
 

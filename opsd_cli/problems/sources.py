@@ -27,7 +27,7 @@ from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
 from opsd_cli.problems.few_shot import digest, with_examples
 from opsd_cli.problems.files import READERS, load_file, open_file, problems_of
-from opsd_cli.problems.same_questions import divided, refuse_shared
+from opsd_cli.problems.same_questions import divided, refuse_shared, shared_notes
 from opsd_cli.problems.selection import Selection
 from opsd_cli.problems.set_description import SetDescription
 
@@ -45,6 +45,7 @@ class Splits:
         notes: sentences about how the splits were made.
         warnings: sentences about probable faults in the data.
         few_shot: the worked examples before each question; the training problems lack them.
+        watch: problems of another kind, which are measured and decide nothing; None without.
         data_notes: those of `notes` that do not depend on how many problems are held out.
     """
 
@@ -55,10 +56,12 @@ class Splits:
     warnings: tuple[str, ...] = ()
     data_notes: tuple[str, ...] = ()
     few_shot: tuple[Problem, ...] = ()
+    watch: ProblemSet | None = None
 
     def named(self) -> dict[str, ProblemSet]:
-        """The splits by name."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
+        """The splits by name; "watch" is among them where there is one."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return found if self.watch is None else {**found, "watch": self.watch}
 
     def provenance(self) -> dict[str, dict[str, str | int | None]]:
         """Name, revision, size and digest of each split, for a run's environment.json."""
@@ -107,6 +110,7 @@ def load_splits(config: Config) -> Splits:
         data.validation or otherwise, "validation", config, data.validation_problems
     )
     test = _load_optional(data.test or otherwise, "test", config, data.test_problems)
+    watch = _load_optional(data.watch, "test", config, data.watch_problems)
     wanted = {
         name: size
         for name, given, size in (
@@ -126,14 +130,19 @@ def load_splits(config: Config) -> Splits:
             f"held out of {data.train}: {held_out}; {len(train.problems)} left to train on"
         )
     assert validation is not None and test is not None
-    read = (train, validation, test)
+    read: tuple[ProblemSet, ...] = (train, validation, test)
     data_notes = (*(note for each in read for note in _notes(each)), *removed)
     refuse_shared(
         validation,
         test,
         "remove them from one: what chooses the checkpoint must not be what is reported",
     )
-    sets = told_apart({"train": train, "validation": validation, "test": test})
+    sets = {"train": train, "validation": validation, "test": test}
+    if watch is not None:
+        read = (*read, watch)
+        data_notes += (*_notes(watch), *shared_notes(watch, sets))
+        sets["watch"] = watch
+    sets = told_apart(sets)
     splits = Splits(
         sets["train"],
         sets["validation"],
@@ -141,6 +150,7 @@ def load_splits(config: Config) -> Splits:
         notes=(*held_notes, *data_notes),
         warnings=tuple(warning for each in read for warning in each.notes),
         data_notes=data_notes,
+        watch=sets.get("watch"),
     )
     return with_examples(config, splits)
 

@@ -56,7 +56,7 @@ class EvaluationRow:
     """One evaluation during a run, as written to `evaluations.jsonl`.
 
     Attributes:
-        split: "validation" or "test".
+        split: "validation", "test" or "watch".
         accuracy: mean over problems, with its 95% interval.
         truncated: share of completions that reached the length limit.
         no_answer: share of completions without an answer.
@@ -72,6 +72,8 @@ class EvaluationRow:
         cpu_seconds: CPU time of this evaluation.
         flexible_accuracy: accuracy by the flexible rule (`opsd_cli.grading.flexible`); None in rows
             of earlier versions.
+        hedges_per_100_words: hedging words of the completions
+            (`opsd_cli.training.collapse_metrics`); None in rows of earlier versions.
     """
 
     step: int
@@ -90,6 +92,7 @@ class EvaluationRow:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     flexible_accuracy: Estimate | None = None
+    hedges_per_100_words: float | None = None
 
 
 #: The phases of a training step. Every other phase is an evaluation.
