@@ -185,7 +185,9 @@ def evaluate(
 
 def compare(
     finished: options.Runs = None,
-    methods: options.Methods = "opsd,grpo",
+    methods: options.Methods = None,
+    vary: options.Vary = None,
+    grid: options.Grid = False,
     seeds: options.Seeds = 3,
     tune: options.Tune = False,
     target: options.Target = None,
@@ -210,6 +212,7 @@ def compare(
 
     [dim]opsd compare[/dim]
     [dim]opsd compare --methods opsd,grpo,sft --seeds 5 --tune[/dim]
+    [dim]opsd compare --vary divergence.kind=forward_kl,jsd --vary train.passes=4,16[/dim]
     [dim]opsd compare runs/a runs/b --require-ratio 4[/dim]
     """
     from opsd_cli.cli import compare
@@ -222,6 +225,7 @@ def compare(
         compare.Options(
             finished=tuple(finished or ()), methods=methods, seeds=seeds, tune=tune,
             target=target, require_ratio=require_ratio, jobs=jobs, out=out, resume=resume,
+            vary=tuple(vary or ()), grid=grid,
         ),
     )  # fmt: skip
 

@@ -259,7 +259,21 @@ Runs = Annotated[
     typer.Argument(metavar="[RUN]...", help="Finished runs to compare; none trains anew."),
 ]
 Methods = Annotated[
-    str, typer.Option("--methods", metavar="A,B,...", help=f"Of {_sentence(METHODS)}.")
+    str | None,
+    typer.Option(
+        "--methods", metavar="A,B,...",
+        help=f"Of {_sentence(METHODS)}; by default opsd,grpo, and with --vary the config's alone.",
+    ),
+]  # fmt: skip
+Vary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vary", metavar="KEY=A,B,...",
+        help="Compare values of a config key; repeat for more keys, one changed at a time.",
+    ),
+]  # fmt: skip
+Grid = Annotated[
+    bool, typer.Option("--grid", help="With several --vary: all combinations of their values.")
 ]
 Seeds = Annotated[
     int, typer.Option("--seeds", min=1, help="Runs of each method, counted from --seed.")
