@@ -60,7 +60,7 @@ def headline(choices: Choices) -> str:
         change = signed(arm["difference"]["best"]["value"])
         found[arm["verdict"]].append(f"{change_text(arm['changes'])} ({change} points)")
     parts = [f"{verdict}: {', '.join(names)}" for verdict, names in found.items() if names]
-    return f"Against {base_text(choices)}: {'; '.join(parts)}."
+    return f"Against {base_text(choices)}, {'; '.join(parts)}."
 
 
 def brief(choices: Choices) -> str:
@@ -83,10 +83,12 @@ def caution(choices: Choices, seeds: int) -> str:
         if count > 1
         else ""
     )
-    least = max(arm["detectable"] for arm in others(choices).values())
+    found = [arm["detectable"] for arm in others(choices).values()]
+    least, most = (signed(edge(found)).lstrip("+") for edge in (min, max))
+    size = least if least == most else f"{least} to {most} (by choice)"
     budget = (
-        f"At this budget, a true difference of {signed(least).lstrip('+')} points or more is found "
-        "four times in five; smaller ones mostly cannot be told apart."
+        f"At this budget, a true difference is found four times in five if it has {size} points or "
+        "more; smaller ones mostly cannot be told apart."
     )
     alone = (
         " One seed: the intervals are of the problems alone, and runs vary between seeds."

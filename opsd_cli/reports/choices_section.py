@@ -63,8 +63,8 @@ def choices_section(summary: Mapping[str, Any]) -> str:
         + f"<p class=dim>{escape(caution(choices, seeds))}</p>"
         + outcomes_table(choices)
         + "<p class=dim>These outcomes give no verdict. Lengths, words and pass@k are those of the "
-        "checkpoint that validation chose, on the test problems. Intervals of tokens, lengths and "
-        "words are over seeds.</p>"
+        "checkpoint that validation chose, on the test problems. Intervals of accuracy, pass@k and "
+        "the watch set are over seeds and problems, those of lengths and words over seeds.</p>"
     )
 
 
@@ -100,7 +100,8 @@ def dot_picture(choices: Choices) -> str:
             "</div>"
         )
     labels = "".join(
-        f'<span class=tick style="left:{place(tick)}">{signed(tick)}</span>' for tick in ticks
+        f'<span class=tick style="left:{place(tick)}">{signed(tick) if tick else 0}</span>'
+        for tick in ticks
     )
     return (
         f"<div class=dots>{''.join(rows)}<span class=blank></span>"
@@ -180,8 +181,11 @@ def _interval(found: Mapping[str, Any]) -> str:
 
 
 def _of_number(found: Mapping[str, Any]) -> str:
-    between = "" if found["low"] is None else f" ({found['low']:+.1f} to {found['high']:+.1f})"
-    return f"{found['value']:+.1f}{between}"
+    value, low, high = (
+        None if found[key] is None else f"{round(found[key], 1) + 0.0:+.1f}"
+        for key in ("value", "low", "high")
+    )
+    return f"{value}" if low is None else f"{value} ({low} to {high})"
 
 
 def _of_count(found: Mapping[str, Any]) -> str:
