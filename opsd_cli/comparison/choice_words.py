@@ -85,10 +85,10 @@ def caution(choices: Choices, seeds: int) -> str:
     )
     found = [arm["detectable"] for arm in others(choices).values()]
     least, most = (signed(edge(found)).lstrip("+") for edge in (min, max))
-    size = least if least == most else f"{least} to {most} (by choice)"
+    size = f"{least} points" if least == most else f"{least} to {most} points, by choice,"
     budget = (
-        f"At this budget, a true difference is found four times in five if it has {size} points or "
-        "more; smaller ones mostly cannot be told apart."
+        f"At this budget, a true difference is found four times in five if it has {size} or more; "
+        "smaller ones mostly cannot be told apart."
     )
     alone = (
         " One seed: the intervals are of the problems alone, and runs vary between seeds."
