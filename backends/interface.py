@@ -123,6 +123,9 @@ class DecodingReport:
         unfinished: the requests whose completions are being decoded, and their token ids so far;
             the ids may be read during the call of the observer alone. Empty from an engine that
             gives whole completions only; its `tokens` are then those of finished completions.
+        prompt_tokens: tokens of prompts that have been read; samples of one prompt share a reading.
+        prompt_total: of how many in this call; 0 from an engine that does not report reading.
+        reading: True while prompts are being read, so that nothing is decoded meanwhile.
     """
 
     tokens: int
@@ -130,6 +133,9 @@ class DecodingReport:
     finished: int
     stopped: int
     unfinished: Sequence[tuple[RolloutRequest, Sequence[int]]] = ()
+    prompt_tokens: int = 0
+    prompt_total: int = 0
+    reading: bool = False
 
 
 class Observer(Protocol):
@@ -140,7 +146,7 @@ class Observer(Protocol):
     """
 
     def decoding(self, report: DecodingReport) -> None:
-        """`generate` has decoded more tokens."""
+        """`generate` has decoded more tokens, or read more of its prompts."""
 
     def learning(self, done: int, total: int) -> None:
         """`accumulate` or `measure` has read `done` of the batch's `total` tokens, prompts and

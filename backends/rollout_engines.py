@@ -97,6 +97,21 @@ def get_engine(name: str) -> RolloutEngine:
     return engine
 
 
+def samples_here(config: Config, teacher: bool) -> bool:
+    """True if the trainer's own weights sample for a role, whatever the engine.
+
+    An engine of its own gets the student's adapter. It has no file of a teacher that is a moving
+    average, or the adapter that the run started from.
+
+    Args:
+        teacher: the role.
+    """
+    if not get_engine(config.rollouts.engine).separate_from_trainer:
+        return True
+    weights = config.teacher.weights
+    return teacher and (weights == "ema" or (weights == "initial" and config.adapter is not None))
+
+
 def planned_rollouts(config: Config) -> str | None:
     """What will sample a run's rollouts, for a plan; None if its engine says nothing."""
     engine = get_engine(config.rollouts.engine)

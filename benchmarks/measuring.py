@@ -7,15 +7,21 @@ forms of one case take turns, so that other work on the machine slows all of the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+
+#: Seconds between two readings of the memory of a process's children.
+POLL_SECONDS = 0.5
 
 #: For each form, what each of its measuring processes printed.
 Found = dict[str, list[dict[str, float]]]
@@ -70,6 +76,62 @@ def new_peak_mb() -> float:
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024 / 1e6
     raise SystemExit("this system does not report the peak of resident memory")
+
+
+class Meter:
+    """CPU and wall seconds, and the peak of memory, of this process and its children.
+
+    What comes before `loaded` is counted apart.
+    """
+
+    def __init__(self) -> None:
+        import psutil
+
+        self._own = psutil.Process()
+        self._gone = psutil.Error
+        self._children_mb = 0.0
+        self._load: dict[str, float] = {}
+        self._loaded = (0.0, 0.0)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def loaded(self) -> None:
+        """All is loaded; the measured work begins."""
+        self._loaded = self._cpu(), time.perf_counter()
+        began = self._own.create_time()
+        resident = self._own.memory_info().rss / 1e6
+        self._load = {
+            "load_cpu": self._loaded[0], "load_wall": time.time() - began, "resident_mb": resident
+        }  # fmt: skip
+
+    def figures(self) -> dict[str, float]:
+        """What was measured, at the work's end."""
+        cpu, wall = self._loaded
+        return {
+            "cpu": self._cpu() - cpu,
+            "wall": time.perf_counter() - wall,
+            "peak_mb": peak_mb() + self._children_mb,
+            "children_mb": self._children_mb,
+            **self._load,
+        }
+
+    def _cpu(self) -> float:
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        total = time.process_time() + ended.ru_utime + ended.ru_stime
+        for child in self._own.children(recursive=True):
+            with contextlib.suppress(self._gone):
+                spent = child.cpu_times()
+                total += spent.user + spent.system
+        return total
+
+    def _watch(self) -> None:
+        """Keep the greatest sum of the children's resident memory."""
+        while True:
+            total = 0.0
+            for child in self._own.children(recursive=True):
+                with contextlib.suppress(self._gone):
+                    total += child.memory_info().rss / 1e6
+            self._children_mb = max(self._children_mb, total)
+            time.sleep(POLL_SECONDS)
 
 
 def measured_elsewhere(command: Sequence[str | Path], **environment: str) -> dict[str, float]:

@@ -1,10 +1,13 @@
 """The memory plan of `--dry-run` against measured peaks, on the CPU, for both backends.
 
     python benchmarks/memory_plan.py [--backends cpu,mlx] [--only NAME]
+    python benchmarks/memory_plan.py --backends cpu --model DIR
 
 Each case is a process of its own: a random model is built, one OPSD step is made (rollouts, loss,
 gradient, update) through the backend, and the peak is read: on MLX its allocator's, on PyTorch the
-resident set's rise since before the model was loaded.
+resident set's rise since before the model was loaded. With `--model`, a pretrained model
+(`benchmarks/real/make.py`) takes the place of the random ones; where its completion stops early, it
+learns from random tokens up to the full length, which the plan counts.
 """
 
 from __future__ import annotations
@@ -43,11 +46,17 @@ CASES: dict[str, tuple[dict[str, Any], tuple[int, int, int, int], dict[str, Any]
     "long, checkpointed": ({}, (128, 256, 384, 4), CHECKPOINTED),
     "large vocabulary": ({"vocab_size": 65536}, (64, 128, 128, 16), CHECKPOINTED),
 }
+#: The cases of a pretrained model, in the same form.
+PRETRAINED: dict[str, tuple[dict[str, Any], tuple[int, int, int, int], dict[str, Any]]] = {
+    "pretrained": ({}, (64, 128, 128, 16), {}),
+    "pretrained, checkpointed": ({}, (64, 128, 128, 16), CHECKPOINTED),
+    "pretrained, small batches": ({}, (64, 128, 64, 8), {"train": {"micro_batch_tokens": 1024}}),
+}
 
 
 def lengths(name: str, backend: str) -> tuple[int, int, int, int]:
     """Student's and teacher's prompt, completion, questions."""
-    student, teacher, completion, questions = CASES[name][1]
+    student, teacher, completion, questions = (CASES | PRETRAINED)[name][1]
     if backend == "mlx":
         return student // 2, teacher // 2, completion // 2, questions // 2
     return student, teacher, completion, questions
@@ -59,7 +68,7 @@ def config_of(name: str, backend: str, folder: str) -> Any:
     from opsd_cli.config.schema import Config
 
     _, _, completion, questions = lengths(name, backend)
-    extra = CASES[name][2]
+    extra = (CASES | PRETRAINED)[name][2]
     tree = {
         "model": folder,
         "lora": {"rank": 16, "alpha": 32},
@@ -97,7 +106,12 @@ def measure(name: str, backend: str, folder: str) -> int:
     requests = [RolloutRequest(str(i), 0, prompt(student), i) for i in range(questions)]
     drawn = list(policy.generate(requests, Sampling(max_new_tokens=completion)))
     items = tuple(
-        DivergenceItem(r.request.prompt_ids, prompt(teacher), r.completion_ids, 1.0)
+        DivergenceItem(
+            r.request.prompt_ids,
+            prompt(teacher),
+            r.completion_ids + prompt(completion - len(r.completion_ids)),
+            1.0,
+        )
         for r in drawn
     )  # fmt: skip
     policy.accumulate(DivergenceBatch(items, DivergenceSpec("jsd"), "initial"))
@@ -141,7 +155,8 @@ def planned(name: str, backend: str, folder: str) -> Any:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--backends", default="cpu,mlx", help="separated by commas")
-    options.add_argument("--only", default=";".join(CASES), help="cases, separated by semicolons")
+    options.add_argument("--only", help="cases, separated by semicolons")
+    options.add_argument("--model", help="a pretrained model's folder")
     options.add_argument("--parts", action="store_true", help="the plan's parts too")
     options.add_argument("--measure", nargs=3, metavar=("CASE", "BACKEND", "FOLDER"))
     given = options.parse_args()
@@ -150,9 +165,12 @@ def main() -> None:
         return
     print("| model and batch | backend | planned | measured | planned ÷ measured |")
     print("|---|---|---|---|---|")
-    for name, backend in itertools.product(given.only.split(";"), given.backends.split(",")):
-        with tempfile.TemporaryDirectory() as folder:
-            build(name, backend, Path(folder))
+    names = given.only.split(";") if given.only else PRETRAINED if given.model else CASES
+    for name, backend in itertools.product(names, given.backends.split(",")):
+        with tempfile.TemporaryDirectory() as made:
+            folder = given.model or made
+            if not given.model:
+                build(name, backend, Path(folder))
             peak, plan = measured(name, backend, folder), planned(name, backend, folder)
         print(
             f"| {name} | {backend} | {plan.peak / 2**20:.0f} MiB "

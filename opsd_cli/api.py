@@ -18,12 +18,20 @@ from opsd_cli.comparison import session as comparison_session
 from opsd_cli.comparison.jobs import Job
 from opsd_cli.comparison.session import Comparison
 from opsd_cli.comparison.supervisor import run_jobs
+from opsd_cli.config.bounds import require_accuracy, require_counts
 from opsd_cli.config.schema import Config
+from opsd_cli.devices.number import Devices, require_loaded_here
+from opsd_cli.devices.number import count as count_devices
 from opsd_cli.errors import UsageError
 from opsd_cli.evaluation import session as evaluation_session
 from opsd_cli.evaluation.directory import EvaluationDirectory
 from opsd_cli.evaluation.given_problems import Benchmarks, asked_for
-from opsd_cli.evaluation.preparation import EvaluationSession, directory_to_continue, prepare
+from opsd_cli.evaluation.preparation import (
+    EvaluationSession,
+    directory_to_continue,
+    prepare,
+    require_directory,
+)
 from opsd_cli.evaluation.result import EvaluationResult
 from opsd_cli.interruption import Stop, never
 from opsd_cli.loading import (
@@ -98,6 +106,7 @@ def train(
     resume_from: int | None = None,
     backend: str | None = None,
     steps: int | None = None,
+    devices: Devices = 1,
     listener: Listener | None = None,
     stop: Stop = never,
 ) -> TrainResult:
@@ -113,6 +122,7 @@ def train(
         resume_from: resume from the checkpoint of this step.
         backend: where to resume; by default where the run began.
         steps: with `resume`, of a finished run: its new and greater number of steps.
+        devices: of this machine, that share the work, or "auto" for all; not with `policy`.
         listener: receives steps, evaluations, notes and warnings.
         stop: polled after each finished rollout; True saves what a resume needs and ends in
             `Interrupted`.
@@ -122,15 +132,15 @@ def train(
         kind, seconds, and the run's directory.
 
     Raises:
-        UsageError: `resume` without `out`, or with a config.
+        UsageError: `resume` without `out`, or with a config; devices that do not suit.
         RunError: `out` is not empty, or cannot be resumed.
         DataError: the problems cannot be read.
         PreflightFailed: the reference does not help the teacher.
         TrainingError: a loss or a gradient is not finite.
         Interrupted: `stop` returned True.
     """
-    messages = listener or Listener()
-    directory = Path(out) if out is not None else None
+    messages, directory = listener or Listener(), Path(out) if out is not None else None
+    require_loaded_here(policy is not None, devices)
     if resume or resume_from is not None:
         if directory is None or config is not None:
             raise UsageError(
@@ -142,22 +152,29 @@ def train(
         for name, value in (("backend", backend), ("steps", steps)):
             if value is not None:
                 raise UsageError(f"{name} is for a resumed run", "set it in the config")
-        opening = training_session.begin(config_of(config), directory, messages)
+        opening = training_session.begin(_suiting(config, devices), directory, messages)
     with opening as opened:
-        result = _trained(opened, policy, messages, stop)
+        result = _trained(opened, policy, messages, stop, devices)
         write_run_report(opened.run.directory)
         return result
 
 
+def _suiting(source: Source | None, devices: Devices) -> Config:
+    """The config that a source stands for; raises `UsageError` if the devices do not suit it."""
+    config = config_of(source)
+    count_devices(devices, config)
+    return config
+
+
 def _trained(
-    opened: TrainingSession, policy: Policy | None, listener: Listener, stop: Stop
+    opened: TrainingSession, policy: Policy | None, listener: Listener, stop: Stop, devices: Devices
 ) -> TrainResult:
     with contextlib.ExitStack() as stack:
         if opened.finished is not None:
             return opened.finished
         if policy is None:
             config, folder = opened.run.config, opened.engine_folder
-            policy = stack.enter_context(loaded_policy(config, listener, True, folder))
+            policy = stack.enter_context(loaded_policy(config, listener, True, folder, devices))
         return training_session.work(opened, policy, listener, stop)
 
 
@@ -172,6 +189,7 @@ def evaluate(
     resume: bool = False,
     regrade: bool = False,
     against: str | Path | None = None,
+    devices: Devices = 1,
     listener: Listener | None = None,
 ) -> EvaluationResult:
     """Measure accuracy, as `opsd eval` does: k graded samples per problem.
@@ -189,6 +207,7 @@ def evaluate(
         resume: resume the evaluation in `out`, which may grow.
         regrade: grade the samples in `out` again; nothing is sampled and no model is loaded.
         against: another evaluation's directory, to pair with by problem.
+        devices: as in `train`.
         listener: receives phases, progress, notes and warnings.
 
     Returns:
@@ -201,51 +220,23 @@ def evaluate(
         Interrupted: Ctrl-C during sampling into `out`; all samples are kept.
     """
     messages = listener or Listener()
-    _require_counts(limit=limit)
+    require_counts(limit=limit)
+    require_loaded_here(policy is not None, devices)
     names, given = asked_for(benchmarks)
     other = Path(against) if against is not None else None
     again = resume or regrade
-    _require_directory(out, policy, again or other is not None)
+    require_directory(out, policy is not None, again or other is not None)
     path = Path(out) if out is not None else None
     directory = directory_to_continue(path, again, other)
     chosen = _evaluated_config(config, directory, samples)
+    count_devices(devices, chosen)
     session = prepare(chosen, directory, names, limit, messages, regrading=regrade, given=given)
     if path is None:
-        return _measured_in_memory(session, policy, messages)
+        return _measured_in_memory(session, policy, messages, devices)
     return evaluation_session.run(
-        session,
-        path,
-        messages,
-        watch=lambda measure: measure(messages),
-        write_report=write_evaluation_report,
-        against=other,
-        regrading=regrade,
-    )
-
-
-def _require_counts(**counts: int | None) -> None:
-    """Raise `UsageError` for an argument below 1."""
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise UsageError(f"{name} is {count}", "give 1 or more")
-
-
-def _require_accuracy(target: float | None) -> None:
-    """Raise `UsageError` for a target outside [0, 1]."""
-    if target is not None and not 0 <= target <= 1:
-        raise UsageError(f"target is {target}", "give an accuracy from 0 to 1")
-
-
-def _require_directory(out: str | Path | None, policy: Policy | None, needed: bool) -> None:
-    """Raise `UsageError` where the arguments and an evaluation's directory do not fit."""
-    if out is None and needed:
-        raise UsageError("resume, regrade and against need an evaluation's directory", "give out")
-    if out is not None and policy is not None:
-        raise UsageError(
-            "an evaluation's directory describes a model by its files, which a policy in memory "
-            "may have left behind",
-            "leave out policy (a run's directory as config loads its best checkpoint), or out",
-        )
+        session, path, messages, watch=lambda measure: measure(messages),
+        write_report=write_evaluation_report, against=other, regrading=regrade, devices=devices,
+    )  # fmt: skip
 
 
 def _evaluated_config(
@@ -262,13 +253,13 @@ def _evaluated_config(
 
 
 def _measured_in_memory(
-    session: EvaluationSession, policy: Policy | None, listener: Listener
+    session: EvaluationSession, policy: Policy | None, listener: Listener, devices: Devices
 ) -> EvaluationResult:
     with contextlib.ExitStack() as stack:
         if policy is None:
             config, _ = choose_backend(session.config, listener)
             session = replace(session, config=config)
-            policy = stack.enter_context(loaded_policy(config, listener, trainable=False))
+            policy = stack.enter_context(loaded_policy(config, listener, False, devices=devices))
         results = evaluation_session.measure(session, policy, None, listener)
     summary = {"benchmarks": {name: result.as_dict() for name, result in results.items()}}
     return EvaluationResult(results, summary)
@@ -312,8 +303,8 @@ def compare(
         Interrupted: Ctrl-C; every run keeps its newest checkpoint.
     """
     messages = listener or Listener()
-    _require_counts(seeds=seeds, jobs=jobs)
-    _require_accuracy(target)
+    require_counts(seeds=seeds, jobs=jobs)
+    require_accuracy(target)
     directory = Path(out) if out is not None else None
     if what is not None and not isinstance(what, Mapping):
         runs = [Path(run) for run in what]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from opsd_cli.errors import ConfigError, ModelError, RunError
 from opsd_cli.lazy import load
-from opsd_cli.model_card import CARD, MODELFILE, training_config, use_of, write_card
+from opsd_cli.model_card import CARD, MODELFILE, merging, training_config, use_of, write_card
 
 if TYPE_CHECKING:
     from opsd_cli.config.schema import Config
@@ -36,9 +36,11 @@ class Format:
         library: the one that loads the result, as `opsd_cli.usage_code.programs` takes it.
         use: how to use the result, for people; `{directory}` and `{base}`, the model's path, are
             filled in.
+        held: what the result is, where `use` would mislead.
         has_model: whether the weights of the model are written too, in a dtype to choose.
         warning: "module:function" that is given the base model's config.json and its name, and
-            returns a warning or None; empty if there is nothing to warn of.
+            returns a warning or None; empty if there is nothing to warn of. With a warning the
+            library would answer wrongly, so no command and no code for it is given.
     """
 
     write: Callable[[Config, Path, str, Messages], None]
@@ -46,11 +48,18 @@ class Format:
     use: str
     has_model: bool = False
     warning: str = ""
+    held: str = ""
 
-    def usage(self, directory: Path, config: Config) -> str:
-        """How to use the exported directory: a line, and a command that asks it where one can."""
+    def usage(self, directory: Path, config: Config, caution: str | None = None) -> str:
+        """How to use the exported directory: a line, and a command that asks it where one can.
+
+        Args:
+            caution: what `export` returned; with one, the command is that of another export.
+        """
         from opsd_cli.usage_code import command
 
+        if caution is not None:
+            return f"{self.held}; for a model that answers as trained:\n{merging(config)}"
         use = use_of(config, training_config(config), str(directory))
         asked = command(use, self.library, "What is 2 + 3?")
         line = self.use.format(directory=directory, base=config.model_path)
@@ -116,7 +125,7 @@ def export(
     messages: Messages,
     dtype: str | None = None,
     repository: str | None = None,
-) -> None:
+) -> str | None:
     """Write the config's adapter in another form with a model card, whole or not at all.
 
     Args:
@@ -126,13 +135,17 @@ def export(
         dtype: one of `DTYPES`, for a form that has the model's weights; by default the base's.
         repository: ORG/NAME if the directory is to be uploaded there; the card then names it.
 
+    Returns:
+        Why the form's library would answer wrongly with this model, for the caller to say last;
+        None where it does not.
+
     Raises:
         ModelError: the adapter, or for "merged" the model, cannot be read.
         RunError: the directory cannot be written.
     """
     chosen = FORMATS[form]
     check_source(config, messages)
-    caution = _caution(config, chosen.warning) if chosen.warning else None
+    caution = caution_of(config, form)
 
     def write(folder: Path) -> None:
         chosen.write(config, folder, dtype or BASE, messages)
@@ -145,8 +158,7 @@ def export(
             f"the worked examples of the run's prompts cannot be read ({unknown}): {CARD} has no "
             "code that asks the model"
         )
-    if caution is not None:
-        messages.warn(caution)
+    return caution
 
 
 def _source(config: Config) -> Path:
@@ -154,10 +166,13 @@ def _source(config: Config) -> Path:
     return Path(config.adapter)
 
 
-def _caution(config: Config, warning: str) -> str | None:
-    """The format's warning about the base model; None too if its config.json cannot be read."""
+def caution_of(config: Config, form: str) -> str | None:
+    """The form's warning about the base model; None too if its config.json cannot be read."""
     from backends.shared.model_files import read_settings
 
+    warning = FORMATS[form].warning
+    if not warning:
+        return None
     try:
         settings = read_settings(config.model_path, config.revision)
     except ModelError:  # an adapter is converted without its base
@@ -238,6 +253,7 @@ FORMATS: dict[str, Format] = {
         "mlx",
         "mlx_lm loads it on {base}",
         warning="backends.mlx.plain_mlx_lm:export_warning",
+        held="the adapter in mlx-lm's form, which opsd loads too (--adapter)",
     ),
     "merged": Format(
         _write_merged,

@@ -53,7 +53,8 @@ def write_card(
         config: with the exported adapter.
         library: the one that loads the export, as `opsd_cli.usage_code.programs` takes it.
         directory: where the folder will be, as the code in the card names it.
-        caution: what to know before the export is loaded.
+        caution: why the library would answer wrongly with this base model; there is then no code
+            for it, but the command that writes a merged model.
         repository: ORG/NAME where it will be on the hub; the code then names this.
 
     Raises:
@@ -89,6 +90,12 @@ def card(
     if trained is not None:
         parts += [_prompt(trained), *_worked_examples(use)]
     parts += ["## Use", *([f"**Caution:** {caution}"] if caution else [])]
+    if caution:
+        parts += [
+            "A merged model is read rightly; this writes one:",
+            _fenced(merging(config), "sh"),
+        ]
+        return "\n\n".join(parts) + "\n"
     for heading, code in usage_code.programs(use, library).items():
         parts += [f"### {heading}", _fenced(code, "python")]
     served = usage_code.serve(use, library)
@@ -97,6 +104,12 @@ def card(
     if modelfile:
         parts += [_CONVERT.format(directory=shlex.quote(use.directory), name=shlex.quote(use.name))]
     return "\n\n".join(parts) + "\n"
+
+
+def merging(config: Config) -> str:
+    """The command that merges the config's adapter into its model."""
+    base = f" --model {shlex.quote(config.model)}"
+    return f"opsd export {shlex.quote(str(config.adapter))} --format merged{base}"
 
 
 def training_config(config: Config) -> Config | None:

@@ -19,7 +19,7 @@ import numpy as np
 from backends.interface import RolloutRequest, Sampling
 from backends.mlx.sampler import draw
 from backends.mlx.split_model import SplitModel
-from backends.shared.decoding import Row, distinct_prompts
+from backends.shared.decoding import Row, ShareRead, distinct_prompts
 from opsd_cli.errors import ModelError
 
 _PREFILL = 512
@@ -38,12 +38,10 @@ class MlxBatch:
         self.cache: list[Any] = []
         self.last_B = mx.array([], mx.int32)
 
-    def admit(self, rows: list[Row]) -> None:
-        """As `DecodingBatch.admit`."""
-        if not rows:
-            return
+    def admit(self, rows: list[Row], read: ShareRead | None = None) -> None:
+        """As `DecodingBatch.admit`; progress is known after every `_PREFILL` positions."""
         prompts, of_row = distinct_prompts(rows)
-        cache = self._read(prompts)
+        cache = self._read(prompts, read)
         if len(prompts) < len(rows):
             for layer in cache:
                 layer.filter(mx.array(of_row))
@@ -79,7 +77,7 @@ class MlxBatch:
         for layer in self.cache:
             layer.filter(index_B)
 
-    def _read(self, prompts: list[tuple[int, ...]]) -> list[Any]:
+    def _read(self, prompts: list[tuple[int, ...]], read: ShareRead | None) -> list[Any]:
         """A batch cache that holds each prompt except its last token."""
         fresh = [self.split_model.new_cache() for _ in prompts]
         cache = [type(column[0]).merge(list(column)) for column in zip(*fresh, strict=True)]
@@ -97,6 +95,8 @@ class MlxBatch:
         for start in range(0, longest, _PREFILL):
             self.split_model.hidden(ids[:, start : start + _PREFILL], cache)
             mx.eval([layer.state for layer in cache])
+            if read is not None:
+                read(min(1.0, (start + _PREFILL) / longest))
         if max(padding):
             for layer in cache:
                 layer.finalize()

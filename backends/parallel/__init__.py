@@ -10,6 +10,7 @@ in shares; the processes of the other ranks hold a replica of the model and do w
     connections between rank 0 and the others
     messages    that they send: calls, results, progress, failures
     control     both ends, and what happens when the other one is lost
+    heartbeat   whether the other processes still run
     share       what one rank does of a call
     policy      rank 0's policy
     worker      the loop of the other ranks

@@ -17,7 +17,18 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from backends.parallel.messages import Call, Cancel, Close, Done, Failed, Lost, Value
+from backends.parallel.heartbeat import SILENCE, Heartbeat
+from backends.parallel.messages import (
+    Call,
+    Cancel,
+    Close,
+    Done,
+    Failed,
+    Lost,
+    Ping,
+    Pong,
+    Value,
+)
 from opsd_cli.errors import OpsdError, TrainingError
 
 T = TypeVar("T")
@@ -34,6 +45,10 @@ class Workers:
         names: of each rank, for people: "rank 3 of 8 on host".
         host: the address at which the workers reach this process.
         explain: says why a worker has ended, where that is known.
+        silence: seconds without an answer after which a worker is given up.
+
+    Attributes:
+        silent: workers that were given up for that reason.
     """
 
     def __init__(
@@ -42,8 +57,11 @@ class Workers:
         names: dict[int, str],
         host: str,
         explain: Callable[[int], str] = lambda rank: "",
+        silence: float = SILENCE,
     ) -> None:
         self.host = host
+        self.silent: set[int] = set()
+        self._silence = silence
         self._connections, self._names, self._explain = connections, names, explain
         self._inbox: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._held: list[tuple[int, Any]] = []
@@ -54,6 +72,8 @@ class Workers:
         self._closing = threading.Event()
         #: Set once the failure of a worker has become an error of this process.
         self._told = threading.Event()
+        self._locks = {rank: threading.Lock() for rank in connections}
+        self._heartbeat = Heartbeat(connections, self._locks, self._is_silent, silence)
         threading.Thread(target=self._read, name="workers", daemon=True).start()
 
     @property
@@ -74,7 +94,8 @@ class Workers:
         """
         for each in self.ranks if rank is None else [rank]:
             try:
-                self._connections[each].send(message)
+                with self._locks[each]:
+                    self._connections[each].send(message)
             except (OSError, ValueError) as error:
                 raise self.lost(each) from error
 
@@ -172,7 +193,10 @@ class Workers:
 
     def lost(self, rank: int) -> TrainingError:
         """The error for a worker that has ended or cannot be reached."""
-        why = self._explain(rank) or "it has ended, or its machine cannot be reached"
+        if rank in self.silent:
+            why = f"it has not answered for {self._silence:g} seconds; it may be suspended"
+        else:
+            why = self._explain(rank) or "it has ended, or its machine cannot be reached"
         return TrainingError(
             f"{self._names[rank]} is lost: {why}", "`--resume` goes on from the newest checkpoint"
         )
@@ -193,8 +217,11 @@ class Workers:
     def close(self) -> None:
         """Dismiss the workers."""
         self._closing.set()
-        for connection in self._connections.values():
-            with suppress(OSError, ValueError):
+        self._heartbeat.end()
+        for rank, connection in self._connections.items():
+            if rank in self.silent:
+                continue
+            with suppress(OSError, ValueError), self._locks[rank]:
                 connection.send(Close())
         for connection in self._connections.values():
             with suppress(OSError):
@@ -211,6 +238,9 @@ class Workers:
                 assert isinstance(connection, Connection)
                 try:
                     message = connection.recv()
+                    self._heartbeat.heard(rank_of[connection])
+                    if isinstance(message, Pong):
+                        continue
                     self._inbox.put((rank_of[connection], message))
                     if isinstance(message, Failed) and self.lockstep:
                         explain = partial(self._error_of, rank_of[connection], message)
@@ -221,6 +251,11 @@ class Workers:
                     rank = rank_of.pop(connection)
                     self._inbox.put((rank, Lost()))
                     self._end_later(partial(self.lost, rank), self._closing)
+
+    def _is_silent(self, rank: int) -> None:
+        self.silent.add(rank)
+        self._inbox.put((rank, Lost()))
+        self._end_later(partial(self.lost, rank), self._closing)
 
     def _end_later(self, explain: Callable[[], OpsdError], noticed: threading.Event) -> None:
         """End this process if it is still busy `GRACE` seconds after a worker was lost or failed:
@@ -240,6 +275,7 @@ class Channel:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._lock = threading.Lock()
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._closed = False
         #: True once the current call is to be abandoned.
@@ -258,7 +294,7 @@ class Channel:
 
     def send(self, message: Any) -> None:
         """Send a message to rank 0."""
-        with suppress(OSError):  # its end is noticed by the thread that reads
+        with suppress(OSError), self._lock:  # its end is noticed by the thread that reads
             self._connection.send(message)
 
     def _read(self) -> None:
@@ -269,6 +305,9 @@ class Channel:
                 os._exit(1)  # rank 0 says what happened
             if isinstance(message, Cancel):
                 self.cancelled = True
+            elif isinstance(message, Ping):
+                # Aside: rank 0 may be busy with what this thread would then not read.
+                threading.Thread(target=self.send, args=(Pong(),), daemon=True).start()
             else:
                 self._closed = isinstance(message, Close)
                 self._inbox.put(message)

@@ -68,3 +68,13 @@ class Failed:
 @dataclass(frozen=True)
 class Lost:
     """A connection has ended: put into rank 0's queue by its own thread."""
+
+
+@dataclass(frozen=True)
+class Ping:
+    """Asks a worker whether its process still runs."""
+
+
+@dataclass(frozen=True)
+class Pong:
+    """The answer, of the thread that reads: also amid a computation."""

@@ -10,12 +10,14 @@ from backends.interface import DecodingReport, Observer
 
 @dataclass(frozen=True)
 class RankProgress:
-    """How far a worker is with its share of a call; tokens, and rollouts that have ended."""
+    """How far a worker is with its share of a call: `DecodingReport` without the completions."""
 
     tokens: int
     most: int
     finished: int = 0
     stopped: int = 0
+    prompt_tokens: int = 0
+    prompt_total: int = 0
 
 
 class MergedProgress:
@@ -64,5 +66,9 @@ class MergedProgress:
                 finished=own.finished + sum(other.finished for other in others),
                 stopped=own.stopped + sum(other.stopped for other in others),
                 unfinished=own.unfinished,
+                prompt_tokens=own.prompt_tokens + sum(other.prompt_tokens for other in others),
+                prompt_total=own.prompt_total * (1 + silent)
+                + sum(other.prompt_total for other in others),
+                reading=own.reading,
             )
         )

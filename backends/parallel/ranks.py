@@ -22,6 +22,7 @@ from typing import IO, Any, Protocol
 from backends.interface import GradientExchange, Policy
 from backends.parallel.connections import accept, connect, listen
 from backends.parallel.control import Channel, Workers
+from backends.parallel.heartbeat import SILENCE
 from backends.parallel.messages import Value
 from backends.parallel.policy import ParallelPolicy, units_of
 from backends.parallel.sharding import is_sharded, require_shardable
@@ -45,23 +46,24 @@ _met = False
 
 
 @contextlib.contextmanager
-def opened(devices: int) -> Iterator[Workers | None]:
+def opened(devices: int, silence: float = SILENCE) -> Iterator[Workers | None]:
     """The other ranks, until the block ends; None for a process alone.
 
     Args:
         devices: ranks to have on this machine; 1 with a launcher, which has started its own.
+        silence: seconds without an answer after which a rank is given up.
 
     Raises:
         BackendMissing: a rank cannot be started or met.
     """
     where = placement.recognised()
     if where.size > 1:
-        with _met_by_launcher(where) as workers:
+        with _met_by_launcher(where, silence) as workers:
             yield workers
     elif devices > 1:
         placement.lead(devices)
         try:
-            with _started(devices) as workers:
+            with _started(devices, silence) as workers:
                 yield workers
         finally:
             placement.lead(1)
@@ -140,7 +142,7 @@ def _loaded_with(
 
 
 @contextlib.contextmanager
-def _started(size: int) -> Iterator[Workers]:
+def _started(size: int, silence: float) -> Iterator[Workers]:
     key = secrets.token_bytes(32)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(listen(_LOOPBACK))
@@ -170,8 +172,14 @@ def _started(size: int) -> Iterator[Workers]:
 
         connections, hellos = accept(server, size, key, ended)
         names = {r: f"rank {r} of {size} (process {h.process})" for r, h in hellos.items()}
-        workers = Workers(connections, names, _LOOPBACK, explain)
-        stack.callback(workers.close)
+        workers = Workers(connections, names, _LOOPBACK, explain, silence)
+
+        def close() -> None:
+            workers.close()
+            for rank in workers.silent:  # a suspended process does not read its dismissal
+                processes[rank].kill()
+
+        stack.callback(close)
         yield workers
 
 
@@ -199,7 +207,7 @@ def _end(processes: dict[int, subprocess.Popen[bytes]]) -> None:
 
 
 @contextlib.contextmanager
-def _met_by_launcher(where: placement.Placement) -> Iterator[Workers]:
+def _met_by_launcher(where: placement.Placement, silence: float) -> Iterator[Workers]:
     global _met
     _met = True
     key = secrets.token_bytes(32)
@@ -213,7 +221,7 @@ def _met_by_launcher(where: placement.Placement) -> Iterator[Workers]:
             rank: f"rank {rank} of {where.size} ({hello.host}, process {hello.process})"
             for rank, hello in hellos.items()
         }
-        workers = Workers(connections, names, host)
+        workers = Workers(connections, names, host, silence=silence)
         stack.callback(workers.close)
         yield workers
 

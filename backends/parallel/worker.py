@@ -171,7 +171,16 @@ class Worker:
         if time.monotonic() - self._reported > REPORT_SECONDS:
             self._reported = time.monotonic()
             self._channel.send(
-                Partial(RankProgress(report.tokens, report.most, report.finished, report.stopped))
+                Partial(
+                    RankProgress(
+                        report.tokens,
+                        report.most,
+                        report.finished,
+                        report.stopped,
+                        report.prompt_tokens,
+                        report.prompt_total,
+                    )
+                )
             )
 
     def learning(self, done: int, total: int) -> None:

@@ -18,7 +18,7 @@ from backends.pytorch import cache as caches
 from backends.pytorch.padding import pad_left
 from backends.pytorch.sampler import draw
 from backends.pytorch.split_model import SplitModel
-from backends.shared.decoding import Row, distinct_prompts
+from backends.shared.decoding import Row, ShareRead, distinct_prompts
 
 _COMPACT_AT = 0.25
 """Share of finished rows at which the batch is copied without them."""
@@ -43,10 +43,8 @@ class TorchBatch:
         return not self.rows or (None not in self.rows and caches.can_join(self.cache))
 
     @torch.inference_mode()
-    def admit(self, rows: list[Row]) -> None:
-        """As `DecodingBatch.admit`."""
-        if not rows:
-            return
+    def admit(self, rows: list[Row], read: ShareRead | None = None) -> None:
+        """As `DecodingBatch.admit`; progress is known after each layer."""
         prompts, of_row = distinct_prompts(rows)
         device = self.split_model.device
         ids_PL, mask_PL, positions_PL = pad_left(prompts, device)
@@ -55,9 +53,10 @@ class TorchBatch:
         padded = min(map(len, prompts)) <= columns
         cache = self.split_model.new_cache()
         if columns:
-            self.split_model.hidden(
-                ids_PL[:, :-1], mask_PL[:, :-1] if padded else None, positions_PL[:, :-1], cache
-            )
+            with self.split_model.layers_told(read):
+                self.split_model.hidden(
+                    ids_PL[:, :-1], mask_PL[:, :-1] if padded else None, positions_PL[:, :-1], cache
+                )
         index_B = torch.tensor(of_row, device=device)
         if len(prompts) < len(rows):
             caches.select(cache, index_B)

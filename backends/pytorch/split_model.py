@@ -16,7 +16,9 @@ tests/support/chat_models.py::FAMILIES; CONTRIBUTING.md has the steps that add a
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -109,6 +111,29 @@ class SplitModel:
             )
         hidden_BLD: Tensor = output.last_hidden_state
         return hidden_BLD if self.scale == 1.0 else hidden_BLD * self.scale
+
+    @contextlib.contextmanager
+    def layers_told(self, told: Callable[[float], None] | None) -> Iterator[None]:
+        """Within the block, `told` receives the share of a pass's layers that are done.
+
+        One pass over long prompts takes a CPU minutes. Cutting it into shorter ones would change
+        the sums' order, hence the bits; its layers are what can be watched. On a GPU the share is
+        that of the layers whose work is queued. A decoder without a list of layers tells nothing.
+        """
+        layers = [] if told is None else list(getattr(self.decoder, "layers", ()))
+
+        def after(number: int) -> Callable[..., None]:
+            # A hook that returned a value would replace the layer's output.
+            return lambda *_: None if told is None else told(number / len(layers))
+
+        handles = [
+            layer.register_forward_hook(after(number)) for number, layer in enumerate(layers, 1)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Float32 logits [N, vocabulary] of a few positions, without the head's padded rows."""

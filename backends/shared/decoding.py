@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +37,8 @@ JOIN_AT = 0.25
 """Share of the batch that has to be free before waiting prompts are read."""
 REPORT_SECONDS = 0.1
 """Least time between two reports to an observer."""
+ShareRead = Callable[[float], None]
+"""Told now and then what share of the prompts being read is read, from 0 to 1."""
 
 
 @dataclass
@@ -98,8 +101,13 @@ class DecodingBatch(Protocol):
     def admits(self) -> bool:
         """True if rows can be added now."""
 
-    def admit(self, rows: list[Row]) -> None:
-        """Read the rows' prompts, all but the last token, and add the rows."""
+    def admit(self, rows: list[Row], read: ShareRead | None = None) -> None:
+        """Read the rows' prompts, all but the last token, and add the rows.
+
+        Args:
+            rows: one at least.
+            read: told of the progress, at the points where the backend knows it.
+        """
 
     def draw(self) -> tuple[list[int], list[float]]:
         """Sample the next token of every row; returns tokens and their log-probabilities."""
@@ -127,6 +135,32 @@ class DecodingReporter:
         self._most = sum(row.room for row in rows)
         self._tokens = self._finished = self._stopped = 0
         self._reported = float("-inf")
+        self._prompt_tokens = self._prompt_total = 0
+        self._reading = False
+
+    def reading(
+        self, joining: Sequence[Row], waiting: Iterable[Row], rows: Sequence[Row | None]
+    ) -> ShareRead | None:
+        """The prompts of some rows are about to be read; returns what is to be told of it.
+
+        Args:
+            joining: the rows whose prompts are read now.
+            waiting: those whose prompts are read later.
+            rows: those of the batch, which wait meanwhile.
+        """
+        if self._observer is None:
+            return None
+        before, size = self._prompt_tokens, prompt_tokens(joining)
+        self._prompt_total = before + size + prompt_tokens(waiting)
+
+        def read(share: float) -> None:
+            self._prompt_tokens = before + round(share * size)
+            self._reading = share < 1
+            if self._reading:  # the first at once: the next one may be seconds away
+                self.report(rows, at_once=share == 0)
+
+        read(0.0)
+        return read
 
     def ended(self, room: int, rollout: Rollout) -> None:
         """A row of this room has finished with this rollout."""
@@ -154,6 +188,9 @@ class DecodingReporter:
                 finished=self._finished,
                 stopped=self._stopped,
                 unfinished=[(row.request, row.ids) for row in running],
+                prompt_tokens=self._prompt_tokens,
+                prompt_total=self._prompt_total,
+                reading=self._reading,
             )
         )
         self._reported = self._clock()
@@ -198,7 +235,12 @@ def generate(
     while waiting or batch.rows:
         free = batch_size - len(batch.rows)
         if waiting and batch.admits and (not batch.rows or free >= JOIN_AT * batch_size):
-            batch.admit(next_groups(waiting, free, whole=bool(batch.rows)))
+            joining = next_groups(waiting, free, whole=bool(batch.rows))
+            if joining:
+                read = reporter.reading(joining, waiting, batch.rows)
+                batch.admit(joining, read)
+                if read is not None:
+                    read(1.0)
         tokens, log_probs = batch.draw()
         for index, row in enumerate(batch.rows):
             if row is None:
@@ -250,6 +292,11 @@ def next_groups(waiting: deque[Row], free: int, whole: bool) -> list[Row]:
             break
         taken += [waiting.popleft() for _ in range(min(group, free))]
     return taken
+
+
+def prompt_tokens(rows: Iterable[Row]) -> int:
+    """Tokens of the rows' prompts; neighbours with the same prompt count once."""
+    return sum(len(prompt) for prompt, _ in groupby(row.request.prompt_ids for row in rows))
 
 
 def distinct_prompts(rows: Sequence[Row]) -> tuple[list[tuple[int, ...]], list[int]]:

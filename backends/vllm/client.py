@@ -65,6 +65,8 @@ class Client:
         clock: RequestClock | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
+        #: Asked after a failed connection; if others take the requests, none is retried here.
+        self.hands_over: Callable[[ServerUnavailable], bool] = lambda error: False
         self.url = url
         self.request_seconds = request_seconds
         self._key = key
@@ -291,9 +293,8 @@ class Client:
                 return once()
             except ServerUnavailable as error:
                 failed = error.status is None
-                if error.late or (failed and (self._own or not connections)):
-                    raise
-                if self._transport.ended.is_set():
+                lost = failed and (self._own or not connections or self.hands_over(error))
+                if error.late or lost or self._transport.ended.is_set():
                     raise
                 if tried == TRIES:
                     raise ServerUnavailable(

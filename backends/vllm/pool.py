@@ -3,7 +3,8 @@
 Every server has a whole copy of the base model. A new version of the adapter is written once and
 loaded into every server, and all of them are proven with a canary (`backends.vllm.canary`) before
 one samples. A server that this run started is restarted when it dies; a server at an address that
-is lost is given up with a warning while others go on, and asked again before the next rollouts.
+is lost is given up with a warning while others go on, as soon as its connection breaks, and asked
+again before the next rollouts. The last one is asked again for a while first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -77,6 +79,7 @@ class ServerPool:
             for url in settings.addresses:
                 client = Client(url, settings.request_seconds, key, clock=clock, tell=tell)
                 self.replicas.append(Replica(client, None, files, settings.sleep))
+                client.hands_over = partial(self._leave, self.replicas[-1])
         else:
             groups = settings.device_groups
             for number, devices in enumerate(groups, 1):
@@ -243,6 +246,16 @@ class ServerPool:
             raise gone.error from gone
         number = "one" if left == 1 else str(left)
         self._tell(f"{gone.error.message}; the other {number} of {len(self.replicas)} go on")
+
+    def _leave(self, replica: Replica, error: ServerUnavailable) -> bool:
+        """Give a server up whose connection has failed, if others go on; what it was asked fails.
+
+        Decided for one server after another, so that the last one is asked again for a while.
+        """
+        with self._lock:
+            others = any(each is not replica for each in self._usable())
+            replica.lost |= others
+            return others
 
     def _usable(self) -> list[Replica]:
         return [replica for replica in self.replicas if not replica.lost]

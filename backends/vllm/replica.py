@@ -18,8 +18,8 @@ from opsd_cli.errors import TrainingError
 
 #: How often in a row a server may lose the adapter it was given, with no rollout in between.
 _MOST_LOSSES = 3
-#: How often a server that was given up may return: one that is alive and fails again and again
-#: holds up its requests each time.
+#: How often a server that was given up may return without completing a rollout, or at all if it has
+#: let a deadline pass: it holds its requests up for that long each time.
 _MOST_RETURNS = 3
 
 
@@ -42,7 +42,8 @@ class Replica:
         losses: how often in a row it has lost the adapter.
         restarts: how often it was started again.
         lost: True if it is given up.
-        returns: how often it was used again after that.
+        returns: how often it was used again after that, with no rollout in between.
+        late: True if it has let a request's deadline pass.
         base_N: its log-probabilities of the canary with the base model; None before it was asked.
         answer_N: the same with the adapter that is loaded.
     """
@@ -59,6 +60,7 @@ class Replica:
         self.restarts = 0
         self.lost = False
         self.returns = 0
+        self.late = False
         self.base_N: np.ndarray | None = None
         self.answer_N: np.ndarray | None = None
         self._files = files
@@ -144,6 +146,12 @@ class Replica:
                 f"in a row: {error}",
                 "one address must be one server: several behind it do not share adapters",
             ) from error
+
+    def completed(self) -> None:
+        """Note that it has completed a rollout with its adapter."""
+        self.losses = 0
+        if not self.late:
+            self.returns = 0
 
     def close(self) -> None:
         """Cancel its requests, then end the server, or unload the adapter of one that goes on."""

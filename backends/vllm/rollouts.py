@@ -113,6 +113,7 @@ class RolloutSampler:
             try:
                 rollout = lane.client.complete(replace(wanted, model=model), sampling)
             except ServerUnavailable as error:
+                lane.replica.late |= error.late
                 router.failed(lane, error)
             except Exception as error:
                 if not router.uses(lane):  # the answer was cut off when another request failed
@@ -123,7 +124,7 @@ class RolloutSampler:
                     raise failure from error
                 router.failed(lane, failure)
             else:
-                lane.replica.losses = 0
+                lane.replica.completed()
                 return rollout
             finally:
                 router.release(lane, tokens)

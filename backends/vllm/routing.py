@@ -1,13 +1,16 @@
 """Which server gets which completion: the one with the fewest tokens under way.
 
 A completion's tokens depend on its seed alone, so routing changes none. A request whose server
-fails goes to another one, and waits while every server is being repaired.
+fails goes to another one, and waits while every server is being repaired. A connection that breaks
+is a failure at once while another server can take its requests; the last server is asked again for
+a while (`backends.vllm.client`).
 """
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 
 from backends.vllm.client import Client
 from backends.vllm.pool import ServerPool
@@ -44,10 +47,15 @@ class Router:
         self._pool = pool
         self._adapter = adapter
         self._changed = threading.Condition()
-        self._lanes = [Lane(replica, replica.client.copy()) for replica in replicas]
+        self._lanes = [self._lane(replica) for replica in replicas]
         self._over = False
         #: What ended the requests, if not their success.
         self.failure: Exception | None = None
+
+    def _lane(self, replica: Replica) -> Lane:
+        lane = Lane(replica, replica.client.copy())
+        lane.client.hands_over = partial(self.failed, lane, if_others=True)
+        return lane
 
     def acquire(self, tokens: int) -> Lane:
         """The lane with the fewest outstanding tokens, to which these are added.
@@ -77,14 +85,26 @@ class Router:
         with self._changed:
             lane.outstanding -= tokens
 
-    def failed(self, lane: Lane, error: AdapterLost | ServerUnavailable) -> None:
-        """Cancel a lane's requests and repair its server aside; only its first failure counts."""
+    def failed(
+        self, lane: Lane, error: AdapterLost | ServerUnavailable, if_others: bool = False
+    ) -> bool:
+        """Cancel a lane's requests and repair its server aside; only its first failure counts.
+
+        Args:
+            if_others: only while another lane can take the requests.
+
+        Returns:
+            False if the lane stays, being the last one.
+        """
         with self._changed:
             if self._over or lane not in self._lanes:
-                return
+                return True
+            if if_others and len(self._lanes) == 1:
+                return False
             self._lanes.remove(lane)
         lane.client.cancel_requests()
         self._pool.repair_aside(lambda: self._repair(lane.replica, error))
+        return True
 
     def _repair(self, replica: Replica, error: AdapterLost | ServerUnavailable) -> None:
         try:
@@ -98,7 +118,7 @@ class Router:
             return
         with self._changed:
             if not self._over:
-                self._lanes.append(Lane(replica, replica.client.copy()))
+                self._lanes.append(self._lane(replica))
                 self._changed.notify_all()
 
     def _proven(self, replica: Replica) -> list[Replica]:

@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(
     invoke_without_command=True,
-    help="Data sets and benchmarks by name.",
+    help="Data sets and benchmarks by name; a check of your own.",
 )
 presets_app = typer.Typer(
     invoke_without_command=True,
@@ -44,6 +44,7 @@ app.command("export")(commands.export)
 app.command("doctor")(commands.doctor)
 data_app.callback()(listing_commands.data)
 data_app.command("show")(listing_commands.data_show)
+data_app.command("check")(listing_commands.data_check)
 presets_app.callback()(listing_commands.presets)
 presets_app.command("show")(listing_commands.presets_show)
 presets_app.command("copy")(listing_commands.presets_copy)

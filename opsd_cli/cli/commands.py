@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from opsd_cli.cli import options
+from opsd_cli.cli import compare_options, options
 
 
 def sample(
@@ -18,6 +18,8 @@ def sample(
     limit: options.Limit = None,
     n: options.Completions = 1,
     sampling: options.Sampling = "evaluation",
+    max_tokens: options.SampledTokens = None,
+    temperature: options.SampledTemperature = None,
     solution: options.Solution = None,
     privileged: options.Privileged = False,
     divergence: options.Divergence = False,
@@ -51,11 +53,12 @@ def sample(
         request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
             checkpoint=checkpoint, devices=devices, hosts=hosts,
+            aliases=sample.sampling_flags(sampling, max_tokens, temperature),
         ),
         sample.Options(
             question=question, file=file, split=split, limit=limit, n=n, solution=solution,
             privileged=privileged, divergence=divergence, show_prompts=show_prompts,
-            sampling=sampling,
+            sampling=sampling, temperature=temperature,
         ),
     )  # fmt: skip
 
@@ -107,6 +110,8 @@ def train(
     json: options.Json = False,
     dry_run: options.DryRun = False,
     probe: options.Probe = False,
+    show_config: options.ShowConfig = False,
+    preflight_only: options.PreflightOnly = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -116,6 +121,7 @@ def train(
     file that `opsd init` writes.
 
     [dim]opsd train[/dim]
+    [dim]opsd train --config opsd.yaml --preflight-only[/dim]
     [dim]opsd train --config opsd.yaml --steps 50 --lr 2e-5 --out runs/mine[/dim]
     [dim]opsd train --config opsd-qwen3-1.7b --set data.train=problems.jsonl --out runs/mine[/dim]
     """
@@ -136,6 +142,8 @@ def train(
         resume,
         resume_from,
         probe,
+        show_config,
+        preflight_only,
     )  # fmt: skip
 
 
@@ -184,17 +192,17 @@ def evaluate(
 
 
 def compare(
-    finished: options.Runs = None,
-    methods: options.Methods = None,
-    vary: options.Vary = None,
-    grid: options.Grid = False,
-    seeds: options.Seeds = 3,
-    tune: options.Tune = False,
-    target: options.Target = None,
-    require_ratio: options.RequireRatio = None,
-    jobs: options.Jobs = 1,
+    finished: compare_options.Runs = None,
+    methods: compare_options.Methods = None,
+    vary: compare_options.Vary = None,
+    grid: compare_options.Grid = False,
+    seeds: compare_options.Seeds = 3,
+    tune: compare_options.Tune = False,
+    target: compare_options.Target = None,
+    require_ratio: compare_options.RequireRatio = None,
+    jobs: compare_options.Jobs = 1,
     out: options.Out = None,
-    resume: options.ResumeComparison = False,
+    resume: compare_options.ResumeComparison = False,
     log: options.Log = None,
     config: options.Config = None,
     set_: options.Set = None,

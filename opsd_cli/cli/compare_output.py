@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from opsd_cli.cli.compare_variants import choices_table
 from opsd_cli.cli.console import SILENT_SECONDS, Output
-from opsd_cli.cli.progress import pace_text, remaining
+from opsd_cli.cli.progress import READING, pace_text, remaining
 from opsd_cli.comparison.choice_words import caution
 from opsd_cli.comparison.jobs import seconds_left
 from opsd_cli.comparison.session import Comparison, noting_finished
@@ -95,7 +95,8 @@ def running_lines(progress: Sequence[Progress]) -> list[str]:
         if entry.state != "running" or now is None:
             continue
         tokens = "" if now.tokens is None else f" {now.tokens:,}/{now.most:,} tokens"
-        parts = [f"{entry.job.name}: {now.phase}{tokens}"]
+        doing = f", {READING}" if now.reading else ""
+        parts = [f"{entry.job.name}: {now.phase}{doing}{tokens}"]
         if now.tokens_per_second is not None:
             parts.append(pace_text(now.tokens_per_second))
         if now.left is not None:

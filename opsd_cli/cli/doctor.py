@@ -48,11 +48,11 @@ def run(as_json: bool) -> None:
     facts = system_report()
     out = Output(as_json)
     if not as_json:
-        out.exact(f"opsd {facts['opsd']}, Python {facts['python']}, {facts['platform']}")
-        out.exact(machine_line(facts))
-        out.exact(disk_line(facts))
-        out.exact("packages: " + ", ".join(f"{k} {v}" for k, v in facts["packages"].items()))
-        out.exact(f"auto chooses: {facts['auto']['name']} ({facts['auto']['reason']})")
+        out.show(f"opsd {facts['opsd']}, Python {facts['python']}, {facts['platform']}")
+        out.show(machine_line(facts))
+        out.show(disk_line(facts))
+        out.show("packages: " + ", ".join(f"{k} {v}" for k, v in facts["packages"].items()))
+        out.show(f"auto chooses: {facts['auto']['name']} ({facts['auto']['reason']})")
         out.exact(devices_line(facts))
         width = 1 + max(map(len, facts["backends"]))
         for name, entry in facts["backends"].items():
@@ -61,5 +61,5 @@ def run(as_json: bool) -> None:
             if entry["hint"] and not entry["available"]:
                 out.exact(f"             hint: {entry['hint']}")
         out.exact(f"hub: {'offline (HF_HUB_OFFLINE)' if facts['hub_offline'] else 'on demand'}")
-        out.exact("presets: " + ", ".join(facts["presets"]))
+        out.show("presets: " + ", ".join(facts["presets"]))
     out.object(facts)

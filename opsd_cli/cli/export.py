@@ -40,15 +40,18 @@ def run(request: Request, options: Options) -> None:
                 f"the base model {config.model} is a folder here: who downloads {repository} "
                 "has to know which model that is"
             )
-    address = None
+    address = caution = None
     if request.dry_run:
         exporting.check_source(config, out)
+        caution = exporting.caution_of(config, form)
         pushed = f", and push it to {repository}" if repository else ""
         out.show(f"would write {source} as {form} to {directory}{pushed}; nothing was written")
     else:
-        exporting.export(config, form, directory, out, options.dtype, repository)
-        out.show(f"{directory}: {exporting.FORMATS[form].usage(directory, config)}")
-        out.show(f"{directory / CARD}: what was trained, the prompt, and code that asks it")
+        caution = exporting.export(config, form, directory, out, options.dtype, repository)
+        # Exact: a command that is broken to the terminal's width could not be copied.
+        out.exact(f"{directory}: {exporting.FORMATS[form].usage(directory, config, caution)}")
+        code = ", and code that asks it" if caution is None else ""
+        out.show(f"{directory / CARD}: what was trained, the prompt{code}")
         if repository is not None:
             with out.working(f"uploading to {repository}"):
                 address = hub.upload(directory, repository, options.public)
@@ -56,4 +59,6 @@ def run(request: Request, options: Options) -> None:
     told = {"adapter": str(source), "format": form, "out": str(directory)}
     if repository is not None:
         told["url"] = address or ""
+    if caution is not None:  # last, where it is read
+        out.warn(caution)
     out.object(told)

@@ -30,6 +30,27 @@ def data_show(
     data.show(name, train, json)
 
 
+def data_check(
+    source: options.CheckedSet,
+    config: options.Config = None,
+    set_: options.Set = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Look for answers that contradict their solutions or cannot be graded.
+
+    Answers and columns are read as `opsd train` reads them (--set data.columns.answer=COLUMN).
+    What is found is listed with row numbers, and is no error.
+
+    [dim]opsd data check problems.jsonl[/dim]
+    """
+    from opsd_cli.cli import data_check
+    from opsd_cli.cli.console import Output
+
+    data_check.run(source, tuple(config or ()), tuple(set_ or ()), Output(json, quiet))
+
+
 def presets(context: typer.Context, json: options.Json = False) -> None:
     """List the presets."""
     from opsd_cli.cli import presets

@@ -57,12 +57,6 @@ def _one_of(names: Iterable[str]) -> str:
     return "|".join(names)
 
 
-def _sentence(names: Iterable[str]) -> str:
-    """The names of a registry in a sentence: "a, b and c"."""
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
-
-
 Config = Annotated[
     list[str] | None,
     typer.Option(
@@ -142,6 +136,9 @@ Probe = Annotated[
         "--probe", help="With --dry-run: measure a short step on the model, and estimate the time."
     ),
 ]
+ShowConfig = Annotated[
+    bool, typer.Option("--show-config", help="With --dry-run: show every setting too.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Limit = Annotated[
@@ -167,7 +164,18 @@ Sampling = Annotated[
         "(`sampling.*`).",
     ),
 ]  # fmt: skip
-Completions = Annotated[int, typer.Option("--n", "-n", min=1, help="Completions a question.")]
+Completions = Annotated[
+    int, typer.Option("--n", "-n", "--samples", min=1, help="Completions a question.")
+]
+SampledTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens", help="Longest completion: max_new_tokens of --sampling's section."
+    ),
+]
+SampledTemperature = Annotated[
+    float | None, typer.Option("--temperature", help="Of --sampling's section; 0 is greedy.")
+]
 Solution = Annotated[
     str | None, typer.Option("--solution", help="The reference solution of a typed question.")
 ]
@@ -198,6 +206,13 @@ ResumeFrom = Annotated[
     ),
 ]  # fmt: skip
 
+PreflightOnly = Annotated[
+    bool,
+    typer.Option(
+        "--preflight-only",
+        help="Measure student and teacher, say whether there is something to distil, and end.",
+    ),
+]
 Steps = Annotated[int | None, typer.Option("--steps", help="Steps of training; sets train.steps.")]
 LearningRate = Annotated[
     float | None,
@@ -252,51 +267,6 @@ Against = Annotated[
     typer.Option("--against", metavar="DIR", help="Pair with another evaluation, by problem."),
 ]
 
-# -- compare -----------------------------------------------------------------------------------
-
-Runs = Annotated[
-    list[Path] | None,
-    typer.Argument(metavar="[RUN]...", help="Finished runs to compare; none trains anew."),
-]
-Methods = Annotated[
-    str | None,
-    typer.Option(
-        "--methods", metavar="A,B,...",
-        help=f"Of {_sentence(METHODS)}; by default opsd,grpo, and with --vary the config's alone.",
-    ),
-]  # fmt: skip
-Vary = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--vary", metavar="KEY=A,B,...",
-        help="Compare values of a config key; repeat for more keys, one changed at a time.",
-    ),
-]  # fmt: skip
-Grid = Annotated[
-    bool, typer.Option("--grid", help="With several --vary: all combinations of their values.")
-]
-Seeds = Annotated[
-    int, typer.Option("--seeds", min=1, help="Runs of each method, counted from --seed.")
-]
-Tune = Annotated[
-    bool, typer.Option("--tune", help="First choose each learning rate on validation.")
-]
-Target = Annotated[
-    float | None,
-    typer.Option(
-        "--target", min=0, max=1,
-        help="Accuracy to reach; by default the best that the weakest improving method reaches.",
-    ),
-]  # fmt: skip
-RequireRatio = Annotated[
-    float | None,
-    typer.Option("--require-ratio", min=0, help="Exit with 4 where the ratio is below this."),
-]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs side by side.")]
-ResumeComparison = Annotated[
-    bool, typer.Option("--resume", help="Go on with the comparison in --out.")
-]
-
 # -- export, data, presets ---------------------------------------------------------------------
 
 Exported = Annotated[
@@ -324,6 +294,10 @@ Push = Annotated[
     typer.Option("--push", metavar="ORG/NAME", help="Upload it to the hub too, private."),
 ]
 Public = Annotated[bool, typer.Option("--public", help="With --push: readable by everybody.")]
+CheckedSet = Annotated[
+    str,
+    typer.Argument(metavar="FILE|SET", autocompletion=_sets, help="As `--data` of `opsd init`."),
+]
 SetName = Annotated[str, typer.Argument(autocompletion=_sets)]
 TrainingSet = Annotated[
     bool, typer.Option("--train", help="Where both exist, the set to train on.")

@@ -1,14 +1,15 @@
-"""What `--dry-run` shows: the config, the tokens and the memory that a run will need."""
+"""What `--dry-run` shows: the tokens, memory and time that a run will need, and its settings."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.rollout_engines import planned_rollouts
 from opsd_cli.cli.console import Output
+from opsd_cli.config.origins import Setting
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
 from opsd_cli.formatting import duration
@@ -25,8 +26,18 @@ if TYPE_CHECKING:
     from opsd_cli.training.time_probe import TimeEstimate
 
 
-def show_rest(directory: Path, left: Remaining, out: Output) -> None:
-    """Show what resuming a run would do: its checkpoint, and the steps and tokens that are left."""
+#: The columns that the list of settings takes, and the least that its values get of them.
+COLUMNS, LEAST_VALUE = 79, 12
+
+
+def show_rest(
+    directory: Path, left: Remaining, out: Output, settings: Sequence[Setting] | None = ()
+) -> None:
+    """Show what resuming a run would do: its checkpoint, and the steps and tokens that are left.
+
+    Args:
+        settings: None shows the whole config.
+    """
     config, most = left.config, None
     if left.finished:
         out.show(f"this run has finished: {directory}")
@@ -45,6 +56,8 @@ def show_rest(directory: Path, left: Remaining, out: Output) -> None:
                 f"these steps: {most.rollouts:,} rollouts, at most {most.generated:,} generated "
                 f"tokens, {most.teacher_scored:,} scored by the teacher, {most.trained:,} trained"
             )
+    if settings is None:
+        _show_settings(config, settings, out)
     out.show("nothing was written")
     tokens = {"rollouts": 0, "generated_tokens_at_most": 0}
     if most is not None:
@@ -58,37 +71,39 @@ def show_plan(
     out: Output,
     measure: Callable[[TokenPlan], TimeEstimate] | None = None,
     devices: int = 1,
+    settings: Sequence[Setting] | None = None,
 ) -> None:
-    """Show a run's config, tokens and memory, and its time as `measure` estimates it.
+    """Show a run's tokens, memory, time as `measure` estimates it, and settings.
 
     Args:
         devices: that share the run; the memory is that of each.
+        settings: those to show; None shows the whole config.
     """
     plan = token_plan(config, splits)
     most = plan.most
-    out.show(to_yaml(config).rstrip())
     sizes = ", ".join(f"{size} {name}" for name, size in plan.problems.items() if size)
-    out.show(f"\nproblems: {sizes}{' at most' if splits is None else ''}")
+    out.show(f"problems: {sizes}{' at most' if splits is None else ''}")
     out.show(
-        f"rollouts: {most.rollouts:,}, at most {most.generated:,} generated tokens; evaluation: "
-        f"at most {plan.evaluation_rollouts:,} rollouts, {most.evaluation:,} tokens"
+        f"rollouts: {most.rollouts:,}, at most {most.generated:,} generated tokens\n"
+        f"evaluation: at most {plan.evaluation_rollouts:,} rollouts, {most.evaluation:,} tokens"
     )
     servers = planned_rollouts(config)
     if servers is not None:
         out.show(f"sampled by {servers}")
     out.show(
-        f"{prompts_of(plan)}: at most {most.teacher_scored:,} tokens scored by the teacher, "
+        f"{prompts_of(plan)}:\n  at most {most.teacher_scored:,} tokens scored by the teacher, "
         f"{most.trained:,} trained"
     )
     out.show(
-        f"{plan.before_step_1:,} of the evaluation's rollouts precede step 1; fewer: "
-        "preflight.problems, data.validation_problems, data.test_problems"
+        f"{plan.before_step_1:,} of the evaluation's rollouts precede step 1\n"
+        "  fewer: preflight.problems, data.validation_problems, data.test_problems"
     )
     memory = planned_memory(config, splits, out, devices)
     _show_memory(memory, out)
     estimate = None if measure is None else measure(plan)
     if estimate is not None:
         _show_time(estimate, out)
+    _show_settings(config, settings, out)
     out.show("nothing was written")
     out.object(
         {
@@ -99,6 +114,31 @@ def show_plan(
             **({} if estimate is None else {"seconds": estimate.as_dict()}),
         }
     )
+
+
+def _show_settings(config: Config, settings: Sequence[Setting] | None, out: Output) -> None:
+    """Show the settings, each with its origin; None shows the whole config."""
+    if settings is None:
+        out.show("\nthe whole config:")
+        out.exact(to_yaml(config).rstrip())
+        return
+    if not settings:
+        out.show("\nevery setting is the default (--show-config lists them)")
+        return
+    out.show("\nsettings that differ from the defaults (--show-config lists all):")
+    keys = max(len(each.key) for each in settings)
+    most = max(LEAST_VALUE, COLUMNS - 6 - keys - max(len(each.origin) for each in settings))
+    texts = [_value(each.value, most) for each in settings]
+    values = max(map(len, texts))
+    for each, text in zip(settings, texts, strict=True):
+        out.exact(f"  {each.key:<{keys}}  {text:<{values}}  {each.origin}".rstrip())
+
+
+def _value(value: Any, most: int) -> str:
+    """A setting's value on one line of at most so many characters."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = " ".join(text.split())
+    return f"{text[: most - 1]}…" if len(text) > most else text
 
 
 def _show_time(estimate: TimeEstimate, out: Output) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from opsd_cli.cli.console import Output
+from opsd_cli.config.origins import Setting, changed_settings
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.devices.hosts import run_on
@@ -33,6 +34,10 @@ class Request:
         return resolved_config(
             self.config_names, self.assignments, self.flags, inherit, base, self.checkpoint
         )
+
+    def changed_settings(self, config: Config) -> list[Setting]:
+        """The settings of the resolved config that differ from the defaults, with their origin."""
+        return changed_settings(config, self.config_names, self.assignments, self.flags)
 
     def without(self, flag: str) -> Request:
         """The request as if a flag had not been typed."""

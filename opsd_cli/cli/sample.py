@@ -63,13 +63,30 @@ class Options:
     divergence: bool
     show_prompts: bool
     sampling: str = "evaluation"
+    temperature: float | None = None
+
+
+def sampling_flags(
+    how: str, max_tokens: int | None, temperature: float | None
+) -> dict[str, int | float | None]:
+    """The config keys that `--max-tokens` and `--temperature` set: those that `how` samples by."""
+    section = "sampling" if how == "training" else "evaluation"
+    return {f"{section}.max_new_tokens": max_tokens, f"{section}.temperature": temperature}
+
+
+def _with_flags(drawn_as: Config, options: Options) -> Config:
+    """The config with the typed temperature, which `evaluation.sampling: recommended` replaces."""
+    if options.temperature is None:
+        return drawn_as
+    sampling = drawn_as.sampling.model_copy(update={"temperature": options.temperature})
+    return drawn_as.model_copy(update={"sampling": sampling})
 
 
 def run(request: Request, options: Options) -> None:
     """Sample completions and show them."""
     out = request.out
     config = request.config(inherit=True)
-    drawn_as = sampled_as(config, options.sampling, out)
+    drawn_as = _with_flags(sampled_as(config, options.sampling, out), options)
     problems = _problems(config, options, out)
     if options.privileged or options.divergence:
         _require_solutions(problems, options)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from opsd_cli.cli import preflight
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.plan import show_plan, show_rest
 from opsd_cli.cli.request import Request
+from opsd_cli.cli.stopping import stop_on_signal
 from opsd_cli.devices.number import Devices, ranks
 from opsd_cli.devices.number import count as count_devices
 from opsd_cli.errors import UsageError
@@ -48,9 +46,16 @@ def run(
     resume: bool,
     resume_from: int | None = None,
     probe: bool = False,
+    show_config: bool = False,
+    preflight_only: bool = False,
 ) -> None:
-    """Train, and show the result."""
+    """Train, and show the result; with `preflight_only`, only measure whether it is worth it."""
     out = request.out
+    if show_config and not request.dry_run:
+        raise UsageError("--show-config shows the config of a plan", "give it with --dry-run")
+    if preflight_only:
+        preflight.run(request, directory, resume or resume_from is not None)
+        return
     if probe and not request.dry_run:
         raise UsageError("--probe estimates the time of a plan", "give it with --dry-run")
     if resume or resume_from is not None:
@@ -70,14 +75,15 @@ def run(
                 raise UsageError(
                     "--probe estimates the time of a new run", "leave out --probe, or --resume"
                 )
-            show_rest(directory, remaining(directory, resume_from, backend, more), out)
+            left = remaining(directory, resume_from, backend, more)
+            show_rest(directory, left, out, None if show_config else ())
             return
         with session.resume(directory, out, resume_from, backend, more) as opened:
             _train(opened, out, request.devices)
         return
     config = request.config()
     if request.dry_run:
-        _plan(config, directory, probe, out, request.devices)
+        _plan(request, config, directory, probe, show_config)
         return
     count_devices(request.devices, config)
     with session.begin(config, directory, out) as opened:
@@ -85,9 +91,11 @@ def run(
 
 
 def _plan(
-    config: Config, directory: Path | None, probe: bool, out: Output, devices: Devices
+    request: Request, config: Config, directory: Path | None, probe: bool, show_config: bool
 ) -> None:
     """Check what the run would check, and show what it needs; with `probe`, its time too."""
+    out, devices = request.out, request.devices
+    settings = None if show_config else request.changed_settings(config)
     config = with_absolute_adapter(config)
     if directory is not None:
         run_directory.refuse_used(directory)
@@ -98,7 +106,7 @@ def _plan(
     require_ready(config, out, learns=True)
     number = ranks(devices, config)
     if not probe:
-        show_plan(config, splits, out, devices=number)
+        show_plan(config, splits, out, devices=number, settings=settings)
         require_problems_at_hand(config, splits)
         require_model_at_hand(config)
         return
@@ -112,7 +120,7 @@ def _plan(
         with loading as policy, out.working("measuring a short step"):
             return estimate_time(policy, config, problems, plan)
 
-    show_plan(config, problems, out, measure, number)
+    show_plan(config, problems, out, measure, number, settings)
 
 
 def _train(opened: TrainingSession, out: Output, devices: Devices) -> None:
@@ -129,28 +137,6 @@ def _train(opened: TrainingSession, out: Output, devices: Devices) -> None:
             result = watched(out, partial(work, policy))
     show_result(result, write_run_report(opened.run.directory), out)
     out.object(result.as_dict())
-
-
-@contextmanager
-def stop_on_signal(out: Output) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C interrupts at once."""
-    stopped = threading.Event()
-
-    def ask(number: int, _: Any) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-        out.warn("stopping at the next rollout, then saving; press Ctrl-C again to stop at once")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def show_result(result: TrainResult, report: Path, out: Output) -> None:

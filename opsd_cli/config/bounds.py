@@ -20,6 +20,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from opsd_cli.errors import UsageError
+
 #: Every seed is hashed together with names (`opsd_cli.seeds`); 63 bits are what YAML, JSON and
 #: every tracker hold as an integer.
 LARGEST_SEED = 2**63 - 1
@@ -104,3 +106,16 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+
+def require_counts(**counts: int | None) -> None:
+    """Raise `UsageError` for an argument below 1."""
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise UsageError(f"{name} is {count}", "give 1 or more")
+
+
+def require_accuracy(target: float | None) -> None:
+    """Raise `UsageError` for a target outside [0, 1]."""
+    if target is not None and not 0 <= target <= 1:
+        raise UsageError(f"target is {target}", "give an accuracy from 0 to 1")

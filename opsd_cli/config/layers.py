@@ -31,11 +31,14 @@ class Layer:
 
     Attributes:
         tree: as it was read, its `methods` section included.
-        file: the file that it is from; None for presets, `--set` and flags, which name themselves.
+        file: the file that it is from; None for presets, `--set` and flags, which name themselves
+            in errors.
+        name: what a layer without a file is ("preset small-cpu").
     """
 
     tree: Tree
     file: Path | None = None
+    name: str = ""
 
     def of_method(self, method: Any) -> Tree:
         """The keys with the `methods` section's overrides for this method merged in.
@@ -86,7 +89,7 @@ def layers_of(config: str) -> list[Layer]:
             exist.
     """
     if config in preset_names():
-        return [Layer(tree) for tree in preset_trees(config)]
+        return preset_layers(config)
     path = Path(config)
     if path.suffix not in (".yaml", ".yml") and not path.exists():
         raise ConfigError(
@@ -102,10 +105,19 @@ def layers_of(config: str) -> list[Layer]:
     file = Layer(tree, path)
     preset = tree.pop("preset", None)
     try:
-        below = [Layer(each) for each in preset_trees(preset)]
+        below = preset_layers(preset)
     except ConfigError as error:
         raise file.placed(error.message, error.hint, ("preset",)) from error
     return [*below, file]
+
+
+def preset_layers(name: str | None) -> list[Layer]:
+    """The layers of a preset, those that it builds on first; none for None.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    return [Layer(tree, name=f"preset {name}") for tree in preset_trees(name)]
 
 
 def place_of(

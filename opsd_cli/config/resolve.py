@@ -12,8 +12,7 @@ from ruamel.yaml import YAML
 
 from opsd_cli.config.choices import OneOf
 from opsd_cli.config.explain import SHOWN, explain, shown
-from opsd_cli.config.layers import Layer, Tree, layers_of, merge, place_of
-from opsd_cli.config.presets import preset_trees
+from opsd_cli.config.layers import Layer, Tree, layers_of, merge, place_of, preset_layers
 from opsd_cli.config.schema import DEFAULT_METHOD, Config, key_paths
 from opsd_cli.config.yaml_files import DEEPEST, read_tree, read_yaml
 from opsd_cli.embedded import EMBEDDED
@@ -112,6 +111,16 @@ def resolve(
         ConfigError: an unknown key (with the nearest known one), preset, file or bad value; all
             other mistakes are beside the first.
     """
+    return _resolved(*layers_given(config, assignments, flags, base))
+
+
+def layers_given(
+    config: str | Sequence[str] | None = None,
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    base: Path | Mapping[str, Any] | None = None,
+) -> tuple[list[Layer], list[ConfigError]]:
+    """What `resolve` merges, the lowest layer first, and the mistakes in reading it."""
     mistakes: list[ConfigError] = []
     layers: list[Layer] = []
     named = False
@@ -136,9 +145,9 @@ def resolve(
     models = (layer.tree["model"] for layer in reversed(layers) if "model" in layer.tree)
     model = given.get("model", next(models, EMBEDDED))
     if not named and model == EMBEDDED and base is None:
-        layers = [*(Layer(tree) for tree in preset_trees(EMBEDDED)), *layers]
-    layers.append(Layer(given))
-    return _resolved(layers, mistakes)
+        layers = [*preset_layers(EMBEDDED), *layers]
+    layers.append(Layer(given, name="--set"))
+    return layers, mistakes
 
 
 def _resolved(layers: Sequence[Layer], mistakes: Sequence[ConfigError]) -> Config:

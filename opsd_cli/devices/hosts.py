@@ -1,20 +1,32 @@
-"""`--hosts FILE`: a command runs itself on several machines by `mlx.launch`."""
+"""`--hosts FILE`: a command runs itself on several machines by `mlx.launch`.
+
+mlx.launch has no way to ask rank 0 to stop: a Ctrl-C that reaches it ends it, and its processes are
+left with a broken output. So it leads a session of its own, which the terminal's Ctrl-C does not
+reach, and this process tells rank 0 through its standard input, which mlx.launch passes on to every
+process, over ssh too. Rank 0 then saves and stops as it does alone, and the others end with it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from backends.shared.placement import recognised
-from opsd_cli.errors import BackendMissing, UsageError
-from opsd_cli.processes.child_processes import OPSD, package_environment
+from opsd_cli.devices.launched import STOP, STOP_BY_INPUT
+from opsd_cli.errors import BackendMissing, Interrupted, UsageError
+from opsd_cli.processes import guard
+from opsd_cli.processes.child_processes import OPSD, package_environment, tied
 
 _PROGRAM = "mlx.launch"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: What mlx.launch says of a process that failed, on standard error.
 _ENDED = re.compile(r"Node with rank (\d+) (?:exited with code (-?\d+)|was killed)")
 
@@ -44,21 +56,56 @@ def run_on(file: Path, arguments: Sequence[str]) -> NoReturn:
             f"{_PROGRAM} is not installed, and starts the processes on several Macs",
             "pip install 'opsd-cli[mlx]'",
         )
-    command = [program, "--hostfile", str(file), "--", *OPSD, *without_hosts(arguments)]
+    command = [
+        program, "--hostfile", str(file), "--env", f"{STOP_BY_INPUT}=1", "--", *OPSD,
+        *without_hosts(arguments),
+    ]  # fmt: skip
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=package_environment()
-    )
+        [sys.executable, "-I", guard.__file__, "--report", *command], stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True, **tied(package_environment()),
+    )  # fmt: skip
     assert process.stderr is not None
-    code = 0
-    for line in process.stderr:
-        ended = _ENDED.search(line)
-        if ended is None:
-            sys.stderr.write(line)
-        elif ended[1] == "0" and ended[2]:
-            code = int(ended[2])
-        elif code == 0:
-            code = 1
-    sys.exit(process.wait() or code)
+    own, code = Interrupted.exit_code, 0  # kept where the processes are killed by Ctrl-C
+    with _stop_told_to(process):
+        for line in process.stderr:
+            ended = _ENDED.search(line)
+            if line.startswith(guard.REPORT):
+                own = abs(int(line.removeprefix(guard.REPORT)))
+            elif ended is None:
+                sys.stderr.write(line)
+            elif ended[1] == "0" and ended[2]:
+                code = int(ended[2])
+            elif code == 0:
+                code = 1
+        process.wait()
+    sys.exit(own or code)
+
+
+@contextlib.contextmanager
+def _stop_told_to(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Within the block a signal to this process reaches `launched.stop_by_input` of rank 0.
+
+    The third ends the processes: rank 0 may wait for another one where no signal reaches Python.
+    """
+    told = 0
+
+    def tell(number: int, _: Any) -> None:
+        nonlocal told
+        told += 1
+        if told > 2:
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            return
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # it has just ended
+            os.write(process.stdin.fileno(), STOP)
+
+    before = {number: signal.signal(number, tell) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def without_hosts(arguments: Sequence[str]) -> list[str]:

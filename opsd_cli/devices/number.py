@@ -28,6 +28,15 @@ def devices_of(given: str | None) -> Devices:
     )
 
 
+def require_loaded_here(given: bool, devices: Devices) -> None:
+    """Raise `UsageError` for several devices where a policy is given, which is loaded already."""
+    if given and devices != 1:
+        raise UsageError(
+            "devices are for a model that is loaded here, and a policy is given",
+            "leave out policy, or devices",
+        )
+
+
 def ranks(devices: Devices, config: Config) -> int:
     """The ranks of a command: on the devices that it asks for, or those a launcher has started.
 
@@ -56,6 +65,7 @@ def count(devices: Devices, config: Config, elsewhere: bool = False) -> int:
     from backends.parallel.policy import units_of
     from backends.parallel.sharding import require_shardable
     from backends.shared.placement import recognised
+    from opsd_cli.planning.sharding import require_teacher_engine
 
     where = recognised()
     if where.size > 1:
@@ -66,6 +76,7 @@ def count(devices: Devices, config: Config, elsewhere: bool = False) -> int:
             )
         units_of(config, where.size)
         require_shardable(config, where.size)
+        require_teacher_engine(config, where.size)
         return 1
     if devices == 1:
         return 1
@@ -80,4 +91,5 @@ def count(devices: Devices, config: Config, elsewhere: bool = False) -> int:
         )
     units_of(config, number)
     require_shardable(config, number)
+    require_teacher_engine(config, number)
     return number

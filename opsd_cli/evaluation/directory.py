@@ -23,6 +23,7 @@ from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation.description import setting_name
+from opsd_cli.evaluation.other_answers import other_answer
 from opsd_cli.evaluation.samples import Sample
 from opsd_cli.files.atomic_write import commit_staged, stage, write_atomic
 from opsd_cli.files.directory_lock import lock_directory
@@ -268,7 +269,12 @@ class EvaluationDirectory:
                     sample, answer=grade.answer, status=grade.status, correct=grade.correct
                 )
                 changed += now != sample
-                now = replace(now, flexible_answer=lenient.answer, flexible_correct=lenient.correct)
+                now = replace(
+                    now,
+                    flexible_answer=lenient.answer,
+                    flexible_correct=lenient.correct,
+                    other_answer=other_answer(sample.completion, grade.answer),
+                )
                 lines.append((benchmark, now))
         write_atomic(self.path / SAMPLES, "".join(_line(*line) for line in lines))
         self._log = None  # its state describes the former file

@@ -16,6 +16,7 @@ from typing import Any
 
 from backends.interface import Policy, Rollout, RolloutRequest, Sampling
 from opsd_cli.config.schema import Config
+from opsd_cli.evaluation.other_answers import other_answer
 from opsd_cli.evaluation.samples import Evaluation, Sample, assemble
 from opsd_cli.grading import Grade, Grader
 from opsd_cli.grading.flexible import grade_flexibly
@@ -133,6 +134,7 @@ def _sample(rollout: Rollout, text: str, grade: Grade, flexible: Grade) -> Sampl
         correct=grade.correct,
         flexible_answer=flexible.answer,
         flexible_correct=flexible.correct,
+        other_answer=other_answer(text, grade.answer),
     )
 
 

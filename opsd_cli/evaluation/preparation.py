@@ -204,3 +204,20 @@ def _extent(
                 "give another --out",
             )
     return list(dict.fromkeys([*then["benchmarks"], *asked])), limit
+
+
+def require_directory(out: str | Path | None, loaded: bool, needed: bool) -> None:
+    """Raise `UsageError` where the arguments and an evaluation's directory do not fit.
+
+    Args:
+        loaded: a policy in memory is measured.
+        needed: an earlier evaluation's directory is.
+    """
+    if out is None and needed:
+        raise UsageError("resume, regrade and against need an evaluation's directory", "give out")
+    if out is not None and loaded:
+        raise UsageError(
+            "an evaluation's directory describes a model by its files, which a policy in memory "
+            "may have left behind",
+            "leave out policy (a run's directory as config loads its best checkpoint), or out",
+        )

@@ -24,6 +24,8 @@ class Sample:
     """One graded completion, a line of `samples.jsonl`.
 
     Attributes:
+        other_answer: a second answer that the completion states and that has another value, as
+            after a box: "The answer is 7."; None if there is none.
         flexible_answer, flexible_correct: by the flexible rule (`opsd_cli.grading.flexible`); None
             in a sample that was graded before there was one.
     """
@@ -38,6 +40,7 @@ class Sample:
     correct: bool
     flexible_answer: str | None = None
     flexible_correct: bool | None = None
+    other_answer: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -26,6 +26,7 @@ from opsd_cli.grading.structure import (
     vector_entries,
     without_spaces,
 )
+from opsd_cli.grading.words import folded
 
 _BASE = re.compile(r"^\(?([0-9][0-9A-Fa-f]*)\)?_\{?(?:\\text\{)?\s*(\d+|[a-z]+)\s*\}*$")
 _BASENAMES = {"two": "2", "three": "3", "eight": "8", "ten": "10", "sixteen": "16"}
@@ -33,7 +34,6 @@ _TIME = re.compile(r"^(\d{1,2}):(\d{2})([ap])?\.?(?:m\.?)?$", re.IGNORECASE)
 _CONGRUENCE = re.compile(
     r"^(?:(?P<name>[^=]*?)\s*(?:\\equiv(?![A-Za-z])|=)\s*)?(?P<residue>.+?)\s*\\pmod\{(?P<modulus>[^{}]+)\}$"
 )
-_ARTICLES = re.compile(r"\b(?:a|an|the)\s+(?=\w)", re.IGNORECASE)
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 Verdict = Literal["correct", "wrong", "no_answer", "unparsable_gold"]
 
@@ -141,7 +141,7 @@ def _same_single_value(gold: str, answer: str) -> bool:
     gold, answer = _before_approximation(gold), _before_approximation(answer)
     words = _words(gold), _words(answer)
     if words[0] or words[1]:
-        return (words[0] or _folded(gold)) == (words[1] or _folded(answer))
+        return (words[0] or folded(gold)) == (words[1] or folded(answer))
     times = _time(gold), _time(answer)
     if times[0] and times[1] and (times[0][1] or times[1][1]):
         return times[0][0] == times[1][0] and (
@@ -204,14 +204,8 @@ def _words(text: str) -> str:
     letters = re.fullmatch(r"\(?[A-Za-z][A-Za-z .'\-]*\)?", plain)
     dated = not _TEXT.sub("", text).strip() and re.match(r"[A-Za-z]{3}", plain)  # "June 20"
     if (letters and ("\\text" in text or re.search(r"[A-Za-z]{3}", plain))) or dated:
-        return _folded(plain)
+        return folded(plain)
     return ""
-
-
-def _folded(text: str) -> str:
-    """Words, or a choice letter such as `(C)`, without case, articles and plural endings."""
-    words = re.sub(r"[.,()']", "", _ARTICLES.sub("", text)).replace("-", " ").casefold().split()
-    return " ".join(word.removesuffix("s") for word in words)
 
 
 def _time(text: str) -> tuple[tuple[int, int], str] | None:

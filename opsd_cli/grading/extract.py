@@ -157,6 +157,11 @@ def _clean(line: str) -> str:
     return line.strip().strip("*_`").rstrip(".").strip().strip("*_`").strip()
 
 
+def sentence_answer(text: str) -> str | None:
+    """The answer that the last line of a text marks as such, as in "The answer is 12."."""
+    return _marked(after_thinking(text))
+
+
 def marks_answer(text: str) -> bool:
     """True if a text ends with an answer in a box, or marked as in a completion."""
     text = after_thinking(text)

@@ -3,8 +3,8 @@ r"""The grader of mathematics: extract the answer, compare it with the gold, giv
     gold, completion -> extract -> [exact match] -> worker process: normalise, parse, verify
 
 Importing this module is cheap: math-verify and sympy are imported only in the worker processes,
-which start when the first pair needs them. Plain integers, and answers spelt exactly as the gold,
-are graded in this process: the embedded problems never start a worker.
+which start when the first pair needs them. Plain integers, words, and answers spelt exactly as the
+gold, are graded in this process: the embedded problems never start a worker.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from opsd_cli.grading.extract import boxed_together, completion_answer, gold_ans
 from opsd_cli.grading.interface import Grade, Status
 from opsd_cli.grading.normalise import split_top_level
 from opsd_cli.grading.pool import Pool
+from opsd_cli.grading.words import are_words, folded
 from opsd_cli.machine import available_cores
 
 #: Default of `deadline_seconds`, in seconds of wall-clock time per pair.
@@ -173,10 +174,15 @@ def _is_list(gold: str) -> bool:
 
 
 def _grade_by_text(gold: str, answer: str) -> Status | None:
-    """The status of equal texts and of two plain integers; None if a worker must compare."""
+    """The status of equal texts, plain integers or words; None if a worker must compare.
+
+    It is the one that `opsd_cli.grading.compare.compare` would give.
+    """
     gold, answer = _bare(gold), _bare(answer)
     if gold == answer:
         return "correct"
+    if are_words(gold) and are_words(answer):
+        return "correct" if folded(gold) == folded(answer) else "wrong"
     gold_digits, digits = _integer(gold), _integer(answer)
     if gold_digits is None or digits is None:
         return None

@@ -9,7 +9,7 @@ which it does not cover, those of the presets `small-cpu` and `small-gpu`, and o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.formatting import gibibytes
+from opsd_cli.grading import open_grader
 from opsd_cli.planning import memory_plan
 from opsd_cli.planning.before_step_1 import before_step_1
 from opsd_cli.planning.model_reading import (
@@ -30,11 +31,15 @@ from opsd_cli.planning.model_reading import (
     text_lengths,
 )
 from opsd_cli.planning.planned_device import PlannedDevice, planned_device
+from opsd_cli.planning.planned_memory import PlannedMemory, planned_memory
+from opsd_cli.planning.prompt_lengths import prompt_lengths
 from opsd_cli.problems.catalog import describe
+from opsd_cli.problems.checking import grading_warnings
 from opsd_cli.problems.columns import choose
 from opsd_cli.problems.files import open_file
 from opsd_cli.problems.sources import Splits, load_splits
 from opsd_cli.prompts.rendering import NO_CHAT_TEMPLATE
+from opsd_cli.tracking.listener import Listener
 
 #: Models of fewer parameters get a higher learning rate and cooler sampling.
 SMALL = 1_000_000_000
@@ -43,8 +48,12 @@ RANKS = ((500_000_000, 16), (1_500_000_000, 32))
 PUBLISHED_RANK = 64
 #: Share of the device's memory that the planned peak may take: the plan is an estimate.
 MEMORY_SHARE = 0.8
-#: Completion lengths, in tokens: at least, and at most as published.
-SHORTEST, LONGEST = 128, 1024
+#: Completion lengths, in tokens: at least, and at most as published. A model's answers do not get
+#: short with the reference solutions: of 48 answers of SmolLM2-135M-Instruct to word problems whose
+#: solutions have up to 73 and 174 tokens, 35 have more than 128 and 2 more than 384, at most 391.
+SHORTEST, LONGEST = 384, 1024
+#: Training problems whose answers and solutions are graded, to warn of faults.
+GRADED = 1000
 #: Tokens of a teacher's prompt beyond which a reference solution loses its middle.
 LONGEST_TEACHER = 4096
 _MEMORY_KEYS = ("rollouts.batch_size", "train.micro_batch_tokens", "train.gradient_checkpointing")
@@ -94,6 +103,10 @@ def first_config(
     draft = Draft(assignments, merge(named, {"model": model, "data": {"train": data}}))
     config = draft.config
     splits = load_splits(config)
+    if data != EMBEDDED:
+        with open_grader(config.grading) as grader:
+            graded = grading_warnings(splits.train, data, grader, GRADED)
+        splits = replace(splits, warnings=(*splits.warnings, *graded))
     return _Suggestions(draft, splits, read_model(config), planned_device(config)).finished()
 
 
@@ -124,6 +137,7 @@ class _Suggestions:
         self._learning()
         self._size()
         self._memory(lengths)
+        self._planned_prompts(lengths)
         rollouts = self._before_step_1()
         head = (
             "A first run, made by `opsd init`. The values are starting points;",
@@ -193,8 +207,8 @@ class _Suggestions:
         self.put(
             "sampling.max_new_tokens",
             min(max(wanted, SHORTEST), LONGEST, room),
-            f"95% of the solutions have at most {lengths.most_solutions} tokens ({how}); "
-            f"twice that, from {SHORTEST} to {LONGEST}",
+            f"95% of the solutions have at most {lengths.most_solutions} tokens ({how}); twice "
+            f"that, at least {SHORTEST} for answers in the model's own words, at most {LONGEST}",
         )
         most = max(LONGEST_TEACHER, _up(lengths.student + LONGEST, 64))
         if context is not None:
@@ -204,18 +218,8 @@ class _Suggestions:
             min(most, _up(lengths.teacher + lengths.teacher // 4, 64)),
             f"longest: {lengths.teacher} tokens ({how}); a longer reference loses its middle",
         )
-        self.facts["lengths"] = {
-            "tokenised": lengths.tokenised,
-            "solutions_95_percent": lengths.most_solutions,
-            "student_prompt": lengths.student,
-            "teacher_prompt": lengths.teacher,
-        }
         if self.reading.missing:
             self.notes.append(f"{self.reading.missing}: lengths are estimated")
-        self.notes.append(
-            f"lengths, {how}: solutions of at most {lengths.most_solutions} tokens (95%), prompts "
-            f"of {lengths.student} (student) and {lengths.teacher} (teacher)"
-        )
 
     def _learning(self) -> None:
         """Sampling temperature, LoRA rank and learning rate by the model's size."""
@@ -263,6 +267,8 @@ class _Suggestions:
             self.put(f"data.{name}_problems", min(most, found), held)
             if not named:  # the others stay in training
                 self.train += found - min(found, getattr(self.config.data, f"{name}_problems"))
+        if self.train != train:  # plans count with all that is in training
+            self.splits = load_splits(self.config)
         self.put(
             "preflight.problems", min(size.preflight.problems, train),
             "asked of student and teacher before step 1, to see that the reference helps",
@@ -288,7 +294,7 @@ class _Suggestions:
         self.put("train.gradient_checkpointing", False, why)
         self.facts["memory"] = None
         if shape is not None and device.limit is not None:
-            self._fit(memory_plan.Prompts(lengths.student, teacher), device.limit)
+            self._fit(prompt_lengths(config, self.splits.train.problems), device.limit)
         else:
             self.notes.append(f"memory: {why}")
         self.put("lora.alpha", 2 * self.config.lora.rank, "twice the rank, as published")
@@ -309,12 +315,20 @@ class _Suggestions:
             )
         for key, value in (changes or {}).items():
             self.put(key, value, "lowered until the planned memory fits")
-        planned = peak(self.config)
+        memory = planned_memory(self.config, self.splits, Listener())
+        planned = memory.plan.peak if isinstance(memory, PlannedMemory) else peak(self.config)
         told = f"planned peak {gibibytes(planned)} of {gibibytes(limit)} on {device.backend}"
         for key in _MEMORY_KEYS:
             self.draft.explain(key, f"from the memory plan: {told}")
         self.facts["memory"] = {"peak": planned, "limit": limit, "backend": device.backend}
         self.notes.append(f"memory: {told}")
+
+    def _planned_prompts(self, lengths: TextLengths) -> None:
+        """The prompt lengths of the finished config, as a dry run counts with them."""
+        prompts = prompt_lengths(self.config, self.splits.train.problems)
+        planned = replace(lengths, student=prompts.student, teacher=prompts.teacher)
+        self.facts["lengths"] = planned.as_dict()
+        self.notes.append(planned.sentence)
 
     def _before_step_1(self) -> int:
         """Rollouts of preflight, validation and test before the first step."""

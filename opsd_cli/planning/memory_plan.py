@@ -186,11 +186,36 @@ def _completion(config: Config, prompts: Prompts) -> int:
     return config.sampling.max_new_tokens
 
 
+def trainer_samples(config: Config) -> bool:
+    """True if the trainer's own weights sample in a run: all rollouts, or the teacher's analyses.
+
+    With an engine of its own the latter: where the engine has no file of the teacher's weights
+    (`backends.rollout_engines.samples_here`).
+    """
+    from backends.rollout_engines import samples_here
+
+    if samples_here(config, teacher=False):
+        return True
+    analyses = config.teacher.reason_first and methods.get(config).needs.teacher
+    return analyses and samples_here(config, teacher=True)
+
+
 def _rollouts(config: Config, shape: Shape, prompts: Prompts, number_bytes: int) -> int:
+    """Bytes of the cache and the logits, where the trainer samples.
+
+    An engine with weights of its own samples evaluations too: the trainer then samples nothing, or
+    the analyses of a teacher whose weights the engine does not have.
+    """
+    from backends.rollout_engines import samples_here
+
+    if not trainer_samples(config):
+        return 0
     rows = config.rollouts.batch_size
     # Evaluations are sampled in the same batches, and may be longer.
     longest = max(config.sampling.max_new_tokens, config.evaluation.max_new_tokens or 0)
     length = prompts.student + longest
+    if not samples_here(config, teacher=False):
+        length = prompts.teacher + config.teacher.analysis_tokens
     cache = rows * length * shape.layers * 2 * shape.kv_heads * shape.head_dim * number_bytes
     # A cache is copied as it grows, one layer at a time.
     logits = 4 * rows * shape.vocabulary * _FLOAT32

@@ -64,6 +64,23 @@ class TextLengths:
         """How the lengths were found, in a word."""
         return "tokenised" if self.tokenised else "estimated from the characters"
 
+    @property
+    def sentence(self) -> str:
+        """All of it, for people."""
+        return (
+            f"lengths, {self.how}: solutions of at most {self.most_solutions} tokens (95%), "
+            f"prompts of {self.student} (student) and {self.teacher} (teacher)"
+        )
+
+    def as_dict(self) -> dict[str, int | bool]:
+        """As `opsd init --json` has it."""
+        return {
+            "tokenised": self.tokenised,
+            "solutions_95_percent": self.most_solutions,
+            "student_prompt": self.student,
+            "teacher_prompt": self.teacher,
+        }
+
 
 def read_model(config: Config) -> ModelReading:
     """Read a model's config.json, tokenizer and chat template.

@@ -11,6 +11,7 @@ from opsd_cli.planning import memory_plan
 from opsd_cli.planning.memory_plan import MemoryPlan, Prompts
 from opsd_cli.planning.model_shape import configured_shape
 from opsd_cli.planning.planned_device import PlannedDevice, planned_device
+from opsd_cli.planning.prompt_lengths import prompt_lengths
 from opsd_cli.planning.sharding import with_shard_decided
 from opsd_cli.problems.sources import Splits
 from opsd_cli.tracking.listener import Messages
@@ -33,7 +34,7 @@ class PlannedMemory:
     """What a run needs, and what its device has.
 
     Attributes:
-        prompts: tokens of the longest prompts, estimated.
+        prompts: tokens of the longest prompts, as `prompt_lengths` gives them.
         devices: that share the run; the plan is for each of them.
         sharded: True if they divide the base among them.
         nearest: for a plan that exceeds the limit, new values by config key that bring it within;
@@ -83,7 +84,7 @@ def planned_memory(
         return UnknownMemory(error.message)
     if shape is None:
         return UnknownMemory()
-    prompts = memory_plan.estimated(config, splits.train.problems if splits else [])
+    prompts = prompt_lengths(config, splits.train.problems if splits else [])
 
     parts = devices if is_sharded(config, devices) else 1
 

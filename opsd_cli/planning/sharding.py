@@ -1,10 +1,11 @@
-"""What `train.shard: auto` means for a number of devices."""
+"""What `train.shard` means for a number of devices, and what it does not allow."""
 
 from __future__ import annotations
 
 from opsd_cli.config.schema import Config
-from opsd_cli.errors import OpsdError
+from opsd_cli.errors import OpsdError, UsageError
 from opsd_cli.planning import memory_plan
+from opsd_cli.planning.memory_plan import trainer_samples
 from opsd_cli.planning.model_shape import configured_shape
 from opsd_cli.planning.planned_device import planned_device
 
@@ -23,9 +24,35 @@ def with_shard_decided(config: Config, devices: int) -> Config:
     return config.model_copy(update={"train": train})
 
 
+def require_teacher_engine(config: Config, size: int) -> None:
+    """Check that a base divided over so many ranks need not sample a teacher's analyses.
+
+    Raises:
+        UsageError: it would, and the ranks cannot: their sequences end at different times.
+    """
+    from backends.parallel.sharding import is_sharded
+
+    if not is_sharded(config, size) or not trainer_samples(config):
+        return
+    if config.teacher.weights == "ema":
+        whose, change = "teacher.weights=ema", "teacher.weights=initial or live"
+    else:
+        whose, change = (
+            "the adapter that the run starts from as the teacher",
+            "teacher.weights=live",
+        )
+    raise UsageError(
+        f"train.shard=full: {whose} samples its analyses (teacher.reason_first) with the trainer's "
+        "own weights, and no device would have them all",
+        f"set teacher.reason_first=false, {change}, or train.shard=none",
+    )
+
+
 def _is_possible(config: Config) -> bool:
     from backends.parallel.sharding import obstacle
 
+    if trainer_samples(config):
+        return False
     try:
         return obstacle(config, planned_device(config).backend) is None
     except OpsdError:

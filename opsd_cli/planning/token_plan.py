@@ -6,7 +6,7 @@ every validation made. A run that was stopped may spend more, on steps that it h
 
 Tokens generated and evaluated follow from the config. Tokens read (`prompt`, `teacher_scored`,
 `trained`, `scored`) depend on the prompts too, whose greatest lengths are an argument: exact where
-they are known, and estimated in a dry run, which downloads no tokenizer.
+they are known, and estimated where the model's tokenizer is not at hand: a plan downloads none.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.methods.base import RunSizes
 from opsd_cli.planning import memory_plan
+from opsd_cli.planning.prompt_lengths import prompt_lengths
 from opsd_cli.problems import Problem
 from opsd_cli.problems.sources import Splits
 from opsd_cli.rollouts.importance import COMPARED_ROLLOUTS
@@ -78,9 +79,9 @@ class TokenPlan:
         }
 
 
-def estimated_lengths(config: Config, problems: Sequence[Problem]) -> Lengths:
-    """Prompt lengths estimated from the texts; without problems, the lengths of long prompts."""
-    prompts = memory_plan.estimated(config, problems)
+def planned_lengths(config: Config, problems: Sequence[Problem]) -> Lengths:
+    """Prompt lengths as `prompt_lengths` gives them; those of reference solutions are estimated."""
+    prompts = prompt_lengths(config, problems)
     return Lengths(
         prompts.student, prompts.teacher, memory_plan.estimated_reference(config, problems)
     )
@@ -91,7 +92,7 @@ def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = 
 
     Args:
         splits: its problems; without them, as many for validation and test as the config allows.
-        lengths: of its prompts; by default estimated.
+        lengths: of its prompts; by default as `planned_lengths` gives them.
     """
     sizes: dict[str, int | None] = {
         "train": None,
@@ -103,7 +104,7 @@ def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = 
     if splits is not None:
         sizes = {split: len(each.problems) for split, each in splits.named().items()}
     if lengths is None:
-        lengths = estimated_lengths(config, splits.train.problems if splits else [])
+        lengths = planned_lengths(config, splits.train.problems if splits else [])
     evaluations = _evaluation_rollouts(config, sizes)
     longest = config.evaluation.max_new_tokens or config.sampling.max_new_tokens
     most = _learning(config, sizes["train"], lengths)

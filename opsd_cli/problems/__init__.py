@@ -78,18 +78,35 @@ class LoadReport:
         """True if the report says more than the number of rows."""
         return bool(self.skipped() or self.derived_answers or self.unmatchable.count)
 
-    def warnings(self) -> tuple[str, ...]:
-        """One sentence for each kind of probable fault in the data, with its first example."""
+    def faults(self) -> tuple[tuple[str, Anomaly, str], ...]:
+        """The kinds of probable faults that were found: name, rows, and what they are."""
         kinds = (
-            (self.contradicting, "answer{s} of another value than the solution's own box"),
-            (self.conflicting, "question{s} seen before, now with another answer, left out"),
-            (self.control, "row{s} with control characters, as of a backslash that was lost"),
+            ("unmatchable", self.unmatchable, "answer{s} that no completion can match"),
+            (
+                "contradicting",
+                self.contradicting,
+                "answer{s} of another value than the solution states",
+            ),
+            (
+                "conflicting",
+                self.conflicting,
+                "question{s} seen before, now with another answer, left out",
+            ),
+            (
+                "control",
+                self.control,
+                "row{s} with control characters, as of a backslash that was lost",
+            ),
         )
         return tuple(
-            f"{row.count:,} {what.format(s='' if row.count == 1 else 's')} (first: {row.first})"
-            for row, what in kinds
-            if row.count
+            (name, rows, f"{rows.count:,} {what.format(s='' if rows.count == 1 else 's')}")
+            for name, rows, what in kinds
+            if rows.count
         )
+
+    def warnings(self) -> tuple[str, ...]:
+        """One sentence for each kind of probable fault in the data, with its first example."""
+        return tuple(f"{what} (first: {rows.first})" for _, rows, what in self.faults())
 
     def skipped(self) -> str:
         """Why rows were left out: "3 without a solution, 2 without an answer"; may be empty."""
@@ -130,6 +147,7 @@ class ProblemSet:
         prompt: the student's user turn that the set asks for, in place of the config's.
         caution: known problems of the set and its licence.
         notes: warnings found while loading.
+        row_of: problem id -> number of its row in what was read, from 1; empty if it has none.
     """
 
     name: str
@@ -139,6 +157,7 @@ class ProblemSet:
     prompt: str | None = None
     caution: str = ""
     notes: tuple[str, ...] = ()
+    row_of: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def digest(self) -> str:
         """Hash of ids, questions, answers and fields in order: equal for equal sets."""

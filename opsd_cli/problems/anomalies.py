@@ -9,7 +9,8 @@ solution if both are plain numbers, or both multiple-choice letters, and differ.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 #: In characters; longer numbers are not compared by value.
@@ -20,18 +21,28 @@ _LETTER = re.compile(r"(?:\\text(?:bf)?\{)?\(?([A-H])\)?\}?")
 #: What a backslash before f, b, v or a becomes where LaTeX was read as an escape sequence.
 _CONTROL = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _MAX_QUOTE_LENGTH = 40
+#: Affected rows that are described; the others are counted.
+MOST_DESCRIBED = 10
 
 
 @dataclass(frozen=True)
 class Anomaly:
-    """Number of affected rows, and an example: "row 1 has '5', its solution '6'"."""
+    """Number of affected rows, and an example: "row 1 has '5', its solution '6'".
+
+    Attributes:
+        described: the first rows, an example each, at most `MOST_DESCRIBED`.
+    """
 
     count: int
     first: str
+    described: tuple[str, ...] = field(default=(), compare=False)
 
     def with_row(self, example: str) -> Anomaly:
-        """The same with one more row; the first example is kept."""
-        return Anomaly(self.count + 1, self.first or example)
+        """The same with one more row; the first examples are kept."""
+        described = self.described
+        if len(described) < MOST_DESCRIBED:
+            described = (*described, example)
+        return Anomaly(self.count + 1, self.first or example, described)
 
 
 NONE = Anomaly(0, "")
@@ -54,6 +65,11 @@ def has_control(text: str) -> bool:
 def quoted(text: str) -> str:
     """A text in quotes, shortened, for use as an example in a message."""
     return repr(text if len(text) <= _MAX_QUOTE_LENGTH else text[: _MAX_QUOTE_LENGTH - 1] + "…")
+
+
+def how_to_list(source: str) -> str:
+    """How a user lists the rows of a set that such faults are in."""
+    return f"To list such rows: opsd data check {shlex.quote(source)}"
 
 
 def _bare(text: str) -> str:

@@ -37,12 +37,12 @@ def examples_of(config: Config) -> tuple[Problem, ...]:
         return ()
     key = _key(config)
     if key not in _known:
-        from opsd_cli.problems.sources import load_few_shot_set, load_splits
+        from opsd_cli.problems.sources import load_one_set, load_splits
 
         if settings.source is None:
             load_splits(config)  # chooses them, by `with_examples`
         else:
-            loaded = load_few_shot_set(settings.source, config, settings.examples)
+            loaded = load_one_set(settings.source, config, settings.examples)
             _known[key] = _enough(config, loaded.problems, loaded.name)
     return _known[key]
 

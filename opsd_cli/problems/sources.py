@@ -12,8 +12,7 @@ out and counted; an overlap between validation and test is refused.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,18 +22,18 @@ from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import DataError
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
+from opsd_cli.problems.anomalies import how_to_list
 from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
 from opsd_cli.problems.few_shot import digest, with_examples
 from opsd_cli.problems.files import READERS, load_file, open_file, problems_of
+from opsd_cli.problems.hold_out import hold_out
 from opsd_cli.problems.same_questions import divided, refuse_shared, shared_notes
 from opsd_cli.problems.selection import Selection
 from opsd_cli.problems.set_description import SetDescription
 
 #: Benchmarks that are the config's own splits.
 OWN_SPLITS = ("test", "validation")
-#: Largest share of a training set that is held out for each of validation and test.
-HOLD_OUT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,6 @@ def load_splits(config: Config) -> Splits:
         data.validation or otherwise, "validation", config, data.validation_problems
     )
     test = _load_optional(data.test or otherwise, "test", config, data.test_problems)
-    watch = _load_optional(data.watch, "test", config, data.watch_problems)
     wanted = {
         name: size
         for name, given, size in (
@@ -121,7 +119,7 @@ def load_splits(config: Config) -> Splits:
     }
     train, removed = _without(train, *filter(None, (validation, test)))
     if wanted:
-        train, held = _hold_out(train, wanted)
+        train, held = hold_out(train, wanted)
         validation = validation or held["validation"]
         test = test or held["test"]
         train = _first(train, data.limit)
@@ -130,19 +128,14 @@ def load_splits(config: Config) -> Splits:
             f"held out of {data.train}: {held_out}; {len(train.problems)} left to train on"
         )
     assert validation is not None and test is not None
-    read: tuple[ProblemSet, ...] = (train, validation, test)
+    read = (train, validation, test)
     data_notes = (*(note for each in read for note in _notes(each)), *removed)
     refuse_shared(
         validation,
         test,
         "remove them from one: what chooses the checkpoint must not be what is reported",
     )
-    sets = {"train": train, "validation": validation, "test": test}
-    if watch is not None:
-        read = (*read, watch)
-        data_notes += (*_notes(watch), *shared_notes(watch, sets))
-        sets["watch"] = watch
-    sets = told_apart(sets)
+    sets = told_apart({"train": train, "validation": validation, "test": test})
     splits = Splits(
         sets["train"],
         sets["validation"],
@@ -150,9 +143,24 @@ def load_splits(config: Config) -> Splits:
         notes=(*held_notes, *data_notes),
         warnings=tuple(warning for each in read for warning in each.notes),
         data_notes=data_notes,
-        watch=sets.get("watch"),
     )
-    return with_examples(config, splits)
+    return with_examples(config, _with_watch(config, splits))
+
+
+def _with_watch(config: Config, splits: Splits) -> Splits:
+    """The splits with the watch set of the config, if it has one."""
+    data = config.data
+    watch = _load_optional(data.watch, "test", config, data.watch_problems)
+    if watch is None:
+        return splits
+    notes = (*_notes(watch), *shared_notes(watch, splits.named()))
+    return replace(
+        splits,
+        watch=told_apart({**splits.named(), "watch": watch})["watch"],
+        notes=(*splits.notes, *notes),
+        warnings=(*splits.warnings, *watch.notes),
+        data_notes=(*splits.data_notes, *notes),
+    )
 
 
 def _notes(read: ProblemSet) -> list[str]:
@@ -202,8 +210,8 @@ def load_benchmark(name: str, config: Config, limit: int | None = None) -> Probl
     return _load(name, "test", config, need_solution=False, limit=limit)
 
 
-def load_few_shot_set(source: str, config: Config, count: int) -> ProblemSet:
-    """The set that `prompts.few_shot.source` names, of which the first `count` are examples.
+def load_one_set(source: str, config: Config, count: int | None = None) -> ProblemSet:
+    """The first `count` problems of a set alone, as of training; solutions may lack.
 
     Raises:
         DataError: it cannot be read, or no row is usable.
@@ -225,7 +233,7 @@ def _load(
     columns = {name: column for name, column in config.data.columns.model_dump().items() if column}
     description = describe(source, split)
     if description is None:
-        return load_file(
+        loaded = load_file(
             Path(source),
             columns,
             need_solution=need_solution,
@@ -233,6 +241,7 @@ def _load(
             limit=limit,
             fields=fields,
         )
+        return replace(loaded, notes=_warned(loaded.name, source, loaded.report))
     own = {name: column for name, column in description.columns.model_dump().items() if column}
     return _load_described(source, split, description, own or columns, need_solution, limit, fields)
 
@@ -272,7 +281,7 @@ def _load_described(
         selection=Selection.of(description),
         fields=fields,
     )
-    notes = tuple(f"{name}: {warning}" for warning in loaded.report.warnings())
+    notes = _warned(name, source, loaded.report)
     expected = description.problems
     if expected is not None and not loaded.report.limited and len(loaded.problems) != expected:
         notes += (
@@ -290,6 +299,12 @@ def _load_described(
     )
 
 
+def _warned(name: str, source: str, report: LoadReport) -> tuple[str, ...]:
+    """One warning of all probable faults of a set; none if there are none."""
+    faults = "; ".join(report.warnings())
+    return (f"{name}: {faults}. {how_to_list(source)}",) if faults else ()
+
+
 def _load_optional(
     source: str | None, split: Split, config: Config, limit: int
 ) -> ProblemSet | None:
@@ -298,39 +313,11 @@ def _load_optional(
     return _load(source, split, config, need_solution=False, limit=limit)
 
 
-def _hold_out(
-    train: ProblemSet, wanted: dict[str, int]
-) -> tuple[ProblemSet, dict[str, ProblemSet]]:
-    """Hold out sets of the given sizes, each at most `HOLD_OUT_SHARE` of the training set."""
-    by_digest = sorted(train.problems, key=lambda p: hashlib.sha256(p.id.encode()).digest())
-    taken: dict[str, ProblemSet] = {}
-    start = 0
-    for name, size in wanted.items():
-        count = min(size, int(len(by_digest) * HOLD_OUT_SHARE))
-        if count == 0:
-            raise DataError(
-                f"{train.name} has {len(by_digest)} usable problems, "
-                f"too few to hold out a {name} set",
-                f"name one with --set data.{name}=FILE, "
-                f"or bring at least {int(1 / HOLD_OUT_SHARE)} problems",
-            )
-        taken[name] = _subset(train, f"{train.name} ({name})", by_digest[start : start + count])
-        start += count
-    held = {p.id for held_set in taken.values() for p in held_set.problems}
-    left = [p for p in train.problems if p.id not in held]
-    return replace(train, problems=tuple(left)), taken
-
-
 def _first(train: ProblemSet, limit: int | None) -> ProblemSet:
     """The training set reduced to its first `limit` problems."""
     if limit is None or limit >= len(train.problems):
         return train
     return replace(train, problems=train.problems[:limit])
-
-
-def _subset(whole: ProblemSet, name: str, problems: Iterable[Problem]) -> ProblemSet:
-    chosen = tuple(problems)
-    return ProblemSet(name, chosen, LoadReport(rows=len(chosen), used=len(chosen)))
 
 
 def _without(train: ProblemSet, *others: ProblemSet) -> tuple[ProblemSet, tuple[str, ...]]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from opsd_cli.reports.page import scrolled
 from opsd_cli.reports.scales import axis_position, log_ticks, nice_ticks, tick_label
 
 #: Width and height of the SVG's own coordinates; the page stretches them to the plot.
@@ -117,8 +118,9 @@ def line_chart(
         f'stroke-dasharray="{_dash(series, line)}" /></svg>{escape(line.name)}</span>'
         for line in drawn
     )
+    label = f"{y_label} against {x_label}"
     return (
-        f'<div class=chart role=group aria-label="{escape(y_label)}"><div class=plot>'
+        f'<div class=chart role=group aria-label="{escape(label)}"><div class=plot>'
         f'<svg viewBox="0 0 {SIZE} {SIZE}" preserveAspectRatio=none aria-hidden=true>'
         f"{_grid(axes, level)}{lines}</svg>{_ticks(axes, level)}{points}</div>"
         f"<p class=axis>{escape(x_label)}</p>"
@@ -238,16 +240,13 @@ def _table(axes: _Axes, series: Sequence[Series], x_label: str) -> str:
     for column, line in enumerate(series):
         for index, (x, y) in enumerate(line.points):
             cells.setdefault(x, {})[column] = axes.value(y, line.interval(index))
-    names = "".join(f"<th>{escape(line.name)}" for line in series)
     rows = "".join(
         f"<tr><td>{number(x)}"
         + "".join(f"<td>{found.get(column, '')}" for column in range(len(series)))
         for x, found in sorted(cells.items())
     )
-    return (
-        "<details class=values><summary>values</summary><div class=scroll tabindex=0>"
-        f"<table><tr><th>{escape(x_label)}{names}{rows}</table></div></details>"
-    )
+    values = scrolled((x_label, *(line.name for line in series)), rows)
+    return f"<details class=values><summary>values</summary>{values}</details>"
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from opsd_cli.evaluation.stored import StoredEvaluation
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_holder
 from opsd_cli.formatting import count, gain_by_part, percent, points, share
-from opsd_cli.reports.page import folded, html_page, named_adapter, named_model, table
+from opsd_cli.reports.page import folded, html_page, named_adapter, named_model, scrolled, table
 from opsd_cli.statistics import Estimate
 
 PAGES = "pages"
@@ -153,8 +153,7 @@ def _results(results: Mapping[str, Evaluation], summary: Mapping[str, Any]) -> s
             share(result.no_answer),
         )  # fmt: skip
         rows.append("<tr>" + "".join(f"<td class=nowrap>{cell}" for cell in cells))
-    head = "".join(f"<th>{escape(text)}" for text in heads)
-    text = f"<div class=scroll tabindex=0><table><tr>{head}{''.join(rows)}</table></div>"
+    text = scrolled(heads, "".join(rows))
     text += (
         "<p class=dim>flexible: right by the last number or expression, whatever its form; what it "
         "exceeds avg@k by is what the form of the answers costs (docs/evaluation.md).</p>"
@@ -189,9 +188,8 @@ def _lengths(results: Mapping[str, Evaluation]) -> str:
 
 
 def _problems(name: str, rows: Sequence[str]) -> str:
-    head = "<tr><th>#<th>problem<th>answer<th>right<th>commonest wrong answer<th>mean tokens"
-    found = f"<div class=scroll tabindex=0><table>{head}{''.join(rows)}</table></div>"
-    return f"<h2>{escape(name)}</h2>{found}"
+    heads = ("#", "problem", "answer", "right", "commonest wrong answer", "mean tokens")
+    return f"<h2>{escape(name)}</h2>{scrolled(heads, ''.join(rows))}"
 
 
 def _row(place: int, link: str, known: Mapping[str, str], samples: Sequence[Sample]) -> str:

@@ -84,9 +84,9 @@ def html_page(title: str, sections: Sequence[str]) -> str:
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
         + "".join(sections)
-        + "</body></html>\n"
+        + "</main></body></html>\n"
     )
 
 
@@ -97,9 +97,22 @@ def figure(title: str, body: str) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table that scrolls inside its container where it is wider; every cell is escaped."""
-    head = "".join(f"<th>{escape(text)}" for text in heads)
-    body = "".join("<tr>" + "".join(map(_cell, row)) for row in rows)
-    return f"<div class=scroll tabindex=0><table><tr>{head}{body}</table></div>"
+    return scrolled(heads, "".join("<tr>" + "".join(map(_cell, row)) for row in rows))
+
+
+def scrolled(heads: Sequence[str], body: str) -> str:
+    """A table in a container that scrolls and that the keyboard reaches, named by its headings.
+
+    Args:
+        heads: escaped here; a column without a heading gets an empty cell, which is no heading.
+        body: its rows, HTML already.
+    """
+    head = "".join(f"<th scope=col>{escape(text)}" if text else "<td>" for text in heads)
+    name = escape(", ".join(filter(None, heads[:4])), quote=True)
+    return (
+        f'<div class=scroll tabindex=0 role=region aria-label="table: {name}">'
+        f"<table><tr>{head}{body}</table></div>"
+    )
 
 
 def _cell(text: str) -> str:

@@ -61,6 +61,7 @@ class DecodingWatch:
         self._completions = len(requests)
         self._most = sum(map(self._room, requests))
         self._tokens = self._ended = self._finished = self._stopped = 0
+        self._prompts: tuple[int, int, bool] = (0, 0, False)
 
     def _room(self, request: RolloutRequest) -> int:
         """The most tokens that a request's completion can have."""
@@ -71,6 +72,7 @@ class DecodingWatch:
     def decoding(self, report: DecodingReport) -> None:
         """As `Observer.decoding`."""
         self._tokens = max(self._tokens, report.tokens)
+        self._prompts = (report.prompt_tokens, report.prompt_total, report.reading)
         self.tell()
         if self._on_unfinished is not None:
             self._on_unfinished(report.unfinished)
@@ -86,6 +88,7 @@ class DecodingWatch:
         self._most -= self._room(rollout.request) - length
         self._finished += 1
         self._stopped += rollout.finish_reason == "stop"
+        self._prompts = (*self._prompts[:2], False)
         self.tell()
 
     def tell(self) -> None:
@@ -97,6 +100,7 @@ class DecodingWatch:
                 self._completions,
                 self._finished,
                 self._stopped,
+                *self._prompts,
             )
         )
 
@@ -156,7 +160,14 @@ class BackgroundWatch:
         if report is not None:
             listener.decoding(
                 Decoded(
-                    report.tokens, report.most, self._completions, report.finished, report.stopped
+                    report.tokens,
+                    report.most,
+                    self._completions,
+                    report.finished,
+                    report.stopped,
+                    report.prompt_tokens,
+                    report.prompt_total,
+                    report.reading,
                 )
             )
 

@@ -110,6 +110,9 @@ class Decoded:
         completions: to sample in this phase; those of an earlier process are not counted.
         finished: completions that have ended.
         stopped: those of them that ended with a stop token.
+        prompt_tokens: tokens of prompts that have been read in the current call of the engine.
+        prompt_total: of how many; 0 from an engine that does not report reading.
+        reading: True while prompts are being read, so that nothing is decoded meanwhile.
     """
 
     tokens: int
@@ -117,6 +120,9 @@ class Decoded:
     completions: int
     finished: int
     stopped: int
+    prompt_tokens: int = 0
+    prompt_total: int = 0
+    reading: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,8 +176,8 @@ class Listener:
         """Another `units` of the current phase are done."""
 
     def decoding(self, progress: Decoded) -> None:
-        """More tokens of the current phase are decoded; reported a few times a second at most,
-        and with each finished completion."""
+        """More tokens of the current phase are decoded, or more of its prompts are read; reported
+        a few times a second at most, and with each finished completion."""
 
     def learning(self, done: int, total: int) -> None:
         """So many of the step's tokens are read, prompts and both roles' sequences included."""

@@ -4,7 +4,8 @@ Time left is estimated by token. The chance that a completion ends is taken to b
 token: completions that ended with a stop token, over all tokens decoded, those of unfinished
 completions included. With h the chance a token, a completion with room for r more tokens is
 expected to take (1 - exp(-h r)) / h of them; with h = 0 it takes r. Tokens turn into seconds at the
-measured pace. Steps to come take the mean of the latest ones.
+measured pace. Prompts that are still to be read are added at the pace of those that have been.
+Steps to come take the mean of the latest ones.
 
 Nothing is estimated before there is enough to estimate from. All times are in seconds.
 """
@@ -24,6 +25,8 @@ from opsd_cli.tracking.listener import ANALYSES, GRADIENT, ROLLOUTS, Decoded, St
 LEAST_SECONDS, LEAST_FINISHED, LEAST_SHARE = 3.0, 8, 0.25
 #: The current speed is that of the last so many seconds.
 WINDOW_SECONDS = 10.0
+#: Prompts that join a running batch are shown as being read once this takes so many seconds.
+READING_SECONDS = 2.0
 #: The steps to come take as long as the mean of so many.
 RECENT_STEPS = 20
 _IN_STEP = (ROLLOUTS, ANALYSES, GRADIENT)
@@ -46,6 +49,19 @@ class _Pool:
     seconds: float = 0.0
     finished: int = 0
     stopped: int = 0
+    prompt_tokens: int = 0
+    reading_seconds: float = 0.0
+
+    @property
+    def seconds_per_token(self) -> float:
+        """Of the tokens decoded, with the reading of their prompts."""
+        return (self.seconds + self.reading_seconds) / self.tokens
+
+    def reading(self, prompt_tokens: int) -> float:
+        """Seconds to read prompts of so many tokens; 0 while none have been read."""
+        if not self.prompt_tokens:
+            return 0.0
+        return self.reading_seconds / self.prompt_tokens * prompt_tokens
 
     def expected(self, completions: float, room: float) -> float:
         """Tokens that completions take which have room for so many in total."""
@@ -74,7 +90,7 @@ class Pace:
 
     def _begin(self, name: str, total: int, done: int) -> None:
         self.name, self.total, self.done = name, total, done
-        self._phase_began = self._decoded_at = self._clock()
+        self._phase_began = self._decoded_at = self._reading_began = self._clock()
         self.decoded: Decoded | None = None
         self.learned: tuple[int, int] | None = None
         self._window: deque[tuple[float, int]] = deque()
@@ -114,7 +130,13 @@ class Pace:
         pool.tokens += progress.tokens - before.tokens
         pool.finished += progress.finished - before.finished
         pool.stopped += progress.stopped - before.stopped
-        pool.seconds += now - self._decoded_at
+        if before.reading:
+            pool.reading_seconds += now - self._decoded_at
+            # Another call of the engine in the same phase counts from 0 again.
+            pool.prompt_tokens += max(0, progress.prompt_tokens - before.prompt_tokens)
+        else:
+            pool.seconds += now - self._decoded_at
+            self._reading_began = now
         self._decoded_at = now
         self.decoded = progress
         if progress.tokens and not (progress.finished or before.tokens):
@@ -149,6 +171,30 @@ class Pace:
         return self._clock() - self._phase_began
 
     @property
+    def reading(self) -> tuple[int, int] | None:
+        """Prompt tokens read, and of how many, while prompts are being read; else None."""
+        decoded = self.decoded
+        if decoded is None or not decoded.reading:
+            return None
+        if decoded.tokens and self._clock() - self._reading_began < READING_SECONDS:
+            return None  # shown and hidden twice a second, it could not be read
+        return decoded.prompt_tokens, decoded.prompt_total
+
+    @property
+    def reading_left(self) -> Left | None:
+        """Until the phase's prompts are read; None while there is too little to estimate from."""
+        decoded, pool = self.decoded, self._pool
+        if decoded is None or not decoded.reading or not pool.prompt_tokens:
+            return None
+        seconds = pool.reading(decoded.prompt_total - decoded.prompt_tokens) - self._unreported
+        return Left(seconds) if seconds > 0 else None
+
+    @property
+    def _unreported(self) -> float:
+        """Seconds since the latest report."""
+        return self._clock() - self._decoded_at
+
+    @property
     def tokens_per_second(self) -> float | None:
         """Of the last seconds of the current phase; None while there is too little to say."""
         points = tuple(self._window)
@@ -164,15 +210,21 @@ class Pace:
         if self.learned is not None or self.name == GRADIENT:
             return self._learning_left()
         decoded, pool = self.decoded, self._pool
-        if decoded is None or pool.seconds < LEAST_SECONDS:
+        if decoded is None or pool.seconds < LEAST_SECONDS or not pool.tokens:
             return None
         room = decoded.most - decoded.tokens
         few = pool.finished < min(LEAST_FINISHED, decoded.completions)
         if few and (pool.stopped or decoded.tokens < LEAST_SHARE * decoded.most):
             return None
         tokens = pool.expected(decoded.completions - decoded.finished, room)
-        rate = self.tokens_per_second or pool.tokens / pool.seconds
-        return Left(tokens / rate, at_most=not pool.stopped)
+        seconds = pool.reading(decoded.prompt_total - decoded.prompt_tokens)
+        rate = None if decoded.reading else self.tokens_per_second
+        if rate is None:
+            # The speed so far, which no silence lowers: the time since the report is taken off.
+            seconds += tokens * pool.seconds / pool.tokens - self._unreported
+        else:
+            seconds += tokens / rate
+        return Left(seconds, at_most=not pool.stopped) if seconds > 0 or not tokens else None
 
     def _learning_left(self) -> Left | None:
         done, total = self.learned or (0, 0)
@@ -203,7 +255,7 @@ class Pace:
             if pool.seconds < LEAST_SECONDS or not pool.finished:
                 return None
             room = work.completions * work.completion_tokens
-            seconds += pool.expected(work.completions, room) * pool.seconds / pool.tokens
+            seconds += pool.expected(work.completions, room) * pool.seconds_per_token
             at_most = at_most or not pool.stopped
         return Left(seconds, at_most)
 

@@ -32,6 +32,7 @@ class Published:
         seconds: since the run began.
         left: seconds left of the run; None while there is too little to estimate from.
         at_most: True if `left` is an upper bound.
+        reading: True if `tokens` and `most` are those of prompts that are being read.
     """
 
     phase: str
@@ -43,13 +44,17 @@ class Published:
     seconds: float
     left: float | None
     at_most: bool
+    reading: bool = False
 
 
 def published_of(pace: Pace) -> Published:
     """What a pace says now."""
     tokens = most = None
+    reading = pace.reading
     if pace.learned is not None:
         tokens, most = pace.learned
+    elif reading is not None:
+        tokens, most = reading
     elif pace.decoded is not None:
         tokens, most = pace.decoded.tokens, pace.decoded.most
     left = pace.left
@@ -63,6 +68,7 @@ def published_of(pace: Pace) -> Published:
         seconds=pace.elapsed,
         left=None if left is None else left.seconds,
         at_most=left is not None and left.at_most,
+        reading=reading is not None and pace.learned is None,
     )
 
 

@@ -7,23 +7,25 @@ made once: a resumed run reads it, with what it cost. Every completion is kept b
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.evaluate import evaluation_sampling
+from opsd_cli.evaluation.samples import Evaluation
 from opsd_cli.interruption import Stop
-from opsd_cli.problems import ProblemSet
+from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.prompts.teacher import boundary_mismatch
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
-from opsd_cli.statistics import Estimate
+from opsd_cli.statistics import Estimate, paired_difference
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import Listener
 from opsd_cli.training import run_directory
 from opsd_cli.training.analyses import save_analyses
 from opsd_cli.training.measuring import Measurements
 from opsd_cli.training.preflight_failure import (
-    cause_of,
     described_sample,
     failure_line,
     hint_of,
@@ -31,7 +33,11 @@ from opsd_cli.training.preflight_failure import (
     telling_sample,
     write_samples,
 )
+from opsd_cli.training.preflight_verdict import Outcome, verdict_of
 from opsd_cli.training.run_directory import Run
+
+#: Share of the reference solutions that the recorded length covers.
+MOST_SOLUTIONS = 0.95
 
 
 def preflight(
@@ -54,33 +60,84 @@ def preflight(
         PreflightFailed: the teacher is no better with the reference than the student without.
         Interrupted: `stop` returned True.
     """
-    chosen = problems.problems[: run.config.preflight.problems]
     record = run.sealed(run_directory.PREFLIGHT)
     if record is None:
-        teacher = analyst.prompts(chosen, stop=stop)
-        warning = boundary_mismatch(builder.student(chosen[0]), teacher.of(chosen[0]))
-        if warning:
-            listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
-        asked = ProblemSet(run_directory.PREFLIGHT, chosen, problems.report)
-        found = {
-            role: measurements.evaluate(asked, f"preflight: {role}", prompt_of)
-            for role, prompt_of in (("student", builder.student), ("teacher", teacher.of))
-        }
-        evaluated = TokenLedger(evaluation=sum(each.all_tokens for each in found.values()))
-        record = {
-            "student": found["student"].accuracy.as_dict(),
-            "teacher": found["teacher"].accuracy.as_dict(),
-            "truncated": {role: each.truncated for role, each in found.items()},
-            "no_answer": {role: each.no_answer for role, each in found.items()},
-            "problems": len(chosen),
-            "spent": (teacher.spent + evaluated).as_dict(),
-        }
-        save_analyses(run, 0, analyst.take_unsaved())
-        write_samples(run.directory / run_directory.PREFLIGHT_SAMPLES, chosen, found)
-        run.write_sealed(run_directory.PREFLIGHT, record)
-        measurements.forget_samples()
-    require_gain(record, len(chosen), run, listener)
+        record = measured(run, problems, builder, analyst, measurements, listener, stop)
+    require_gain(record, record["problems"], run, listener)
     return TokenLedger(**record["spent"])
+
+
+def measured(
+    run: Run,
+    problems: ProblemSet,
+    builder: PromptBuilder,
+    analyst: TeacherAnalyst,
+    measurements: Measurements,
+    listener: Listener,
+    stop: Stop,
+) -> dict[str, Any]:
+    """Measure both roles, and write the record and every completion; arguments as `preflight`.
+
+    Returns:
+        The record, as in preflight.json.
+    """
+    chosen = problems.problems[: run.config.preflight.problems]
+    teacher = analyst.prompts(chosen, stop=stop)
+    warning = boundary_mismatch(builder.student(chosen[0]), teacher.of(chosen[0]))
+    if warning:
+        listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
+    found = {
+        role: completions_of(role, chosen, prompt_of, measurements)
+        for role, prompt_of in (("student", builder.student), ("teacher", teacher.of))
+    }
+    evaluated = TokenLedger(evaluation=sum(each.all_tokens for each in found.values()))
+    record = record_of(found, len(chosen)) | {
+        "reference_tokens": reference_tokens(chosen, builder),
+        "spent": (teacher.spent + evaluated).as_dict(),
+    }
+    save_analyses(run, 0, analyst.take_unsaved())
+    write_samples(run.directory / run_directory.PREFLIGHT_SAMPLES, chosen, found)
+    run.write_sealed(run_directory.PREFLIGHT, record)
+    measurements.forget_samples()
+    return record
+
+
+def completions_of(
+    role: str,
+    problems: Sequence[Problem],
+    prompt_of: Callable[[Problem], Prompt],
+    measurements: Measurements,
+) -> Evaluation:
+    """Graded completions of the student, or of a teacher with one source of what it sees.
+
+    Args:
+        role: names the measurement; an interrupted one of this name continues.
+        prompt_of: the prompt of that role: what the teacher sees is in it.
+    """
+    asked = ProblemSet(run_directory.PREFLIGHT, tuple(problems), LoadReport(0, 0))
+    return measurements.evaluate(asked, f"preflight: {role}", prompt_of)
+
+
+def record_of(found: Mapping[str, Evaluation], problems: int) -> dict[str, Any]:
+    """What preflight.json says of completions, by role: "student" and "teacher"."""
+    student, teacher = found["student"], found["teacher"]
+    gain = paired_difference(
+        teacher.correct_PK, student.correct_PK, problem_ids=student.problem_ids
+    )
+    return {
+        **{role: each.accuracy.as_dict() for role, each in found.items()},
+        "gain": gain.as_dict(),
+        "truncated": {role: each.truncated for role, each in found.items()},
+        "no_answer": {role: each.no_answer for role, each in found.items()},
+        "outcomes": {role: Outcome.of(each).as_dict() for role, each in found.items()},
+        "problems": problems,
+    }
+
+
+def reference_tokens(problems: Sequence[Problem], builder: PromptBuilder) -> int | None:
+    """Most tokens that 95% of the reference solutions have; None without solutions."""
+    lengths = sorted(len(builder.tokenizer.encode(p.solution)) for p in problems if p.solution)
+    return lengths[min(len(lengths) - 1, int(MOST_SOLUTIONS * len(lengths)))] if lengths else None
 
 
 def require_gain(record: dict[str, Any], problems: int, run: Run, listener: Listener) -> None:
@@ -90,16 +147,17 @@ def require_gain(record: dict[str, Any], problems: int, run: Run, listener: List
     """
     student, teacher = Estimate(**record["student"]), Estimate(**record["teacher"])
     listener.preflight(student, teacher, problems)
-    if teacher.value > student.value:
+    verdict = verdict_of(record, run.config)
+    if verdict.goes_on:
+        if verdict.advice:
+            listener.note(f"{verdict.meaning}; {verdict.advice}")
         return
     kept = run.keep_failed_preflight()
     samples = [] if kept is None else read_samples(kept / run_directory.PREFLIGHT_SAMPLES)
     limit = evaluation_sampling(run.config).max_new_tokens
-    cause = cause_of(record)
-    sample = telling_sample(samples, cause)
+    sample = telling_sample(samples, verdict.cause)
     if sample is not None:
         listener.warn(described_sample(sample, limit))
     raise PreflightFailed(
-        failure_line(record, problems, limit, kept if samples else None),
-        hint_of(cause, run.config),
+        failure_line(record, problems, limit, kept if samples else None), hint_of(verdict)
     )

@@ -1,4 +1,4 @@
-"""What is said of a failed preflight: what became of the completions, the likely cause, one sample.
+"""What is said of a preflight's completions: what became of them, one sample, and how to look.
 
 The samples are read from the preflight's file, so a resumed run says the same as the first one.
 """
@@ -6,41 +6,25 @@ The samples are read from the preflight's file, so a resumed run says the same a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from opsd_cli.config.schema import Config
 from opsd_cli.errors import OpsdError
-from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.samples import Evaluation
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.printable import shortened
 from opsd_cli.problems import Problem
 from opsd_cli.training.layout import PREFLIGHT_SAMPLES
+from opsd_cli.training.preflight_verdict import Cause, Outcome, Verdict
 
-Cause = Literal["truncated", "no_answer", "solved", "equal"]
-
-#: From this share of the teacher's completions on, their fault is named as the likely cause.
-MOSTLY = 0.5
-#: From this accuracy of the student on, there is little left for a reference to add.
-SOLVED = 0.9
-#: Sampling temperature up to which a lower one is not suggested.
-COOL = 0.3
-#: What to try, by cause; `{option}` is the config key that limits a completion's length.
-HINTS: dict[Cause, str] = {
-    "truncated": "raise {option} (now {limit})",
-    "no_answer": "ask for a form of answer that can be read, such as \\boxed{{}}, in "
-    "prompts.student.template and prompts.teacher.template",
-    "solved": "train on harder problems: the student solves nearly all without the reference",
-    "equal": "give the teacher a clearer prompts.teacher.template{cooler}, or take a larger model",
-}
 #: How to look at what the preflight measured; the flags are those of `opsd train`.
 LOOK = (
     "opsd sample --privileged shows the teacher's completions, opsd sample --show-prompts both "
     "prompts (with the same --config, --model and --set)"
 )
+CHECK = "opsd train --preflight-only measures again before any training"
 REGARDLESS = "To train regardless: --set preflight.enabled=false"
 #: Characters of the question and of the completion that are shown.
 LONGEST_QUESTION, LONGEST_COMPLETION = 300, 600
@@ -80,59 +64,93 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
         return []
 
 
-def cause_of(record: Mapping[str, Any]) -> Cause:
-    """The likely cause of a failure, from the record of the preflight.
-
-    A truncated completion mostly has no answer either, so truncation comes first.
-    """
-    for cause in ("truncated", "no_answer"):
-        if record[cause]["teacher"] >= MOSTLY:
-            return cause
-    return "solved" if record["student"]["value"] >= SOLVED else "equal"
+def hint_of(verdict: Verdict) -> str:
+    """What the numbers mean, what to try, how to look closer, and how to train regardless."""
+    return f"{verdict.meaning}; {verdict.advice}. {CHECK}. To look: {LOOK}. {REGARDLESS}"
 
 
-def hint_of(cause: Cause, config: Config) -> str:
-    """What to try, how to look at the completions and prompts, and how to train regardless."""
-    measured = evaluation_sampling(config)
-    warm = measured.temperature > COOL
-    cooler = f", lower evaluation.temperature (now {measured.temperature:g})" if warm else ""
-    own = config.evaluation.max_new_tokens
-    tried = HINTS[cause].format(
-        option="evaluation.max_new_tokens" if own else "sampling.max_new_tokens",
-        limit=measured.max_new_tokens,
-        cooler=cooler,
-    )
-    return f"{tried}. To look: {LOOK}. {REGARDLESS}"
+#: Cause of a failure -> which of the teacher's samples shows it; others: one that is not right.
+_SHOWS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "truncated": lambda row: row["status"] == "no_answer" and row["finish_reason"] == "length",
+    "endless": lambda row: row["status"] == "no_answer" and row["finish_reason"] == "length",
+    "no_answer": lambda row: row["status"] == "no_answer" and row["finish_reason"] != "length",
+    "ungraded": lambda row: row["status"] not in ("correct", "wrong", "no_answer"),
+}
 
 
-def telling_sample(rows: Sequence[dict[str, Any]], cause: Cause) -> dict[str, Any] | None:
-    """The teacher's first sample that shows the cause; its first one if none does."""
-    shows = {
-        "truncated": lambda row: row["finish_reason"] == "length",
-        "no_answer": lambda row: row["status"] == "no_answer",
-        "solved": lambda row: row["status"] != "correct",
-        "equal": lambda row: row["status"] != "correct",
-    }[cause]
-    mine = [row for row in rows if row["role"] == "teacher"]
+def telling_sample(
+    rows: Sequence[dict[str, Any]], cause: Cause, role: str = "teacher"
+) -> dict[str, Any] | None:
+    """The role's first sample that shows the cause; its first one if none does."""
+    shows = _SHOWS.get(cause, lambda row: row["status"] != "correct")
+    mine = [row for row in rows if row["role"] == role]
     return next(filter(shows, mine), mine[0] if mine else None)
+
+
+def telling_pair(
+    rows: Sequence[dict[str, Any]], verdict: Verdict
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """A completion of the student and one of the teacher, on the same problem.
+
+    Where training goes on, the student's first that is not right and the teacher's is; else the
+    teacher's that shows the cause.
+    """
+    by_role: dict[str, dict[tuple[str, int], dict[str, Any]]] = {"student": {}, "teacher": {}}
+    for row in rows:
+        by_role[row["role"]][row["problem_id"], row["sample_index"]] = row
+    student, teacher = by_role["student"], by_role["teacher"]
+    if verdict.goes_on:
+        gained = (
+            (student[key], row)
+            for key, row in teacher.items()
+            if key in student and row["correct"] > student[key]["correct"]
+        )
+        return next(gained, None)
+    shown = telling_sample(rows, verdict.cause)
+    key = None if shown is None else (shown["problem_id"], shown["sample_index"])
+    if shown is None or key not in student:
+        return None
+    return student[key], shown
+
+
+def described_pair(student: Mapping[str, Any], teacher: Mapping[str, Any], limit: int) -> str:
+    """Both roles' completions of one problem for people, shortened."""
+    lines = [
+        f"question: {_one_line(student['question'], LONGEST_QUESTION)}",
+        f"right answer: {student['gold']}",
+        *(
+            f"{row['role']} ({_became(row, limit)}): "
+            f"{_one_line(row['completion'], LONGEST_COMPLETION)}"
+            for row in (student, teacher)
+        ),
+    ]
+    return "\n".join(lines)
 
 
 def described_sample(row: Mapping[str, Any], limit: int) -> str:
     """A sample for people: what became of it, its question and its completion, shortened."""
-    status = {
+    return (
+        f"one of the {row['role']}'s completions ({_became(row, limit)}; the right answer is "
+        f"{row['gold']})\n"
+        f"  question:   {_one_line(row['question'], LONGEST_QUESTION)}\n"
+        f"  completion: {_one_line(row['completion'], LONGEST_COMPLETION)}"
+    )
+
+
+def _became(row: Mapping[str, Any], limit: int) -> str:
+    """What became of a sample, in words."""
+    status: str = {
         "correct": "right",
         "wrong": f"answered {row['answer']}",
         "no_answer": "no answer found in it",
     }.get(row["status"], row["status"])
-    cut = f", cut off at {limit} tokens" if row["finish_reason"] == "length" else ""
-    question, completion = (
-        shortened(" ".join(str(row[key]).split()), most)
-        for key, most in (("question", LONGEST_QUESTION), ("completion", LONGEST_COMPLETION))
-    )
-    return (
-        f"one of the teacher's completions ({status}{cut}; the right answer is {row['gold']})\n"
-        f"  question:   {question}\n  completion: {completion}"
-    )
+    if row.get("other_answer"):
+        status += f", and says {row['other_answer']} too"
+    return status + (f", cut off at {limit} tokens" if row["finish_reason"] == "length" else "")
+
+
+def _one_line(text: str, most: int) -> str:
+    return shortened(" ".join(str(text).split()), most)
 
 
 def failure_line(record: Mapping[str, Any], problems: int, limit: int, kept: Path | None) -> str:
@@ -142,13 +160,19 @@ def failure_line(record: Mapping[str, Any], problems: int, limit: int, kept: Pat
         limit: greatest length of a completion, in tokens.
         kept: the directory that the samples are in, if they are kept.
     """
-    teacher, student = (record[role]["value"] for role in ("teacher", "student"))
-    cut, none = record["truncated"], record["no_answer"]
+    teacher, student = (Outcome.in_record(record, role) for role in ("teacher", "student"))
     where = f"; every completion is in {kept / PREFLIGHT_SAMPLES}" if kept is not None else ""
     return (
-        f"the reference does not help: {teacher:.0%} right with it, {student:.0%} without, on "
-        f"{problems} problems; nothing to distil. Of the completions with the reference "
-        f"{cut['teacher']:.0%} were cut off at {limit} tokens and {none['teacher']:.0%} held no "
-        f"answer; without it {cut['student']:.0%} were cut off and {none['student']:.0%} held no "
-        f"answer{where}"
+        f"the reference does not help: {teacher.right:.0%} right with it, {student.right:.0%} "
+        f"without, on {problems} problems; nothing to distil. Of the completions with the "
+        f"reference {_shares(record, 'teacher', limit)}; without it "
+        f"{_shares(record, 'student', limit)}{where}"
+    )
+
+
+def _shares(record: Mapping[str, Any], role: str, limit: int) -> str:
+    outcome = Outcome.in_record(record, role)
+    return (
+        f"{outcome.wrong:.0%} gave a wrong answer, {record['truncated'][role]:.0%} were cut off "
+        f"at {limit} tokens and {record['no_answer'][role]:.0%} held no answer"
     )

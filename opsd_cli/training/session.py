@@ -33,6 +33,7 @@ from opsd_cli.training.run_directory import Run
 from opsd_cli.training.trainer import train as train_policy
 
 if TYPE_CHECKING:
+    from backends import Choice
     from backends.interface import Policy
 
 
@@ -56,6 +57,21 @@ class TrainingSession:
         return self.run.directory / "vllm"
 
 
+def prepared(config: Config, messages: Messages) -> tuple[Config, Splits, Choice]:
+    """The config with its backend and sampling decided, the problems, and the choice of backend.
+
+    Raises:
+        DataError: the problems cannot be read.
+        BackendMissing: the backend cannot run on this machine.
+        ConfigError, ModelError: recommended sampling numbers are not available.
+    """
+    config = with_absolute_adapter(config)
+    splits = load_splits(config)
+    config, choice = choose_backend(config, messages)
+    config, _ = with_recommended(config, messages)
+    return config, splits, choice
+
+
 @contextlib.contextmanager
 def begin(config: Config, directory: Path | None, messages: Messages) -> Iterator[TrainingSession]:
     """A new run, its directory held until the end of the block.
@@ -72,13 +88,10 @@ def begin(config: Config, directory: Path | None, messages: Messages) -> Iterato
     """
     from backends.shared.model_files import commit_of
 
-    config = with_absolute_adapter(config)
     if directory is not None:
         run_directory.refuse_used(directory)
     trackers.require(config.log)
-    splits = load_splits(config)
-    config, choice = choose_backend(config, messages)
-    config, _ = with_recommended(config, messages)
+    config, splits, choice = prepared(config, messages)
     where = provenance(choice.name, choice.reason)
     where |= {"data": splits.provenance(), "model_commit": commit_of(config)}
     with Run.create(directory, config, where) as run:

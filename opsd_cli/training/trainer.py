@@ -46,6 +46,7 @@ from opsd_cli.training.run_directory import Run
 from opsd_cli.training.schedule import QuestionOrder, learning_rate, require_enough
 from opsd_cli.training.state import Clock, RunState, cpu_time
 from opsd_cli.training.step_records import rollout_rows, step_row, step_tokens
+from opsd_cli.training.stopped import stopped
 from opsd_cli.training.work_ahead import Foreseeing
 
 
@@ -266,11 +267,7 @@ class Trainer:
 
     def interrupted(self) -> Interrupted:
         """The error for a user who stopped the run."""
-        return Interrupted(
-            f"stopped after step {self.state.step} of {self.config.train.steps}; "
-            "everything so far is kept",
-            f"go on with: opsd train --resume --out {self.run.directory}",
-        )
+        return stopped(self.run, self.state)
 
 
 def train(

@@ -70,7 +70,8 @@ def test_rollout_reports_count_the_tokens_and_change_no_sample(
     assert contents(observed) == contents(unobserved)
     list(policy.generate(REQUESTS, SAMPLING))
 
-    reports, lengths = observer.reports, [len(r.completion_ids) for r in observed]
+    reports = [report for report in observer.reports if not report.reading]
+    lengths = [len(r.completion_ids) for r in observed]
     assert min(lengths) < SAMPLING.max_new_tokens
     tokens, most = [r.tokens for r in reports], [r.most for r in reports]
     assert tokens == sorted(tokens) and len(set(tokens)) == len(tokens)
@@ -81,6 +82,30 @@ def test_rollout_reports_count_the_tokens_and_change_no_sample(
     for rollout in observed:
         for begun in observer.begun.get(rollout.request.problem_id, []):
             assert begun == rollout.completion_ids[: len(begun)]
+
+
+def test_prompt_reading_is_reported_before_the_first_token_and_reaches_all_prompts(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "REPORT_SECONDS", 0.0)
+    policy = load(rollouts={"batch_size": 6})
+    prompts = [tuple(range(3, 5 + n % 5)) for n in range(4)]
+    requests = [
+        RolloutRequest(str(n), sample, prompt, seed=10 * n + sample)
+        for n, prompt in enumerate(prompts)
+        for sample in range(3)
+    ]
+    observer = Observer()
+    observe(policy, observer)
+    list(policy.generate(requests, SAMPLING))
+    reports = observer.reports
+    first, last = reports[0], reports[-1]
+    assert (first.reading, first.prompt_tokens, first.tokens) == (True, 0, 0)
+    read = [report.prompt_tokens for report in reports]
+    assert read == sorted(read) and len(set(read)) > 2
+    # Three samples share the reading of their prompt.
+    assert {report.prompt_total for report in reports} == {sum(map(len, prompts))}
+    assert not last.reading and last.prompt_tokens == last.prompt_total
 
 
 def test_decoding_reports_are_limited_by_time() -> None:

@@ -139,6 +139,18 @@ CASES = [
         "backend 'mlx' needs the package 'mlx_that_is_not_installed', which is not installed",
         "pip install 'opsd-cli[mlx]'",
     ),
+    # devices
+    Case("train --devices 0", 2, "--devices is '0'", "auto for all"),
+    Case("train --devices many", 2, "--devices is 'many'", "auto for all"),
+    Case("train --hosts none.json", 2, "there is no host file none.json",
+        "mlx.distributed_config writes one"),
+    Case("train --backend cpu --devices 3 --set train.reduce=exact", 2,
+        "8 units, which 3 ranks cannot share", "train.reduce=fast"),
+    Case("train --backend cpu --devices 2 --set train.shard=full", 2,
+        "samples with the trainer's own weights", "set rollouts.engine=vllm"),
+    Case("train --backend cpu --devices 2 --set train.shard=full --set rollouts.engine=vllm "
+        "--set teacher.weights=ema --set teacher.reason_first=true", 2,
+        "teacher.weights=ema samples its analyses", "set teacher.reason_first=false"),
     # problems
     Case("train --model some/model", 2, "data.train is not set", "--set data.train=problems.jsonl"),
     Case("train --set data.train=nosuch.jsonl", 2, "nosuch.jsonl"),
@@ -202,6 +214,11 @@ CASES = [
          "no model folder at no/such/one", "ORG/NAME", TINY),
     Case("compare --dry-run --set rollouts.engine=vllm", 3, "vLLM is not installed for",
          "rollouts.vllm.python"),
+    Case("train --preflight-only --resume --out run", 2,
+         "--preflight-only measures before any training, and --resume goes on with a run",
+         "leave out --resume, or --preflight-only"),
+    Case("train --preflight-only --method grpo", 2, "method grpo has no teacher",
+         "leave out --preflight-only"),
     Case("train --probe", 2, "--probe estimates the time of a plan", "--dry-run"),
     # a first config
     Case("init --data good.jsonl", 2, "--model is missing", "--model MODEL --data good.jsonl",

@@ -23,12 +23,14 @@ Loaded = Callable[..., AbstractContextManager[Policy]]
 MASKED = ("environment.json", "report.html")
 
 
-def start(folder: Path, *words: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *words: str, launcher: tuple[str, ...] = (), start_new_session: bool = False
+) -> subprocess.Popen[str]:
     command = [*(launcher or OPSD), *words]
     return subprocess.Popen(
         command, cwd=folder, env=package_environment() | {"OMP_NUM_THREADS": "1"}, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        restore_signals=True,
+        restore_signals=True, start_new_session=start_new_session,
     )  # fmt: skip
 
 

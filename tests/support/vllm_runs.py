@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
 from tests.support.fake_vllm import FakeVllm, base_score, completion, interpreter
 from tests.support.fakes import FakePolicy
+from tests.support.processes import PATIENCE_SECONDS
 
 #: Starts a fake server, with faults by name, and a policy for it.
 Served = Callable[..., tuple[FakeVllm, VllmPolicy]]
@@ -113,3 +115,16 @@ def models_asked(server: FakeVllm) -> set[str]:
 def short(name: str) -> str:
     """An adapter's version, without the part of its name that differs from run to run."""
     return name.rpartition("-")[2]
+
+
+def end(server: FakeVllm) -> None:
+    """End a server: nothing listens at its port any more."""
+    server.shutdown()
+    server.server_close()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import busy_cores
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-SHARED = {"__init__", "measuring", "random_models"}
+SHARED = {"__init__", "measuring", "random_models", "peer_tasks"}
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in SHARED)
 
 

@@ -58,6 +58,17 @@ def test_a_sharded_run_without_a_rollout_engine_of_its_own_is_refused(tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_teacher_that_a_sharded_run_would_sample_is_refused_before_a_run_exists(
+    tmp_path: Path,
+) -> None:
+    teacher = ("--set=teacher.weights=ema", "--set=teacher.reason_first=true")
+    url = ("--set=rollouts.engine=vllm", "--set=rollouts.vllm.url=http://127.0.0.1:9")
+    done = ended(tmp_path, *TRAIN, *SHARDED, *teacher, *url, "--out", "run")
+    assert done.returncode == 2
+    assert "teacher.weights=ema samples its analyses" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_dry_run_shows_how_the_devices_hold_the_base(server: FakeVllm, tmp_path: Path) -> None:
     words = ("train", "--backend", "cpu", "--dry-run", "--set=rollouts.engine=vllm", *SHARDED)
     url = f"--set=rollouts.vllm.url={server.url}"

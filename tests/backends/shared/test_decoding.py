@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from backends.interface import Rollout, RolloutRequest, Sampling
-from backends.shared.decoding import Row, distinct_prompts, generate
+from backends.shared.decoding import Row, ShareRead, distinct_prompts, generate
 from opsd_cli.errors import TrainingError
 
 STOP = 0
@@ -27,7 +27,7 @@ class CountingBatch:
     def admits(self) -> bool:
         return None not in self.rows
 
-    def admit(self, rows: list[Row]) -> None:
+    def admit(self, rows: list[Row], read: ShareRead | None = None) -> None:
         self.admitted.append([row.request.problem_id for row in rows])
         self.rows = [*self.rows, *rows]
 

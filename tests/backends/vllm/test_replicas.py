@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,30 +10,18 @@ import pytest
 from backends.interface import PolicyGradientBatch
 from opsd_cli.errors import TrainingError, UsageError
 from tests.support.fake_vllm import FakeVllm
-from tests.support.processes import PATIENCE_SECONDS
 from tests.support.vllm_runs import (
     EXPECTED,
     REQUESTS,
     SAMPLING,
     Several,
+    end,
     models_asked,
     sampled,
     short,
     versions_asked,
+    wait_until,
 )
-
-
-def end(server: FakeVllm) -> None:
-    """End a server: nothing listens at its port any more."""
-    server.shutdown()
-    server.server_close()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_two_vllm_servers_sample_what_one_does(several: Several) -> None:
@@ -187,7 +174,8 @@ def test_a_vllm_server_lost_amid_a_step_leaves_its_requests_to_the_others(
     wait_until(lambda: any("go on" in line for line in told))
     servers[0].answers.set()
     assert {r.request.problem_id: r.completion_ids for r in prefetched.result()} == EXPECTED
-    assert len(versions_asked(servers[0])) == len(REQUESTS) - 2
+    # The request beside the one that fails is asked again, unless it has its answer.
+    assert len(REQUESTS) - 2 <= len(versions_asked(servers[0])) < len(REQUESTS)
     assert sum("go on" in line for line in told) == 1
 
 

@@ -144,3 +144,26 @@ def test_dry_run_of_a_resumed_comparison_shows_its_runs(opsd: Opsd, tmp_path: Pa
     code, _, err = opsd("compare a b --dry-run")
     assert code == 2 and "finished runs are compared as they are" in err
     assert files_of(tmp_path) == before
+
+
+def test_dry_run_shows_the_plan_before_the_settings_that_differ(opsd: Opsd) -> None:
+    code, out, _ = opsd("train --dry-run --steps 9 --set train.evaluate_every=3")
+    lines = out.splitlines()
+    assert code == 0 and lines[0].startswith("problems: ") and lines[-1] == "nothing was written"
+    settings = lines[
+        lines.index("settings that differ from the defaults (--show-config lists all):") :
+    ]
+    assert "optimizer.max_grad_norm" in out and "lora.dropout" not in out
+    origins = {line.split()[0]: line for line in settings[1:-1]}
+    assert origins["train.steps"].endswith("  a flag")
+    assert origins["train.evaluate_every"].endswith("  --set")
+    assert origins["train.questions_per_step"].endswith("  preset embedded")
+    assert max(map(len, settings)) <= 80
+
+
+def test_dry_run_shows_the_whole_config_on_request(opsd: Opsd) -> None:
+    code, out, _ = opsd("train --dry-run --show-config")
+    assert code == 0 and out.startswith("problems: ")
+    assert "the whole config:\n" in out and "  dropout: 0.0\n" in out
+    code, _, err = opsd("train --show-config")
+    assert code == 2 and "give it with --dry-run" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from backends.shared import adapter_files
+from opsd_cli.cli.console import Output
+from opsd_cli.cli.terminal import PlainConsole
 from tests.support.cli import Opsd
 
 
@@ -99,5 +102,30 @@ def test_export_warns_of_a_base_that_plain_mlx_lm_misreads(
     settings = {"model_type": kind, "rope_parameters": parameters, **older}
     (base / "config.json").write_text(json.dumps(settings))
     (base / "model.safetensors").write_bytes(b"")
-    code, _, err = opsd("export adapter --format mlx --out there --model base")
+    export = "export adapter --format mlx --out there --model base"
+    assert ("does not read rope_parameters" in opsd(f"{export} --dry-run")[2]) == warned
+    code, out, err = opsd(export)
     assert code == 0 and ("does not read rope_parameters" in err) == warned
+    card = (tmp_path / "there" / "README.md").read_text()
+    command = "opsd export adapter --format merged --model base"
+    for text in (out, card):
+        assert ("mlx_lm.generate" in text or "from mlx_lm import" in text) != warned
+        assert (f"{command}\n" in text) == warned
+    assert ("**Caution:** plain mlx_lm" in card) == warned
+    if warned:
+        assert err.splitlines()[-1].startswith("warning: plain mlx_lm")
+
+
+def test_export_command_is_whole_on_a_narrow_terminal(
+    opsd: Opsd, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    settings = {"model_type": "llama", "rope_parameters": {"rope_theta": 500.0}}
+    (base / "config.json").write_text(json.dumps(settings))
+    (base / "model.safetensors").write_bytes(b"")
+    file = io.StringIO()
+    terminal = PlainConsole(file=file, width=30, force_terminal=True, color_system=None)
+    monkeypatch.setattr(Output, "results", terminal)
+    assert opsd("export adapter --format mlx --out there --model base")[0] == 0
+    assert "opsd export adapter --format merged --model base\n" in file.getvalue()

@@ -143,6 +143,30 @@ def test_init_fits_the_data(opsd: Opsd, model: Model) -> None:
     assert found["config"]["lora"]["rank"] == 16
 
 
+@pytest.mark.parametrize(
+    ("solution", "length"),
+    [(20, 384), (150, 384), (300, 608), (2000, 1024)],
+)
+def test_init_leaves_room_for_completions_in_the_words_of_the_model(
+    opsd: Opsd, model: Model, tmp_path: Path, solution: int, length: int
+) -> None:
+    model("qwen2.5")  # a token a character
+    folder = tmp_path / "model"
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 8192}))
+    rows = (
+        json.dumps({"question": f"{n} + 1", "solution": "s" * solution, "answer": str(n + 1)})
+        for n in range(40)
+    )
+    (tmp_path / "own.jsonl").write_text("\n".join(rows))
+    found = first(opsd, "init --model model --data own.jsonl")
+    assert found["lengths"]["solutions_95_percent"] == solution
+    assert found["config"]["sampling"]["max_new_tokens"] == length
+    assert "at least 384 for answers in the model's own words" in (
+        " ".join((tmp_path / "opsd.yaml").read_text().replace("# ", "").split())
+    )
+
+
 def test_init_leaves_in_training_what_it_does_not_measure(opsd: Opsd, tmp_path: Path) -> None:
     rows = (f'{{"question": "{n} + 1", "solution": "s", "answer": "{n}"}}\n' for n in range(1000))
     (tmp_path / "many.jsonl").write_text("".join(rows))
@@ -150,6 +174,27 @@ def test_init_leaves_in_training_what_it_does_not_measure(opsd: Opsd, tmp_path: 
     assert found["problems"] == {"train": 904, "validation": 32, "test": 64}
     _, out, _ = opsd("train --config opsd.yaml --dry-run --json")
     assert json.loads(out)["plan"]["problems"] == found["problems"]
+
+
+@pytest.mark.parametrize("limit", [2**33, 2**21])
+def test_init_and_dry_run_plan_the_same_memory_and_prompts(
+    opsd: Opsd, model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: int
+) -> None:
+    model("qwen2.5")
+    # The longest question is among those that are held out as long as their number is the default.
+    rows = (
+        f'{{"question": "{n} + {"1" * n}", "solution": "it is {n}", "answer": "{n}"}}\n'
+        for n in range(1, 700)
+    )
+    (tmp_path / "good.jsonl").write_text("".join(rows))
+    limited_to(limit, monkeypatch)
+    found = first(opsd)
+    planned = json.loads(opsd("train --config opsd.yaml --dry-run --json")[1])
+    assert planned["memory"]["peak"] == found["memory"]["peak"]
+    assert planned["memory"]["limit"] == found["memory"]["limit"]
+    prompts = {role: planned["plan"]["for_prompts_of"][role] for role in ("student", "teacher")}
+    lengths = found["lengths"]
+    assert prompts == {role: lengths[f"{role}_prompt"] for role in prompts}
 
 
 def test_init_maps_columns_and_keeps_what_is_given(
@@ -192,7 +237,7 @@ def test_init_repeats_what_loading_says_of_the_data(opsd: Opsd, tmp_path: Path) 
     assert code == 0, err
     found = json.loads(out)
     (warning,) = found["warnings"]
-    assert "answer of another value than the solution's own box (first: row 4" in warning
+    assert "answer of another value than the solution states (first: row 4" in warning
     assert f"warning: {warning}" in err
     (note,) = (note for note in found["notes"] if "faulty.jsonl: used 39 of 40 rows" in note)
     assert "1 without a question" in note and "cannot be matched" in note and note in err

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
-from rich.console import RenderableType
 
 from backends.interface import RolloutRequest
 from opsd_cli.cli import console, listeners
@@ -17,7 +15,6 @@ from opsd_cli.cli.compare_output import PlainJobs, progress_table
 from opsd_cli.cli.console import SILENT_SECONDS, Output
 from opsd_cli.cli.listeners import LiveListener, PlainListener, Quiet, watched
 from opsd_cli.cli.streaming import StreamListener, text_so_far
-from opsd_cli.cli.terminal import PlainConsole
 from opsd_cli.comparison.jobs import Job, Progress, progress_file, seconds_left
 from opsd_cli.comparison.supervisor import start
 from opsd_cli.config.resolve import resolve
@@ -34,6 +31,7 @@ from opsd_cli.tracking.listener import (
 )
 from opsd_cli.tracking.published import PROGRESS_FILE, Published, read_published
 from tests.support.fake_clock import Seconds
+from tests.support.screens import drawn
 
 WIDTHS = (80, 120)
 REQUEST = RolloutRequest("chain-12", 0, (5,), 1)
@@ -64,14 +62,6 @@ def validation(accuracy: float) -> EvaluationRow:
         no_answer=0.0, mean_tokens=9.0, generated=0, best=False, ledger=TokenLedger(),
         training_cpu_seconds=0.0, problems="x", correct=(1.0,),
     )  # fmt: skip
-
-
-def drawn(renderable: RenderableType, width: int, height: int = 30) -> list[str]:
-    """The lines of a renderable on a console of this width."""
-    page = PlainConsole(file=io.StringIO(), width=width, height=height, force_terminal=False)
-    with page.capture() as caught:
-        page.print(renderable)
-    return [line.rstrip() for line in caught.get().splitlines()]
 
 
 def long_run(listener: listeners.PacedListener, clock: Seconds) -> None:

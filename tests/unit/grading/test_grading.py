@@ -137,17 +137,20 @@ def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_worker")
-def test_plain_integers_and_equal_texts_need_no_worker() -> None:
+def test_plain_integers_words_and_equal_texts_need_no_worker() -> None:
     pairs = [
         ("42", r"\boxed{42}"),
         ("42", "The answer is 43."),
         ("073", r"\boxed{73}"),
         ("#### 1,234", r"\boxed{1234}"),
         (r"$2\sqrt{3}$", r"\boxed{2\sqrt{3}}"),
+        ("mother", r"\boxed{Mothers}"),
+        ("mother", r"\boxed{father}"),
         ("42", r"\boxed{42"),
         ("", r"\boxed{42}"),
     ]
-    statuses = ["correct", "wrong", "correct", "correct", "correct", "no_answer", "unparsable_gold"]
+    statuses = ["correct", "wrong", "correct", "correct", "correct", "correct", "wrong"]
+    statuses += ["no_answer", "unparsable_gold"]
     assert [grade.status for grade in grade_many(pairs)] == statuses
 
 

@@ -9,6 +9,7 @@ import pytest
 from backends.pytorch.traits import CUDA
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
+from opsd_cli.errors import UsageError
 from opsd_cli.planning import sharding
 from opsd_cli.planning.memory_plan import Prompts, plan
 from opsd_cli.planning.model_shape import Shape
@@ -84,3 +85,53 @@ def test_planned_memory_says_how_the_base_is_held() -> None:
     assert (eight["devices"], eight["shard"]) == (8, "full")
     assert eight["parts"]["weights"] < one["parts"]["weights"] / 4
     assert eight["parts"]["activations"] == one["parts"]["activations"]
+
+
+ANALYSES = "teacher.reason_first=true"
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "hint"),
+    [
+        ((ANALYSES, "teacher.weights=ema"), 2, "teacher.weights=initial or live"),
+        ((ANALYSES, "adapter=some"), 2, "teacher.weights=live"),
+        (("teacher.weights=ema",), 2, None),
+        (("adapter=some",), 2, None),
+        ((ANALYSES,), 2, None),
+        ((ANALYSES, "teacher.weights=live", "adapter=some"), 2, None),
+        ((ANALYSES, "teacher.weights=ema"), 1, None),
+        ((ANALYSES, "teacher.weights=ema", "train.shard=none"), 2, None),
+        ((ANALYSES, "teacher.weights=ema", "method=grpo"), 2, None),
+    ],
+)
+def test_a_teacher_whose_analyses_a_divided_base_would_sample(
+    settings: tuple[str, ...], size: int, hint: str | None
+) -> None:
+    config = config_of("train.shard=full", *settings)
+    if hint is None:
+        sharding.require_teacher_engine(config, size)
+        return
+    with pytest.raises(UsageError, match="samples its analyses") as refused:
+        sharding.require_teacher_engine(config, size)
+    assert hint in refused.value.hint
+
+
+@pytest.mark.usefixtures("gpus")
+def test_shard_auto_is_none_where_the_trainer_samples_a_teacher_s_analyses() -> None:
+    config = config_of(ANALYSES, "teacher.weights=ema")
+    assert sharding.with_shard_decided(config, 8).train.shard == "none"
+
+
+def test_memory_plan_counts_a_cache_where_the_trainer_samples() -> None:
+    """A vLLM server has the cache of rollouts and evaluations, but not of an EMA teacher's."""
+
+    def cache(*settings: str) -> int:
+        return plan(config_of(*settings), SHAPE, Prompts(512, 2048), CUDA.memory, False).rollouts
+
+    assert cache() == cache(ANALYSES) == cache("teacher.weights=ema") == 0
+    analyses = cache(ANALYSES, "teacher.weights=ema")
+    assert analyses == cache(ANALYSES, "adapter=some") > 0
+    assert cache(ANALYSES, "teacher.weights=ema", "method=grpo") == 0
+    same = 2048 - 512  # a builtin engine's rollouts that are as long
+    length = f"sampling.max_new_tokens={same + resolve().teacher.analysis_tokens}"
+    assert cache("rollouts.engine=builtin", length, "evaluation.max_new_tokens=null") == analyses

@@ -8,7 +8,7 @@ import pytest
 
 from opsd_cli.errors import DataError, UsageError
 from opsd_cli.problems import LoadReport
-from opsd_cli.problems.anomalies import Anomaly
+from opsd_cli.problems.anomalies import MOST_DESCRIBED, Anomaly
 from tests.support.problem_files import (
     ROWS,
     WRITERS,
@@ -114,12 +114,13 @@ def test_contradicting_conflicting_and_control_character_rows_are_warned_of(tmp_
         {"question": "h", "solution": "that is\n#### 3", "answer": "3.0"},
         {"question": "a", "solution": "s", "answer": "8"},
         {"question": "what is \frac{1}{2}?", "solution": "s", "answer": "1"},
+        {"question": "i", "solution": "It is 12 apples. The answer is 12.", "answer": "12"},
     ]
     write_jsonl(tmp_path / "a.jsonl", rows)
     loaded = load(tmp_path / "a.jsonl")
-    assert loaded.report.used == 9
+    assert loaded.report.used == 10
     assert loaded.notes == (
-        "a.jsonl: 2 answers of another value than the solution's own box "
+        "a.jsonl: 2 answers of another value than the solution states "
         "(first: row 1 has '5', its solution '6')",
         "a.jsonl: 1 question seen before, now with another answer, left out "
         "(first: row 9 says '8', and before it was '5')",
@@ -207,3 +208,40 @@ def test_limit_counts_usable_problems(suffix: str, tmp_path: Path) -> None:
 )
 def test_the_sentence_of_the_report(report: LoadReport, sentence: str) -> None:
     assert report.sentence() == sentence
+
+
+@pytest.mark.parametrize(
+    ("solution", "answer", "stated"),
+    [
+        ("6 and 6 more. The answer is 12.", "15", "12"),
+        ("So there are 12.\n\n**Answer:** 12", "15", "12"),
+        ("It is \\boxed{15}.\nThe answer is 12.", "15", "12"),
+        ("It is \\boxed{15}.\nThe answer is 12.", None, "12"),
+        ("The answer is 12. " + "And so on. " * 200 + "\nThe answer is 9.", "12", "9"),
+        ("6 and 6 more. The answer is 12.", "12", None),
+        ("6 and 6 more. The answer is 12 apples.", "15", None),
+        ("The answer is 15.\nThat is 3 times 5.", "15", None),
+    ],
+)
+def test_contradicting_answer_in_a_sentence_of_the_solution(
+    tmp_path: Path, solution: str, answer: str | None, stated: str | None
+) -> None:
+    row = {"question": "a", "solution": solution} | ({"answer": answer} if answer else {})
+    write_jsonl(tmp_path / "a.jsonl", [row])
+    report = load(tmp_path / "a.jsonl").report
+    if stated is None:
+        assert report.contradicting.count == 0
+    else:
+        gold = answer or "15"
+        assert report.contradicting == Anomaly(1, f"row 1 has '{gold}', its solution '{stated}'")
+
+
+def test_anomalous_rows_are_described_up_to_a_number(tmp_path: Path) -> None:
+    rows = [
+        {"question": str(n), "solution": "\\boxed{1}", "answer": "2"}
+        for n in range(MOST_DESCRIBED + 5)
+    ]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    found = load(tmp_path / "a.jsonl").report.contradicting
+    assert found.count == MOST_DESCRIBED + 5 and len(found.described) == MOST_DESCRIBED
+    assert found.described[-1].startswith(f"row {MOST_DESCRIBED} has ")

@@ -14,6 +14,7 @@ import pytest
 
 from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.reports import write_picture, write_run_report
+from tests.support.pages import accessibility_faults
 
 VOID = {"meta", "line", "path", "polyline", "polygon", "br"}
 HOSTILE = '<script>alert(1)</script> & "quotes" </pre>'
@@ -126,6 +127,11 @@ def test_report_of_an_unfinished_run_adds_the_measurements_after_its_last_step(r
     totals = section(run, "Totals", "Rollouts")
     assert "the last test included 1,200" in totals  # two measurements at step 4
     assert "Of the run so far" in totals and "not loading the model 4:10" in totals
+
+
+def test_report_of_a_run_is_read_by_screen_reader_and_keyboard(run: Path) -> None:
+    finish(run, best_step=0)
+    assert accessibility_faults(write_run_report(run).read_text()) == []
 
 
 def test_report_of_a_run_that_learnt_nothing_says_so_first(run: Path) -> None:

@@ -22,12 +22,19 @@ from backends.interface import (
     Sampling,
 )
 from opsd_cli.losses.divergence import DivergenceSpec
-from opsd_cli.rollouts.watching import LearningWatch, observed, watched
+from opsd_cli.rollouts.watching import (
+    BackgroundWatch,
+    DecodingWatch,
+    LearningWatch,
+    observed,
+    watched,
+)
 from opsd_cli.tracking.listener import Decoded, Listener
 from opsd_cli.training.run_directory import Run
 from opsd_cli.training.trainer import train
 from tests.support.fakes import FakePolicy
 from tests.support.prefetching import OVERLAP, Prefetching, run_config
+from tests.support.reports import report
 from tests.support.small_problems import SPLITS
 
 
@@ -98,6 +105,22 @@ def test_rollout_progress_counts_the_room_that_the_context_leaves() -> None:
     next(watched(policy.generate(requests, sampling), requests, sampling, policy, listener))
     room = 30 - len(requests[0].prompt_ids)
     assert listener.decoded[0].most == 2 * room
+
+
+def test_prompt_reading_reaches_the_listener_and_ends_with_a_finished_rollout() -> None:
+    policy, listener, sampling = FakePolicy(), Recorder(), Sampling(max_new_tokens=100)
+    requests = requests_of(policy, 2)
+    watch = DecodingWatch(requests, sampling, policy, listener)
+    reading = report(0, 200, prompt_tokens=3, prompt_total=12, reading=True)
+    watch.decoding(reading)
+    assert listener.decoded[-1] == Decoded(0, 200, 2, 0, 0, 3, 12, True)
+    rollout = next(iter(policy.generate(requests, sampling)))
+    watch.finished(rollout)
+    assert listener.decoded[-1].prompt_tokens == 3 and not listener.decoded[-1].reading
+    ahead = BackgroundWatch(2)
+    ahead.decoding(reading)
+    ahead.tell(listener)
+    assert listener.decoded[-1] == Decoded(0, 200, 2, 0, 0, 3, 12, True)
 
 
 def test_abandoned_rollouts_are_given_up_by_their_engine_and_not_observed() -> None:

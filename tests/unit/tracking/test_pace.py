@@ -115,6 +115,56 @@ def test_pace_of_a_run_counts_the_steps_and_evaluations_to_come(pace: Pace, cloc
     assert pace.elapsed == clock.now + 1000
 
 
+def read(pace: Pace, clock: Seconds, seconds: int, rate: int, total: int, tokens: int = 0) -> None:
+    """Read prompts at a constant rate."""
+    for second in range(seconds + 1):
+        pace.decoding(Decoded(tokens, 1600, 16, 0, 0, rate * second, total, True))
+        clock.now += second < seconds
+
+
+def test_pace_of_reading_prompts_is_apart_from_that_of_decoding(pace: Pace, clock: Seconds) -> None:
+    pace.phase("validation", 16)
+    pace.decoding(Decoded(0, 1600, 16, 0, 0))
+    assert pace.reading is None and pace.reading_left is None
+    read(pace, clock, 60, 10, 900)
+    assert pace.reading == (600, 900)
+    assert pace.reading_left == Left(pytest.approx(30))
+    clock.now += 10  # nothing is reported, and the time left goes on falling
+    assert pace.reading_left == Left(pytest.approx(20))
+    clock.now += 25
+    assert pace.reading_left is None  # it took longer: nothing is known
+    pace.decoding(Decoded(0, 1600, 16, 0, 0, 900, 900))
+    assert pace.reading is None
+    for second in range(1, 51):
+        clock.now += 1
+        pace.decoding(Decoded(10 * second, 1600, 16, 0, 0, 900, 900))
+    assert pace.phase_left == Left(pytest.approx(110), at_most=True)  # no second of reading counts
+
+
+def test_pace_adds_the_prompts_still_to_be_read_and_falls_while_they_are(
+    pace: Pace, clock: Seconds
+) -> None:
+    pace.phase("validation", 16)
+    read(pace, clock, 60, 10, 1200)
+    pace.decoding(Decoded(0, 1600, 16, 0, 0, 600, 1200))
+    decoded = 0
+    for second in range(1, 51):
+        clock.now += 1
+        decoded = 10 * second
+        pace.decoding(Decoded(decoded, 1600, 16, 0, 0, 600, 1200))
+    assert pace.phase_left == Left(pytest.approx(110 + 60), at_most=True)
+    pace.decoding(Decoded(decoded, 1600, 16, 0, 0, 600, 1200, True))
+    assert pace.reading is None  # it may be over at once
+    seen = []
+    for _ in range(3):
+        clock.now += 1
+        left = pace.phase_left
+        assert left is not None
+        seen.append(left.seconds)
+    assert seen == pytest.approx([169, 168, 167])
+    assert pace.reading == (600, 1200)
+
+
 def test_pace_published_to_a_file_is_read_by_another_process(
     pace: Pace, clock: Seconds, tmp_path: Path
 ) -> None:
@@ -129,6 +179,10 @@ def test_pace_published_to_a_file_is_read_by_another_process(
         == published_of(pace)
         == Published("validation", 0, 16, 50, 160, 10.0, 5.0, pytest.approx(11), True)
     )
+    pace.phase("validation", 16)
+    pace.decoding(Decoded(0, 160, 16, 0, 0, 7, 90, True))
+    found = published_of(pace)
+    assert (found.reading, found.tokens, found.most) == (True, 7, 90)
     path.write_text('{"phase": "validation"}')
     assert read_published(path) is None
     publish(tmp_path / "no" / "folder", pace)  # ignored: the run does not need it

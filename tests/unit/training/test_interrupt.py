@@ -20,26 +20,44 @@ from tests.support.training_runs import (
 
 
 @pytest.mark.parametrize(
-    ("phase", "nth", "step"),
+    ("phase", "nth", "step", "kept"),
     [
-        ("preflight: student", 1, 0),
-        ("preflight: teacher", 1, 0),
-        ("test (base)", 1, 0),
-        ("validation", 1, 0),
-        ("rollouts", 2, 1),
-        ("validation", 2, 2),
-        ("rollouts", 6, 5),
-        ("test (final)", 1, 6),
+        ("preflight: student", 1, 0, "3 completions of preflight: student"),
+        (
+            "preflight: teacher",
+            1,
+            0,
+            "32 completions of preflight: student, 3 completions of preflight: teacher",
+        ),
+        ("test (base)", 1, 0, "the preflight, 3 completions of test (base)"),
+        ("validation", 1, 0, "the preflight, test (base), 3 completions of validation"),
+        ("rollouts", 1, 0, "the preflight, test (base), validation"),
+        ("rollouts", 2, 1, "the checkpoint of step 1, every finished measurement"),
+        (
+            "validation",
+            2,
+            2,
+            "the checkpoint of step 2, every finished measurement, 3 completions of validation",
+        ),
+        ("rollouts", 6, 5, "the checkpoint of step 5, every finished measurement"),
+        (
+            "test (final)",
+            1,
+            6,
+            "the checkpoint of step 6, every finished measurement, 3 completions of test (final)",
+        ),
     ],
 )
 def test_interrupt_stops_at_the_next_rollout_and_resume_keeps_the_samples(
-    tmp_path: Path, finished_run: Path, phase: str, nth: int, step: int
+    tmp_path: Path, finished_run: Path, phase: str, nth: int, step: int, kept: str
 ) -> None:
     directory = tmp_path / "run"
     stop, policy = StopWithin(phase, 3, nth), learner()
     with pytest.raises(Interrupted) as caught:
         begin(directory, listener=stop, stop=stop, policy=policy)
-    assert f"after step {step} of 6" in caught.value.message
+    where = f"after step {step}" if step else "before step 1"
+    again = f"begins step {step + 1} anew" if phase == "rollouts" else "samples none of it again"
+    assert caught.value.message == f"stopped {where} of 6; kept: {kept}; resuming {again}"
     assert f"--resume --out {directory}" in caught.value.hint
     again = learner()
     resume(directory, policy=again)

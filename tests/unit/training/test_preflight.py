@@ -54,10 +54,11 @@ def failed(
 
 def test_preflight_failure_by_truncated_completions(tmp_path: Path) -> None:
     error, sample = failed(tmp_path / "run", "sampling.max_new_tokens=4")
-    assert "nothing to distil. Of the completions with the reference 100% were" in error.message
-    assert "cut off at 4 tokens" in error.message
-    assert "without it 100% were cut off" in error.message
-    assert error.hint.startswith("raise sampling.max_new_tokens (now 4). To look: opsd sample")
+    assert "nothing to distil. Of the completions with the reference 0% gave" in error.message
+    assert "100% were cut off at 4 tokens" in error.message
+    assert "without it 0% gave a wrong answer, 100% were cut off" in error.message
+    assert "; raise sampling.max_new_tokens (now 4) to " in error.hint
+    assert "opsd train --preflight-only measures again" in error.hint
     assert "cut off at 4 tokens; the right answer is" in sample
     assert "question:   0 + 1\n" in sample and "completion: \\box" in sample
 
@@ -66,7 +67,7 @@ def test_preflight_failure_names_the_length_of_evaluations_where_that_is_set(
     tmp_path: Path,
 ) -> None:
     error, _ = failed(tmp_path / "run", "evaluation.max_new_tokens=3")
-    assert error.hint.startswith("raise evaluation.max_new_tokens (now 3)")
+    assert "raise evaluation.max_new_tokens (now 3) to" in error.hint
 
 
 def test_preflight_failure_by_completions_without_an_answer(tmp_path: Path) -> None:
@@ -77,23 +78,32 @@ def test_preflight_failure_by_completions_without_an_answer(tmp_path: Path) -> N
     assert "completion: I cannot say." in sample
 
 
-def test_preflight_failure_by_wrong_answers_points_at_the_prompts(tmp_path: Path) -> None:
-    error, sample = failed(tmp_path / "run")
+def test_preflight_failure_by_wrong_answers_says_that_the_problems_are_too_hard(
+    tmp_path: Path,
+) -> None:
+    error, sample = failed(tmp_path / "run", policy=FakePolicy(skill=0.0, taught=0.0))
     assert "0% were cut off" in error.message and "0% held no answer" in error.message
-    assert error.hint.startswith(
-        "give the teacher a clearer prompts.teacher.template, lower evaluation.temperature (now 1)"
-    )
+    assert "too hard for this model; show worked examples" in error.hint
+    assert "lower evaluation.temperature (now 1)" in error.hint
+    assert "max_new_tokens" not in error.hint
     assert "(answered 2; the right answer is 1)" in sample
+
+
+def test_preflight_failure_by_a_reference_that_misleads(tmp_path: Path) -> None:
+    error, _ = failed(tmp_path / "run")
+    assert error.hint.startswith("the reference makes the model worse")
+    assert "opsd data check" in error.hint
 
 
 def test_preflight_failure_of_solved_problems_asks_for_harder_ones(tmp_path: Path) -> None:
     error, _ = failed(tmp_path / "run", policy=FakePolicy(skill=1.0, taught=0.0))
-    assert error.hint.startswith("train on harder problems")
+    assert "; train on harder problems. " in error.hint
 
 
 def test_preflight_failure_suggests_no_lower_temperature_where_it_is_low(tmp_path: Path) -> None:
-    error, _ = failed(tmp_path / "run", "evaluation.temperature=0")
-    assert "template, or take a larger model" in error.hint
+    none = FakePolicy(skill=0.0, taught=0.0)
+    error, _ = failed(tmp_path / "run", "evaluation.temperature=0", policy=none)
+    assert "examples=2), or take a larger model" in error.hint
 
 
 @pytest.mark.parametrize("settings", [[], ["sampling.max_new_tokens=4"]])

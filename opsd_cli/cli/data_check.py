@@ -1,0 +1,44 @@
+"""`opsd data check`: rows of a set whose answers are probably faulty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opsd_cli.cli.console import Output
+from opsd_cli.config.resolve import resolve
+from opsd_cli.grading import open_grader
+from opsd_cli.problems.checking import grading_findings, loading_findings
+from opsd_cli.problems.sources import load_one_set
+
+
+def run(source: str, configs: Sequence[str], assignments: Sequence[str], out: Output) -> None:
+    """Show what loading and the grader find in the answers of a set.
+
+    Raises:
+        ConfigError: a config or key that is not valid.
+        DataError: the set cannot be read, or no row is usable.
+    """
+    config = resolve(tuple(configs) or None, assignments)
+    with out.working("reading the problems"):
+        problems = load_one_set(source, config)
+    with out.working("grading the solutions"), open_grader(config.grading) as grader:
+        found = (*loading_findings(problems), *grading_findings(problems, grader))
+    out.show(f"{problems.name}: {problems.report.sentence()}")
+    for finding in found:
+        out.show(f"{finding.what}:")
+        for row in finding.rows.described:
+            out.exact(f"  {row}")
+        more = finding.rows.count - len(finding.rows.described)
+        if more:
+            out.exact(f"  and {more:,} more")
+    if not found:
+        out.show("no answer contradicts its solution, and the grader can parse every answer")
+    out.object(
+        {
+            "name": problems.name,
+            "rows": problems.report.rows,
+            "used": problems.report.used,
+            "left_out": problems.report.skipped(),
+            "findings": [finding.as_dict() for finding in found],
+        }
+    )
