@@ -21,6 +21,11 @@ def percent(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f}% ({low:.1f}–{high:.1f})"
 
 
+def score(estimate: Estimate) -> str:
+    """A mean score with its 95% interval, as in "0.523 (0.481–0.564)"."""
+    return f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})"
+
+
 def points(difference: Estimate) -> str:
     """A difference of accuracies with its interval, as in "+3.2 points (-1.0 to +7.4)"."""
     value, low, high = (signed(x) for x in (difference.value, difference.low, difference.high))

@@ -12,11 +12,15 @@ from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.recommended_sampling import with_recommended
-from opsd_cli.grading import Grade, Grader
+from opsd_cli.evaluation.samples import judged
+from opsd_cli.grading import Grade, Grader, Item
 from opsd_cli.problems import Problem, ProblemSet
+from opsd_cli.problems.fields import fields_of, required_fields
 from opsd_cli.problems.files import load_file
+from opsd_cli.problems.graded_columns import read_for
 from opsd_cli.problems.sources import load_splits
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.references import reads_solutions
 from opsd_cli.prompts.rendering import Prompt, completion_text
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst, TeacherPrompts
 from opsd_cli.rollouts.types import training_sampling
@@ -39,7 +43,7 @@ class Completion:
 
     Attributes:
         text: without its stop token.
-        grade: None for a problem without an answer.
+        grade: None for a problem without what the grader reads, such as an answer.
         report: per-token divergence and entropies; None unless asked for.
     """
 
@@ -58,7 +62,12 @@ class Completion:
             "tokens": len(self.rollout.completion_ids),
             "finish_reason": self.rollout.finish_reason,
             "status": self.grade.status if self.grade else None,
+            **self._judged(),
         }
+
+    def _judged(self) -> dict[str, Any]:
+        grade = self.grade
+        return judged(grade.score if grade.numeric else None, grade.feedback) if grade else {}
 
 
 def problems_to_inspect(
@@ -66,14 +75,15 @@ def problems_to_inspect(
     split: str,
     file: Path | None = None,
     *,
-    need_solution: bool = False,
+    need_reference: bool = False,
     limit: int | None = None,
 ) -> ProblemSet:
     """The problems of one of the config's splits, or of a file.
 
     Args:
         split: one of `SPLITS`, where no file is given.
-        need_solution: refuse a file's problems without a reference solution.
+        need_reference: leave out a file's problems that lack what the teacher's reference is made
+            of.
         limit: read no more than so many of a file; a split is given whole.
 
     Raises:
@@ -89,10 +99,12 @@ def problems_to_inspect(
     return load_file(
         file,
         columns,
-        need_solution=need_solution,
+        need_solution=need_reference and reads_solutions(config.teacher),
         need_answer=False,
         limit=limit,
-        fields=config.data.fields,
+        selection=read_for(config),
+        fields=fields_of(config, "train" if need_reference else "test"),
+        required=required_fields(config, "train" if need_reference else "test"),
     )
 
 
@@ -103,20 +115,20 @@ def teacher_prompts(
     config: Config,
     listener: Listener | None = None,
 ) -> TeacherPrompts:
-    """The teacher's prompts of those problems that have a reference solution.
+    """The teacher's prompts of those problems that have a reference.
 
     If the teacher reasons first, its analyses are sampled too.
     """
     analyst = TeacherAnalyst(config, policy, prompts, listener=listener)
-    return analyst.prompts([problem for problem in problems if problem.solution is not None])
+    return analyst.prompts([problem for problem in problems if prompts.reference(problem)])
 
 
 def prompts_of_roles(
     problem: Problem, prompts: PromptBuilder, teacher: TeacherPrompts
 ) -> dict[str, Prompt]:
-    """The student's prompt, and the teacher's if the problem has a reference solution."""
+    """The student's prompt, and the teacher's if the problem has a reference."""
     roles = {"student": prompts.student(problem)}
-    if problem.solution is not None:
+    if prompts.reference(problem) is not None:
         roles["teacher"] = teacher.of(problem)
     return roles
 
@@ -174,6 +186,14 @@ def draw(
     return sorted(drawn, key=lambda rollout: rollout.request.sample_index)
 
 
+def can_be_graded(problem: Problem, grader: Grader) -> bool:
+    """True if a problem, which may have been typed, has what a grader reads."""
+    traits = grader.traits
+    return (problem.answer is not None or not traits.needs_answer) and (
+        problem.fields.keys() >= set(traits.columns)
+    )
+
+
 def completions_of(
     problem: Problem,
     rollouts: Sequence[Rollout],
@@ -194,8 +214,8 @@ def completions_of(
         for rollout in rollouts
     ]
     grades: Sequence[Grade | None] = [None] * len(texts)
-    if problem.answer is not None:
-        grades = grader.grade_many([(problem.answer, text) for text in texts])
+    if can_be_graded(problem, grader):
+        grades = grader.grade([Item(problem, text) for text in texts])
     measured: Sequence[TokenReport | None] = reports or [None] * len(texts)
     return [
         Completion(problem, *parts) for parts in zip(rollouts, texts, grades, measured, strict=True)

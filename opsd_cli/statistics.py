@@ -64,6 +64,23 @@ def average_at_k(correct_PK: ArrayLike, *, problem_ids: Sequence[str] | None = N
     return _mean(correct_PK.mean(axis=1), draws_per_problem=correct_PK.shape[1])
 
 
+def mean_score_at_k(score_PK: ArrayLike, *, problem_ids: Sequence[str] | None = None) -> Estimate:
+    """The expected score of one sample of a problem.
+
+    Args:
+        score_PK: numbers in 0..1 [P, K]; every problem with the same number of samples.
+        problem_ids: names for error messages; by default the row's number.
+
+    Raises:
+        UsageError: no problems, no samples, ragged counts, or a score outside 0..1.
+    """
+    rows = _rows_of_equal_length(score_PK, problem_ids)
+    scores_PK = np.asarray(rows, np.float64)
+    if scores_PK.ndim != 2 or not ((scores_PK >= 0) & (scores_PK <= 1)).all():
+        raise UsageError("a score must be a number from 0 to 1", "scale the scores")
+    return _mean(scores_PK.mean(axis=1), draws_per_problem=scores_PK.shape[1])
+
+
 def pass_at_k(
     correct_PK: ArrayLike, k: int, *, problem_ids: Sequence[str] | None = None
 ) -> Estimate:
@@ -277,7 +294,16 @@ def _hypotenuse(x: float, y: float, correlation: float) -> float:
 
 def _grades(correct_PK: Any, problem_ids: Sequence[str] | None) -> NDArray[np.bool_]:
     """The grades as a boolean array [P, K]; raises `UsageError` as `average_at_k`."""
-    rows = list(correct_PK)
+    grades_PK = np.asarray(_rows_of_equal_length(correct_PK, problem_ids))
+    booleans_PK = grades_PK.astype(np.bool_)
+    if grades_PK.ndim != 2 or not np.array_equal(grades_PK, booleans_PK):
+        raise UsageError("grades must be true or false", "give 1 for right and 0 for wrong")
+    return booleans_PK
+
+
+def _rows_of_equal_length(given_PK: Any, problem_ids: Sequence[str] | None) -> list[Any]:
+    """The P rows of K entries; raises `UsageError` if there are none, or they differ in length."""
+    rows = list(given_PK)
     if not rows:
         raise UsageError("no problems to average over", "grade at least one problem")
     counts = [len(row) for row in rows]
@@ -290,11 +316,7 @@ def _grades(correct_PK: Any, problem_ids: Sequence[str] | None) -> NDArray[np.bo
                 f"where problem {_name(0, problem_ids)} has {counts[0]}",
                 "every problem needs the same number: finish the evaluation with --resume",
             )
-    grades_PK = np.asarray(rows)
-    booleans_PK = grades_PK.astype(np.bool_)
-    if grades_PK.ndim != 2 or not np.array_equal(grades_PK, booleans_PK):
-        raise UsageError("grades must be true or false", "give 1 for right and 0 for wrong")
-    return booleans_PK
+    return rows
 
 
 def _name(index: int, problem_ids: Sequence[str] | None) -> str:

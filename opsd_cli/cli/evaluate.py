@@ -26,6 +26,7 @@ from opsd_cli.evaluation.result import EvaluationResult
 from opsd_cli.evaluation.session import ready_to_draw
 from opsd_cli.evaluation.session import run as run_evaluation
 from opsd_cli.formatting import count, gain_by_part, percent, points, strict_and_flexible
+from opsd_cli.grading import traits_of
 from opsd_cli.planning.readiness import require_model_at_hand, require_ready
 from opsd_cli.reports.evaluation_report import write_evaluation_report
 
@@ -86,12 +87,13 @@ def run(request: Request, options: Options) -> None:
     if options.regrade:
         regraded, changed = result.summary["regraded"], result.summary["changed"]
         out.show(f"graded {regraded:,} samples again: {changed} changed")
-    _show(result, out)
+    _show(result, session, out)
 
 
-def _show(result: EvaluationResult, out: Output) -> None:
+def _show(result: EvaluationResult, session: EvaluationSession, out: Output) -> None:
     assert result.directory is not None
     _show_table(result, out)
+    _show_flexible(result, session, out)
     _show_pairs(result, out)
     out.show(f"samples: {result.directory / SAMPLES}\nreport: {result.report}")
     out.object(result.summary)
@@ -103,19 +105,28 @@ def _show_table(result: EvaluationResult, out: Output) -> None:
     # No wider than 80 columns: headings break at marked places, cells never.
     table = Table(box=None, padding=(0, 1, 0, 0))
     k = next(iter(result.benchmarks.values())).samples_per_problem
+    found = result.benchmarks.values()
+    scored = any(one.mean_score is not None for one in found)
+    voted = k > 1 and any(one.majority is not None for one in found)
     headings = ["benchmark", "problems", f"avg@{k}\n(95% interval)"]
-    if k > 1:
-        headings += [f"pass@{k}", f"maj@{k}"]
+    headings += ["mean\nscore"] * scored + [f"pass@{k}"] * (k > 1) + [f"maj@{k}"] * voted
     for heading in (*headings, "cut off", "no\nanswer", "mean\ntokens"):
         left = heading == "benchmark"
         table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
-    for name, found in result.benchmarks.items():
-        row = [name, str(len(found.problem_ids)), percent(found.accuracy)]
-        if k > 1:
-            row += [f"{100 * e.value:.1f}%" for e in (found.pass_at[k], found.majority)]
-        row += [f"{found.truncated:.1%}", f"{found.no_answer:.1%}", count(found.mean_tokens)]
+    for name, one in result.benchmarks.items():
+        row = [name, str(len(one.problem_ids)), percent(one.accuracy)]
+        row += ["–" if one.mean_score is None else f"{one.mean_score.value:.3f}"] * scored
+        row += [f"{100 * one.pass_at[k].value:.1f}%"] * (k > 1)
+        row += ["–" if one.majority is None else f"{100 * one.majority.value:.1f}%"] * voted
+        row += [f"{one.truncated:.1%}", f"{one.no_answer:.1%}", count(one.mean_tokens)]
         table.add_row(*row)
     out.show(table)
+
+
+def _show_flexible(result: EvaluationResult, session: EvaluationSession, out: Output) -> None:
+    """Strict and flexible accuracy, where answers are mathematics."""
+    if not traits_of(session.config.grading).mathematics:
+        return
     for name, found in result.benchmarks.items():
         flexible = found.flexible_accuracy
         if flexible is None:

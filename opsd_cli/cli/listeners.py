@@ -107,7 +107,7 @@ class PlainListener(PacedListener):
         self._stepped = now
         self.note(
             f"step {row.step}/{row.steps}  loss {row.loss:.4f}  "
-            f"train accuracy {_share(row.reward)}  generated {count(row.ledger.generated)}  "
+            f"train {_reward(row)}  generated {count(row.ledger.generated)}  "
             f"{_speed(row)}  {duration(row.seconds)}"
         )
 
@@ -125,6 +125,13 @@ def _number(value: float | None, digits: int) -> str:
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.0%}"
+
+
+def _reward(row: StepRow) -> str:
+    """The share of a step's rollouts that is right, or the mean of the grader's numbers."""
+    if "correct" in row.metrics:
+        return f"score {_number(row.reward, 3)}"
+    return f"accuracy {_share(row.reward)}"
 
 
 def _speed(row: StepRow) -> str:
@@ -210,7 +217,7 @@ class LiveListener(PlainListener):
         latest, best = self._validated()
         facts.add_row(
             "loss", f"{row.loss:.4f}",
-            "train", _share(row.reward),
+            "train", _number(row.reward, 3) if "correct" in row.metrics else _share(row.reward),
             "generated", _tokens(ledger.generated),
         )  # fmt: skip
         facts.add_row(

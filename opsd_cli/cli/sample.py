@@ -12,7 +12,7 @@ from opsd_cli.cli.request import Request
 from opsd_cli.cli.streaming import StreamListener
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
-from opsd_cli.grading import open_grader
+from opsd_cli.grading import check_grader, open_grader
 from opsd_cli.inspection import (
     Completion,
     completions_of,
@@ -28,6 +28,7 @@ from opsd_cli.loading import choose_backend, loaded_policy
 from opsd_cli.printable import visible
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.references import SIBLING, SOLUTION, reference_of, shown_reference
 from opsd_cli.prompts.teacher import boundary_mismatch
 from opsd_cli.rollouts.teacher_analysis import TeacherPrompts
 from opsd_cli.tracking.listener import Listener
@@ -86,10 +87,11 @@ def run(request: Request, options: Options) -> None:
     """Sample completions and show them."""
     out = request.out
     config = request.config(inherit=True)
+    check_grader(config.grading)
     drawn_as = _with_flags(sampled_as(config, options.sampling, out), options)
     problems = _problems(config, options, out)
     if options.privileged or options.divergence:
-        _require_solutions(problems, options)
+        _require_references(problems, config, options)
     config, _ = choose_backend(config, out)
     with loaded_policy(config, out, trainable=False, devices=request.devices) as policy:
         _sample(policy, problems, config, drawn_as, options, request.dry_run, out)
@@ -114,7 +116,7 @@ def _sample(
     shown = []
     if options.show_prompts or dry_run:
         for problem in problems:
-            shown.append(_show_prompts(problem, prompts, teacher, out))
+            shown.append(_show_prompts(problem, prompts, teacher, config, out))
     if dry_run:
         out.object({"prompts": shown})
         return
@@ -136,7 +138,7 @@ def _sample(
         lambda: StreamListener(out, policy.tokenizer, policy.stop_ids, sampling.stop),
     )
     entries = []
-    with open_grader(config.grading) as grader:
+    with open_grader(config.grading, out.warn) as grader:
         for problem in problems:
             mine = [r for r in rollouts if r.request.problem_id == problem.id]
             reports: tuple[TokenReport, ...] = ()
@@ -167,7 +169,7 @@ def _problems(config: Config, options: Options, out: Output) -> tuple[Problem, .
         config,
         options.split,
         options.file,
-        need_solution=options.privileged or options.divergence,
+        need_reference=options.privileged or options.divergence,
         limit=options.limit,
     )
     if options.file is not None and loaded.report.remarkable:
@@ -177,17 +179,32 @@ def _problems(config: Config, options: Options, out: Output) -> tuple[Problem, .
     return loaded.problems[: options.limit or A_FEW]
 
 
-def _require_solutions(problems: tuple[Problem, ...], options: Options) -> None:
-    if any(problem.solution is None for problem in problems):
-        flag = "--privileged" if options.privileged else "--divergence"
+def _require_references(problems: tuple[Problem, ...], config: Config, options: Options) -> None:
+    if all(reference_of(problem, config.teacher) for problem in problems):
+        return
+    flag = "--privileged" if options.privileged else "--divergence"
+    named = config.teacher.reference
+    if named == SOLUTION:
         raise UsageError(
             f"{flag} needs a reference solution for the teacher to see",
             "give one with --solution, or take problems from a set that has them",
         )
+    raise UsageError(
+        f"{flag} needs a reference for the teacher to see, and teacher.reference is "
+        f"{shown_reference(named)}",
+        "siblings exist only while training; rollouts.jsonl has the prompts. For another "
+        "reference: --set teacher.reference=solution or answer"
+        if named == SIBLING
+        else "take problems that have it, or another one: --set teacher.reference=solution",
+    )
 
 
 def _show_prompts(
-    problem: Problem, prompts: PromptBuilder, teacher: TeacherPrompts, out: Output
+    problem: Problem,
+    prompts: PromptBuilder,
+    teacher: TeacherPrompts,
+    config: Config,
+    out: Output,
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {"problem_id": problem.id}
     roles = prompts_of_roles(problem, prompts, teacher)
@@ -195,8 +212,12 @@ def _show_prompts(
         out.show(_heading(f"{role}'s prompt, {len(prompt.ids)} tokens"))
         out.exact(prompt.text)
         entry[role] = {"text": prompt.text, "tokens": len(prompt.ids), "opening": prompt.opening}
-    if problem.solution is None:
-        out.note("no teacher's prompt: the question has no reference solution (--solution)")
+    if "teacher" not in roles:
+        why = "the question has no reference solution (--solution)"
+        if config.teacher.reference != SOLUTION:
+            named = shown_reference(config.teacher.reference)
+            why = f"the question has no reference by itself (teacher.reference is {named})"
+        out.note(f"no teacher's prompt: {why}")
     else:
         entry["boundary_warning"] = boundary_mismatch(roles["student"], roles["teacher"])
         if entry["boundary_warning"]:
@@ -225,6 +246,7 @@ def _show(
     for number, completion in enumerate(completions, 1):
         entry = completion.as_dict()
         verdict = f", {entry['status']}" if entry["status"] else ""
+        verdict += f", score {entry['score']:.3g}" if "score" in entry else ""
         cut = ", cut at the limit" if entry["finish_reason"] == "length" else ""
         out.show(_heading(f"{who}'s completion {number}, {entry['tokens']} tokens{cut}{verdict}"))
         if completion.report is not None:
@@ -232,6 +254,8 @@ def _show(
             _show_divergence(entry["divergence"], out)
         else:
             out.show(completion.text)
+        if "feedback" in entry:
+            out.show(f"the grader says: {visible(entry['feedback'])}")
         entries.append(entry)
     return entries
 

@@ -147,6 +147,7 @@ def basis_of(config: Config, environment: Mapping[str, Any], problems: str) -> d
         "grader": [
             environment.get("packages", {}).get("math-verify"),
             config.grading.model_dump(mode="json"),
+            *filter(None, [environment.get("grader_files")]),
         ],
     }
 

@@ -48,6 +48,7 @@ from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.files.fresh_directory import fresh_directory
 from opsd_cli.formatting import count, duration, json_safe, times
+from opsd_cli.grading import check_grader
 from opsd_cli.loading import choose_backend
 from opsd_cli.problems.sources import load_splits
 from opsd_cli.tracking import trackers
@@ -175,11 +176,13 @@ def begin(
 
     Raises:
         UsageError: a tracker's package is not installed.
+        ConfigError: the grader cannot be used.
         DataError: the problems cannot be read.
         BackendMissing: the backend cannot run on this machine.
     """
     for config in configs.values():
         trackers.require(config.log)
+        check_grader(config.grading)
         load_splits(config)
     first = next(iter(configs.values()))
     chosen, _ = choose_backend(first, messages)

@@ -6,6 +6,7 @@ from the registry whenever a value is checked, so that a registry stays the only
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -21,9 +22,11 @@ class OneOf:
 
     Args:
         words: gives the allowed values, in the order in which an error lists them.
+        also: a pattern of further allowed values, and what an error calls them.
     """
 
     words: Callable[[], Iterable[str]]
+    also: tuple[str, str] | None = None
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -33,13 +36,20 @@ class OneOf:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {"enum": list(self.words()), "type": "string"}
+        listed = {"enum": list(self.words()), "type": "string"}
+        if self.also is None:
+            return listed
+        return {"anyOf": [listed, {"type": "string", "pattern": self.also[0]}]}
 
     def _checked(self, value: Any) -> Any:
         words = list(self.words())
         if isinstance(value, str) and value in words:
             return value
+        if isinstance(value, str) and self.also and re.search(self.also[0], value):
+            return value
         *most, last = [repr(word) for word in words]
+        if self.also:
+            most, last = [*most, last], self.also[1]
         expected = f"{', '.join(most)} or {last}" if most else last
         raise PydanticKnownError("literal_error", {"expected": expected})
 
@@ -84,5 +94,8 @@ BackendName = Annotated[str, OneOf(_backends)]
 EngineName = Annotated[str, OneOf(_engines)]
 MethodName = Annotated[str, OneOf(_methods)]
 TrackerName = Annotated[str, OneOf(_trackers)]
-GraderName = Annotated[str, OneOf(_graders)]
+#: A function of the user's is named by its file or module, a colon and its name.
+GraderName = Annotated[
+    str, OneOf(_graders, (r"^[^:].*:[A-Za-z_]\w*$", "FILE.py:FUNCTION, a function of your own"))
+]
 DivergenceKind = Annotated[str, OneOf(_divergences)]

@@ -19,12 +19,12 @@ from pydantic import BaseModel, Field, model_validator
 
 from opsd_cli.config.bounds import LARGEST_SEED, Section
 from opsd_cli.config.choices import BackendName, MethodName, TrackerName
+from opsd_cli.config.grading_section import Grading, wrong_graders
 from opsd_cli.config.rollout_sections import Rollouts, SamplingSection
 from opsd_cli.config.sections import (
     Data,
     Divergence,
     EvaluationSection,
-    Grading,
     Grpo,
     Hybrid,
     Lora,
@@ -32,10 +32,10 @@ from opsd_cli.config.sections import (
     Preflight,
     Prompts,
     Sft,
-    Teacher,
     Train,
 )
 from opsd_cli.config.server_settings import wrong_address, wrong_arguments, wrong_servers
+from opsd_cli.config.teacher_section import Teacher, wrong_reference
 from opsd_cli.embedded import EMBEDDED, MODEL_DIR
 
 #: The method of a config that names none.
@@ -68,7 +68,7 @@ class Config(Section):
     divergence: Divergence = Divergence()
     """The loss of opsd."""
     teacher: Teacher = Teacher()
-    """The teacher's weights and analyses."""
+    """The teacher's reference, weights and analyses."""
     sampling: SamplingSection = SamplingSection()
     """Sampling of training rollouts."""
     rollouts: Rollouts = Rollouts()
@@ -114,6 +114,8 @@ class Config(Section):
             wrong_address(vllm.url)
             or wrong_arguments(vllm.arguments)
             or wrong_servers(vllm.url, vllm.replicas, vllm.devices, vllm.gpu_memory_utilization)
+            or wrong_graders(self.grading)
+            or wrong_reference(self.teacher, rollouts.per_question)
         )
         if wrong is not None:
             raise ValueError(wrong)

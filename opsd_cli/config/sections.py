@@ -1,4 +1,4 @@
-"""Config sections for data, prompts, losses, optimisation, evaluation and grading."""
+"""Config sections for data, prompts, losses, optimisation and evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from opsd_cli.config.bounds import (
     Count,
     NotNegative,
     Positive,
-    Seconds,
     Section,
     Share,
     StopString,
@@ -22,7 +21,7 @@ from opsd_cli.config.bounds import (
     Tokens,
     Whole,
 )
-from opsd_cli.config.choices import DivergenceKind, GraderName
+from opsd_cli.config.choices import DivergenceKind
 from opsd_cli.losses.divergence import DivergenceSpec
 from opsd_cli.prompts.rendering import STUDENT_TEMPLATE, require_placeholders
 from opsd_cli.prompts.teacher import ANALYSIS_TEMPLATE, TEACHER_TEMPLATE
@@ -81,17 +80,18 @@ class StudentPrompt(Section):
 
 class TeacherPrompt(Section):
     template: str = TEACHER_TEMPLATE
-    """The teacher's user turn; contains {question} and {solution} once each."""
+    """The teacher's user turn; contains {question} and {solution} once each. {solution} is the
+    place of the reference, whatever teacher.reference is, and left as it is the template has the
+    words for that reference (docs/references.md)."""
     system: str | None = None
     """System turn before the user turn."""
     chat_arguments: ChatArguments = Field({"enable_thinking": True})
     """Arguments of the tokenizer's chat template."""
     max_tokens: Tokens | None = None
-    """Maximum length of the teacher's prompt, in tokens; a longer reference solution loses its
-    middle."""
+    """Maximum length of the teacher's prompt, in tokens; a longer reference loses its middle."""
     analysis_template: str = ANALYSIS_TEMPLATE
     """With teacher.reason_first: the prompt for the analysis; contains {question} and {solution}.
-    The analysis replaces {analysis} in `template`, or follows the solution if there is none."""
+    The analysis replaces {analysis} in `template`, or follows the reference if there is none."""
 
     @model_validator(mode="after")
     def _placeholders(self) -> TeacherPrompt:
@@ -105,7 +105,7 @@ class FewShot(Section):
     examples: Whole = 0
     """Number of worked examples before the question, in the prompts of both roles: a user and an
     assistant turn each, or text if the model has no chat template. The user turns are in the words
-    of the role's template; the teacher's have their reference solutions."""
+    of the role's template; the teacher's have their references."""
     source: str | None = None
     """Set or file whose first problems they are; by default they are drawn from the training
     problems, which are then not trained on."""
@@ -128,7 +128,7 @@ class Prompts(Section):
     student: StudentPrompt = StudentPrompt()
     """The student's prompt."""
     teacher: TeacherPrompt = TeacherPrompt()
-    """The teacher's prompt, which contains the reference solution."""
+    """The teacher's prompt, which contains the reference."""
     few_shot: FewShot = FewShot()
     """Worked examples before the question."""
     boundary: Literal["keep", "match"] = "keep"
@@ -168,19 +168,6 @@ class Divergence(Section):
     def spec(self) -> DivergenceSpec:
         """These settings as the loss takes them."""
         return DivergenceSpec(**self.model_dump(exclude={"vocabulary"}))
-
-
-class Teacher(Section):
-    weights: Literal["initial", "live", "ema"] = "initial"
-    """The teacher's weights: those before training, the student's current ones, or an exponential
-    moving average (EMA) of the student's."""
-    ema_decay: BelowOne = 0.99
-    """Decay of the EMA: the share of the old average kept at each optimiser step."""
-    reason_first: bool = False
-    """Let the teacher write an analysis of the reference solution first; it becomes part of the
-    teacher's prompt."""
-    analysis_tokens: Tokens = 512
-    """Maximum length of an analysis, in tokens."""
 
 
 class Grpo(Section):
@@ -300,8 +287,8 @@ class Train(Section):
 
 class Preflight(Section):
     enabled: bool = True
-    """Before the first step, measure whether the reference solution makes the teacher more accurate
-    than the student; stop if it does not."""
+    """Before the first step, measure whether the reference makes the teacher more accurate than the
+    student; stop if it does not."""
     problems: Count = 32
     """Number of problems it is measured on."""
 
@@ -335,10 +322,3 @@ class EvaluationSection(Section):
         if self.template is not None:
             require_placeholders(self.template, ["question"], "evaluation.template")
         return self
-
-
-class Grading(Section):
-    grader: GraderName = "math"
-    """Grader that decides whether a completion is right; `math` compares answers as mathematics."""
-    deadline_seconds: Seconds = 10.0
-    """Timeout for one grade, in seconds; an answer not graded by then counts as wrong."""

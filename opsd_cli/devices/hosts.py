@@ -9,6 +9,7 @@ process, over ssh too. Rank 0 then saves and stops as it does alone, and the oth
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -39,7 +40,8 @@ def run_on(file: Path, arguments: Sequence[str]) -> NoReturn:
         arguments: those of this command; `--hosts` is taken out.
 
     Raises:
-        UsageError: there is no such file; or a launcher has started this process.
+        UsageError: there is no such file, or it names no host; or a launcher has started this
+            process.
         BackendMissing: mlx is not installed.
     """
     if not file.is_file():
@@ -48,6 +50,7 @@ def run_on(file: Path, arguments: Sequence[str]) -> NoReturn:
         raise UsageError(
             f"{recognised().launcher} has started this process already", "leave out --hosts"
         )
+    _require_hosts(file)
     program = shutil.which(_PROGRAM, path=str(Path(sys.executable).parent)) or shutil.which(
         _PROGRAM
     )
@@ -79,6 +82,20 @@ def run_on(file: Path, arguments: Sequence[str]) -> NoReturn:
                 code = 1
         process.wait()
     sys.exit(own or code)
+
+
+def _require_hosts(file: Path) -> None:
+    """Raise `UsageError` unless the file names hosts; mlx.launch starts nothing, and succeeds."""
+    hint = "mlx.distributed_config --hosts mac1,mac2 --output FILE writes one"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} is no host file: {error}", hint) from error
+    hosts = found.get("hosts") if isinstance(found, dict) else found
+    if not isinstance(hosts, list) or not all(isinstance(h, dict) and "ssh" in h for h in hosts):
+        raise UsageError(f"{file} is no list of hosts, each with its name under 'ssh'", hint)
+    if not hosts:
+        raise UsageError(f"{file} names no host", hint)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.evaluate import evaluation_sampling, evaluation_view
+from opsd_cli.grading import described
 from opsd_cli.problems import ProblemSet
 from opsd_cli.problems.few_shot import digest, examples_of
 
@@ -16,6 +17,7 @@ SETTING_NAMES = {
     "commit": "the model's commit",
     "adapter_digest": "the adapter's weights (SHA-256)",
     "few_shot": "the few-shot examples",
+    "grading": "what the grader reads (its settings, or the file of a function)",
     "student_prompt": "student's prompt",
     "sampling_from": "where the sampling settings are from",
     "sets": "benchmarks' commits and prompts",
@@ -23,6 +25,10 @@ SETTING_NAMES = {
     "samples": "samples a problem",
     "dtype": "number format",
 }
+
+
+#: Keys that say how samples were graded: what regrading may change.
+GRADER_KEYS = ("grader", "grading")
 
 
 def setting_name(key: str) -> str:
@@ -51,7 +57,7 @@ def describe(
             "adapter_digest": digest_of_adapter(config.adapter),
             "few_shot": _few_shot(config),
         }
-    described = {
+    found = {
         "model": config.model,
         "revision": config.revision,
         "commit": weights["commit"],
@@ -63,7 +69,7 @@ def describe(
         "student_prompt": evaluation_view(config).prompts.student.model_dump(mode="json"),
         "sampling": _sampling(config),
         "sampling_from": sampling_from,
-        "grader": config.grading.grader,
+        **described(config.grading),
         "sets": {
             name: {"revision": problems.revision, "prompt": problems.prompt}
             for name, problems in sets.items()
@@ -74,7 +80,19 @@ def describe(
     }
     # Without worked examples the key is left out, as in earlier versions.
     few_shot = weights.get("few_shot")
-    return described | ({"few_shot": few_shot} if few_shot else {})
+    return found | ({"few_shot": few_shot} if few_shot else {})
+
+
+def with_grader(description: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A description with the grader of another, in the same place."""
+    now = {key: other[key] for key in GRADER_KEYS if key in other}
+    found: dict[str, Any] = {}
+    for key, value in description.items():
+        if key == "grader":
+            found |= now
+        elif key not in GRADER_KEYS:
+            found[key] = value
+    return found
 
 
 def _few_shot(config: Config) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ benchmark do not change the description: missing samples are generated, and exis
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, replace
@@ -22,16 +23,15 @@ from typing import IO, Any
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
-from opsd_cli.evaluation.description import setting_name
-from opsd_cli.evaluation.other_answers import other_answer
-from opsd_cli.evaluation.samples import Sample
+from opsd_cli.evaluation.description import setting_name, with_grader
+from opsd_cli.evaluation.samples import Sample, graded
 from opsd_cli.files.atomic_write import commit_staged, stage, write_atomic
 from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.files.fresh_directory import fresh_directory
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import Log, damaged, read_rows
-from opsd_cli.grading import Grader
-from opsd_cli.grading.flexible import grade_flexibly
+from opsd_cli.grading import Grader, Item
+from opsd_cli.grading.flexible import grade_items
 from opsd_cli.problems import Problem
 from opsd_cli.training.run_directory import CONFIG, refuse_used
 
@@ -129,7 +129,7 @@ class EvaluationDirectory:
         """
         then, now = self.description, DEFAULTS | json.loads(json.dumps(description))
         if regrading:
-            then["grader"] = now["grader"]
+            then = with_grader(then, now)
         changed = sorted(
             key for key in (then.keys() | now.keys()) - set(EXTENT) if then.get(key) != now.get(key)
         )
@@ -189,6 +189,9 @@ class EvaluationDirectory:
             mine = known.setdefault(benchmark, {})
             for problem in members:
                 now = {"question": problem.question, "answer": problem.answer or ""}
+                if problem.fields:
+                    text = json.dumps(dict(problem.fields), sort_keys=True)
+                    now["fields"] = hashlib.sha256(text.encode()).hexdigest()[:16]
                 then = mine.get(problem.id, now)
                 if then["question"] != now["question"]:
                     raise RunError(
@@ -197,9 +200,13 @@ class EvaluationDirectory:
                         "the set has changed: give another --out",
                     )
                 if then != now and not regrading:
+                    changed = (
+                        f"now has the answer {now['answer']!r}, and had {then['answer']!r}"
+                        if then["answer"] != now["answer"]
+                        else "now has other values in the columns that are kept than"
+                    )
                     raise RunError(
-                        f"problem {problem.id!r} of {benchmark} now has the answer "
-                        f"{now['answer']!r}, and had {then['answer']!r} when its samples were "
+                        f"problem {problem.id!r} of {benchmark} {changed} when its samples were "
                         "graded",
                         f"grade them again first: --regrade --out {self.path}",
                     )
@@ -259,22 +266,12 @@ class EvaluationDirectory:
         changed = 0
         lines: list[tuple[str, Sample]] = []
         for benchmark, members in problems.items():
-            golds = {problem.id: problem.answer or "" for problem in members}
+            by_id = {problem.id: problem for problem in members}
             stored = self.samples(benchmark)
-            pairs = [(golds[s.problem_id], s.completion) for s in stored]
-            grades = grader.grade_many(pairs)
-            flexible = grade_flexibly(pairs, grades, grader)
-            for sample, grade, lenient in zip(stored, grades, flexible, strict=True):
-                now = replace(
-                    sample, answer=grade.answer, status=grade.status, correct=grade.correct
-                )
-                changed += now != sample
-                now = replace(
-                    now,
-                    flexible_answer=lenient.answer,
-                    flexible_correct=lenient.correct,
-                    other_answer=other_answer(sample.completion, grade.answer),
-                )
+            items = [Item(by_id[s.problem_id], s.completion) for s in stored]
+            for sample, grades in zip(stored, grade_items(items, grader), strict=True):
+                now = replace(sample, **graded(*grades, sample.completion))
+                changed += _strict(now) != _strict(sample)
                 lines.append((benchmark, now))
         write_atomic(self.path / SAMPLES, "".join(_line(*line) for line in lines))
         self._log = None  # its state describes the former file
@@ -289,6 +286,11 @@ def _damaged(path: Path) -> RunError:
     return RunError(
         f"{path} is damaged", "bring it back from a copy, or evaluate again with another --out"
     )
+
+
+def _strict(sample: Sample) -> tuple[object, ...]:
+    """What the strict grade of a sample consists of."""
+    return sample.answer, sample.status, sample.correct, sample.score, sample.feedback
 
 
 def _line(benchmark: str, sample: Sample) -> str:

@@ -16,10 +16,9 @@ from typing import Any
 
 from backends.interface import Policy, Rollout, RolloutRequest, Sampling
 from opsd_cli.config.schema import Config
-from opsd_cli.evaluation.other_answers import other_answer
-from opsd_cli.evaluation.samples import Evaluation, Sample, assemble
-from opsd_cli.grading import Grade, Grader
-from opsd_cli.grading.flexible import grade_flexibly
+from opsd_cli.evaluation.samples import Evaluation, Sample, assemble, graded
+from opsd_cli.grading import Grader, Item
+from opsd_cli.grading.flexible import grade_items
 from opsd_cli.interruption import Stop, never, until_stopped
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt, completion_text
@@ -109,33 +108,25 @@ class _GradingQueue:
             completion_text(r.completion_ids, tokenizer, stop_ids, self._stop)
             for r in self._waiting
         ]
-        golds = [self._problems[r.request.problem_id].answer or "" for r in self._waiting]
-        pairs = list(zip(golds, texts, strict=True))
-        grades = self._grader.grade_many(pairs)
-        flexible = grade_flexibly(pairs, grades, self._grader)
-        for text, grade, lenient in zip(texts, grades, flexible, strict=True):
+        items = [
+            Item(self._problems[rollout.request.problem_id], text)
+            for rollout, text in zip(self._waiting, texts, strict=True)
+        ]
+        for text, grades in zip(texts, grade_items(items, self._grader), strict=True):
             # Removed before `on_sample` is called: Ctrl-C in between can lose a sample, which is
             # sampled again on resume, but never write it twice.
-            sample = _sample(self._waiting.pop(0), text, grade, lenient)
+            rollout = self._waiting.pop(0)
+            sample = Sample(
+                problem_id=rollout.request.problem_id,
+                sample_index=rollout.request.sample_index,
+                completion=text,
+                tokens=len(rollout.completion_ids),
+                finish_reason=rollout.finish_reason,
+                **graded(*grades, text),
+            )
             self._samples[sample.problem_id, sample.sample_index] = sample
             if self._on_sample:
                 self._on_sample(sample)
-
-
-def _sample(rollout: Rollout, text: str, grade: Grade, flexible: Grade) -> Sample:
-    return Sample(
-        problem_id=rollout.request.problem_id,
-        sample_index=rollout.request.sample_index,
-        completion=text,
-        tokens=len(rollout.completion_ids),
-        finish_reason=rollout.finish_reason,
-        answer=grade.answer,
-        status=grade.status,
-        correct=grade.correct,
-        flexible_answer=flexible.answer,
-        flexible_correct=flexible.correct,
-        other_answer=other_answer(text, grade.answer),
-    )
 
 
 def evaluate(

@@ -47,7 +47,7 @@ def problem_set(name: str, problems: Sequence[Problem]) -> ProblemSet:
     """A set of problems to evaluate on, made of `Problem` objects.
 
     Raises:
-        DataError: there are none, an id occurs twice, or one has no answer to grade against.
+        DataError: there are none, or an id occurs twice.
     """
     if not problems:
         raise DataError(f"{name} holds no problems", "give one or more")
@@ -55,7 +55,5 @@ def problem_set(name: str, problems: Sequence[Problem]) -> ProblemSet:
     for problem in problems:
         if problem.id in seen:
             raise DataError(f"{name} has two problems {problem.id!r}", "give each an id of its own")
-        if problem.answer is None:
-            raise DataError(f"problem {problem.id!r} of {name} has no answer", "give it one")
         seen.add(problem.id)
     return ProblemSet(name, tuple(problems), LoadReport(rows=len(problems), used=len(problems)))

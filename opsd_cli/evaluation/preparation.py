@@ -9,12 +9,14 @@ from typing import Any
 
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
-from opsd_cli.errors import UsageError
+from opsd_cli.errors import DataError, UsageError
 from opsd_cli.evaluation.directory import EvaluationDirectory
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.recommended_sampling import with_recommended
+from opsd_cli.grading import check_grader
 from opsd_cli.loading import with_absolute_adapter
 from opsd_cli.problems import Problem, ProblemSet
+from opsd_cli.problems.graded_columns import needs_answer
 from opsd_cli.problems.sources import load_benchmark, told_apart
 from opsd_cli.tracking.listener import Messages
 from opsd_cli.training.run_directory import refuse_used
@@ -122,7 +124,9 @@ def prepare(
             directory holds.
         DataError: a benchmark cannot be read.
         ConfigError, ModelError: recommended sampling numbers are not available.
+        ConfigError: the grader cannot be used.
     """
+    check_grader(config.grading)
     config = with_absolute_adapter(config)  # so that it can be resumed from anywhere
     if regrading and directory is not None:
         source = directory.description["sampling_from"]
@@ -137,6 +141,8 @@ def prepare(
             )
     names, limit = _extent(benchmarks, limit, directory, config.evaluation.samples)
     loaded = given or {}
+    for name, each in loaded.items():
+        _require_answers(name, each, config)
     sets = told_apart(
         {
             name: _first(loaded[name], limit)
@@ -172,6 +178,13 @@ def default_benchmark(config: Config) -> str:
             "name a benchmark (`opsd data` lists them) or a file of problems",
         )
     return EMBEDDED
+
+
+def _require_answers(name: str, problems: ProblemSet, config: Config) -> None:
+    """Raise `DataError` if a given problem lacks the answer that the grader reads."""
+    for problem in problems.problems:
+        if problem.answer is None and needs_answer(config):
+            raise DataError(f"problem {problem.id!r} of {name} has no answer", "give it one")
 
 
 def _first(problems: ProblemSet, limit: int | None) -> ProblemSet:

@@ -13,8 +13,16 @@ from typing import Any
 import numpy as np
 
 from opsd_cli.errors import RunError
-from opsd_cli.grading import Grader
-from opsd_cli.statistics import Estimate, average_at_k, majority_at_k, paired_difference, pass_at_k
+from opsd_cli.evaluation.other_answers import other_answer
+from opsd_cli.grading import Grade, Grader
+from opsd_cli.statistics import (
+    Estimate,
+    average_at_k,
+    majority_at_k,
+    mean_score_at_k,
+    paired_difference,
+    pass_at_k,
+)
 
 _RIGHT = "\N{CHECK MARK}"
 
@@ -27,7 +35,9 @@ class Sample:
         other_answer: a second answer that the completion states and that has another value, as
             after a box: "The answer is 7."; None if there is none.
         flexible_answer, flexible_correct: by the flexible rule (`opsd_cli.grading.flexible`); None
-            in a sample that was graded before there was one.
+            in a sample that was graded before there was one, or that is not mathematics.
+        score: the grader's number in 0..1; None where it gives a verdict alone.
+        feedback: what the grader says of this completion; mostly None.
     """
 
     problem_id: str
@@ -41,9 +51,43 @@ class Sample:
     flexible_answer: str | None = None
     flexible_correct: bool | None = None
     other_answer: str | None = None
+    score: float | None = None
+    feedback: str | None = None
+
+    @property
+    def reward(self) -> float:
+        """The score; 1.0 or 0.0 where the grader gives a verdict alone."""
+        return float(self.correct) if self.score is None else self.score
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The values; `score` and `feedback` only where the grader gives them."""
+        found = asdict(self)
+        return found | judged(found.pop("score"), found.pop("feedback"))
+
+
+def graded(grade: Grade, flexible: Grade | None, completion: str) -> dict[str, Any]:
+    """The values of a sample that its grades decide.
+
+    Args:
+        flexible: by the flexible rule; None where answers are not mathematics.
+    """
+    other = None if flexible is None else other_answer(completion, grade.answer)
+    return {
+        "answer": grade.answer,
+        "status": grade.status,
+        "correct": grade.correct,
+        "flexible_answer": None if flexible is None else flexible.answer,
+        "flexible_correct": None if flexible is None else flexible.correct,
+        "other_answer": other,
+        "score": grade.score if grade.numeric else None,
+        "feedback": grade.feedback,
+    }
+
+
+def judged(score: float | None, feedback: str | None) -> dict[str, Any]:
+    """The keys of a logged completion that only some graders give."""
+    given = {"score": score, "feedback": feedback}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -52,7 +96,8 @@ class Evaluation:
 
     Attributes:
         generated, prompt_tokens: tokens that this call sampled, without the samples passed to it.
-        votes: for each problem, the cluster of each sample's answer (see `with_votes`).
+        votes: for each problem, the cluster of each sample's answer (see `with_votes`); empty where
+            the grader compares no answers, so that there is nothing to vote by.
     """
 
     name: str
@@ -119,8 +164,21 @@ class Evaluation:
         return {n: pass_at_k(self.correct_PK, n) for n in sorted(powers)}
 
     @property
-    def majority(self) -> Estimate:
-        """maj@k: right samples share one vote; wrong ones vote by `votes`, or by their text."""
+    def mean_score(self) -> Estimate | None:
+        """Mean score with its interval clustered by problem; None without numbers of a grader."""
+        if all(sample.score is None for sample in self.samples):
+            return None
+        score_PK = np.array([[sample.reward for sample in row] for row in self._grid])
+        return mean_score_at_k(score_PK, problem_ids=self.problem_ids)
+
+    @property
+    def majority(self) -> Estimate | None:
+        """maj@k: right samples share one vote; wrong ones vote by `votes`, or by their text.
+
+        None where the grader compares no answers.
+        """
+        if self.votes == ():
+            return None
         keys = self.votes or [[_vote(sample) for sample in row] for row in self._grid]
         return majority_at_k(self.correct_PK, keys)
 
@@ -130,6 +188,9 @@ class Evaluation:
         A sample without an answer, or with one that cannot be compared, has no vote.
         """
         from opsd_cli.grading.clusters import clusters
+
+        if not grader.traits.comparable:
+            return replace(self, votes=())
 
         wrong = [
             [sample.answer if sample.status == "wrong" else None for sample in row]
@@ -183,10 +244,11 @@ class Evaluation:
             "problems": len(self.problem_ids),
             "samples": self.samples_per_problem,
             "accuracy": self.accuracy.as_dict(),
+            **({} if self.mean_score is None else {"mean_score": self.mean_score.as_dict()}),
             "flexible_accuracy": _as_dict(self.flexible_accuracy),
             "format_gap": _as_dict(self.format_gap),
             "pass_at": {str(k): value.as_dict() for k, value in self.pass_at.items()},
-            "majority": self.majority.as_dict(),
+            "majority": _as_dict(self.majority),
             "truncated": self.truncated,
             "no_answer": self.no_answer,
             "mean_tokens": self.mean_tokens,

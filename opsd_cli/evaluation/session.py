@@ -22,7 +22,7 @@ from backends import AUTO
 from opsd_cli.config.schema import Config
 from opsd_cli.devices.number import Devices
 from opsd_cli.errors import Interrupted
-from opsd_cli.evaluation.description import describe
+from opsd_cli.evaluation.description import describe, with_grader
 from opsd_cli.evaluation.directory import EvaluationDirectory
 from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluation_view
 from opsd_cli.evaluation.preparation import EvaluationSession
@@ -71,7 +71,7 @@ def run(
     if regrading and stored is not None:
         session = ready_to_regrade(session, stored)
         with stored as directory:
-            result = regrade(session, directory, against)
+            result = regrade(session, directory, against, messages)
             write_report(directory, result.benchmarks, result.summary)
             return result
     session = ready_to_draw(session, messages)
@@ -144,7 +144,7 @@ def measure(
     samples = config.evaluation.samples
     sampling = evaluation_sampling(config)
     results: Results = {}
-    with open_grader(config.grading) as grader:
+    with open_grader(config.grading, listener.warn) as grader:
         for name, problems in session.sets.items():
             wanted = {problem.id for problem in problems.problems}
             done = [
@@ -220,7 +220,10 @@ def ready_to_regrade(
 
 
 def regrade(
-    session: EvaluationSession, directory: EvaluationDirectory, against: Path | None
+    session: EvaluationSession,
+    directory: EvaluationDirectory,
+    against: Path | None,
+    messages: Messages,
 ) -> EvaluationResult:
     """Grade every stored sample again, and write `results.json`; nothing is sampled.
 
@@ -235,10 +238,10 @@ def regrade(
         RunError: the directory holds samples of other problems.
     """
     config = session.config
-    with open_grader(config.grading) as grader:
+    with open_grader(config.grading, messages.warn) as grader:
         directory.keep_problems(session.members, regrading=True)
         changed, kept = directory.regrade(session.members, grader)
-        directory.describe(directory.description | {"grader": session.description["grader"]})
+        directory.describe(with_grader(directory.description, session.description))
         results = {
             name: assemble(
                 name,

@@ -32,8 +32,8 @@ def clusters(groups: Sequence[Sequence[str | None]], grader: Grader) -> list[lis
         for place, answers in enumerate(waiting):
             if answers:
                 numbers[place][answers[0]] = found
-                pairs += [(answers[0], rf"\boxed{{{other}}}") for other in answers[1:]]
-        grades = iter(grader.grade_many(pairs))
+                pairs += [(answers[0], other) for other in answers[1:]]
+        grades = iter(grader.compare(pairs))
         for place, answers in enumerate(waiting):
             left = []
             for other in answers[1:]:

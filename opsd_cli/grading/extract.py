@@ -135,24 +135,24 @@ def _marked(text: str) -> str | None:
     if minerva := _minerva_answer(lines):
         return minerva
     hashes = _HASHES.match(lines[-1])
-    if hashes and _clean(hashes[1]):
-        return _clean(hashes[1])
+    if hashes and clean_line(hashes[1]):
+        return clean_line(hashes[1])
     marker = _MARKER.search(lines[-1][-_MAX_LINE_LENGTH:])
-    if marker and _clean(marker["rest"]):
-        return _clean(marker["rest"])
+    if marker and clean_line(marker["rest"]):
+        return clean_line(marker["rest"])
     if len(lines) > 1 and len(lines[-2]) <= _MAX_LINE_LENGTH and _HEADING.match(lines[-2]):
-        return _clean(lines[-1]) or None
+        return clean_line(lines[-1]) or None
     return None
 
 
 def _minerva_answer(lines: list[str]) -> str | None:
     for line in reversed(lines):
         if "I hope it is correct" in line and (found := _MINERVA.search(line[-_MAX_LINE_LENGTH:])):
-            return _clean(found["rest"]) or None
+            return clean_line(found["rest"]) or None
     return None
 
 
-def _clean(line: str) -> str:
+def clean_line(line: str) -> str:
     """A line without Markdown emphasis and the final full stop."""
     return line.strip().strip("*_`").rstrip(".").strip().strip("*_`").strip()
 
@@ -166,6 +166,14 @@ def marks_answer(text: str) -> bool:
     """True if a text ends with an answer in a box, or marked as in a completion."""
     text = after_thinking(text)
     return bool(last_boxed(text) or _marked(text))
+
+
+def stated_answer(completion: str) -> str | None:
+    """The answer that a completion boxes or marks as such; None without one."""
+    text = after_thinking(completion)
+    if "\\boxed" in text or "\\fbox" in text:
+        return last_boxed(text) or None
+    return _marked(text)
 
 
 def completion_answer(completion: str) -> str | None:
@@ -182,7 +190,7 @@ def completion_answer(completion: str) -> str | None:
     line = text.strip()
     if len(line) > _MAX_BARE_LENGTH or "\n" in line or len(_WORD.findall(line)) > _MAX_WORDS:
         return None
-    return _clean(line) or None
+    return clean_line(line) or None
 
 
 def gold_answer(gold: str) -> str | None:

@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from opsd_cli.grading.extract import after_thinking, gold_answer, last_boxed
-from opsd_cli.grading.interface import Grade, Grader
+from opsd_cli.grading.interface import Grade, Grader, Item
 
 #: In characters. A longer candidate is not an answer.
 MAX_LENGTH = 400
@@ -95,18 +95,18 @@ def _last_expression(text: str) -> str | None:
 def grade_flexibly(
     pairs: Sequence[tuple[str, str]], strict: Sequence[Grade], grader: Grader
 ) -> list[Grade]:
-    r"""Grade pairs of (gold answer, completion) by the flexible rule.
+    """Grade pairs of (gold answer, completion) by the flexible rule.
 
     Args:
         strict: the grades of the same pairs by the strict rule. A pair that is right by it, whose
             gold cannot be parsed, or for which the flexible rule finds the same answer or none,
             keeps its grade.
-        grader: compares the others, each as the completion `\boxed{answer}`.
+        grader: compares the others.
 
     Returns:
         One grade per pair, in order.
 
-    Raises: as `Grader.grade_many`.
+    Raises: as `Grader.compare`.
     """
     grades = list(strict)
     waiting: list[tuple[int, str, str]] = []
@@ -117,7 +117,21 @@ def grade_flexibly(
         if answer is not None and answer != grade.answer:
             waiting.append((place, gold, answer))
     if waiting:
-        compared = grader.grade_many([(gold, rf"\boxed{{{text}}}") for _, gold, text in waiting])
+        compared = grader.compare([(gold, text) for _, gold, text in waiting])
         for (place, _, answer), grade in zip(waiting, compared, strict=True):
             grades[place] = Grade(grade.status, answer)
     return grades
+
+
+def grade_items(items: Sequence[Item], grader: Grader) -> list[tuple[Grade, Grade | None]]:
+    """The strict grade of each item, and the flexible one.
+
+    The flexible rule is about mathematics; with a grader of something else there is none.
+
+    Raises: as `Grader.grade`.
+    """
+    strict = grader.grade(items)
+    if not grader.traits.mathematics:
+        return [(grade, None) for grade in strict]
+    pairs = [(item.problem.answer or "", item.completion) for item in items]
+    return list(zip(strict, grade_flexibly(pairs, strict, grader), strict=True))

@@ -13,15 +13,18 @@ import math
 import re
 import threading
 from collections.abc import Sequence
-from typing import Self, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from opsd_cli.errors import UsageError
 from opsd_cli.grading.extract import boxed_together, completion_answer, gold_answer
-from opsd_cli.grading.interface import Grade, Status
+from opsd_cli.grading.interface import Grade, Grader, GraderTraits, Item, Status, Warn
 from opsd_cli.grading.normalise import split_top_level
 from opsd_cli.grading.pool import Pool
 from opsd_cli.grading.words import are_words, folded
 from opsd_cli.machine import available_cores
+
+if TYPE_CHECKING:
+    from opsd_cli.config.grading_section import Grading
 
 #: Default of `deadline_seconds`, in seconds of wall-clock time per pair.
 DEADLINE_SECONDS = 10.0
@@ -32,7 +35,7 @@ _INTEGER = re.compile(r"([-+]?)([0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3})+)")
 _CONJUNCTION = re.compile(r"\\pm(?![A-Za-z])|(?<![A-Za-z])and(?![A-Za-z])")
 
 
-class MathGrader:
+class MathGrader(Grader):
     """Implements `Grader` with worker processes that stay warm between calls.
 
     Leaving the context ends the processes. May be used from any thread; simultaneous calls wait for
@@ -46,6 +49,9 @@ class MathGrader:
         UsageError: a deadline or a number of workers that is not positive.
     """
 
+    traits = GraderTraits(answers="mathematics", comparable=True)
+    settings: ClassVar[tuple[str, ...]] = ()
+
     def __init__(
         self, deadline_seconds: float = DEADLINE_SECONDS, workers: int | None = None
     ) -> None:
@@ -55,8 +61,13 @@ class MathGrader:
         self.deadline_seconds = deadline_seconds
         self._pool = Pool(workers or _workers())
 
-    def __enter__(self) -> Self:
-        return self
+    @classmethod
+    def from_settings(cls, settings: Grading, name: str, warn: Warn) -> MathGrader:
+        return cls(settings.deadline_seconds)
+
+    @classmethod
+    def traits_of(cls, settings: Grading) -> GraderTraits:
+        return cls.traits
 
     def __exit__(self, *exception: object) -> None:
         self.close()
@@ -64,6 +75,12 @@ class MathGrader:
     def close(self) -> None:
         """End the worker processes."""
         self._pool.close()
+
+    def grade(self, items: Sequence[Item]) -> list[Grade]:
+        return self.grade_many([(item.problem.answer or "", item.completion) for item in items])
+
+    def compare(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
+        return self.grade_many([(gold, rf"\boxed{{{answer}}}") for gold, answer in pairs])
 
     def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
         """Grade pairs of (gold answer, completion).

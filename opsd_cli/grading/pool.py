@@ -1,15 +1,16 @@
-"""The supervisor of the worker processes: distributes pairs, and kills workers at the deadline.
+"""The supervisor of the worker processes: distributes requests, and kills workers at the deadline.
 
 Why not `multiprocessing`: forking after torch or MLX started a thread can deadlock; forkserver and
 spawn import the main module again, so a script without an `if __name__ == "__main__"` guard would
 start itself recursively. A worker is therefore a plain `python -m opsd_cli.grading.worker` that
-reads and writes JSON lines. From its parent it only needs the path of this package, which
-`child_processes` sets.
+reads and writes JSON lines; other graders have `opsd_cli.grading.judge_worker`. From its parent it
+only needs the path of this package, which `child_processes` sets.
 
 Each worker has a thread in this process for the blocking reads and writes; everything else runs in
-the thread that called `statuses`. The deadline of a pair starts when the pair is sent to a worker
-that is ready, so neither start-up nor queueing counts. The process is killed at the deadline,
-because nothing within it can interrupt one long operation on integers.
+the thread that called `replies`. The deadline of a request starts when it is sent to a worker that
+is ready, so neither start-up nor queueing counts. The process is killed at the deadline, because
+nothing within it can interrupt one long operation on integers; what it has started is killed with
+it, since each worker has a process group of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import math
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,9 +28,10 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from opsd_cli.errors import OpsdError
+from opsd_cli.errors import ConfigError, OpsdError
 from opsd_cli.processes.child_processes import package_environment, tied
 
 #: Start-up takes one or two seconds on an idle machine; the limit is for a very busy one.
@@ -36,6 +39,7 @@ START_UP_SECONDS = 300.0
 WORKER = (sys.executable, "-P", "-m", "opsd_cli.grading.worker")
 #: Pairs after which a worker is replaced, so that the caches of sympy stay bounded.
 PAIRS_PER_WORKER = 2000
+MATHEMATICS_HINT = "run `python -m opsd_cli.grading.worker` to see why; it needs math-verify 0.9"
 #: Starting one more worker for fewer pairs than this costs more time than it saves.
 MIN_PAIRS_PER_WORKER = 8
 
@@ -51,8 +55,11 @@ def _environment() -> dict[str, str]:
 class _Worker:
     """One process and its thread.
 
-    The thread puts (worker, message) on `events`: "ready", then a status for each request, and None
-    when the process has ended.
+    The thread puts (worker, status) on `events`: "ready" or "refused", then a status for each
+    request, and None when the process has ended.
+
+    Attributes:
+        reply: the newest message of the process, which has the status.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class _Worker:
         self.task: int | None = None
         self.due = time.monotonic() + START_UP_SECONDS
         self.pairs = 0
+        self.reply: dict[str, Any] = {}
         self._events = events
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
@@ -84,23 +92,28 @@ class _Worker:
         assert self.process.stdin and self.process.stdout
         try:
             while reply := self.process.stdout.readline():
-                self._events.put((self, json.loads(reply)["status"]))
+                self.reply = json.loads(reply)
+                self._events.put((self, self.reply["status"]))
                 request = self._requests.get()
                 if request is None:
                     return
                 self.process.stdin.write(request)
                 self.process.stdin.flush()
-        except (OSError, ValueError):  # the pipe broke, or its end was cut off in mid-line
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # the pipe broke, or its end was cut off in mid-line
             pass
         finally:
             self._events.put((self, None))
 
-    def ask(self, task: int, gold: str, answer: str, seconds: float) -> None:
-        """Send a pair to the process; its status will arrive on the queue of events."""
-        request = {"gold": gold, "answer": answer, "seconds": seconds}
+    def ask(self, task: int, request: Mapping[str, Any], seconds: float) -> None:
+        """Send a request to the process; its status will arrive on the queue of events."""
         self.task, self.due = task, time.monotonic() + seconds
         self.pairs += 1
-        self._requests.put(json.dumps(request).encode() + b"\n")
+        self._requests.put(json.dumps({**request, "seconds": seconds}).encode() + b"\n")
 
     def alive(self) -> bool:
         return self.process.poll() is None
@@ -112,7 +125,10 @@ class _Worker:
         return next((line.strip() for line in reversed(lines) if line.strip()), "no message")
 
     def dismiss(self) -> None:
-        """Kill the process and close its pipes and files."""
+        """Kill the process with all that it has started, and close its pipes and files."""
+        # Its process group has its number, and outlives it while a child is left.
+        with contextlib.suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
         self._requests.put(None)
@@ -131,9 +147,13 @@ class Pool:
     Args:
         workers: maximum number of processes.
         command: the command that starts one.
+        hint: what the user can do where it does not start.
     """
 
-    def __init__(self, workers: int, command: Sequence[str] = WORKER) -> None:
+    def __init__(
+        self, workers: int, command: Sequence[str] = WORKER, hint: str = MATHEMATICS_HINT
+    ) -> None:
+        self._hint = hint
         self._size = workers
         self._command = command
         self._events: queue.SimpleQueue[tuple[_Worker, str | None]] = queue.SimpleQueue()
@@ -143,9 +163,32 @@ class Pool:
         weakref.finalize(self, _dismiss_all, self._workers, self._owner)
 
     def statuses(self, pairs: Sequence[tuple[str, str]], deadline_seconds: float) -> list[str]:
-        """The status of each (gold answer, answer), in order.
+        """The status of each (gold answer, answer), in order; raises as `replies`."""
+        requests = [{"gold": gold, "answer": answer} for gold, answer in pairs]
+        return [reply["status"] for reply in self.replies(requests, deadline_seconds)]
+
+    def start(self) -> None:
+        """Start a worker if there is none, and wait until it is ready; raises as `replies`."""
+        with self._lock:
+            try:
+                if not self._workers:
+                    self._add_worker()
+                while not any(worker.ready for worker in self._workers):
+                    self._receive()
+            except BaseException:
+                _dismiss_all(self._workers, self._owner)
+                raise
+
+    def replies(
+        self, requests: Sequence[Mapping[str, Any]], deadline_seconds: float
+    ) -> list[dict[str, Any]]:
+        """The reply to each request, in order.
+
+        Each has a "status". It is all of the reply where a request took too long ("timeout"), or
+        its process ended without one ("crashed").
 
         Raises:
+            ConfigError: a worker refuses what it is to run.
             OpsdError: a worker cannot be started.
         """
         with self._lock:
@@ -153,9 +196,9 @@ class Pool:
                 self._owner, self._workers, self._events = os.getpid(), [], queue.SimpleQueue()
                 weakref.finalize(self, _dismiss_all, self._workers, self._owner)
             try:
-                return self._work(pairs, deadline_seconds)
+                return self._work(requests, deadline_seconds)
             except BaseException:
-                _dismiss_all(self._workers, self._owner)  # some still work on pairs of this call
+                _dismiss_all(self._workers, self._owner)  # some still work on requests of this call
                 raise
 
     def close(self) -> None:
@@ -167,28 +210,41 @@ class Pool:
         self._workers.remove(worker)
         worker.dismiss()
 
-    def _work(self, pairs: Sequence[tuple[str, str]], seconds: float) -> list[str]:
-        done: dict[int, str] = {}
-        waiting = deque(range(len(pairs)))
-        while len(done) < len(pairs):
-            self._hand_out(pairs, waiting, seconds)
-            worker, message = self._next_event()
-            if worker not in self._workers:
-                continue  # a message of a worker already dismissed
-            task, worker.task, worker.due = worker.task, None, math.inf
-            if message == "timeout" or message is None:
-                if not worker.ready:
-                    raise _cannot_start(worker.last_error())
-                self._dismiss(worker)
-            worker.ready = True
+    def _work(self, requests: Sequence[Mapping[str, Any]], seconds: float) -> list[dict[str, Any]]:
+        done: dict[int, dict[str, Any]] = {}
+        waiting = deque(range(len(requests)))
+        while len(done) < len(requests):
+            self._hand_out(requests, waiting, seconds)
+            task, reply = self._receive()
             if task is not None:
-                done[task] = message or "crashed"
-        return [done[i] for i in range(len(pairs))]
+                done[task] = reply
+        return [done[i] for i in range(len(requests))]
+
+    def _receive(self) -> tuple[int | None, dict[str, Any]]:
+        """The next message: the task it answers, None for none, and the reply.
+
+        A worker that ended, missed its deadline or says that its reply is its last is dismissed.
+        """
+        worker, message = self._next_event()
+        if worker not in self._workers:
+            return None, {}  # a message of a worker already dismissed
+        task, worker.task, worker.due = worker.task, None, math.inf
+        if message == "refused" and not worker.ready:
+            raise ConfigError(worker.reply["message"], worker.reply["hint"])
+        if message == "timeout" or message is None:
+            if not worker.ready:
+                raise _cannot_start(worker.last_error(), self._hint)
+            self._dismiss(worker)
+            return task, {"status": message or "crashed"}
+        worker.ready = True
+        if worker.reply.get("last"):
+            self._dismiss(worker)
+        return task, {"status": message} | worker.reply
 
     def _hand_out(
-        self, pairs: Sequence[tuple[str, str]], waiting: deque[int], seconds: float
+        self, requests: Sequence[Mapping[str, Any]], waiting: deque[int], seconds: float
     ) -> None:
-        """Start as many workers as the waiting pairs need; send a pair to each idle worker."""
+        """Start as many workers as the waiting requests need; send one to each idle worker."""
         for worker in list(self._workers):
             idle = worker.ready and worker.task is None
             if idle and waiting and (worker.pairs >= PAIRS_PER_WORKER or not worker.alive()):
@@ -196,14 +252,17 @@ class Pool:
         busy = sum(worker.task is not None for worker in self._workers)
         wanted = min(self._size, busy + -(-len(waiting) // MIN_PAIRS_PER_WORKER))
         while len(self._workers) < wanted:
-            try:
-                self._workers.append(_Worker(self._events, self._command))
-            except OSError as error:
-                raise _cannot_start(str(error)) from error
+            self._add_worker()
         for worker in self._workers:
             if waiting and worker.ready and worker.task is None:
                 task = waiting.popleft()
-                worker.ask(task, *pairs[task], seconds)
+                worker.ask(task, requests[task], seconds)
+
+    def _add_worker(self) -> None:
+        try:
+            self._workers.append(_Worker(self._events, self._command))
+        except OSError as error:
+            raise _cannot_start(str(error), self._hint) from error
 
     def _next_event(self) -> tuple[_Worker, str | None]:
         """The next message of a worker, or (worker, "timeout") for one past its deadline."""
@@ -223,8 +282,5 @@ def _dismiss_all(workers: list[_Worker], owner: int) -> None:
             workers.pop().dismiss()
 
 
-def _cannot_start(reason: str) -> OpsdError:
-    return OpsdError(
-        f"a grading worker could not be started: {reason}",
-        "run `python -m opsd_cli.grading.worker` to see why; it needs math-verify 0.9",
-    )
+def _cannot_start(reason: str, hint: str) -> OpsdError:
+    return OpsdError(f"a grading worker could not be started: {reason}", hint)

@@ -45,7 +45,7 @@ WARM_UP = (
 )
 
 
-def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+def take_pipes() -> tuple[BinaryIO, BinaryIO]:
     """The two pipes as private files; descriptors 0 and 1 are /dev/null afterwards."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -55,16 +55,17 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return requests, replies
 
 
-def _limit_memory() -> None:
+def limit_memory(limit: int = MEMORY_LIMIT) -> None:
+    """Limit the address space of this process, in bytes; only Linux enforces it."""
     if sys.platform == "linux":
         import resource
 
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        limit = MEMORY_LIMIT if hard == resource.RLIM_INFINITY else min(hard, MEMORY_LIMIT)
+        limit = limit if hard == resource.RLIM_INFINITY else min(hard, limit)
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
-def _set_alarm(seconds: float) -> None:
+def set_alarm(seconds: float) -> None:
     """Have the kernel end this process after `seconds`; 0 cancels the alarm."""
     if hasattr(signal, "alarm"):
         signal.alarm(math.ceil(seconds))
@@ -72,7 +73,7 @@ def _set_alarm(seconds: float) -> None:
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    requests, replies = _take_pipes()
+    requests, replies = take_pipes()
 
     def send(message: dict[str, str]) -> None:
         replies.write(json.dumps(message).encode() + b"\n")
@@ -84,7 +85,7 @@ def main() -> None:
     # Imported after the redirection, since an import can print.
     from opsd_cli.grading.compare import compare
 
-    _limit_memory()
+    limit_memory()
     for gold, answer, expected in WARM_UP:
         if (found := compare(gold, answer)) != expected:
             raise RuntimeError(f"{answer!r} for {gold!r} is graded {found}, not {expected}")
@@ -93,7 +94,7 @@ def main() -> None:
     os.dup2(1, 2)
     for line in requests:
         request = json.loads(line)
-        _set_alarm(request["seconds"] + ORPHAN_SECONDS)
+        set_alarm(request["seconds"] + ORPHAN_SECONDS)
         try:
             status: str = compare(request["gold"], request["answer"])
         except MemoryError:
@@ -102,7 +103,7 @@ def main() -> None:
         except Exception:
             # Such as a RecursionError; the process can continue.
             status = "crashed"
-        _set_alarm(0)
+        set_alarm(0)
         send({"status": status})
 
 

@@ -11,6 +11,7 @@ from backends.interface import LossBatch, Policy
 from opsd_cli.config.schema import Config
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.references import reads_solutions
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
 from opsd_cli.rollouts.types import GradedRollout
 from opsd_cli.token_ledger import TokenLedger
@@ -24,7 +25,8 @@ class Needs:
 
     Attributes:
         teacher: the privileged teacher; the preflight then applies.
-        solutions: a reference solution of every training problem.
+        solutions: the worked solution of every training problem, for the loss itself. The teacher
+            may need it too: `Method.reads_solutions`.
         rewards: grades of the rollouts enter the loss.
     """
 
@@ -42,7 +44,7 @@ class StepInputs:
         questions: its training problems.
         rollouts: their graded rollouts, grouped by question; empty for off-policy methods.
         builder: the student's prompts.
-        analyst: the teacher's prompts.
+        analyst: the teacher's prompts, by rollout.
     """
 
     step: int
@@ -111,12 +113,17 @@ class Method(ABC):
         """The loss batches of a step.
 
         Raises:
-            DataError: a training problem has no reference solution, and the method needs it.
+            DataError: a training problem has no reference, and the method needs it.
         """
 
     @abstractmethod
     def tokens_read(self, sizes: RunSizes) -> TokenLedger:
         """The most tokens that a run's losses read, by kind; sampling and analyses not counted."""
+
+    def reads_solutions(self) -> bool:
+        """True if every training problem must have a worked solution."""
+        teacher = self.needs.teacher and reads_solutions(self._config.teacher)
+        return self.needs.solutions or teacher
 
     def resampling_rounds(self) -> int:
         """How many times a step may replace the questions of zero-variance groups."""

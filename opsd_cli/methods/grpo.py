@@ -1,6 +1,7 @@
 """Group relative policy optimisation (GRPO, arXiv 2402.03300, equation 3), and its variants.
 
-A completion's reward is 1 if it is graded right and 0 if not; its advantage is the reward less the
+A completion's reward is its score: 1 if it is graded right and 0 if not, or the number in between
+that the grader gives; its advantage is the reward less the
 mean of its question's group, divided by the group's standard deviation (n - 1) plus 1e-4.
 
 - Dr. GRPO (arXiv 2503.20783): `grpo.scale` "none" and `grpo.loss` "dr_grpo".
@@ -52,7 +53,7 @@ def group_advantages(rollouts: Sequence[GradedRollout], scale: str) -> list[floa
     return [
         float(advantage)
         for group in groups_of(rollouts)
-        for advantage in advantages([float(g.correct) for g in group], scale)
+        for advantage in advantages([g.score for g in group], scale)
     ]
 
 
@@ -150,7 +151,7 @@ class Grpo(Method):
         return section.resampling_rounds if section.zero_variance == "resample" else 0
 
     def has_signal(self, group: Sequence[GradedRollout]) -> bool:
-        return len({graded.correct for graded in group}) > 1
+        return len({graded.score for graded in group}) > 1
 
     def updates_per_step(self) -> int:
         return self._config.train.passes * self._config.grpo.minibatches

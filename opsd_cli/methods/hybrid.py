@@ -44,7 +44,7 @@ class Hybrid(Grpo):
     """GRPO whose advantages the teacher redistributes over a completion's tokens."""
 
     name = "hybrid"
-    needs = Needs(teacher=True, solutions=True, rewards=True)
+    needs = Needs(teacher=True, rewards=True)
     headline = None
 
     def mix(self, step: int) -> float:
@@ -69,15 +69,16 @@ class Hybrid(Grpo):
         mix = self.mix(inputs.step)
         # Without a verified sign there is nothing for the teacher to redistribute.
         signed = [row for row, advantage in enumerate(each) if advantage != 0 and mix > 0]
-        seeds = {rollouts[row].problem.key: rollouts[row].rollout.request.seed for row in signed}
-        prompts = inputs.analyst.prompts([rollouts[row].problem for row in signed], seeds)
+        prompts = inputs.analyst.of_rollouts([rollouts[row] for row in signed], rollouts)
+        # A rollout without a reference keeps its advantage as the verifier gave it.
+        taught = [(row, prompt) for row in signed if (prompt := prompts.of(rollouts[row]))]
         items = [
             DivergenceItem(
                 rollouts[row].rollout.request.prompt_ids,
-                prompts.of(rollouts[row].problem).ids,
+                prompt.ids,
                 rollouts[row].rollout.completion_ids,
             )
-            for row in signed
+            for row, prompt in taught
         ]
         temperature = config.sampling.temperature or 1.0
         teacher, student, scored = (
@@ -89,10 +90,10 @@ class Hybrid(Grpo):
             (advantage,) * len(graded.rollout.completion_ids)
             for advantage, graded in zip(each, rollouts, strict=True)
         ]
-        for row, t, s in zip(signed, teacher, student, strict=True):
+        for (row, _), t, s in zip(taught, teacher, student, strict=True):
             tokens[row] = redistributed(each[row], t - s, mix, config.hybrid.spread)
         batches, spent = policy_gradient_plan(rollouts, tokens, config, policy)
-        metrics = {**self.zero_variance_metrics(rollouts), "teacher_mix": mix}
+        metrics = {**self.zero_variance_metrics(rollouts), "teacher_mix": mix, **prompts.metrics}
         return LossPlan(batches, prompts.spent + scored + spent, metrics)
 
     def tokens_read(self, sizes: RunSizes) -> TokenLedger:

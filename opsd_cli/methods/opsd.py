@@ -3,8 +3,10 @@
     L = E_x E_{y ~ p_S(.|x)} [ 1/|y| sum_n D(p_T(.|x, y*, y_<n) || p_S(.|x, y_<n)) ]
 
 The student's own completion is scored under both prompts, whether it is right or wrong: no grade
-enters the loss. Reduction `sequences` is the formula above; `tokens`, as in the paper's code,
-divides by the step's token count instead, which gives long completions more weight.
+enters the loss. With `teacher.reference: sibling` y* is another completion of the question that was
+graded right, and a completion without one is left out. Reduction `sequences` is the formula above;
+`tokens`, as in the paper's code, divides by the step's token count instead, which gives long
+completions more weight.
 
 With `train.passes` above 1 a step takes several updates on the same completions. They are then
 slightly off-policy, but the divergence on them is still exact, and a teacher of initial weights
@@ -18,6 +20,7 @@ the reverse KL, estimated from one token where the full vocabulary gives it exac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,46 +35,56 @@ from backends.interface import (
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.reduction import completion_weights
 from opsd_cli.methods.base import LossPlan, Method, Needs, RunSizes, StepInputs
+from opsd_cli.prompts.references import SIBLING
 from opsd_cli.rollouts.types import GradedRollout
 from opsd_cli.token_ledger import TokenLedger
+
+#: Completions of each question with `teacher.reference: sibling`, where `rollouts.per_question` is
+#: not set: as many as a group of GRPO has.
+SIBLINGS = 8
 
 
 class Opsd(Method):
     """Divergence between the teacher and the student over the student's rollouts."""
 
     name = "opsd"
-    needs = Needs(teacher=True, solutions=True)
+    needs = Needs(teacher=True)
     headline = "tested"
 
     def rollouts_per_question(self) -> int:
-        return self._config.rollouts.per_question or 1
+        siblings = self._config.teacher.reference == SIBLING
+        return self._config.rollouts.per_question or (SIBLINGS if siblings else 1)
 
     def updates_per_step(self) -> int:
         return 1 if self._sampled else self._config.train.passes
 
     def build_loss(self, inputs: StepInputs, policy: Policy) -> LossPlan:
-        rollouts = inputs.rollouts
-        seeds = {graded.problem.key: graded.rollout.request.seed for graded in rollouts}
-        teacher = inputs.analyst.prompts([graded.problem for graded in rollouts], seeds)
+        teacher = inputs.analyst.of_rollouts(inputs.rollouts, inputs.rollouts)
+        # Without a reference there is nothing to learn from a rollout: it is not in the mean.
+        taught = [(graded, prompt) for graded in inputs.rollouts if (prompt := teacher.of(graded))]
+        if not taught:
+            return LossPlan((), teacher.spent, teacher.metrics)
+        rollouts = [graded for graded, _ in taught]
         lengths = [len(graded.rollout.completion_ids) for graded in rollouts]
         weights = completion_weights(lengths, self._config.train.reduction)
         items = tuple(
             DivergenceItem(
                 student_prompt=graded.rollout.request.prompt_ids,
-                teacher_prompt=teacher.of(graded.problem).ids,
+                teacher_prompt=prompt.ids,
                 completion=graded.rollout.completion_ids,
                 weight=weight,
                 token_weights=graded.importance,
             )
-            for graded, weight in zip(rollouts, weights, strict=True)
+            for (graded, prompt), weight in zip(taught, weights, strict=True)
         )
         if self._sampled:
-            return self._policy_gradient(items, rollouts, policy, teacher.spent)
+            plan = self._policy_gradient(items, rollouts, policy, teacher.spent)
+            return replace(plan, metrics=plan.metrics | teacher.metrics)
         passes = self._config.train.passes
         batch = DivergenceBatch(
             items, self._config.divergence.spec(), self._config.teacher.weights, again=passes > 1
         )
-        return LossPlan((batch,) * passes, teacher.spent)
+        return LossPlan((batch,) * passes, teacher.spent, teacher.metrics)
 
     def tokens_read(self, sizes: RunSizes) -> TokenLedger:
         student = sizes.rollouts * sizes.student_sequence

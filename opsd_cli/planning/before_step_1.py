@@ -1,7 +1,8 @@
 """The rollouts that precede the first step of a run: how many, and the keys that reduce them.
 
-The preflight asks the student and the teacher the same problems; validation and test are measured
-once before training. On a slow machine these may take longer than the steps themselves.
+The preflight asks the student and the teacher the same problems, and with `teacher.reference:
+sibling` the student more often, for what the teacher reads; validation and test are measured once
+before training. On a slow machine these may take longer than the steps themselves.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
+from opsd_cli.prompts.references import SIBLING
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,25 @@ def before_step_1(config: Config, problems: Mapping[str, int]) -> RolloutsBefore
         problems: number of problems of "train", "validation", "test" and, if there is one,
             "watch".
     """
-    samples, asked = config.evaluation.samples, 0
-    if config.preflight.enabled and methods.get(config).needs.teacher:
-        asked = 2 * min(config.preflight.problems, problems["train"])
+    samples = config.evaluation.samples
     return RolloutsBeforeStep1(
-        samples * asked,
+        preflight_rollouts(config, problems["train"]),
         samples * problems["validation"],
         samples * problems["test"],
         samples * problems.get("watch", 0),
     )
+
+
+def preflight_rollouts(config: Config, available: int | None) -> int:
+    """The most completions of the preflight, without the teacher's analyses.
+
+    Args:
+        available: training problems; None if their number is unknown.
+    """
+    method = methods.get(config)
+    if not (config.preflight.enabled and method.needs.teacher):
+        return 0
+    asked = config.preflight.problems
+    asked = asked if available is None else min(asked, available)
+    siblings = method.rollouts_per_question() if config.teacher.reference == SIBLING else 0
+    return asked * (2 * config.evaluation.samples + siblings)

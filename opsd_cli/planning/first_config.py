@@ -160,7 +160,7 @@ class _Suggestions:
             return
         names = list(open_file(Path(data.train).expanduser()).names)
         asked = {role: column for role, column in data.columns.model_dump().items() if column}
-        needed = methods.get(self.config).needs.solutions
+        needed = methods.get(self.config).reads_solutions()
         chosen = choose(names, asked, name=data.train, need_solution=needed, need_answer=True)
         for role, column in chosen.items():
             self.put(f"data.columns.{role}", column, f"column of the {role}")

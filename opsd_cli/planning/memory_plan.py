@@ -19,6 +19,7 @@ from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.planning.model_shape import Shape
 from opsd_cli.problems import Problem
+from opsd_cli.prompts.references import SIBLING, reference_of
 
 #: Characters per token, estimated low: mathematical text has many short tokens.
 _CHARACTERS_PER_TOKEN = 3.0
@@ -90,16 +91,30 @@ def estimated(config: Config, problems: Sequence[Problem]) -> Prompts:
     shots = config.prompts.few_shot.examples
     if not problems:
         few_shot = shots * (_UNSEEN_QUESTION + _UNSEEN_REFERENCE)
-        teacher = few_shot + (1 + shots) * _UNSEEN_REFERENCE
+        sibling = config.sampling.max_new_tokens if config.teacher.reference == SIBLING else 0
+        teacher = few_shot + max(_UNSEEN_REFERENCE, sibling) + shots * _UNSEEN_REFERENCE
         return Prompts(_UNSEEN_QUESTION + few_shot, config.prompts.teacher.max_tokens or teacher)
     question = max((len(p.question) for p in problems), default=0) / _CHARACTERS_PER_TOKEN
     solution = max((len(p.solution or "") for p in problems), default=0) / _CHARACTERS_PER_TOKEN
     few_shot = shots * (int(question + solution) + _TEMPLATE_TOKENS // 2)
     student = int(question) + _TEMPLATE_TOKENS // 2 + few_shot
     # The teacher's examples have their solutions twice: as reference and as answer.
-    teacher = int(question + solution) + _TEMPLATE_TOKENS + few_shot + shots * int(solution)
+    reference = _longest_reference(config, problems)
+    teacher = int(question + reference) + _TEMPLATE_TOKENS + few_shot + shots * int(solution)
     limit = config.prompts.teacher.max_tokens
     return Prompts(student, min(teacher, limit) if limit else teacher)
+
+
+def _longest_reference(config: Config, problems: Sequence[Problem]) -> float:
+    """Tokens of the longest reference of a teacher's prompt, estimated.
+
+    A sibling may be as long as a completion may be.
+    """
+    found = (reference_of(problem, config.teacher) for problem in problems)
+    longest = max((len(each.text) for each in found if each), default=0) / _CHARACTERS_PER_TOKEN
+    if config.teacher.reference == SIBLING:
+        return max(longest, config.sampling.max_new_tokens)
+    return longest
 
 
 def estimated_tokens(text: str) -> int:

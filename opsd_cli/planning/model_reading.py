@@ -16,6 +16,7 @@ from opsd_cli.planning.memory_plan import estimated, estimated_tokens
 from opsd_cli.planning.model_shape import Shape, configured_shape
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.references import SIBLING
 from opsd_cli.prompts.rendering import Tokenizer
 from opsd_cli.prompts.teacher import boundary_mismatch
 
@@ -138,17 +139,28 @@ def text_lengths(reading: ModelReading, config: Config, problems: Sequence[Probl
         return nlargest(_PROMPTS, problems, key=characters)
 
     student = [len(builder.student(p).ids) for p in longest(lambda p: len(p.question))]
-    taught = longest(lambda p: len(p.question) + len(p.solution or ""))
-    teacher = [len(builder.teacher(p).ids) for p in taught if p.solution is not None]
+
+    taught = longest(lambda p: teacher_characters(p, builder))
+    teacher = [len(builder.teacher(p).ids) for p in taught if builder.reference(p)]
+    if config.teacher.reference == SIBLING:  # as long as a completion may be
+        teacher.append(estimated(config, problems).teacher)
     most = _most([len(tokenizer.encode(text)) for text in solutions])
     return TextLengths(True, most, max(student), max(teacher, default=max(student)))
 
 
+def teacher_characters(problem: Problem, builder: PromptBuilder) -> int:
+    """Characters of a question and its reference."""
+    reference = builder.reference(problem)
+    return len(problem.question) + len(reference.text if reference else "")
+
+
 def boundary_differs(reading: ModelReading, config: Config, problem: Problem) -> bool | None:
     """True if student's and teacher's prompts end differently; None if that is unknown."""
-    if reading.tokenizer is None or problem.solution is None:
+    if reading.tokenizer is None:
         return None
     builder = PromptBuilder(config, reading.tokenizer)
+    if builder.reference(problem) is None:
+        return None
     return boundary_mismatch(builder.student(problem), builder.teacher(problem)) is not None
 
 

@@ -9,7 +9,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import ModelError
 from opsd_cli.planning.memory_plan import Prompts, estimated
-from opsd_cli.planning.model_reading import read_model, text_lengths
+from opsd_cli.planning.model_reading import read_model, teacher_characters, text_lengths
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.teacher import ANALYSIS_HEADING
@@ -38,8 +38,9 @@ def prompt_lengths(config: Config, problems: Sequence[Problem]) -> Prompts:
     lengths = text_lengths(reading, config, problems)
     teacher = lengths.teacher
     if config.teacher.reason_first:  # its analysis stands in its prompt, below a heading
-        longest = max(problems, key=lambda p: len(p.question) + len(p.solution or ""))
-        request = PromptBuilder(config, reading.tokenizer).analysis_request(longest)
+        builder = PromptBuilder(config, reading.tokenizer)
+        longest = max(problems, key=lambda p: teacher_characters(p, builder))
+        request = builder.analysis_request(longest)
         teacher += len(reading.tokenizer.encode(ANALYSIS_HEADING))
         teacher = max(teacher, len(request.ids))
     return Prompts(lengths.student, teacher)

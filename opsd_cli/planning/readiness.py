@@ -14,6 +14,7 @@ from opsd_cli.adapters import refuse_other_base, untrained
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import ModelNotAtHand
+from opsd_cli.grading import check_grader
 from opsd_cli.problems.sources import Splits, load_splits
 from opsd_cli.tracking.listener import Messages
 
@@ -27,10 +28,12 @@ def require_ready(config: Config, messages: Messages, learns: bool) -> None:
     Raises:
         ModelError: there is no such model, one of its files cannot be used, or `lora.targets`
             names a layer that it does not have.
+        ConfigError: the grader cannot be used.
         UsageError, BackendMissing: the rollout engine cannot be used.
     """
     from backends.rollout_engines import get_engine
 
+    check_grader(config.grading)
     refuse_other_base(config)
     warning = config.adapter and untrained(Path(config.adapter))
     if warning:

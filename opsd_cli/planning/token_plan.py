@@ -20,6 +20,7 @@ from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.methods.base import RunSizes
 from opsd_cli.planning import memory_plan
+from opsd_cli.planning.before_step_1 import preflight_rollouts
 from opsd_cli.planning.prompt_lengths import prompt_lengths
 from opsd_cli.problems import Problem
 from opsd_cli.problems.sources import Splits
@@ -131,12 +132,8 @@ def _evaluation_rollouts(config: Config, sizes: dict[str, int | None]) -> int:
 
 def _rollouts_before_step_1(config: Config, sizes: dict[str, int | None]) -> int:
     """Completions of preflight, and of validation and test of the untrained model."""
-    preflight = 0
-    if config.preflight.enabled and methods.get(config).needs.teacher:
-        measured = config.preflight.problems
-        preflight = 2 * (measured if sizes["train"] is None else min(measured, sizes["train"]))
-    problems = preflight + sum(sizes.get(split) or 0 for split in ("validation", "test", "watch"))
-    return config.evaluation.samples * problems
+    problems = sum(sizes.get(split) or 0 for split in ("validation", "test", "watch"))
+    return preflight_rollouts(config, sizes["train"]) + config.evaluation.samples * problems
 
 
 def _learning(config: Config, available: int | None, lengths: Lengths) -> TokenLedger:

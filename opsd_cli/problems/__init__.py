@@ -43,11 +43,13 @@ class LoadReport:
     """Counts of the rows that were read, by what was done with them.
 
     Each row is counted in exactly one of `used`, `not_selected`, `damaged`, `no_question`,
-    `no_solution`, `no_answer` and `duplicates`; these add up to `rows`. The last four anomalies
-    are only reported: they change neither which rows are used nor how they are graded.
+    `no_solution`, `no_reference`, `no_answer` and `duplicates`; these add up to `rows`. The last
+    four anomalies are only reported: they change neither which rows are used nor how they are
+    graded.
 
     Attributes:
         not_selected: rows that the set's description leaves out.
+        no_reference: rows without a value of a column that `teacher.reference` names.
         damaged: rows with a NUL or invalid Unicode in a value that would be used.
         derived_answers: used rows whose answer was extracted from a longer text, mostly the
             solution.
@@ -72,6 +74,7 @@ class LoadReport:
     contradicting: Anomaly = NONE
     control: Anomaly = NONE
     conflicting: Anomaly = NONE
+    no_reference: int = 0
 
     @property
     def remarkable(self) -> bool:
@@ -115,6 +118,7 @@ class LoadReport:
             (self.damaged.count, f"with damaged text (first: {self.damaged.first})"),
             (self.no_question, "without a question"),
             (self.no_solution, "without a solution"),
+            (self.no_reference, "without a value of teacher.reference"),
             (self.no_answer, "without an answer"),
             (self.duplicates, "with a question seen before"),
         )

@@ -125,8 +125,8 @@ TRAINING: dict[str, SetDescription] = {
         split="train",
         columns=Columns(question="prompt", answer="solution"),
         licence="Apache-2.0 (DAPO-Math-17k's)",
-        caution="For --method grpo alone: its `solution` is the bare answer, so a teacher would "
-        "have nothing to study. Not pinned.",
+        caution="For --method grpo, or a teacher with teacher.reference=answer or sibling: its "
+        "`solution` is the bare answer. Not pinned.",
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -86,6 +87,19 @@ def json_value(value: Any) -> Any:
         text_of(value)  # checks it
         return value.decode("utf-8") if isinstance(value, bytes) else value
     return str(value)
+
+
+def field_text(value: Any) -> str | None:
+    """A value of `Problem.fields` as text for a prompt; None if it is null, blank or empty.
+
+    A list of plain values has one on each line, and an object is written as JSON.
+    """
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False) if value else None
+    if isinstance(value, list | tuple):
+        lines = [text for each in value if (text := field_text(each)) is not None]
+        return "\n".join(lines) or None
+    return text_of(value)
 
 
 def plain_number(literal: str) -> str:

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opsd_cli.grading import Grader, gold_is_matchable
+from opsd_cli.grading import Grader, Item, gold_is_matchable
 from opsd_cli.grading.extract import marks_answer
 from opsd_cli.problems import Problem, ProblemSet
 from opsd_cli.problems.anomalies import NONE, Anomaly, differ, how_to_list, quoted
 
 #: Compared with an answer to see whether the grader can parse it.
-_PROBE = r"\boxed{0}"
+_PROBE = "0"
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,13 @@ def grading_findings(
     Args:
         most: only so many problems, from the first.
 
-    Raises: as `Grader.grade_many`.
+    Returns:
+        Nothing where the grader's answers are not mathematics: their form says nothing.
+
+    Raises: as `Grader.grade`.
     """
+    if not grader.traits.mathematics:
+        return ()
     chosen = [p for p in problems.problems[:most] if p.answer is not None]
     found = (
         (
@@ -108,7 +113,7 @@ def _numbered(what: str, count: int) -> str:
 
 def _graded_wrong(chosen: Sequence[Problem], problems: ProblemSet, grader: Grader) -> Anomaly:
     told = [p for p in chosen if p.solution is not None and marks_answer(p.solution)]
-    grades = grader.grade_many([(p.answer or "", p.solution or "") for p in told])
+    grades = grader.grade([Item(p, p.solution or "") for p in told])
     rows = NONE
     for problem, grade in zip(told, grades, strict=True):
         answer = grade.answer or ""
@@ -120,7 +125,7 @@ def _graded_wrong(chosen: Sequence[Problem], problems: ProblemSet, grader: Grade
 
 def _unparsable(chosen: Sequence[Problem], problems: ProblemSet, grader: Grader) -> Anomaly:
     matchable = [p for p in chosen if gold_is_matchable(p.answer or "")]
-    grades = grader.grade_many([(p.answer or "", _PROBE) for p in matchable])
+    grades = grader.compare([(p.answer or "", _PROBE) for p in matchable])
     rows = NONE
     for problem, grade in zip(matchable, grades, strict=True):
         if grade.status == "unparsable_gold":

@@ -36,7 +36,7 @@ from opsd_cli.grading import gold_is_matchable
 from opsd_cli.grading.extract import last_boxed, sentence_answer
 from opsd_cli.problems import LoadReport, Problem, ProblemSet, chats
 from opsd_cli.problems.anomalies import NONE, Anomaly, differ, has_control, quoted
-from opsd_cli.problems.cells import DamagedText, json_value, text_of, value_at
+from opsd_cli.problems.cells import DamagedText, field_text, json_value, value_at
 from opsd_cli.problems.selection import Selection
 
 #: Role -> column names that are recognised without a mapping, compared without case.
@@ -47,6 +47,10 @@ RECOGNISED: dict[str, tuple[str, ...]] = {
     "id": (),
 }
 MAX_COLUMNS_SHOWN = 20
+#: What else can be done where no column holds a role.
+_INSTEAD = {
+    "solution": "; a teacher that needs none: --set teacher.reference=answer, or sibling",
+}
 #: Characters at the end of a solution in which "The answer is 12." is looked for.
 _SOLUTION_END = 1000
 #: The answer line of a GSM8K solution: "#### 18".
@@ -101,16 +105,16 @@ def choose(
     for role, known in RECOGNISED.items():
         for column in (c for key in known for c in free if c.casefold() == key):
             chosen.setdefault(role, column)
-    # An answer can be extracted from a solution, so either column provides it.
+    answered_by = (selection or Selection()).answered_by
     for role, found in (
         ("question", "question" in chosen),
         ("solution", "solution" in chosen or not need_solution),
-        ("answer", bool(chosen.keys() & {"solution", "answer"}) or not need_answer),
+        ("answer", bool(chosen.keys() & answered_by) or not need_answer),
     ):
         if not found:
             raise DataError(
                 f"{name} has no column for the {role}; it has {_listed(names)}",
-                f"name the column with --set data.columns.{role}=COLUMN",
+                f"name the column with --set data.columns.{role}=COLUMN{_INSTEAD.get(role, '')}",
             )
     return chosen
 
@@ -148,6 +152,7 @@ def build(
     limit: int | None = None,
     selection: Selection | None = None,
     fields: Sequence[str] = (),
+    required: Sequence[str] = (),
 ) -> ProblemSet:
     """The problems in `rows`, read through the columns that `choose` assigned.
 
@@ -159,6 +164,7 @@ def build(
         limit: maximum number of problems.
         selection: which rows and list items are used; by default all.
         fields: more columns, whose values the problems keep.
+        required: those of them that a row must have a value of, which is not blank.
 
     Raises:
         DataError: no row is usable, or two questions share an id.
@@ -167,8 +173,9 @@ def build(
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} leaves no problems", "give a limit of at least 1")
     loading = _Loading(
-        name, chosen, selection or Selection(), need_solution, need_answer, tuple(fields)
-    )
+        name, chosen, selection or Selection(), need_solution, need_answer, tuple(fields),
+        tuple(required),
+    )  # fmt: skip
     limited = False
     for row in rows:
         if len(loading.problems) == limit:
@@ -192,6 +199,7 @@ class _Loading:
     need_solution: bool
     need_answer: bool
     fields: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
     problems: list[Problem] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     row_of: dict[str, int] = field(default_factory=dict)
@@ -208,21 +216,22 @@ class _Loading:
                 self.counts["not_selected"] += 1
                 return
             question, solution, answer, given_id = (
-                text_of(self.selection.value(row, self.chosen[role], role))
-                if role in self.chosen
-                else None
+                self.selection.text(row, self.chosen[role], role) if role in self.chosen else None
                 for role in RECOGNISED
             )
             fields = {name: json_value(value_at(row, name)) for name in self.fields}
         except DamagedText as damage:
             self._note("damaged", f" has {damage}")
             return
-        derived = _marked_answer(answer or solution or "")
+        mathematics = self.selection.answers == "mathematics"
+        derived = _marked_answer(answer or solution or "") if mathematics else None
         gold = derived or answer
         if question is None:
             self.counts["no_question"] += 1
         elif self.need_solution and solution is None:
             self.counts["no_solution"] += 1
+        elif any(field_text(fields[name]) is None for name in self.required):
+            self.counts["no_reference"] += 1
         elif self.need_answer and gold is None:
             self.counts["no_answer"] += 1
         elif (digest := _digest(question)) in self.answers:
@@ -235,7 +244,7 @@ class _Loading:
             self.counts["derived"] += derived is not None
             given = given_id or digest
             self._add(Problem(given, question, solution, gold, self.name, fields), digest)
-            for kind, example in _anomalies(question, solution, gold):
+            for kind, example in _anomalies(question, solution, gold, mathematics):
                 self._note(kind, example)
 
     def _add(self, problem: Problem, digest: str) -> None:
@@ -262,6 +271,7 @@ class _Loading:
             not_selected=self.counts["not_selected"],
             no_question=self.counts["no_question"],
             no_solution=self.counts["no_solution"],
+            no_reference=self.counts["no_reference"],
             no_answer=self.counts["no_answer"],
             derived_answers=self.counts["derived"],
             duplicates=self.counts["duplicates"],
@@ -270,15 +280,18 @@ class _Loading:
         )
 
 
-def _anomalies(question: str, solution: str | None, gold: str | None) -> Iterator[tuple[str, str]]:
+def _anomalies(
+    question: str, solution: str | None, gold: str | None, mathematics: bool
+) -> Iterator[tuple[str, str]]:
     """The anomalies of a used row, as (field of the load report, text of the example).
 
     Args:
         gold: the answer that completions are graded against.
+        mathematics: False where answers are not mathematics, so that their form says nothing.
     """
-    if gold is not None and not gold_is_matchable(gold):
+    if mathematics and gold is not None and not gold_is_matchable(gold):
         yield "unmatchable", f": {quoted(gold)}"
-    if gold is not None and solution is not None:
+    if mathematics and gold is not None and solution is not None:
         for stated in (_last_marked(solution), sentence_answer(solution[-_SOLUTION_END:])):
             if stated is not None and differ(gold, stated):
                 yield "contradicting", f" has {quoted(gold)}, its solution {quoted(stated)}"

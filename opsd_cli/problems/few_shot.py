@@ -113,7 +113,9 @@ def _key(config: Config) -> str:
             changed.append(Path(str(name)).stat().st_mtime_ns)
         except (OSError, ValueError):  # no file
             continue
-    chosen_by = config.model_dump_json(include={"data", "method"}) + settings.model_dump_json()
+    chosen_by = (
+        config.model_dump_json(include={"data", "method", "teacher"}) + settings.model_dump_json()
+    )
     return f"{Path.cwd()} {changed} {chosen_by}"
 
 

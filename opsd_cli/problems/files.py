@@ -60,12 +60,13 @@ def load_file(
     limit: int | None = None,
     selection: Selection | None = None,
     fields: Sequence[str] = (),
+    required: Sequence[str] = (),
 ) -> ProblemSet:
     """Read problems from a file; its suffix determines the format.
 
     Args:
-        path: a .jsonl, .json (a list of objects, or an object that holds just one such list),
-            .csv (comma-separated, first line the header) or .parquet file.
+        path: .jsonl, .json (a list of objects, or an object that holds just one such list), .csv
+            (comma-separated, first line the header) or .parquet.
         columns: the column mapping, role (question, solution, answer, id) -> column name or dotted
             path to a nested field. For roles left out the recognised names are tried.
         need_solution, need_answer: leave out, and count, rows without one. `need_solution=None`
@@ -73,6 +74,7 @@ def load_file(
         limit: maximum number of problems.
         selection: which rows are used; by default all.
         fields: more columns, whose values the problems keep.
+        required: those of them without whose value a row is left out, and counted.
 
     Returns:
         The set, named after the file, with its load report.
@@ -85,7 +87,7 @@ def load_file(
     path = Path(path).expanduser()
     return problems_of(
         open_file(path), path.name, columns, need_solution=need_solution, need_answer=need_answer,
-        limit=limit, selection=selection, fields=fields,
+        limit=limit, selection=selection, fields=fields, required=required,
     )  # fmt: skip
 
 
@@ -99,17 +101,13 @@ def problems_of(
     limit: int | None,
     selection: Selection | None,
     fields: Sequence[str] = (),
+    required: Sequence[str] = (),
 ) -> ProblemSet:
     """The problems in a table; arguments and errors as for `load_file`."""
     chosen = choose(
-        table.names,
-        columns,
-        name=name,
-        need_solution=bool(need_solution),
-        need_answer=need_answer,
-        selection=selection,
-        fields=fields,
-    )
+        table.names, columns, name=name, need_solution=bool(need_solution),
+        need_answer=need_answer, selection=selection, fields=fields,
+    )  # fmt: skip
     wanted = {*chosen.values(), *fields, *(selection.columns if selection else ())}
     return build(
         table.rows(wanted),
@@ -120,6 +118,7 @@ def problems_of(
         limit=limit,
         selection=selection,
         fields=fields,
+        required=required,
     )
 
 

@@ -1,8 +1,9 @@
 """Loading of the three splits of a run, and of benchmarks.
 
 A source is `embedded`, a name from the catalog, a hub id, a YAML description or a file. Training
-problems need a gold answer (for the grader) and a reference solution (for the teacher); GRPO does
-without solutions on a set that has none. Validation and test problems need only the answer.
+problems need what the grader reads, mostly a gold answer, and what the teacher's reference is made
+of, by default a worked solution; GRPO does without solutions on a set that has none. Validation and
+test problems need only the former.
 
 Hold-out: if no validation or test source is named, the problems are taken out of the training set
 by a hash of their ids, so that the same rows are held out whatever the seed, the order of the file
@@ -12,7 +13,7 @@ out and counted; an overlap between validation and test is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,16 +22,19 @@ from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import DataError
+from opsd_cli.grading import traits_of
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.anomalies import how_to_list
 from opsd_cli.problems.arithmetic import SIZES, Split, chains
 from opsd_cli.problems.catalog import TRAINING, catalogued, describe
 from opsd_cli.problems.few_shot import digest, with_examples
+from opsd_cli.problems.fields import Reading
 from opsd_cli.problems.files import READERS, load_file, open_file, problems_of
-from opsd_cli.problems.hold_out import hold_out
-from opsd_cli.problems.same_questions import divided, refuse_shared, shared_notes
-from opsd_cli.problems.selection import Selection
+from opsd_cli.problems.graded_columns import refuse_columns
+from opsd_cli.problems.hold_out import first, hold_out, without
+from opsd_cli.problems.same_questions import refuse_shared, shared_notes
 from opsd_cli.problems.set_description import SetDescription
+from opsd_cli.prompts.references import reads_solutions
 
 #: Benchmarks that are the config's own splits.
 OWN_SPLITS = ("test", "validation")
@@ -100,7 +104,7 @@ def load_splits(config: Config) -> Splits:
         )
     held_notes: list[str] = []
     otherwise = EMBEDDED if data.train == EMBEDDED else None
-    needed = True if methods.get(config).needs.solutions else None
+    needed = _needs_solutions(config)
     # The hold-out must not depend on the limit, so it is chosen before the limit applies.
     named = all(given or otherwise for given in (data.validation, data.test))
     at_once = data.limit if named else None
@@ -117,12 +121,12 @@ def load_splits(config: Config) -> Splits:
         )
         if given is None
     }
-    train, removed = _without(train, *filter(None, (validation, test)))
+    train, removed = without(train, *filter(None, (validation, test)))
     if wanted:
         train, held = hold_out(train, wanted)
         validation = validation or held["validation"]
         test = test or held["test"]
-        train = _first(train, data.limit)
+        train = first(train, data.limit)
         held_out = " and ".join(f"{len(s.problems)} for {name}" for name, s in held.items())
         held_notes.append(
             f"held out of {data.train}: {held_out}; {len(train.problems)} left to train on"
@@ -163,6 +167,16 @@ def _with_watch(config: Config, splits: Splits) -> Splits:
     )
 
 
+def _needs_solutions(config: Config) -> bool | None:
+    """Whether training problems need solutions; None if they do where the set has any.
+
+    The last is for methods that read none, so that in a comparison they have the same problems.
+    """
+    if methods.get(config).reads_solutions():
+        return True
+    return None if reads_solutions(config.teacher) else False
+
+
 def _notes(read: ProblemSet) -> list[str]:
     """Sentences about the rows that were left out, and the caution of a known set."""
     notes = [f"{read.name}: {read.report.sentence()}"] if read.report.remarkable else []
@@ -198,6 +212,7 @@ def load_benchmark(name: str, config: Config, limit: int | None = None) -> Probl
         DataError: there is no such benchmark, it cannot be read, or no row has an answer.
     """
     if name == EMBEDDED:
+        refuse_columns(traits_of(config.grading).columns)
         return embedded("test", limit)
     if name in OWN_SPLITS and not Path(name).is_file():
         if config.data.train is None:
@@ -206,7 +221,7 @@ def load_benchmark(name: str, config: Config, limit: int | None = None) -> Probl
                 "give the run (--adapter RUN), or data.train as for training",
             )
         splits = load_splits(config)
-        return _first(splits.test if name == "test" else splits.validation, limit)
+        return first(splits.test if name == "test" else splits.validation, limit)
     return _load(name, "test", config, need_solution=False, limit=limit)
 
 
@@ -222,28 +237,17 @@ def load_one_set(source: str, config: Config, count: int | None = None) -> Probl
 def _load(
     source: str, split: Split, config: Config, *, need_solution: bool | None, limit: int | None
 ) -> ProblemSet:
-    fields = config.data.fields
+    reading = Reading.of(config, split, need_solution, limit)
     if source == EMBEDDED:
-        if fields:
-            raise DataError(
-                f"the embedded problems have no column {fields[0]!r}, which data.fields names",
-                "name a file or a set with --set data.train=...",
-            )
+        refuse_columns(reading.fields)
         return embedded(split, limit)
     columns = {name: column for name, column in config.data.columns.model_dump().items() if column}
     description = describe(source, split)
     if description is None:
-        loaded = load_file(
-            Path(source),
-            columns,
-            need_solution=need_solution,
-            need_answer=True,
-            limit=limit,
-            fields=fields,
-        )
+        loaded = load_file(Path(source), columns, **vars(reading))
         return replace(loaded, notes=_warned(loaded.name, source, loaded.report))
     own = {name: column for name, column in description.columns.model_dump().items() if column}
-    return _load_described(source, split, description, own or columns, need_solution, limit, fields)
+    return _load_described(source, split, description, own or columns, reading)
 
 
 def _load_described(
@@ -251,17 +255,17 @@ def _load_described(
     split: Split,
     description: SetDescription,
     columns: dict[str, str],
-    need_solution: bool | None,
-    limit: int | None,
-    fields: Sequence[str],
+    reading: Reading,
 ) -> ProblemSet:
     known = catalogued(description)
     name = known or (Path(source).stem if source.endswith((".yaml", ".yml")) else source)
-    if need_solution and known is not None and description.columns.solution is None:
+    if reading.need_solution and known is not None and description.columns.solution is None:
         others = ", ".join(n for n, entry in TRAINING.items() if entry.columns.solution)
         raise DataError(
             f"{name} has answers but no worked solutions: a teacher would have nothing to study",
-            f"train on it with --method grpo; sets with solutions: {others}",
+            "let it study the answer or the model's own right rollouts (--set "
+            "teacher.reference=answer or sibling), or train with --method grpo; sets with "
+            f"solutions: {others}",
         )
     revision = None
     path = Path(description.data).expanduser()
@@ -275,11 +279,7 @@ def _load_described(
         table,
         name,
         columns,
-        need_solution=need_solution,
-        need_answer=True,
-        limit=limit,
-        selection=Selection.of(description),
-        fields=fields,
+        **vars(reading.described(description)),
     )
     notes = _warned(name, source, loaded.report)
     expected = description.problems
@@ -311,26 +311,3 @@ def _load_optional(
     if source is None:
         return None
     return _load(source, split, config, need_solution=False, limit=limit)
-
-
-def _first(train: ProblemSet, limit: int | None) -> ProblemSet:
-    """The training set reduced to its first `limit` problems."""
-    if limit is None or limit >= len(train.problems):
-        return train
-    return replace(train, problems=train.problems[:limit])
-
-
-def _without(train: ProblemSet, *others: ProblemSet) -> tuple[ProblemSet, tuple[str, ...]]:
-    """The training set without the questions of other sets, and a note if any were removed."""
-    kept, removed = divided(train.problems, (p for other in others for p in other.problems))
-    if not removed:
-        return train, ()
-    if not kept:
-        raise DataError(
-            f"every problem of {train.name} is in {' or '.join(other.name for other in others)}",
-            "train on other problems than those that are measured",
-        )
-    names = " or ".join(dict.fromkeys(other.name for other in others))
-    return replace(train, problems=kept), (
-        f"{train.name}: {len(removed):,} left out, as {names} has them too",
-    )

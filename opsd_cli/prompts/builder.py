@@ -6,10 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from opsd_cli.config.schema import Config
+from opsd_cli.config.teacher_section import Teacher
 from opsd_cli.errors import DataError
 from opsd_cli.problems import Problem
 from opsd_cli.problems.few_shot import examples_of, response_of
 from opsd_cli.problems.same_questions import divided
+from opsd_cli.prompts.references import (
+    WORDS,
+    Kind,
+    Reference,
+    example_reference,
+    missing_reference,
+    reference_of,
+)
 from opsd_cli.prompts.rendering import (
     Prompt,
     Template,
@@ -17,15 +26,20 @@ from opsd_cli.prompts.rendering import (
     escape_control_tokens,
     student_prompt,
 )
-from opsd_cli.prompts.teacher import match_boundary, teacher_prompt
+from opsd_cli.prompts.teacher import (
+    ANALYSIS_TEMPLATE,
+    TEACHER_TEMPLATE,
+    match_boundary,
+    teacher_prompt,
+)
 
 
 class PromptBuilder:
     """Renders a problem set's student and teacher prompts; each is rendered once and kept.
 
     Args:
-        config: the prompt templates, the worked examples (`prompts.few_shot`), and
-            `sampling.max_new_tokens`.
+        config: the prompt templates, the worked examples (`prompts.few_shot`), the teacher's
+            reference, and `sampling.max_new_tokens`.
         tokenizer: of the model.
         context_limit: tokens of the model's context. Where it is known and
             `prompts.teacher.max_tokens` is not set, teacher prompts are kept short enough for a
@@ -40,9 +54,8 @@ class PromptBuilder:
     ) -> None:
         student, teacher = config.prompts.student, config.prompts.teacher
         self.tokenizer = tokenizer
+        self._config = config
         self._student = Template(student.template, student.system, student.chat_arguments)
-        self._teacher = Template(teacher.template, teacher.system, teacher.chat_arguments)
-        self._analyst = Template(teacher.analysis_template, teacher.system, student.chat_arguments)
         self._max_tokens = teacher.max_tokens
         if self._max_tokens is None and context_limit is not None:
             self._max_tokens = max(1, context_limit - config.sampling.max_new_tokens)
@@ -50,42 +63,53 @@ class PromptBuilder:
         self._examples = examples_of(config)
         self._response = config.prompts.few_shot.response
         self._student_prompts: dict[tuple[str, str], Prompt] = {}
-        #: The newest teacher prompt of each problem, and the analysis it was rendered with.
-        self._teacher_prompts: dict[tuple[str, str], tuple[str | None, Prompt]] = {}
+        #: The newest teacher prompt of each problem, and what it was rendered with.
+        self._teacher_prompts: dict[
+            tuple[str, str], tuple[tuple[str | None, Reference | None], Prompt]
+        ] = {}
         self._shortened: set[tuple[str, str]] = set()
 
     @property
     def shortened(self) -> int:
-        """Number of problems whose reference solution was shortened so far."""
+        """Number of problems whose reference was shortened so far."""
         return len(self._shortened)
 
     def student(self, problem: Problem) -> Prompt:
         """The student's prompt: the question alone."""
         if problem.key not in self._student_prompts:
-            template = self._with_examples(self._student, problem)
+            template = self._with_examples(self._student, problem, teacher=False)
             self._student_prompts[problem.key] = student_prompt(
                 problem.question, template, self.tokenizer
             )
         return self._student_prompts[problem.key]
 
-    def teacher(self, problem: Problem, analysis: str | None = None) -> Prompt:
-        """The teacher's prompt: the question and its reference solution.
+    def reference(self, problem: Problem) -> Reference | None:
+        """The reference that a problem has whatever its rollouts are; None if it has none."""
+        return reference_of(problem, self._config.teacher)
+
+    def teacher(
+        self, problem: Problem, analysis: str | None = None, reference: Reference | None = None
+    ) -> Prompt:
+        """The teacher's prompt: the question and the reference.
 
         Args:
-            analysis: what the teacher wrote about the solution beforehand, where it reasons first
+            analysis: what the teacher wrote about the reference beforehand, where it reasons first
                 (`opsd_cli.rollouts.teacher_analysis`).
+            reference: that of one rollout; by default the problem's own.
 
         Raises:
-            DataError: the problem has no reference solution, or the question and the instructions
-                alone exceed the room for the prompt.
+            DataError: the problem has no reference, or the question and the instructions alone
+                exceed the room for the prompt.
         """
         known = self._teacher_prompts.get(problem.key)
-        if known is not None and known[0] == analysis:
+        if known is not None and known[0] == (analysis, reference):
             return known[1]
+        own = reference or self._required(problem)
+        template = self._teacher_template(own.kind)
         prompt = teacher_prompt(
             problem.question,
-            _reference(problem),
-            self._with_examples(self._teacher, problem),
+            own.text,
+            self._with_examples(template, problem, teacher=True),
             self.tokenizer,
             self._max_tokens,
             analysis,
@@ -94,28 +118,46 @@ class PromptBuilder:
             self._shortened.add(problem.key)
         if self._match_boundary:
             prompt = match_boundary(self.student(problem), prompt, self.tokenizer)
-        self._teacher_prompts[problem.key] = (analysis, prompt)
+        self._teacher_prompts[problem.key] = ((analysis, reference), prompt)
         return prompt
 
     def analysis_request(self, problem: Problem) -> Prompt:
         """The prompt that asks the teacher for its analysis; raises `DataError` as `teacher`."""
+        reference = self._required(problem)
+        teacher = self._config.prompts.teacher
+        text = teacher.analysis_template
+        if text == ANALYSIS_TEMPLATE:
+            text = WORDS[reference.kind][1]
+        arguments = self._config.prompts.student.chat_arguments
         return teacher_prompt(
             problem.question,
-            _reference(problem),
-            self._analyst,
+            reference.text,
+            Template(text, teacher.system, arguments),
             self.tokenizer,
             self._max_tokens,
         )
 
-    def _with_examples(self, template: Template, problem: Problem) -> Template:
+    def _required(self, problem: Problem) -> Reference:
+        found = self.reference(problem)
+        if found is None:
+            raise DataError(*missing_reference(problem, self._config.teacher))
+        return found
+
+    def _teacher_template(self, kind: Kind) -> Template:
+        """The config's template; in place of the default one, that with the reference's words."""
+        teacher = self._config.prompts.teacher
+        text = WORDS[kind][0] if teacher.template == TEACHER_TEMPLATE else teacher.template
+        return Template(text, teacher.system, teacher.chat_arguments)
+
+    def _with_examples(self, template: Template, problem: Problem, *, teacher: bool) -> Template:
         """The template with the worked examples before it, each in the same words.
 
-        So the teacher's examples have their reference solutions and show how one is used. A problem
-        that is itself an example is not shown its own solution.
+        So the teacher's examples have their references and show how one is used. A problem that is
+        itself an example is not shown its own solution.
         """
         others, _ = divided(self._examples, [problem])
-        with_solutions = template is self._teacher
-        turns = example_turns(others, template, self._response, self.tokenizer, with_solutions)
+        section = self._config.teacher if teacher else None
+        turns = example_turns(others, template, self._response, self.tokenizer, section)
         return replace(template, examples=turns) if turns else template
 
 
@@ -124,7 +166,7 @@ def example_turns(
     template: Template,
     response: str | None,
     tokenizer: Tokenizer | None,
-    with_solutions: bool = False,
+    teacher: Teacher | None = None,
 ) -> tuple[tuple[str, str], ...]:
     """Question and answer of each worked example, as `Template.examples` takes them.
 
@@ -132,7 +174,7 @@ def example_turns(
         template: the role's, which asks the examples too.
         response: `prompts.few_shot.response`.
         tokenizer: whose control tokens are escaped; None escapes nothing.
-        with_solutions: whether the template has a place for the reference solution.
+        teacher: where the template is the teacher's, and has a place for the reference.
     """
 
     def escaped(text: str) -> str:
@@ -141,16 +183,7 @@ def example_turns(
     turns = []
     for example in examples:
         values = {"question": escaped(example.question)}
-        if with_solutions:
-            values["solution"] = escaped(example.solution or example.answer or "")
+        if teacher is not None:
+            values["solution"] = escaped(example_reference(example, teacher).text)
         turns.append((template.fill(**values), escaped(response_of(example, response))))
     return tuple(turns)
-
-
-def _reference(problem: Problem) -> str:
-    if problem.solution is None:
-        raise DataError(
-            f"problem {problem.id!r} has no reference solution for the teacher",
-            "name its column with --set data.columns.solution=COLUMN, or give --solution",
-        )
-    return problem.solution

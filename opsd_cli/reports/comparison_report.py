@@ -46,10 +46,11 @@ COLLAPSE_METRICS = {
     "hedges_per_100_words": "hedging words per 100 words",
     "copied": "share of the completion copied from the reference",
     "zero_variance_groups": "share of groups all right or all wrong",
+    "siblings_missing": "share of rollouts without a right sibling",
     "grad_norm": "gradient norm",
 }
 #: Those that are shares, from 0 to 1.
-SHARES = {"reward", "truncated", "copied", "zero_variance_groups"}
+SHARES = {"reward", "truncated", "copied", "zero_variance_groups", "siblings_missing"}
 #: Colour scale of tokens: (upper edge in nats, share of colour in percent).
 SHADES = ((0.01, 0), (0.05, 18), (0.2, 36), (0.5, 58), (float("inf"), 85))
 

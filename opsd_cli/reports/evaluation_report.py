@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.evaluation.stored import StoredEvaluation
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_holder
-from opsd_cli.formatting import count, gain_by_part, percent, points, share
+from opsd_cli.formatting import count, gain_by_part, percent, points, score, share
 from opsd_cli.reports.page import folded, html_page, named_adapter, named_model, scrolled, table
 from opsd_cli.statistics import Estimate
 
@@ -140,24 +140,31 @@ def _verdict(
 
 
 def _results(results: Mapping[str, Evaluation], summary: Mapping[str, Any]) -> str:
-    heads = (
-        "benchmark", "problems", "avg@k", "flexible", "pass@k", "maj@k", "cut off", "no answer",
-    )  # fmt: skip
+    flexible = any(result.flexible_accuracy is not None for result in results.values())
+    scored = any(result.mean_score is not None for result in results.values())
+    voted = any(result.majority is not None for result in results.values())
+    columns: list[tuple[str, bool, Callable[[Evaluation], str]]] = [
+        ("avg@k", True, lambda one: percent(one.accuracy)),
+        ("mean score", scored, lambda one: _or_dash(one.mean_score, score)),
+        ("flexible", flexible, lambda one: _or_dash(one.flexible_accuracy, percent)),
+        ("pass@k", True, lambda one: percent(one.pass_at[one.samples_per_problem])),
+        ("maj@k", voted, lambda one: _or_dash(one.majority, percent)),
+        ("cut off", True, lambda one: share(one.truncated)),
+        ("no answer", True, lambda one: share(one.no_answer)),
+    ]
+    shown = [(head, cell) for head, there, cell in columns if there]
     rows = []
     for name, result in results.items():
-        k = result.samples_per_problem
-        cells = (
-            escape(name), len(result.problem_ids), percent(result.accuracy),
-            "–" if result.flexible_accuracy is None else percent(result.flexible_accuracy),
-            percent(result.pass_at[k]), percent(result.majority), share(result.truncated),
-            share(result.no_answer),
-        )  # fmt: skip
+        cells = (escape(name), len(result.problem_ids), *(cell(result) for _, cell in shown))
         rows.append("<tr>" + "".join(f"<td class=nowrap>{cell}" for cell in cells))
+    heads = ("benchmark", "problems", *(head for head, _ in shown))
     text = scrolled(heads, "".join(rows))
-    text += (
-        "<p class=dim>flexible: right by the last number or expression, whatever its form; what it "
-        "exceeds avg@k by is what the form of the answers costs (docs/evaluation.md).</p>"
-    )
+    if flexible:
+        text += (
+            "<p class=dim>flexible: right by the last number or expression, whatever its form; "
+            "what it exceeds avg@k by is what the form of the answers costs "
+            "(docs/evaluation.md).</p>"
+        )
     differences = []
     for name, entry in summary["benchmarks"].items():
         against = entry.get("against")
@@ -171,6 +178,10 @@ def _results(results: Mapping[str, Evaluation], summary: Mapping[str, Any]) -> s
         other = escape(str(summary["against"]))
         text += f"<h2>Against {other}</h2><ul>{''.join(differences)}</ul>"
     return f"<h2>Results</h2>{text}<h2>Tokens of a sample</h2>{_lengths(results)}"
+
+
+def _or_dash(estimate: Estimate | None, shown: Callable[[Estimate], str]) -> str:
+    return "–" if estimate is None else shown(estimate)
 
 
 def _lengths(results: Mapping[str, Evaluation]) -> str:
@@ -227,12 +238,15 @@ def _problem_page(
         answer = "" if sample.answer is None else f", answer {escape(_short(sample.answer, 60))}"
         if sample.flexible_correct and not sample.correct:
             answer += f"; right with flexible extraction: {escape(str(sample.flexible_answer))}"
+        if sample.score is not None:
+            answer += f", score {sample.score:.3g}"
+        said = f"<p>{escape(sample.feedback)}</p>" if sample.feedback else ""
         cut = ", cut off" if sample.finish_reason == "length" else ""
         opened = " open" if len(sample.completion) <= SHORT else ""
         cards.append(
             f"<details{opened}><summary>sample {sample.sample_index}: {escape(verdict)}{answer}, "
             f"{sample.tokens:,} tokens{cut}</summary><pre>{escape(sample.completion)}</pre>"
-            "</details>"
+            f"{said}</details>"
         )
     title = f"{name}, problem {place + 1} of {last + 1}"
     sections = [

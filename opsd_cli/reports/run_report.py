@@ -169,9 +169,12 @@ def _watched(result: dict[str, Any], step: dict[str, str]) -> str:
 
 def learning_section(metrics: list[dict[str, Any]]) -> str:
     """Loss, reward, gradient norm and entropy by step."""
+    verdicts = not any("correct" in row for row in metrics)  # else the grader gives numbers
+    reward = "share of training rollouts that are right"
+    reward = reward if verdicts else "mean score of training rollouts"
     charts = [
         ("loss", [("loss", "loss")], False),
-        ("share of training rollouts that are right", [("reward", "right")], True),
+        (reward, [("reward", "right" if verdicts else "score")], verdicts),
         ("gradient norm", [("grad_norm", "norm")], False),
         ("entropy, nats a token", [("entropy", "student"), ("teacher_entropy", "teacher")], False),
     ]
@@ -275,14 +278,20 @@ def rollouts_section(rollouts: list[dict[str, Any]]) -> str:
         cards = "".join(
             f"<p class=dim>{escape(row['problem_id'])}: {'right' if row['correct'] else 'wrong'}, "
             f"{row['tokens']} tokens{_divergence(row)}</p>"
-            f"<pre>{escape(row['completion'])}</pre>{_prompts(prompts.get(row['problem_id'], {}))}"
+            f"<pre>{escape(row['completion'])}</pre>"
+            f"{_prompts(prompts.get(row['problem_id'], {}), row)}"
             for row in mine[:SAMPLES_SHOWN]
         )
         columns.append(f"<div><h3>step {step}</h3>{cards}</div>")
     return f"<h2>Rollouts</h2><div class=grid2>{''.join(columns)}</div>"
 
 
-def _prompts(row: dict[str, Any]) -> str:
-    """The prompts of a rollout's question as they were sent, folded; empty for an older run."""
+def _prompts(first: dict[str, Any], row: dict[str, Any]) -> str:
+    """The prompts of a rollout as they were sent, folded; empty for an older run.
+
+    Args:
+        first: the first rollout of its question, which has the prompts that all of them share.
+    """
     titles = {"prompt": "prompt as sent", "teacher_prompt": "the teacher's prompt as sent"}
-    return "".join(folded(title, row[key]) for key, title in titles.items() if key in row)
+    sent = {title: row.get(key, first.get(key)) for key, title in titles.items()}
+    return "".join(folded(title, text) for title, text in sent.items() if text)

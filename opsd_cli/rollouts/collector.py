@@ -14,7 +14,7 @@ import numpy as np
 
 from backends.interface import Policy, Rollout, RolloutRequest
 from opsd_cli.config.schema import Config
-from opsd_cli.grading import Grader
+from opsd_cli.grading import Grader, Item
 from opsd_cli.interruption import Stop, never, until_stopped
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import completion_text
@@ -150,9 +150,13 @@ class RolloutCollector:
         tokenizer, stop_ids = self._policy.tokenizer, self._policy.stop_ids
         stop = self._sampling.stop
         texts = [completion_text(r.completion_ids, tokenizer, stop_ids, stop) for r in rollouts]
-        golds = [problems[r.request.problem_id].answer or "" for r in rollouts]
-        grades = self._grader.grade_many(list(zip(golds, texts, strict=True)))
+        asked = [problems[r.request.problem_id] for r in rollouts]
+        grades = self._grader.grade([Item(p, text) for p, text in zip(asked, texts, strict=True)])
         return [
-            GradedRollout(rollout, problems[rollout.request.problem_id], text, grade.correct)
-            for rollout, text, grade in zip(rollouts, texts, grades, strict=True)
-        ]
+            GradedRollout(
+                rollout, problem, text, grade.correct,
+                score=grade.score, feedback=grade.feedback, numeric=grade.numeric,
+                ungraded=grade.ungraded,
+            )
+            for rollout, problem, text, grade in zip(rollouts, asked, texts, grades, strict=True)
+        ]  # fmt: skip

@@ -1,9 +1,13 @@
 """The teacher's prompts of a step, with the analyses that it writes first where it is asked to.
 
-With `teacher.reason_first` the teacher, given question and reference solution, first writes an
-analysis of the solution in its own words, which is then part of its prompt. A correct but terse
-solution says little about why its steps hold; the model's own account may say more, and in the
-model's own style. It costs generated tokens, which the ledger counts like any others.
+Methods ask for the prompts of rollouts, since a reference may depend on the rollout: with
+`teacher.reference: sibling` it is another rollout of the question. Any other reference belongs to
+the problem, and its rollouts share one prompt.
+
+With `teacher.reason_first` the teacher, given question and reference, first writes an analysis of
+the reference in its own words, which is then part of its prompt. A correct but terse solution says
+little about why its steps hold; the model's own account may say more, and in the model's own style.
+It costs generated tokens, which the ledger counts like any others.
 
 Under initial weights an analysis depends on the problem alone, so it is written once per run. Under
 live or averaged weights the teacher changes, so it is written again for each step.
@@ -19,7 +23,10 @@ from opsd_cli.config.schema import Config
 from opsd_cli.interruption import Stop, never, until_stopped
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.references import SIBLING, Reference
 from opsd_cli.prompts.rendering import Prompt, after_thinking
+from opsd_cli.rollouts.siblings import sibling_of
+from opsd_cli.rollouts.types import GradedRollout, RolloutKey, groups_of
 from opsd_cli.rollouts.watching import watched
 from opsd_cli.seeds import derive_seed
 from opsd_cli.token_ledger import TokenLedger
@@ -41,6 +48,39 @@ class TeacherPrompts:
     def of(self, problem: Problem) -> Prompt:
         """The prompt of one of the problems."""
         return self.prompts[problem.key]
+
+
+@dataclass(frozen=True)
+class RolloutPrompts:
+    """The teacher's prompts of some rollouts; a rollout without a reference has none.
+
+    Attributes:
+        prompts: by `GradedRollout.key`.
+        spent: tokens that writing analyses took.
+        metrics: for `metrics.jsonl`.
+    """
+
+    prompts: dict[RolloutKey, Prompt]
+    spent: TokenLedger = field(default_factory=TokenLedger)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def of(self, graded: GradedRollout) -> Prompt | None:
+        """The prompt of one of the rollouts; None if it has no reference."""
+        return self.prompts.get(graded.key)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What the teacher read of one rollout.
+
+    Attributes:
+        reference: the text in its prompt.
+        own: True if it belongs to the rollout and not to its question.
+    """
+
+    prompt: Prompt
+    reference: str
+    own: bool = False
 
 
 class TeacherAnalyst:
@@ -68,7 +108,7 @@ class TeacherAnalyst:
         self._known = dict(known or {})
         self._listener = listener or Listener()
         self._unsaved: dict[tuple[str, str], str] = {}
-        self._given: dict[tuple[str, str], Prompt] = {}
+        self._taught: dict[RolloutKey, Taught | None] = {}
 
     def prompts(
         self,
@@ -84,21 +124,9 @@ class TeacherAnalyst:
             stop: polled after each analysis.
 
         Raises:
-            DataError: a problem has no reference solution.
+            DataError: a problem has no reference.
             Interrupted: `stop` returned True.
         """
-        found = self._prompts(problems, seeds, stop)
-        self._given |= found.prompts
-        return found
-
-    def take_prompts(self) -> dict[tuple[str, str], Prompt]:
-        """The prompts by `Problem.key` that were given since the last call."""
-        given, self._given = self._given, {}
-        return given
-
-    def _prompts(
-        self, problems: Sequence[Problem], seeds: Mapping[tuple[str, str], int] | None, stop: Stop
-    ) -> TeacherPrompts:
         if not self._config.teacher.reason_first:
             return TeacherPrompts({p.key: self._builder.teacher(p) for p in problems})
         fixed = self._config.teacher.weights == "initial"
@@ -107,6 +135,66 @@ class TeacherAnalyst:
         return TeacherPrompts(
             {p.key: self._builder.teacher(p, self._known[p.key]) for p in problems}, spent
         )
+
+    def of_rollouts(
+        self, rollouts: Sequence[GradedRollout], step: Sequence[GradedRollout]
+    ) -> RolloutPrompts:
+        """The teacher's prompts of rollouts.
+
+        Args:
+            rollouts: those that the teacher is to score.
+            step: all graded rollouts of the step, of which siblings are chosen.
+
+        Raises:
+            DataError: a problem has no reference, and the reference is not `sibling`.
+        """
+        if self._config.teacher.reference == SIBLING:
+            return self._of_siblings(rollouts, step)
+        seeds = {graded.problem.key: graded.rollout.request.seed for graded in rollouts}
+        found = self.prompts([graded.problem for graded in rollouts], seeds)
+        for graded in rollouts:
+            reference = self._builder.reference(graded.problem)
+            assert reference is not None
+            self._taught[graded.key] = Taught(found.of(graded.problem), reference.text)
+        return RolloutPrompts({g.key: found.of(g.problem) for g in rollouts}, found.spent)
+
+    def _of_siblings(
+        self, rollouts: Sequence[GradedRollout], step: Sequence[GradedRollout]
+    ) -> RolloutPrompts:
+        groups = {group[0].problem.key: group for group in groups_of(step)}
+        rendered: dict[tuple[tuple[str, str], Reference], Prompt] = {}
+        prompts: dict[RolloutKey, Prompt] = {}
+        missing = 0
+        for graded in rollouts:
+            key = graded.problem.key
+            found = sibling_of(graded, groups[key], self._config.teacher.sibling)
+            missing += found is None
+            reference = found or self._builder.reference(graded.problem)
+            if reference is None:
+                self._taught[graded.key] = None
+                continue
+            # A question's rollouts have two siblings or three among them.
+            if (key, reference) not in rendered:
+                prompt = self._builder.teacher(graded.problem, reference=reference)
+                rendered[key, reference] = prompt
+            prompts[graded.key] = rendered[key, reference]
+            self._taught[graded.key] = Taught(prompts[graded.key], reference.text, True)
+        total = max(1, len(rollouts))
+        return RolloutPrompts(
+            prompts,
+            metrics={
+                "siblings_missing": missing / total,
+                "rollouts_skipped": (len(rollouts) - len(prompts)) / total,
+            },
+        )
+
+    def take_taught(self) -> dict[RolloutKey, Taught | None]:
+        """What the teacher read of each rollout since the last call; None of one without a sibling.
+
+        Rollouts that it was not asked about are not among them.
+        """
+        taken, self._taught = self._taught, {}
+        return taken
 
     def take_unsaved(self) -> dict[tuple[str, str], str]:
         """Analyses by `Problem.key` that were written since the last call and hold for the run.
@@ -119,7 +207,7 @@ class TeacherAnalyst:
     def _write(
         self, problems: Sequence[Problem], seeds: Mapping[tuple[str, str], int] | None, stop: Stop
     ) -> TokenLedger:
-        """Sample an analysis of each problem's solution; returns the tokens spent."""
+        """Sample an analysis of each problem's reference; returns the tokens spent."""
         config = self._config
         requests = [
             RolloutRequest(

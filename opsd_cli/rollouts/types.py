@@ -16,6 +16,9 @@ from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.seeds import derive_seed
 from opsd_cli.token_ledger import TokenLedger
 
+#: (source, id, sample index) of a rollout: `GradedRollout.key`.
+RolloutKey = tuple[str, str, int]
+
 
 @dataclass(frozen=True)
 class GradedRollout:
@@ -26,6 +29,10 @@ class GradedRollout:
         text: the completion without its end token.
         correct: whether the grader found the answer right.
         importance: [N] importance weights of the tokens; empty where all are 1.
+        score: the reward, in 0..1; by default 1.0 if correct, else 0.0.
+        feedback: what the grader says of this completion.
+        numeric: True if the grader gave the score as a number.
+        ungraded: True if the grader failed on the completion, or ran out of time.
     """
 
     rollout: Rollout
@@ -33,6 +40,19 @@ class GradedRollout:
     text: str
     correct: bool
     importance: tuple[float, ...] = ()
+    score: float = None  # type: ignore[assignment]  # set below
+    feedback: str | None = None
+    numeric: bool = False
+    ungraded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.score is None:
+            object.__setattr__(self, "score", float(self.correct))
+
+    @property
+    def key(self) -> RolloutKey:
+        """(source, id, sample index): unique among the rollouts that a step learns from."""
+        return (*self.problem.key, self.rollout.request.sample_index)
 
     def with_importance(self, advantages: Sequence[float]) -> tuple[float, ...]:
         """[N] per-token advantages, each times its token's importance weight."""
@@ -72,10 +92,13 @@ class StepRollouts:
 
     @property
     def reward(self) -> float | None:
-        """Share of all rollouts that are right; None where there are none."""
+        """Mean score of all rollouts: the share that is right, unless the grader gives numbers.
+
+        None where there are no rollouts.
+        """
         if not self.everything:
             return None
-        return float(np.mean([graded.correct for graded in self.everything]))
+        return float(np.mean([graded.score for graded in self.everything]))
 
 
 class GroupSampling(Protocol):

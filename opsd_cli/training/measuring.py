@@ -12,7 +12,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from backends.interface import Policy
@@ -26,6 +25,8 @@ from opsd_cli.problems import Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import Prompt
+from opsd_cli.rollouts.types import training_sampling
+from opsd_cli.seeds import derive_seed
 from opsd_cli.statistics import Estimate
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import EvaluationRow, Listener
@@ -77,9 +78,10 @@ class Measurements:
             return state.best_step == state.step
         known = self._recorded("validation", state.step)
         if known is not None:
-            return state.evaluated(known["accuracy"]["value"])
+            return state.evaluated((known.get("mean_score") or known["accuracy"])["value"])
         result, seconds = self._timed(self._splits.validation, "validation")
-        best = state.evaluated(result.accuracy.value)
+        # Where the grader gives numbers, few samples may reach `grading.pass_at`.
+        best = state.evaluated((result.mean_score or result.accuracy).value)
         self._record("validation", state.step, result, best, seconds)
         return best
 
@@ -160,9 +162,10 @@ class Measurements:
             seconds=seconds[0],
             cpu_seconds=seconds[1],
             flexible_accuracy=result.flexible_accuracy,
+            mean_score=result.mean_score,
             hedges_per_100_words=mean_hedge_rate([each.completion for each in result.samples]),
         )
-        self._run.append(run_directory.EVALUATIONS, asdict(row))
+        self._run.append(run_directory.EVALUATIONS, row.as_dict())
         self.forget_samples()
         self._listener.evaluation(row)
         return row
@@ -178,13 +181,23 @@ class Measurements:
     # -- sampling ------------------------------------------------------------------------------
 
     def evaluate(
-        self, problems: ProblemSet, label: str, prompt_of: Callable[[Problem], Prompt]
+        self,
+        problems: ProblemSet,
+        label: str,
+        prompt_of: Callable[[Problem], Prompt],
+        samples: int | None = None,
+        as_in_training: bool = False,
     ) -> Evaluation:
         """Sample and grade, keeping each sample on disk until `forget_samples`.
 
         An interrupted measurement of this label continues after its last sample.
+
+        Args:
+            samples: completions a problem; by default `evaluation.samples`.
+            as_in_training: sample as rollouts are, and with seeds of this label's own.
         """
-        samples = self._config.evaluation.samples
+        config = self._config
+        samples = samples or config.evaluation.samples
         whose = {"measuring": label, "step": self._state.step}
         log = Log(self._run.directory / run_directory.UNFINISHED)
         done = [Sample(**row["sample"]) for row in log.rows() if row["measuring"] == label]
@@ -194,9 +207,9 @@ class Measurements:
             label,
             problems.problems,
             prompt_of,
-            evaluation_sampling(self._config),
+            training_sampling(config) if as_in_training else evaluation_sampling(config),
             samples=samples,
-            seed=self._config.seed,
+            seed=derive_seed(config.seed, label) if as_in_training else config.seed,
             grader=self._grader,
             listener=self._listener,
             on_sample=lambda sample: log.append(sealed_row(whose | {"sample": sample.as_dict()})),

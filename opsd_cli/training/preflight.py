@@ -1,4 +1,4 @@
-"""The check before the first step that the reference solution helps the teacher.
+"""The check before the first step that the reference helps the teacher.
 
 The teacher (question and reference) and the student (question alone) answer the same training
 problems. Where the teacher is no better there is nothing to distil, and the run ends. The record is
@@ -13,9 +13,11 @@ from typing import Any
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.samples import Evaluation
+from opsd_cli.formatting import score
 from opsd_cli.interruption import Stop
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.references import SIBLING
 from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.prompts.teacher import boundary_mismatch
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
@@ -33,6 +35,7 @@ from opsd_cli.training.preflight_failure import (
     telling_sample,
     write_samples,
 )
+from opsd_cli.training.preflight_siblings import draw_siblings, no_sibling
 from opsd_cli.training.preflight_verdict import Outcome, verdict_of
 from opsd_cli.training.run_directory import Run
 
@@ -57,12 +60,15 @@ def preflight(
         stop: polled after each finished rollout.
 
     Raises:
-        PreflightFailed: the teacher is no better with the reference than the student without.
+        PreflightFailed: the teacher is no better with the reference than the student without, or
+            no problem has a sibling for it to read.
         Interrupted: `stop` returned True.
     """
     record = run.sealed(run_directory.PREFLIGHT)
     if record is None:
         record = measured(run, problems, builder, analyst, measurements, listener, stop)
+    if not record["problems"]:
+        raise no_sibling(record, run.keep_failed_preflight())
     require_gain(record, record["problems"], run, listener)
     return TokenLedger(**record["spent"])
 
@@ -79,24 +85,35 @@ def measured(
     """Measure both roles, and write the record and every completion; arguments as `preflight`.
 
     Returns:
-        The record, as in preflight.json.
+        The record, as in preflight.json; its `problems` are 0 if none has a sibling.
     """
-    chosen = problems.problems[: run.config.preflight.problems]
-    teacher = analyst.prompts(chosen, stop=stop)
-    warning = boundary_mismatch(builder.student(chosen[0]), teacher.of(chosen[0]))
-    if warning:
-        listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
-    found = {
-        role: completions_of(role, chosen, prompt_of, measurements)
-        for role, prompt_of in (("student", builder.student), ("teacher", teacher.of))
-    }
-    evaluated = TokenLedger(evaluation=sum(each.all_tokens for each in found.values()))
-    record = record_of(found, len(chosen)) | {
-        "reference_tokens": reference_tokens(chosen, builder),
-        "spent": (teacher.spent + evaluated).as_dict(),
+    asked = chosen = problems.problems[: run.config.preflight.problems]
+    found: dict[str, Evaluation] = {}
+    spent, more = TokenLedger(), dict[str, Any]()
+    if run.config.teacher.reference == SIBLING:
+        siblings = draw_siblings(asked, builder, measurements, run.config)
+        listener.note(siblings.sentence)
+        found["sibling"], more["siblings"] = siblings.drawn, dict(siblings.counts)
+        chosen, teacher_prompt_of = siblings.problems, siblings.prompt_of
+    else:
+        teacher = analyst.prompts(asked, stop=stop)
+        teacher_prompt_of, spent = teacher.of, teacher.spent
+    if chosen:
+        warning = boundary_mismatch(builder.student(chosen[0]), teacher_prompt_of(chosen[0]))
+        if warning:
+            listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
+        found["student"] = completions_of("student", chosen, builder.student, measurements)
+        found["teacher"] = completions_of("teacher", chosen, teacher_prompt_of, measurements)
+        more |= record_of(found, len(chosen))
+    spent += TokenLedger(evaluation=sum(each.all_tokens for each in found.values()))
+    record = {
+        "problems": len(chosen),
+        **more,
+        "reference_tokens": reference_tokens(asked, builder),
+        "spent": spent.as_dict(),
     }
     save_analyses(run, 0, analyst.take_unsaved())
-    write_samples(run.directory / run_directory.PREFLIGHT_SAMPLES, chosen, found)
+    write_samples(run.directory / run_directory.PREFLIGHT_SAMPLES, asked, found)
     run.write_sealed(run_directory.PREFLIGHT, record)
     measurements.forget_samples()
     return record
@@ -119,7 +136,7 @@ def completions_of(
 
 
 def record_of(found: Mapping[str, Evaluation], problems: int) -> dict[str, Any]:
-    """What preflight.json says of completions, by role: "student" and "teacher"."""
+    """What preflight.json says of completions, by role: "student", "teacher" and "sibling"."""
     student, teacher = found["student"], found["teacher"]
     gain = paired_difference(
         teacher.correct_PK, student.correct_PK, problem_ids=student.problem_ids
@@ -127,11 +144,19 @@ def record_of(found: Mapping[str, Evaluation], problems: int) -> dict[str, Any]:
     return {
         **{role: each.accuracy.as_dict() for role, each in found.items()},
         "gain": gain.as_dict(),
+        **_mean_scores(found),
         "truncated": {role: each.truncated for role, each in found.items()},
         "no_answer": {role: each.no_answer for role, each in found.items()},
         "outcomes": {role: Outcome.of(each).as_dict() for role, each in found.items()},
         "problems": problems,
     }
+
+
+def _mean_scores(found: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """The record's `mean_score` by role, where the grader gives numbers."""
+    scores = {role: each.mean_score for role, each in found.items()}
+    given = {role: each.as_dict() for role, each in scores.items() if each is not None}
+    return {"mean_score": given} if len(given) == len(scores) else {}
 
 
 def reference_tokens(problems: Sequence[Problem], builder: PromptBuilder) -> int | None:
@@ -143,10 +168,17 @@ def reference_tokens(problems: Sequence[Problem], builder: PromptBuilder) -> int
 def require_gain(record: dict[str, Any], problems: int, run: Run, listener: Listener) -> None:
     """Report the two accuracies; raise `PreflightFailed` unless the teacher's is higher.
 
+    Where the grader gives numbers the mean scores decide, since few may reach `grading.pass_at`.
     Its record and samples stay on disk, and one sample of the teacher is reported.
     """
     student, teacher = Estimate(**record["student"]), Estimate(**record["teacher"])
     listener.preflight(student, teacher, problems)
+    scores = {role: Estimate(**each) for role, each in record.get("mean_score", {}).items()}
+    if scores:
+        listener.note(
+            f"preflight: mean score {score(scores['student'])} without the reference, "
+            f"{score(scores['teacher'])} with it"
+        )
     verdict = verdict_of(record, run.config)
     if verdict.goes_on:
         if verdict.advice:

@@ -27,6 +27,7 @@ from opsd_cli.training import run_directory
 from opsd_cli.training.measuring import Measurements
 from opsd_cli.training.preflight import measured
 from opsd_cli.training.preflight_failure import described_pair, read_samples, telling_pair
+from opsd_cli.training.preflight_siblings import no_sibling
 from opsd_cli.training.preflight_verdict import Outcome, Verdict, verdict_of
 from opsd_cli.training.run_directory import PREFLIGHT_FILES, PREFLIGHT_SAMPLES, Run
 from opsd_cli.training.state import RunState
@@ -119,13 +120,14 @@ def check(
         stop: polled after each finished rollout.
 
     Raises:
+        PreflightFailed: no problem has a sibling for the teacher to read.
         Interrupted: `stop` returned True; nothing is kept.
     """
     listener = listener or Listener()
     with (
         tempfile.TemporaryDirectory(prefix="opsd-preflight-") as temporary,
         Run.create(Path(temporary) / "run", config, {}) as run,
-        open_grader(config.grading) as grader,
+        open_grader(config.grading, listener.warn) as grader,
     ):
         builder = PromptBuilder(config, policy.tokenizer, policy.context_limit)
         analyst = TeacherAnalyst(config, policy, builder, None, listener)
@@ -138,6 +140,8 @@ def check(
         if directory is not None:
             for name in PREFLIGHT_FILES:
                 shutil.copyfile(run.directory / name, directory / name)
+    if not record["problems"]:
+        raise no_sibling(record, directory)
     verdict = verdict_of(record, config)
     pair = telling_pair(rows, verdict)
     limit = evaluation_sampling(config).max_new_tokens

@@ -162,9 +162,16 @@ def failure_line(record: Mapping[str, Any], problems: int, limit: int, kept: Pat
     """
     teacher, student = (Outcome.in_record(record, role) for role in ("teacher", "student"))
     where = f"; every completion is in {kept / PREFLIGHT_SAMPLES}" if kept is not None else ""
+    scores = record.get("mean_score")
+    means = (
+        f" (mean score {scores['teacher']['value']:.3f} with it, "
+        f"{scores['student']['value']:.3f} without)"
+        if scores
+        else ""
+    )
     return (
         f"the reference does not help: {teacher.right:.0%} right with it, {student.right:.0%} "
-        f"without, on {problems} problems; nothing to distil. Of the completions with the "
+        f"without{means}, on {problems} problems; nothing to distil. Of the completions with the "
         f"reference {_shares(record, 'teacher', limit)}; without it "
         f"{_shares(record, 'student', limit)}{where}"
     )

@@ -2,7 +2,8 @@
 
 `decide` is the only place where a cause is chosen. Each cause has a sentence about the numbers
 (`MEANINGS`) and one about what to change (`ADVICE`). Whether training goes on depends on the two
-accuracies alone: the teacher's must be higher.
+accuracies alone: the teacher's must be higher. Where the grader gives numbers, the mean scores
+take their place.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ MEANINGS: dict[Cause, str] = {
     "no_answer": "most of the teacher's failures are completions that end without an answer that "
     "can be read",
     "too_hard": "the teacher writes full answers, and {teacher_wrong:.0%} are wrong with the "
-    "solution in view: these problems are too hard for this model",
+    "reference in view: these problems are too hard for this model",
     "equal": "the teacher is often right, and so is the student: the reference adds nothing",
 }
 #: Cause -> what to change; empty where nothing need be.
@@ -231,6 +232,11 @@ def verdict_of(record: Mapping[str, Any], config: Config) -> Verdict:
     measured = evaluation_sampling(config)
     limit, reference = measured.max_new_tokens, record.get("reference_tokens")
     cause = decide(student, teacher, gain, limit, reference)
+    better = goes_on(student, teacher)
+    if "mean_score" in record:  # the grader gives numbers, of which few may count as right
+        means = {role: each["value"] for role, each in record["mean_score"].items()}
+        was, better = better, means["teacher"] > means["student"]
+        cause = "gain" if better else "equal" if was else cause
     warm = measured.temperature > COOL
     fields = {
         "teacher": teacher.right,
@@ -256,7 +262,7 @@ def verdict_of(record: Mapping[str, Any], config: Config) -> Verdict:
     }
     return Verdict(
         cause,
-        goes_on(student, teacher),
+        better,
         MEANINGS[cause].format(**fields),
         ADVICE[cause].format(**fields),
     )

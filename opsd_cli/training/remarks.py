@@ -10,9 +10,12 @@ from typing import Any
 
 from opsd_cli.formatting import share
 
+#: From this share of a run's rollouts on, those without a reference are worth a remark.
+MOSTLY = 0.5
+
 
 def remarks(metrics: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> list[str]:
-    """Sentences about a run whose rollouts were all truncated, or that learnt nothing.
+    """Sentences about a run whose rollouts were truncated or skipped, or that learnt nothing.
 
     Args:
         metrics: rows of `metrics.jsonl`, one per step.
@@ -21,7 +24,10 @@ def remarks(metrics: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, A
     Returns:
         Sentences without a capital and a full stop; empty if there is nothing to say.
     """
-    found = (_all_truncated(metrics), _no_gradient(metrics), _never_better(evaluations))
+    found = (
+        _all_truncated(metrics), _mostly_skipped(metrics), _no_gradient(metrics),
+        _never_better(evaluations),
+    )  # fmt: skip
     return [sentence for sentence in found if sentence is not None]
 
 
@@ -33,6 +39,19 @@ def _all_truncated(metrics: Sequence[dict[str, Any]]) -> str | None:
     return (
         f"every rollout was cut off, the longest at {longest:,} tokens; raise "
         "sampling.max_new_tokens if answers should be finished"
+    )
+
+
+def _mostly_skipped(metrics: Sequence[dict[str, Any]]) -> str | None:
+    """Said of a run that has lost most of its rollouts for want of a reference."""
+    shares = [row["rollouts_skipped"] for row in metrics if "rollouts_skipped" in row]
+    if not shares or sum(shares) / len(shares) < MOSTLY:
+        return None
+    return (
+        f"the teacher had no reference for {share(sum(shares) / len(shares))} of the rollouts: "
+        "their questions had no other right rollout with another text; raise "
+        "rollouts.per_question, train on easier problems, or give these rollouts another "
+        "reference with teacher.without_sibling"
     )
 
 

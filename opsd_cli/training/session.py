@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from backends.interface import SpansProcesses
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.recommended_sampling import with_recommended
+from opsd_cli.grading import check_grader, function_files
 from opsd_cli.interruption import Stop, never
 from opsd_cli.loading import choose_backend, with_absolute_adapter
 from opsd_cli.planning.before_step_1 import before_step_1
@@ -63,9 +64,11 @@ def prepared(config: Config, messages: Messages) -> tuple[Config, Splits, Choice
     Raises:
         DataError: the problems cannot be read.
         BackendMissing: the backend cannot run on this machine.
+        ConfigError: the grader cannot be used.
         ConfigError, ModelError: recommended sampling numbers are not available.
     """
     config = with_absolute_adapter(config)
+    check_grader(config.grading)
     splits = load_splits(config)
     config, choice = choose_backend(config, messages)
     config, _ = with_recommended(config, messages)
@@ -82,6 +85,7 @@ def begin(config: Config, directory: Path | None, messages: Messages) -> Iterato
     Raises:
         RunError: the directory holds something already, or cannot be written.
         UsageError: a tracker's package is not installed.
+        ConfigError: the grader cannot be used.
         DataError: the problems cannot be read.
         BackendMissing: the backend cannot run on this machine.
         ConfigError, ModelError: recommended sampling numbers are not available.
@@ -94,6 +98,8 @@ def begin(config: Config, directory: Path | None, messages: Messages) -> Iterato
     config, splits, choice = prepared(config, messages)
     where = provenance(choice.name, choice.reason)
     where |= {"data": splits.provenance(), "model_commit": commit_of(config)}
+    files = function_files(config.grading)
+    where |= {"grader_files": files} if files else {}
     with Run.create(directory, config, where) as run:
         messages.note(f"run {run.directory}")
         sizes = {split: len(each.problems) for split, each in splits.named().items()}
@@ -139,6 +145,8 @@ def resume(
             yield TrainingSession(run, finished=finished)
             return
         trackers.require(run.config.log)
+        check_grader(run.config.grading)
+        _warn_of_changed_grader(run, messages)
         _choose_again(run, backend, messages)
         splits = load_splits(run.config)
         if run.environment() is None:
@@ -166,6 +174,22 @@ def _choose_again(run: Run, backend: str | None, messages: Messages) -> None:
         f"the run began on {began}; from here on the same steps to rounding, not bit for bit"
     )
     run.add_environment({"from_step": _step_of(run)} | provenance(choice.name, choice.reason))
+
+
+def _warn_of_changed_grader(run: Run, messages: Messages) -> None:
+    """Warn if a file of a user's grader is not what it was, and record what it is now."""
+    environment = run.environment() or {}
+    known = [environment, *environment.get("later", [])]
+    files = [each["grader_files"] for each in known if "grader_files" in each]
+    before: dict[str, str] = files[-1] if files else {}
+    now = function_files(run.config.grading)
+    changed = [name for name, digest in before.items() if now.get(name) != digest]
+    if changed:
+        messages.warn(
+            f"{changed[0]} has changed since it last graded this run: rewards and accuracies "
+            "before and after are of two graders"
+        )
+        run.add_environment({"from_step": _step_of(run), "grader_files": now})
 
 
 def _step_of(run: Run) -> int:

@@ -70,6 +70,9 @@ class RunState:
     def evaluated(self, accuracy: float) -> bool:
         """Take this step's validation into account; True where it is the best so far.
 
+        Args:
+            accuracy: on validation; the mean score where the grader gives numbers.
+
         A tie is no improvement: the earlier checkpoint stays the best.
         """
         best = accuracy > self.best_accuracy

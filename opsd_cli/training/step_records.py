@@ -9,10 +9,11 @@ import numpy as np
 
 from backends.interface import BatchReport, Policy
 from opsd_cli.config.schema import Config
+from opsd_cli.evaluation.samples import judged
 from opsd_cli.methods.base import LossPlan
 from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.prompts.rendering import Prompt
-from opsd_cli.rollouts.types import GradedRollout, StepRollouts
+from opsd_cli.rollouts.teacher_analysis import Taught
+from opsd_cli.rollouts.types import GradedRollout, RolloutKey, StepRollouts
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import StepRow
 from opsd_cli.training.collapse_metrics import (
@@ -44,6 +45,7 @@ def step_row(
     grad_norm: float,
     builder: PromptBuilder,
     policy: Policy,
+    taught: Mapping[RolloutKey, Taught | None],
 ) -> StepRow:
     """The row of the step that `state` has just completed.
 
@@ -52,6 +54,7 @@ def step_row(
         rate: the step's learning rate.
         grad_norm: the largest gradient norm of the step's updates, before clipping.
         builder: the prompts of training.
+        taught: what the teacher read of each rollout.
     """
     seconds = rollouts.seconds if rollouts.everything else None
     return StepRow(
@@ -61,7 +64,7 @@ def step_row(
         grad_norm=grad_norm,
         learning_rate=rate,
         reward=rollouts.reward,
-        metrics=_metrics(rollouts, plan, reports, builder, policy),
+        metrics=_metrics(rollouts, plan, reports, builder, policy, taught),
         ledger=state.ledger,
         seconds=state.seconds,
         cpu_seconds=state.cpu_seconds,
@@ -76,6 +79,7 @@ def _metrics(
     reports: Sequence[BatchReport],
     builder: PromptBuilder,
     policy: Policy,
+    taught: Mapping[RolloutKey, Taught | None],
 ) -> dict[str, Any]:
     """A step's metrics beyond its loss and its tokens."""
     found: dict[str, Any] = {**plan.metrics}
@@ -83,8 +87,15 @@ def _metrics(
         found |= rollout_metrics(
             [g.rollout for g in rollouts.graded],
             [g.text for g in rollouts.graded],
-            [g.problem.solution or "" for g in rollouts.graded],
+            [
+                read.reference if (read := taught.get(g.key)) else g.problem.solution or ""
+                for g in rollouts.graded
+            ],
         )
+    if any(g.numeric for g in rollouts.everything):
+        found["correct"] = float(np.mean([g.correct for g in rollouts.everything]))
+    if ungraded := sum(g.ungraded for g in rollouts.everything):
+        found["ungraded"] = float(ungraded)
     found |= loss_metrics(plan.batches, reports, policy.tokenizer, policy.stop_ids)
     found["references_shortened"] = builder.shortened
     return found | rollouts.metrics
@@ -96,16 +107,17 @@ def rollout_rows(
     plan: LossPlan,
     reports: Sequence[BatchReport],
     builder: PromptBuilder,
-    teacher: Mapping[tuple[str, str], Prompt],
+    taught: Mapping[RolloutKey, Taught | None],
 ) -> list[dict[str, Any]]:
     """The lines of `rollouts.jsonl` of one step; `divergence` is a completion's mean, in nats.
 
     The first rollout of each question has the prompts as they were sent: `prompt`, and
-    `teacher_prompt` where the teacher read one.
+    `teacher_prompt` where the teacher read one. Where each rollout has a reference of its own, each
+    has its `teacher_prompt`, null for one without a reference.
 
     Args:
         builder: the student's prompts.
-        teacher: the teacher's prompts of this step by `Problem.key`.
+        taught: what the teacher read of each rollout of this step.
     """
     divergence = divergence_of_completions(plan.batches, reports)
     return [
@@ -118,18 +130,22 @@ def rollout_rows(
             "finish_reason": g.rollout.finish_reason,
             "correct": g.correct,
             "divergence": divergence.get((g.rollout.request.prompt_ids, g.rollout.completion_ids)),
-            **_prompts_of(g, builder, teacher),
+            **judged(g.score if g.numeric else None, g.feedback),
+            **_prompts_of(g, builder, taught),
         }
         for g in rollouts.everything
     ]
 
 
 def _prompts_of(
-    graded: GradedRollout, builder: PromptBuilder, teacher: Mapping[tuple[str, str], Prompt]
-) -> dict[str, str]:
-    if graded.rollout.request.sample_index:
-        return {}
-    found = {"prompt": builder.student(graded.problem).text}
-    if graded.problem.key in teacher:
-        found["teacher_prompt"] = teacher[graded.problem.key].text
+    graded: GradedRollout, builder: PromptBuilder, taught: Mapping[RolloutKey, Taught | None]
+) -> dict[str, str | None]:
+    first = graded.rollout.request.sample_index == 0
+    found: dict[str, str | None] = {}
+    if first:
+        found["prompt"] = builder.student(graded.problem).text
+    if graded.key in taught:
+        read = taught[graded.key]
+        if read is None or read.own or first:
+            found["teacher_prompt"] = None if read is None else read.prompt.text
     return found

@@ -213,8 +213,8 @@ def _gradient(trainer: Trainer, config: Config) -> float:
     # Time follows the tokens: prompts of both roles, and the completion under each.
     builder = trainer.builder
     prompts = [float(len(builder.student(p).ids)) for p in questions]
-    if trainer.method.needs.teacher:
-        prompts += [float(len(builder.teacher(p).ids)) for p in questions if p.solution]
+    read = trainer.analyst.take_taught().values()
+    prompts += [float(len(taught.prompt.ids)) for taught in read if taught is not None]
     there = mean(len(g.rollout.completion_ids) for g in rollouts.graded)
     prompt = mean(prompts)
     return seconds * (prompt + config.sampling.max_new_tokens) / (prompt + there)

@@ -157,7 +157,6 @@ class Trainer:
         if self.config.rollouts.overlap and step < self.config.train.steps:
             self.prefetcher.start(self.order.of_step(step + 1), step + 1)
         inputs = StepInputs(step, questions, rollouts.graded, self.builder, self.analyst)
-        self.analyst.take_prompts()  # those of the preflight
         plan = self.method.build_loss(inputs, self.policy)
         reports, norm = self.update(step, plan.batches, rate)
 
@@ -166,12 +165,13 @@ class Trainer:
         state.ledger += step_tokens(rollouts, plan, reports)
         state.training_cpu_seconds += cpu_time(self.policy) - cpu_started
         self.clock.tick()
+        taught = self.analyst.take_taught()
         row = step_row(
-            self.config, state, rollouts, plan, reports, rate, norm, self.builder, self.policy
-        )
+            self.config, state, rollouts, plan, reports, rate, norm, self.builder, self.policy,
+            taught,
+        )  # fmt: skip
         self.run.append(run_directory.METRICS, row.as_dict())
-        teacher = self.analyst.take_prompts()
-        rows = rollout_rows(step, rollouts, plan, reports, self.builder, teacher)
+        rows = rollout_rows(step, rollouts, plan, reports, self.builder, taught)
         self.run.append(run_directory.ROLLOUTS, *rows)
         save_analyses(self.run, step, self.analyst.take_unsaved())
         self.listener.step(row)
@@ -301,5 +301,5 @@ def train(
         listener.note(note)
     for warning in splits.warnings:
         listener.warn(warning)
-    with open_grader(run.config.grading) as grader:
+    with open_grader(run.config.grading, listener.warn) as grader:
         return Trainer(policy, splits, run, listener, grader, stop).work()

@@ -15,6 +15,7 @@ from opsd_cli.statistics import Estimate
 from opsd_cli.tracking.listener import (
     ANALYSES,
     GRADIENT,
+    PREFLIGHT_SIBLINGS,
     ROLLOUTS,
     Decoded,
     EvaluationRow,
@@ -25,7 +26,7 @@ from opsd_cli.tracking.listener import (
 from opsd_cli.training.state import RunState
 
 #: Names of the phases outside the steps, in the order in which a run has them.
-PREFLIGHT = ("preflight: student", "preflight: teacher")
+PREFLIGHT = (PREFLIGHT_SIBLINGS, "preflight: student", "preflight: teacher")
 BASE, VALIDATION, CURVE, FINAL, BEST = (
     "test (base)", "validation", "test (curve)", "test (final)", "test (best)",
 )  # fmt: skip
@@ -65,8 +66,9 @@ def _problems_ahead(config: Config, splits: Splits, state: RunState, phase: str)
         tested = test * (not train.curve)
         return watch * (phase == FINAL) + (tested + watch) * another
     count = 2 * watch  # at the end and at the best step
-    if phase == PREFLIGHT[0]:
-        count += min(config.preflight.problems, len(splits.train.problems))
+    asked = min(config.preflight.problems, len(splits.train.problems))
+    # What follows siblings, student and teacher: both roles, the teacher, no role.
+    count += dict(zip(PREFLIGHT, (2 * asked, asked, 0), strict=True)).get(phase, 0)
     if phase in PREFLIGHT:
         count += test
     if phase in (*PREFLIGHT, BASE):

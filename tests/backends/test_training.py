@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from safetensors.numpy import load_file
@@ -14,9 +15,11 @@ from backends.interface import Backend
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import Interrupted, PreflightFailed
 from opsd_cli.files.jsonl_log import read_rows
+from opsd_cli.grading import Grade
 from opsd_cli.interruption import never
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
+from opsd_cli.prompts.rendering import ESCAPE, after_thinking
 from opsd_cli.tracking.listener import StepRow
 from opsd_cli.training import run_directory
 from opsd_cli.training.result import TrainResult
@@ -174,3 +177,67 @@ def test_preflight_stops_a_run_whose_reference_does_not_help(
         start("run", preflight={"enabled": True, "problems": 2})
     assert "preflight.enabled=false" in caught.value.hint
     assert not (tmp_path / "run").exists()
+
+
+class EveryOther:
+    """Grades by the completion alone: about half of a random model's are right."""
+
+    def __init__(self, deadline_seconds: float = 0) -> None:
+        pass
+
+    def __enter__(self) -> EveryOther:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
+        return [Grade("wrong" if crc32(text.encode()) % 2 else "correct") for _, text in pairs]
+
+
+@pytest.mark.parametrize("method", ["opsd", "hybrid"])
+def test_the_teacher_reads_siblings_and_a_resumed_run_the_same_ones(
+    start: Callable[..., TrainResult],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    monkeypatch.setattr("opsd_cli.training.trainer.open_grader", EveryOther)
+    sections = {
+        "method": method,
+        "teacher": {"reference": "sibling", "weights": "live"},
+        "rollouts": {"per_question": 3},
+    }
+    result = start("whole", **sections)
+    assert result.tokens.teacher_scored > 0 and result.tokens.trained > 0
+    rollouts = list(read_rows(tmp_path / "whole" / run_directory.ROLLOUTS))
+    read = [row for row in rollouts if row.get("teacher_prompt")]
+    assert 0 < len(read) < len(rollouts) == STEPS * 3 * 3
+    for row in read:
+        right = [
+            after_thinking(other["completion"]) for other in rollouts
+            if (other["step"], other["problem_id"]) == (row["step"], row["problem_id"])
+            and other["correct"] and other["sample_index"] != row["sample_index"]
+        ]  # fmt: skip
+        prompt = row["teacher_prompt"].replace(ESCAPE, "")
+        assert any(text in prompt for text in right), (prompt, right)
+    with pytest.raises(Interrupted):
+        start("stopped", stop=StopAfter(3), **sections)
+    start("stopped")
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+
+
+def test_the_teacher_reads_the_answer_alone(
+    start: Callable[..., TrainResult], tmp_path: Path
+) -> None:
+    start("answer", teacher={"reference": "answer"})
+    start("solution", teacher={"reference": "solution"})
+    first, second = (
+        next(iter(read_rows(tmp_path / name / run_directory.ROLLOUTS)))
+        for name in ("answer", "solution")
+    )
+    assert first["completion"] == second["completion"]
+    assert first["divergence"] != second["divergence"]
+    problem = next(p for p in SPLITS.train.problems if p.id == first["problem_id"])
+    assert f"{problem.answer} {problem.question}" in first["teacher_prompt"]
+    assert f"{problem.solution} {problem.question}" in second["teacher_prompt"]

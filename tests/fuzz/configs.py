@@ -165,8 +165,9 @@ def exercise(config: Config, folder: Path) -> None:
     for view in (config, evaluation_view(config)):
         builder = PromptBuilder(view, CharacterTokenizer(), 4096)
         builder.student(PROBLEM)
-        builder.teacher(PROBLEM)
-        builder.analysis_request(PROBLEM)
+        if builder.reference(PROBLEM) is not None:
+            builder.teacher(PROBLEM)
+            builder.analysis_request(PROBLEM)
 
 
 def trial(rng: random.Random, folder: Path) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 One table serves the test and `docs/errors.md`, which `python -m tests.support.bad_input`
 prints.
+
+Longer than 350 lines: it is one table, whose parts have nothing of their own.
 """
 
 from __future__ import annotations
@@ -144,6 +146,12 @@ CASES = [
     Case("train --devices many", 2, "--devices is 'many'", "auto for all"),
     Case("train --hosts none.json", 2, "there is no host file none.json",
         "mlx.distributed_config writes one"),
+    Case("train --hosts torn.json", 2, "torn.json is no host file", "writes one",
+        {"torn.json": "[{"}),
+    Case("train --hosts words.json", 2, "is no list of hosts, each with its name under 'ssh'",
+        "writes one", {"words.json": '["mac1", "mac2"]'}),
+    Case("train --hosts empty.json", 2, "empty.json names no host", "writes one",
+        {"empty.json": "[]"}),
     Case("train --backend cpu --devices 3 --set train.reduce=exact", 2,
         "8 units, which 3 ranks cannot share", "train.reduce=fast"),
     Case("train --backend cpu --devices 2 --set train.shard=full", 2,
@@ -180,6 +188,11 @@ CASES = [
     Case("eval --benchmark aime24,embedded,aime24", 2, "named twice", "once"),
     Case("train --set data.train=aime24", 2, "aime24 is a benchmark", "openthoughts-30k"),
     Case("train --set data.train=dapo-math-17k", 2, "no worked solutions", "--method grpo"),
+    Case("train --set data.train=bare.jsonl", 2, "no column for the solution",
+         "--set teacher.reference=answer",
+         {"bare.jsonl": '{"question": "1+1", "answer": "2"}\n'}),
+    Case("train --set teacher.reference=sibling --set rollouts.per_question=1", 2,
+         "needs several rollouts of a question", "set rollouts.per_question=8"),
     Case("eval --benchmark mine.yaml", 2, "no file 'mine.yaml'", "path"),
     Case("eval --benchmark mine.yaml", 2, "mine.yaml: a problem set has no key 'colums'",
          "did you mean 'columns'", {"mine.yaml": "data: good.jsonl\ncolums: {}\n"}),
@@ -257,6 +270,13 @@ CASES = [
     Case("eval --out full", 2, "full is not empty", "empty directory", {"full/thesis.tex": "x"}),
     Case("eval --resume", 2, "--resume needs the evaluation's directory", "--out DIR"),
     Case("eval --regrade", 2, "--regrade needs the evaluation's directory", "--out DIR"),
+    # graders
+    Case("eval --set grading.grader=maths", 2, "'json', 'code'", "docs/graders.md"),
+    Case("eval --set grading.grader=nosuch.py:score", 2, "there is no file", "working directory"),
+    Case("eval --set grading.grader=rules.py:scor", 2, "rules.py has no function 'scor'",
+         "its functions are score", {"rules.py": "def score(problem, completion): return 1\n"}),
+    Case("eval --set grading.grader=command", 2, "command needs grading.command", "docs/graders"),
+    Case("eval --set grading.weights.maths=1", 2, "unknown grader 'maths'", "choose from math"),
     Case("eval --regrade --out full", 2, "full is not an evaluation", "", {"full/x": "x"}),
     # adapters
     Case("eval --limit 2 --against nosuch", 2, "nosuch is not an evaluation", "directory"),
@@ -278,6 +298,8 @@ CASES = [
     # sample
     Case("sample hello --divergence", 2, "--divergence needs a reference", "--solution"),
     Case("sample hello --privileged", 2, "--privileged needs a reference", "--solution"),
+    Case("sample --privileged --set teacher.reference=sibling", 2, "teacher.reference is sibling",
+         "rollouts.jsonl has the prompts"),
     Case("sample hello --file good.jsonl", 2, "both given", "one of them", TINY),
     Case("sample --solution 4", 2, "belongs to a typed question", "type the question"),
     Case("sample --from tset", 2, "no split 'tset'", "train, validation, test"),

@@ -37,7 +37,8 @@ class FakePolicy:
 
     Args:
         skill: probability of a right answer under the student's prompt.
-        taught: the same under a prompt with "solution begins", which is the teacher's.
+        taught: the same under a prompt with " begins]", which is the teacher's: its reference
+            follows.
         gain: what each optimizer step adds to `skill`.
 
     Attributes:
@@ -65,7 +66,7 @@ class FakePolicy:
         for request in reversed(requests):  # like a real engine, in another order than requested
             self.drawn.append(request)
             prompt = self.tokenizer.decode(request.prompt_ids)
-            skill = self.taught if "solution begins" in prompt else self.skill
+            skill = self.taught if " begins]" in prompt else self.skill
             found = re.search(r"(\d+) \+ (\d+)", prompt)
             total = int(found[1]) + int(found[2]) if found else 0
             right = uniforms(request.seed, 1)[0] < skill

@@ -89,7 +89,7 @@ def test_ctrl_c_under_hosts_is_for_rank_0_which_saves(
 
 def test_mlx_launch_that_fails_itself_fails_the_command(folder: Path) -> None:
     require_mlx_launch()
-    (folder / "hosts.json").write_text("[]")
+    (folder / "hosts.json").write_text('[{"ssh": 3}]')
     process = start(folder, "train", "--backend", "mlx", "--out", "run", "--hosts", "hosts.json")
     process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode not in (0, None)

@@ -3,61 +3,44 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import backends
-from opsd_cli.cli.app import main
+from opsd_cli.config.grading_section import Grading
 from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import ConfigError
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.grading import GRADERS, get, open_grader
+from opsd_cli.grading import GRADERS, GradedProblem, Item, get, open_grader
 from opsd_cli.grading.mathematics import MathGrader
 from opsd_cli.training import run_directory
-from tests.support.bad_input import GOOD
 from tests.support.fakes import FakePolicy
+from tests.support.grading_commands import Opsd
 
-Opsd = Callable[[str], tuple[int, str, str]]
+#: Graders that compare an answer with the gold answer.
+ANSWERED = ("math", "choice", "exact", "number", "json")
 
 #: A grader from outside: every completion is correct, and its answer is the deadline.
 LENIENT = """
-from opsd_cli.grading import Grade
+from opsd_cli.grading import Grade, Grader, GraderTraits
 
-class LenientGrader:
+class LenientGrader(Grader):
+    settings = ()
+
     def __init__(self, deadline_seconds):
         self.deadline_seconds = deadline_seconds
 
-    def __enter__(self):
-        return self
+    @classmethod
+    def from_settings(cls, settings, name, warn):
+        return cls(settings.deadline_seconds)
 
-    def __exit__(self, *exception):
-        pass
+    @classmethod
+    def traits_of(cls, settings):
+        return GraderTraits()
 
-    def grade_many(self, pairs):
-        return [Grade("correct", f"{self.deadline_seconds:g} s") for _ in pairs]
+    def grade(self, items):
+        return [Grade("correct", f"{self.deadline_seconds:g} s") for _ in items]
 """
-
-
-@pytest.fixture
-def opsd(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Opsd:
-    """Runs a command beside good.jsonl with a fake backend: exit code, stdout and stderr."""
-    monkeypatch.setitem(backends.BACKENDS, "cpu", "tests.support.fakes:FakeBackend")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "good.jsonl").write_text(GOOD)
-
-    def typed(command: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["opsd", *shlex.split(command)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
-
-    return typed
 
 
 @pytest.fixture
@@ -91,21 +74,33 @@ def test_the_default_grader_is_math() -> None:
     assert isinstance(grader, MathGrader) and grader.deadline_seconds == 7
 
 
-@pytest.mark.parametrize("name", GRADERS)
-def test_every_registered_grader_grades_a_correct_and_a_wrong_answer(name: str) -> None:
-    with get(name)(deadline_seconds=60.0) as grader:
-        grades = grader.grade_many([("42", r"\boxed{42}"), ("42", r"\boxed{43}"), ("42", "")])
+ASKED = GradedProblem("1", "What is 6 times 7?", "42")
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_every_grader_of_answers_grades_a_correct_and_a_wrong_one(name: str) -> None:
+    said = [r"so \boxed{42}", r"so \boxed{43}", ""]
+    with open_grader(Grading(grader=name, deadline_seconds=60.0)) as grader:
+        grades = grader.grade([Item(ASKED, completion) for completion in said])
     assert [grade.status for grade in grades] == ["correct", "wrong", "no_answer"]
+    assert [(grade.score, grade.numeric) for grade in grades] == [
+        (1, False),
+        (0, False),
+        (0, False),
+    ]
 
 
 def test_an_unknown_grader_is_refused_with_the_choices() -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(assignments=["grading.grader=maths"])
-    assert caught.value.message == "grading.grader: input should be 'math', got 'maths'"
+    assert caught.value.message == (
+        f"grading.grader: input should be {', '.join(map(repr, GRADERS))} or FILE.py:FUNCTION, "
+        "a function of your own, got 'maths'"
+    )
     assert "\n" not in caught.value.hint and caught.value.exit_code == 2
     with pytest.raises(ConfigError, match="unknown grader 'maths'") as caught:
         get("maths")
-    assert caught.value.hint == "choose from math"
+    assert caught.value.hint == f"choose from {', '.join(GRADERS)}, or FILE.py:FUNCTION"
 
 
 def test_a_grader_whose_package_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,11 @@ from opsd_cli.config.resolve import resolve
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.methods.sft import target_text
 from opsd_cli.planning.token_plan import Lengths, token_plan
+from opsd_cli.problems import Problem
 from opsd_cli.problems.sources import Splits
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.references import Reference
+from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.training.run_directory import Run
 from opsd_cli.training.trainer import train
 from tests.support.fakes import FakePolicy
@@ -48,13 +51,18 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "preflight.enabled": ("true", "false"),
     "preflight.problems": (3, 100),
     "sft.max_tokens": ("null", 30, 150),
+    "teacher.reference": ("solution", "answer", "sibling"),
+    "teacher.without_sibling": ("skip", "answer", "solution"),
 }
 TRAINED_ON = (8, 30)
 TRIALS = 60
 
 
 def random_settings(rng: random.Random) -> list[str]:
-    return [f"{key}={rng.choice(values)}" for key, values in CHOICES.items()]
+    settings = [f"{key}={rng.choice(values)}" for key, values in CHOICES.items()]
+    if "teacher.reference=sibling" in settings:
+        settings.append("teacher.reason_first=false")  # they exclude each other
+    return settings
 
 
 def exact_lengths(settings: list[str], splits: Splits, policy: FakePolicy) -> Lengths:
@@ -65,13 +73,20 @@ def exact_lengths(settings: list[str], splits: Splits, policy: FakePolicy) -> Le
     )
     builder = PromptBuilder(config, policy.tokenizer)
     problems = splits.train.problems
+    longest = Reference("x" * config.sampling.max_new_tokens, "sibling")
+
+    def requests(problem: Problem) -> list[Prompt]:
+        """The longest prompts of the teacher for a problem."""
+        if config.teacher.reference != "sibling":
+            return [builder.teacher(problem), builder.analysis_request(problem)]
+        own = builder.reference(problem)
+        found = [builder.teacher(problem, reference=longest)]
+        return found + ([builder.teacher(problem, reference=own)] if own else [])
+
     heading = len("\n\nYour analysis of this solution:\n")
     return Lengths(
         max(len(builder.student(p).ids) for p in problems),
-        max(
-            max(len(builder.teacher(p).ids) + heading, len(builder.analysis_request(p).ids))
-            for p in problems
-        ),
+        max(max(len(prompt.ids) for prompt in requests(problem)) + heading for problem in problems),
         max(len(policy.tokenizer.encode(target_text(p))) + 1 for p in problems),
     )
 

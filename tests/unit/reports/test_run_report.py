@@ -14,6 +14,7 @@ import pytest
 
 from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.reports import write_picture, write_run_report
+from opsd_cli.reports.run_report import rollouts_section
 from tests.support.pages import accessibility_faults
 
 VOID = {"meta", "line", "path", "polyline", "polygon", "br"}
@@ -257,3 +258,26 @@ def test_picture_of_a_run_is_a_png(run: Path, tmp_path: Path) -> None:
     finish(run)
     picture = write_picture(run, tmp_path / "out" / "run.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_each_rollout_shows_the_teacher_prompt_that_is_its_own() -> None:
+    """With siblings a question's rollouts have different ones, or none; else the first has it."""
+
+    def shown(*prompts: dict[str, str | None]) -> list[int]:
+        """How often each of the prompts "A" and "B" is on the page."""
+        rows = [
+            {
+                "step": 1, "problem_id": "p", "sample_index": index, "completion": "c",
+                "tokens": 1, "correct": True, "divergence": None, **more,
+            }
+            for index, more in enumerate(prompts)
+        ]  # fmt: skip
+        page = rollouts_section(rows)
+        assert page.count("S prompt") == len(rows)
+        return [page.count(text) for text in ("A prompt", "B prompt")]
+
+    student = {"prompt": "S prompt"}
+    assert shown(student | {"teacher_prompt": "A prompt"}, {}, {}) == [3, 0]
+    own = ({"teacher_prompt": "A prompt"}, {"teacher_prompt": "B prompt"})
+    assert shown(student | {"teacher_prompt": None}, *own) == [1, 1]
+    assert shown(student | own[0], {"teacher_prompt": None}) == [1, 0]

@@ -34,6 +34,12 @@ def validation(number: int, value: float, split: str = "validation") -> dict[str
             [],
             ["every rollout was cut off, the longest at 63 tokens"],
         ),
+        ([step(1, rollouts_skipped=0.4), step(2, rollouts_skipped=0.5)], [], []),
+        (
+            [step(1, rollouts_skipped=0.4), step(2, rollouts_skipped=0.8)],
+            [],
+            ["the teacher had no reference for 60.0% of the rollouts"],
+        ),
         ([step(1, grad_norm=0.0), step(2)], [], []),
         ([step(1, grad_norm=0.0)], [], ["the gradient of every step was 0"]),
         ([step(1, grad_norm=0.0, ledger={"trained": 0})], [], ["no step had a loss batch"]),
