@@ -47,6 +47,8 @@ class Data(Section):
     test: str | None = None
     """Problems on which accuracy is reported and nothing is selected; by default held out from
     `train`."""
+    watch: str | None = None
+    """Problems of another kind, measured before training and at the end, which select nothing."""
     columns: Columns = Columns()
     """Columns of a file or hub data set; sets of the catalogue and YAML descriptions name their
     own."""
@@ -58,6 +60,8 @@ class Data(Section):
     """Maximum number of validation problems, used or held out."""
     test_problems: Count = 400
     """Maximum number of test problems, used or held out."""
+    watch_problems: Count = 200
+    """Maximum number of watch problems."""
 
 
 class StudentPrompt(Section):

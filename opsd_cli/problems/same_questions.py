@@ -6,7 +6,7 @@ questions of its single user turns: what it answers on the way must not be measu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from opsd_cli.errors import DataError
 from opsd_cli.problems import Problem, ProblemSet
@@ -40,6 +40,23 @@ def divided(
     for problem in problems:
         (own if questions.isdisjoint(_asked(problem)) else shared).append(problem)
     return tuple(own), tuple(shared)
+
+
+def shared_notes(watch: ProblemSet, splits: Mapping[str, ProblemSet]) -> list[str]:
+    """A sentence for each split that shares questions with the watch set.
+
+    The watch set selects nothing, so an overlap is no fault; but its change then is not one on
+    problems of another kind.
+    """
+    found = []
+    for split, each in splits.items():
+        _, shared = divided(watch.problems, each.problems)
+        if shared:
+            found.append(
+                f"{watch.name}: {len(shared):,} of {len(watch.problems):,} watch questions are "
+                f"also in the {split} set"
+            )
+    return found
 
 
 def refuse_shared(one: ProblemSet, other: ProblemSet, hint: str) -> None:

@@ -308,6 +308,12 @@ CASES = [
     # compare
     Case("compare --methods opsd", 2, "does not name two different methods", "opsd, grpo, sft"),
     Case("compare --methods opsd,gpro", 2, "no method 'gpro'", "did you mean 'grpo'"),
+    Case("compare --vary train.passes", 2, "is not KEY=A,B", "divergence.kind=forward_kl,jsd"),
+    Case("compare --vary train.pases=1,2", 2, "unknown config key", "did you mean 'train.passes'"),
+    Case("compare --vary seed=1,2", 2, "--vary cannot vary seed", "--seeds"),
+    Case("compare --vary evaluation.samples=1,4", 2, "another evaluation sampling",
+         "the training alone"),
+    Case("compare --grid", 2, "--grid combines the values of --vary", "--vary KEY=A,B"),
     Case("compare --seeds 0", 2, "greater than or equal to 1"),
     Case("compare --seed 9223372036854775807", 2, "leaves no room for --seeds", "or less"),
     Case("compare --target 1.5", 2, "target"),
