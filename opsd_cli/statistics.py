@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -199,6 +199,21 @@ def student_t_quantile(probability: float, degrees: int) -> float:
     if not 0.0 < probability < 1.0 or degrees < 1:
         raise ValueError(f"no t quantile at {probability} with {degrees} degrees of freedom")
     central = abs(2.0 * probability - 1.0)
+    within = _within(degrees)
+    low, high = 0.0, math.pi / 2
+    for _ in range(64):
+        middle = (low + high) / 2
+        low, high = (middle, high) if within(middle) < central else (low, middle)
+    return math.copysign(math.sqrt(degrees) * math.tan((low + high) / 2), probability - 0.5)
+
+
+def student_t_p_value(t: float, degrees: int) -> float:
+    """The two-sided p-value of a t statistic: the probability of one at least as far from 0."""
+    return max(0.0, 1.0 - _within(degrees)(math.atan(abs(t) / math.sqrt(degrees))))
+
+
+def _within(degrees: int) -> Callable[[float], float]:
+    """The probability that |t| stays within √degrees · tan(angle), as a function of the angle."""
     odd = degrees % 2
     # Coefficients of cos^(2j+odd), j = 0, 1, ...: each the last times (2j-1+odd) / (2j+odd).
     steps = np.arange(1, (degrees - odd) // 2)
@@ -206,17 +221,26 @@ def student_t_quantile(probability: float, degrees: int) -> float:
     powers = np.arange(len(terms)) * 2 + odd
 
     def within(angle: float) -> float:
-        """The probability that |t| stays within √degrees · tan(angle)."""
         if degrees == 1:
             return 2.0 * angle / math.pi
         series = math.sin(angle) * float(terms @ np.cos(angle) ** powers)
         return 2.0 / math.pi * (angle + series) if odd else series
 
-    low, high = 0.0, math.pi / 2
-    for _ in range(64):
-        middle = (low + high) / 2
-        low, high = (middle, high) if within(middle) < central else (low, middle)
-    return math.copysign(math.sqrt(degrees) * math.tan((low + high) / 2), probability - 0.5)
+    return within
+
+
+def holm_adjusted(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values: below 5% where a comparison is significant among all of them.
+
+    The probability of one false verdict among K comparisons stays below 5%, however they depend on
+    each other (Holm 1979). The smallest is multiplied by K, the next by K - 1, and so on; none is
+    below one before it.
+    """
+    adjusted, least = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = least
+    return adjusted
 
 
 def _mean(value_P: NDArray[np.float64], *, draws_per_problem: int) -> Estimate:

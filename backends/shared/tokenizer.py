@@ -78,7 +78,8 @@ class HuggingFaceTokenizer:
                 "the model's chat template refuses the prompt: "
                 + str(error).partition("\n")[0][:200],
                 "it may know no system turn: set prompts.student.system and "
-                "prompts.teacher.system to null"
+                "prompts.teacher.system to null and prompts.teacher.place to last_turn, and take "
+                "system turns out of chats"
                 if system
                 else "check prompts.student.chat_arguments and prompts.teacher.chat_arguments",
             ) from error

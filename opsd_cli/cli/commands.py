@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from opsd_cli.cli import options
+from opsd_cli.cli import compare_options, options
 
 
 def sample(
@@ -192,15 +192,17 @@ def evaluate(
 
 
 def compare(
-    finished: options.Runs = None,
-    methods: options.Methods = "opsd,grpo",
-    seeds: options.Seeds = 3,
-    tune: options.Tune = False,
-    target: options.Target = None,
-    require_ratio: options.RequireRatio = None,
-    jobs: options.Jobs = 1,
+    finished: compare_options.Runs = None,
+    methods: compare_options.Methods = None,
+    vary: compare_options.Vary = None,
+    grid: compare_options.Grid = False,
+    seeds: compare_options.Seeds = 3,
+    tune: compare_options.Tune = False,
+    target: compare_options.Target = None,
+    require_ratio: compare_options.RequireRatio = None,
+    jobs: compare_options.Jobs = 1,
     out: options.Out = None,
-    resume: options.ResumeComparison = False,
+    resume: compare_options.ResumeComparison = False,
     log: options.Log = None,
     config: options.Config = None,
     set_: options.Set = None,
@@ -218,6 +220,7 @@ def compare(
 
     [dim]opsd compare[/dim]
     [dim]opsd compare --methods opsd,grpo,sft --seeds 5 --tune[/dim]
+    [dim]opsd compare --vary divergence.kind=forward_kl,jsd --vary train.passes=4,16[/dim]
     [dim]opsd compare runs/a runs/b --require-ratio 4[/dim]
     """
     from opsd_cli.cli import compare
@@ -230,6 +233,7 @@ def compare(
         compare.Options(
             finished=tuple(finished or ()), methods=methods, seeds=seeds, tune=tune,
             target=target, require_ratio=require_ratio, jobs=jobs, out=out, resume=resume,
+            vary=tuple(vary or ()), grid=grid,
         ),
     )  # fmt: skip
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from opsd_cli.cli.compare_output import show, watched_jobs
+from opsd_cli.cli.compare_variants import Cost, cost_of_arms, varied
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.plan import plan_table, prompts_of
 from opsd_cli.cli.request import Request
 from opsd_cli.comparison import session
 from opsd_cli.comparison.session import Comparison
 from opsd_cli.comparison.token_plans import comparison_plan
+from opsd_cli.comparison.variants import Variation, require_measured_alike
 from opsd_cli.config.explain import suggest
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
@@ -24,6 +28,10 @@ from opsd_cli.planning.readiness import (
 )
 from opsd_cli.reports.comparison_pages import write_comparison_pages
 from opsd_cli.tracking import trackers
+from opsd_cli.tracking.listener import Listener
+
+#: The methods that are compared where none is named.
+COMPARED = "opsd,grpo"
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Options:
     """The flags of `opsd compare` alone."""
 
     finished: tuple[Path, ...]
-    methods: str
+    methods: str | None
     seeds: int
     tune: bool
     target: float | None
@@ -39,11 +47,25 @@ class Options:
     jobs: int
     out: Path | None
     resume: bool
+    vary: tuple[str, ...] = ()
+    grid: bool = False
+
+    @property
+    def varies(self) -> bool:
+        """Whether a flag gives arms of a method."""
+        return bool(self.vary) or self.grid
 
 
 def run(request: Request, options: Options) -> None:
     """Train what is missing, then compare."""
     out = request.out
+    if options.varies and (options.finished or options.resume):
+        raise UsageError(
+            "--vary and --grid give the arms of a new comparison",
+            "leave them out here, or start a new comparison",
+        )
+    if options.grid and not options.vary:
+        raise UsageError("--grid combines the values of --vary", "give --vary KEY=A,B")
     if options.finished:
         if request.dry_run:
             raise UsageError(
@@ -78,17 +100,36 @@ def run(request: Request, options: Options) -> None:
 
 def _begin(request: Request, options: Options) -> None:
     """A new comparison, or its plan."""
-    named = {name: _of_method(request, name) for name in named_methods(options.methods)}
+    named, variation = _arms(request, options)
     configs = session.measured_alike(named, options.seeds)
+    if variation is not None:
+        require_measured_alike(configs, variation)
     if options.out is not None:
         session.refuse_used(options.out)
     if request.dry_run:
-        _show_plan(request, configs, options)
+        _show_plan(request, configs, options, variation)
         return
+    if variation is not None:
+        plans = comparison_plan(configs, None, Listener()).runs
+        request.out.note(cost_of_arms(plans, variation, options.seeds).sentence)
     directory = session.begin(
-        configs, options.out, options.seeds, options.tune, options.target, request.out
+        configs, options.out, options.seeds, options.tune, options.target, request.out, variation
     )
     _train(directory, options, request.out)
+
+
+def _arms(request: Request, options: Options) -> tuple[dict[str, Config], Variation | None]:
+    """The configs by label; those of `--vary` are of the first method, and follow it."""
+    if not options.vary:
+        names = named_methods(COMPARED if options.methods is None else options.methods)
+        return {name: _of_method(request, name) for name in names}, None
+    names = (
+        (request.config().method,)
+        if options.methods is None
+        else named_methods(options.methods, least=1)
+    )
+    arms, variation = varied(request, names[0], options.vary, options.grid, options.tune)
+    return arms | {name: _of_method(request, name) for name in names[1:]}, variation
 
 
 def _train(directory: Path, options: Options, out: Output) -> None:
@@ -117,15 +158,16 @@ def _of_method(request: Request, name: str) -> Config:
     ).config()
 
 
-def named_methods(text: str) -> tuple[str, ...]:
-    """The methods of a comma-separated list; raises `UsageError` for a wrong one."""
+def named_methods(text: str, least: int = 2) -> tuple[str, ...]:
+    """The methods of a comma-separated list; raises `UsageError` for a wrong one or too few."""
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
         if name not in METHODS:
             raise UsageError(f"there is no method {name!r}", suggest(name, list(METHODS), "--help"))
-    if len(set(names)) < max(2, len(names)):
+    if len(set(names)) < max(least, len(names)):
         hint = f"choose from {', '.join(METHODS)}"
-        raise UsageError(f"--methods {text!r} does not name two different methods", hint)
+        number = "two different methods" if least > 1 else "one method, or several different ones"
+        raise UsageError(f"--methods {text!r} does not name {number}", hint)
     return names
 
 
@@ -147,23 +189,30 @@ def _show_rest(directory: Path, out: Output) -> None:
     )
 
 
-def _show_plan(request: Request, named: dict[str, Config], options: Options) -> None:
-    """The tokens of every method side by side, also of those that were not asked for."""
+def _show_plan(
+    request: Request, named: dict[str, Config], options: Options, variation: Variation | None
+) -> None:
+    """The tokens of every method side by side, also of those that were not asked for.
+
+    With a variation the arms take the place of the methods that were not asked for.
+    """
     out = request.out
     for config in named.values():
         trackers.require(config.log)
         require_ready(config, out, learns=True)
-    planned = comparison_plan(named, partial(_of_method, request), out)
+    of_others = partial(_of_method, request) if variation is None else None
+    planned = comparison_plan(named, of_others, out)
     plans = planned.runs
-    out.show("tokens at most, of one run of each method, all evaluated alike:")
-    out.show(plan_table(plans))
-    for name, plan in plans.items():
-        out.show(f"{name}: {prompts_of(plan)}")
-    for name, config in named.items():
-        out.show(
-            f"{name}: {options.seeds} seeds × {config.train.steps} steps, learning rate "
-            f"{config.optimizer.learning_rate:g}"
-        )
+    what = "method" if variation is None else "arm"
+    out.show(f"tokens at most, of one run of each {what}, all evaluated alike:")
+    out.show(plan_table(plans, what))
+    _show_once({name: prompts_of(plan) for name, plan in plans.items()}, variation, out)
+    seeds = {
+        name: f"{options.seeds} seeds × {config.train.steps} steps, learning rate "
+        f"{config.optimizer.learning_rate:g}"
+        for name, config in named.items()
+    }
+    _show_once(seeds, variation, out)
     others = [name for name in plans if name not in named]
     if others:
         out.show(f"planned, but not compared (name them in --methods): {', '.join(others)}")
@@ -172,6 +221,9 @@ def _show_plan(request: Request, named: dict[str, Config], options: Options) -> 
             f"before that, {len(planned.tuning)} runs to choose learning rates, at most "
             f"{planned.tuning_generated:,} generated tokens"
         )
+    cost = None if variation is None else cost_of_arms(plans, variation, options.seeds)
+    if cost is not None:
+        out.show(cost.sentence)
     out.show("nothing was written")
     tuned = {
         "runs": len(planned.tuning),
@@ -183,8 +235,23 @@ def _show_plan(request: Request, named: dict[str, Config], options: Options) -> 
             "methods": list(named),
             "seeds": options.seeds,
             "tuning": tuned if options.tune else None,
+            **_variation_object(variation, cost),
         }
     )
     for name, config in named.items():
         require_problems_at_hand(config, planned.splits[name])
         require_model_at_hand(config)
+
+
+def _show_once(lines: Mapping[str, str], variation: Variation | None, out: Output) -> None:
+    """A line for each label; an arm that has the base's is not shown again."""
+    for label, text in lines.items():
+        if variation is None or label not in variation.changes or text != lines[variation.base]:
+            out.show(f"{label}: {text}")
+
+
+def _variation_object(variation: Variation | None, cost: Cost | None) -> dict[str, Any]:
+    """The key `variation` of the plan's JSON object; none without `--vary`."""
+    if variation is None or cost is None:
+        return {}
+    return {"variation": {**variation.as_dict(), "cost_at_most": asdict(cost)}}

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opsd_cli.cli.compare_variants import choices_table
 from opsd_cli.cli.console import SILENT_SECONDS, Output
 from opsd_cli.cli.progress import READING, pace_text, remaining
+from opsd_cli.comparison.choice_words import caution
 from opsd_cli.comparison.jobs import seconds_left
 from opsd_cli.comparison.session import Comparison, noting_finished
 from opsd_cli.comparison.supervisor import run_jobs
@@ -71,7 +73,11 @@ def show(result: Comparison, out: Output) -> None:
     summary = result.summary
     out.show(_result_table(summary))
     out.show(_plot(summary, colour=out.results.is_terminal and not out.json))
+    if "choices" in summary:
+        out.show(choices_table(summary["choices"], len(summary["seeds"])))
     out.show(result.verdict)
+    if "choices" in summary:
+        out.show(caution(summary["choices"], len(summary["seeds"])))
     if len(summary["seeds"]) == 1:
         out.warn(
             "one seed: the interval is of the problems alone; how much runs vary between seeds is "

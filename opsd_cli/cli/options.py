@@ -57,12 +57,6 @@ def _one_of(names: Iterable[str]) -> str:
     return "|".join(names)
 
 
-def _sentence(names: Iterable[str]) -> str:
-    """The names of a registry in a sentence: "a, b and c"."""
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
-
-
 Config = Annotated[
     list[str] | None,
     typer.Option(
@@ -271,37 +265,6 @@ Regrade = Annotated[
 Against = Annotated[
     Path | None,
     typer.Option("--against", metavar="DIR", help="Pair with another evaluation, by problem."),
-]
-
-# -- compare -----------------------------------------------------------------------------------
-
-Runs = Annotated[
-    list[Path] | None,
-    typer.Argument(metavar="[RUN]...", help="Finished runs to compare; none trains anew."),
-]
-Methods = Annotated[
-    str, typer.Option("--methods", metavar="A,B,...", help=f"Of {_sentence(METHODS)}.")
-]
-Seeds = Annotated[
-    int, typer.Option("--seeds", min=1, help="Runs of each method, counted from --seed.")
-]
-Tune = Annotated[
-    bool, typer.Option("--tune", help="First choose each learning rate on validation.")
-]
-Target = Annotated[
-    float | None,
-    typer.Option(
-        "--target", min=0, max=1,
-        help="Accuracy to reach; by default the best that the weakest improving method reaches.",
-    ),
-]  # fmt: skip
-RequireRatio = Annotated[
-    float | None,
-    typer.Option("--require-ratio", min=0, help="Exit with 4 where the ratio is below this."),
-]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs side by side.")]
-ResumeComparison = Annotated[
-    bool, typer.Option("--resume", help="Go on with the comparison in --out.")
 ]
 
 # -- export, data, presets ---------------------------------------------------------------------

@@ -163,15 +163,19 @@ def prompts_of(plan: TokenPlan) -> str:
     return f"with prompts of about {lengths.student:,} and {lengths.teacher:,} tokens at most"
 
 
-def plan_table(plans: Mapping[str, TokenPlan]) -> Table:
-    """Methods side by side; every number of tokens is an upper bound."""
+def plan_table(plans: Mapping[str, TokenPlan], what: str = "method") -> Table:
+    """Methods or arms side by side; every number of tokens is an upper bound."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1, 0, 0))
-    headings = ("method", "updates", "rollouts", "generated", "scored by\nteacher", "trained")
+    headings = (what, "updates", "rollouts", "generated", "scored by\nteacher", "trained")
     for heading in (*headings, "evaluation"):
-        left = heading == "method"
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+        left = heading == what
+        # The label of an arm has spaces, and may be wider than a terminal has room for.
+        wraps = left and what != "method"
+        table.add_column(
+            heading, justify="left" if left else "right", no_wrap=not wraps, overflow="fold"
+        )
     for name, plan in plans.items():
         most = plan.most
         numbers = (plan.updates, most.rollouts, most.generated, most.teacher_scored)

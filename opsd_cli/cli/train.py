@@ -30,6 +30,7 @@ from opsd_cli.training import run_directory, session
 from opsd_cli.training.remaining import remaining
 from opsd_cli.training.schedule import require_enough
 from opsd_cli.training.session import TrainingSession
+from opsd_cli.training.thinking import planned_thinking_warning
 
 if TYPE_CHECKING:
     from backends.interface import Policy
@@ -104,6 +105,9 @@ def _plan(
     if splits is not None:
         require_enough(config.train.questions_per_step, len(splits.train.problems))
     require_ready(config, out, learns=True)
+    warning = planned_thinking_warning(config)
+    if warning is not None:
+        out.warn(warning)
     number = ranks(devices, config)
     if not probe:
         show_plan(config, splits, out, devices=number, settings=settings)

@@ -9,11 +9,12 @@ that select each method's learning rate on validation problems; their cost is re
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opsd_cli.comparison.variants import Variation
 from opsd_cli.config.resolve import validate
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError
@@ -119,18 +120,25 @@ def with_seed(config: Config, seed: int) -> Config:
     return config.model_copy(update={"seed": seed})
 
 
-def comparison_jobs(configs: dict[str, Config], seeds: Sequence[int]) -> list[Job]:
-    """A job per seed and method; seed by seed, so that methods progress side by side."""
+def comparison_jobs(
+    configs: dict[str, Config], seeds: Sequence[int], folders: Mapping[str, str] | None = None
+) -> list[Job]:
+    """A job per seed and method; seed by seed, so that methods progress side by side.
+
+    Args:
+        folders: what run directories begin with, for labels that cannot name one.
+    """
+    named = folders or {}
     return [
-        Job(f"{label}-s{seed}", label, with_seed(prepared(config), seed))
+        Job(f"{named.get(label, label)}-s{seed}", label, with_seed(prepared(config), seed))
         for seed in seeds
         for label, config in configs.items()
     ]
 
 
-def tuning_jobs(configs: dict[str, Config]) -> list[Job]:
+def tuning_jobs(configs: dict[str, Config], folders: Mapping[str, str] | None = None) -> list[Job]:
     """A job per method and learning rate, at one seed and without a test curve."""
-    jobs = []
+    jobs, named = [], folders or {}
     for label, config in configs.items():
         base = prepared(config)
         base = base.model_copy(
@@ -141,7 +149,9 @@ def tuning_jobs(configs: dict[str, Config]) -> list[Job]:
         )
         for factor in TUNE_FACTORS:
             rate = float(f"{config.optimizer.learning_rate * factor:.3g}")
-            jobs.append(Job(f"tune/{label}-lr{rate:g}", label, with_rate(base, rate)))
+            jobs.append(
+                Job(f"tune/{named.get(label, label)}-lr{rate:g}", label, with_rate(base, rate))
+            )
     return jobs
 
 
@@ -191,9 +201,15 @@ def read_plan(directory: Path) -> dict[str, Any]:
 
 
 def plan_of(
-    configs: dict[str, Config], seeds: Sequence[int], tune: bool, target: float | None
+    configs: dict[str, Config],
+    seeds: Sequence[int],
+    tune: bool,
+    target: float | None,
+    variation: Variation | None = None,
 ) -> dict[str, Any]:
+    """The contents of plan.json."""
     return {
+        **({} if variation is None else {"variation": variation.as_dict()}),
         "seeds": list(seeds),
         "tune": tune,
         "target": target,

@@ -39,6 +39,7 @@ from opsd_cli.comparison.jobs import (
 )
 from opsd_cli.comparison.summary import COMPARISON, summarise
 from opsd_cli.comparison.supervisor import stopped
+from opsd_cli.comparison.variants import Variation, folders_of
 from opsd_cli.comparison.verdict import verdict
 from opsd_cli.config.bounds import LARGEST_SEED
 from opsd_cli.config.schema import Config
@@ -158,6 +159,7 @@ def begin(
     tune: bool,
     target: float | None,
     messages: Messages,
+    variation: Variation | None = None,
 ) -> Path:
     """Check that every config can be trained, and write the plan of a new comparison.
 
@@ -167,6 +169,7 @@ def begin(
         seeds: runs of each, counted from the first config's seed.
         tune: first choose each learning rate on validation.
         target: the test accuracy to count tokens to; by default from the curves.
+        variation: how the arms of `--vary` differ.
 
     Returns:
         The comparison's directory.
@@ -189,7 +192,7 @@ def begin(
     }
     counted = range(first.seed, first.seed + seeds)
     directory = directory or make_default_directory()
-    write_plan(directory, plan_of(configs, list(counted), tune, target))
+    write_plan(directory, plan_of(configs, list(counted), tune, target, variation))
     return directory
 
 
@@ -201,8 +204,9 @@ def progress(directory: Path) -> list[Progress]:
     """
     plan = read_plan(directory)
     configs = configs_of(plan)
-    jobs = tuning_jobs(configs) if plan["tune"] else []
-    jobs += comparison_jobs(configs, plan["seeds"])
+    folders = folders_of(plan)
+    jobs = tuning_jobs(configs, folders) if plan["tune"] else []
+    jobs += comparison_jobs(configs, plan["seeds"], folders)
     return [progress_of(directory, job, running=False) for job in jobs]
 
 
@@ -238,17 +242,17 @@ def train_and_compare(
     configs = configs_of(plan)
     found: dict[str, Tuned] = {}
     if plan["tune"]:
-        jobs = tuning_jobs(configs)
+        jobs = tuning_jobs(configs, folders_of(plan))
         run_jobs(directory, jobs)
         found = tuned(directory, jobs)
         configs = {name: with_rate(c, found[name].chosen) for name, c in configs.items()}
         for name, entry in found.items():
             messages.note(f"{name}: learning rate {entry.chosen:g}, chosen on validation")
-    jobs = comparison_jobs(configs, plan["seeds"])
+    jobs = comparison_jobs(configs, plan["seeds"], folders_of(plan))
     run_jobs(directory, jobs)
     curves = [read_curve(directory / job.name, job.method) for job in jobs]
     wanted = plan["target"] if target is None else target
-    return _conclude(curves, directory, messages, wanted, found)
+    return _conclude(curves, directory, messages, wanted, found, Variation.of_plan(plan))
 
 
 def compare_finished(
@@ -281,6 +285,7 @@ def _conclude(
     messages: Messages,
     target: float | None,
     found: Mapping[str, Tuned],
+    variation: Variation | None = None,
 ) -> Comparison:
     """Calculate, and write `comparison.json`."""
     kept, left_out = comparable(curves)
@@ -288,7 +293,7 @@ def _conclude(
         messages.warn(f"{path} is left out: {reason}")
     groups = labelled(kept)
     with messages.working("calculating intervals"):
-        summary = summarise(groups, directory, target, left_out, found)
+        summary = summarise(groups, directory, target, left_out, found, variation=variation)
     directory.mkdir(parents=True, exist_ok=True)
     write_atomic(directory / COMPARISON, json.dumps(json_safe(summary), indent=1) + "\n")
     return Comparison(summary, groups, directory)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from opsd_cli.comparison.choices import variation_of
 from opsd_cli.comparison.curves import Curve, read_curve
 from opsd_cli.comparison.jobs import (
     PLAN,
@@ -20,6 +21,7 @@ from opsd_cli.comparison.jobs import (
 )
 from opsd_cli.comparison.session import Comparison
 from opsd_cli.comparison.summary import COMPARISON, summarise
+from opsd_cli.comparison.variants import folders_of
 from opsd_cli.errors import RunError
 from opsd_cli.files.json_files import read_object
 
@@ -62,7 +64,8 @@ def _summary(
                        "validation": tuple(entry["validation"])})
         for name, entry in found["tuned"].items()
     }  # fmt: skip
-    return summarise(groups, directory, target, found["left_out"], tuned)
+    variation = variation_of(found["choices"]) if found.get("choices") else None
+    return summarise(groups, directory, target, found["left_out"], tuned, variation=variation)
 
 
 def _run(directory: Path, run: str) -> Path:
@@ -79,6 +82,7 @@ def stored_progress(directory: Path) -> Sequence[Progress]:
     """
     plan = read_plan(directory)
     configs = configs_of(plan)
-    jobs: list[Job] = tuning_jobs(configs) if plan["tune"] else []
-    jobs += comparison_jobs(configs, plan["seeds"])
+    folders = folders_of(plan)
+    jobs: list[Job] = tuning_jobs(configs, folders) if plan["tune"] else []
+    jobs += comparison_jobs(configs, plan["seeds"], folders)
     return [progress_of(directory, job, running=False) for job in jobs]

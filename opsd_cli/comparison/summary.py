@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from opsd_cli import methods
+from opsd_cli.comparison.choices import choices
 from opsd_cli.comparison.curves import COSTS, Curve
 from opsd_cli.comparison.efficiency import REPLICATES, Efficiency
 from opsd_cli.comparison.jobs import Tuned
+from opsd_cli.comparison.variants import Variation
 from opsd_cli.formatting import json_safe
 
 COMPARISON = "comparison.json"
@@ -42,6 +44,7 @@ def summarise(
     left_out: Mapping[str, str] | None = None,
     tuned: Mapping[str, Tuned] | None = None,
     replicates: int = REPLICATES,
+    variation: Variation | None = None,
 ) -> dict[str, Any]:
     """All estimates of a comparison as one JSON object.
 
@@ -52,6 +55,7 @@ def summarise(
         left_out: directories that are not comparable, with the reason.
         tuned: the selected learning rate of each method.
         replicates: number of bootstrap replicates.
+        variation: how the arms of `--vary` differ; its result is the key "choices".
 
     Returns:
         Accuracies, costs at the target (None if it is not reached), the headline ratio for each
@@ -72,7 +76,9 @@ def summarise(
         for name, curves in groups.items()
     }
     names = list(groups)
+    found = None if variation is None else choices(groups, variation)
     return {
+        **({} if found is None else {"choices": found}),
         "comparison_dir": str(directory),
         "seeds": sorted({curve.seed for curves in groups.values() for curve in curves}),
         "test_problems": int(next(iter(groups.values()))[0].correct_EP.shape[1]),

@@ -35,13 +35,15 @@ class ComparisonPlan:
 
 
 def comparison_plan(
-    configs: Mapping[str, Config], config_of: Callable[[str], Config], messages: Messages
+    configs: Mapping[str, Config],
+    config_of: Callable[[str], Config] | None,
+    messages: Messages,
 ) -> ComparisonPlan:
     """The plan of the compared methods, and of every other as it would be measured beside them.
 
     Args:
         configs: method -> config, as `opsd_cli.comparison.session.measured_alike` gives them.
-        config_of: gives the config of a method that is not among them.
+        config_of: gives the config of a method that is not among them; None plans no other.
 
     Raises:
         DataError: problems can be reached and not be read.
@@ -50,7 +52,7 @@ def comparison_plan(
     splits = available_splits_by_label(compared, messages)
     every = dict(compared)
     for name in METHODS:
-        if name not in compared:
+        if config_of is not None and name not in compared:
             every[name] = evaluated_alike({**compared, name: config_of(name)})[name]
     first = next(iter(splits.values()))
     return ComparisonPlan(

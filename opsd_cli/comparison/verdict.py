@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from opsd_cli.comparison import choice_words
 from opsd_cli.formatting import count, share, times
 
 Summary = Mapping[str, Any]
@@ -19,7 +20,12 @@ GENERATED, EVERYTHING = "generated", "all"
 
 
 def verdict(summary: Summary) -> str:
-    """The comparison's headline in one to four sentences."""
+    """The comparison's headline in one to four sentences.
+
+    That of one method's variants says which choice helped, and not which takes fewer tokens.
+    """
+    if choice_words.only_choices(summary):
+        return choice_words.headline(summary["choices"])
     return f"{_headline(summary)}{_never_improved(summary)}"
 
 
@@ -61,6 +67,8 @@ def _headline(summary: Summary) -> str:
 
 def title(summary: Summary) -> str:
     """The headline in few words, for a picture."""
+    if choice_words.only_choices(summary):
+        return choice_words.brief(summary["choices"])
     one, other = _pair(summary)
     found = summary["token_efficiency"]
     if _without_ratio(summary) is not None or any(

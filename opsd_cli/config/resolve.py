@@ -36,7 +36,7 @@ def parse_set(assignment: str) -> Tree:
     if len(parts) > DEEPEST:
         raise ConfigError(f"unknown config key '{key[:SHOWN]}...'", "see `opsd presets keys`")
     leaf: Any = None
-    if _holds_text(key):
+    if holds_text(key):
         leaf = None if value in ("", "null") else value
     elif value:
         leaf = read_yaml(value, f"--set {key}")
@@ -46,7 +46,8 @@ def parse_set(assignment: str) -> Tree:
     return tree
 
 
-def _holds_text(key: str) -> bool:
+def holds_text(key: str) -> bool:
+    """Whether a key's value is text, which `--set` takes literally."""
     field = dict(key_paths()).get(key)
     if field is None or any(isinstance(entry, OneOf) for entry in field.metadata):
         return False

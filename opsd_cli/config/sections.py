@@ -24,7 +24,7 @@ from opsd_cli.config.bounds import (
 from opsd_cli.config.choices import DivergenceKind
 from opsd_cli.losses.divergence import DivergenceSpec
 from opsd_cli.prompts.rendering import STUDENT_TEMPLATE, require_placeholders
-from opsd_cli.prompts.teacher import ANALYSIS_TEMPLATE, TEACHER_TEMPLATE
+from opsd_cli.prompts.teacher import ANALYSIS_TEMPLATE, SYSTEM_TEMPLATE, TEACHER_TEMPLATE
 
 
 class Columns(Section):
@@ -47,6 +47,8 @@ class Data(Section):
     test: str | None = None
     """Problems on which accuracy is reported and nothing is selected; by default held out from
     `train`."""
+    watch: str | None = None
+    """Problems of another kind, measured before training and at the end, which select nothing."""
     columns: Columns = Columns()
     """Columns of a file or hub data set; sets of the catalogue and YAML descriptions name their
     own."""
@@ -58,13 +60,15 @@ class Data(Section):
     """Maximum number of validation problems, used or held out."""
     test_problems: Count = 400
     """Maximum number of test problems, used or held out."""
+    watch_problems: Count = 200
+    """Maximum number of watch problems."""
 
 
 class StudentPrompt(Section):
     template: str = STUDENT_TEMPLATE
-    """The student's user turn; contains {question} once."""
+    """The student's user turn, of a chat the last; contains {question} once."""
     system: str | None = None
-    """System turn before the user turn."""
+    """System turn before the user turn; a chat's own system turn takes its place."""
     chat_arguments: ChatArguments = Field({"enable_thinking": False})
     """Arguments of the tokenizer's chat template."""
 
@@ -80,11 +84,16 @@ class TeacherPrompt(Section):
     place of the reference, whatever teacher.reference is, and left as it is the template has the
     words for that reference (docs/references.md)."""
     system: str | None = None
-    """System turn before the user turn."""
+    """As prompts.student.system."""
     chat_arguments: ChatArguments = Field({"enable_thinking": True})
     """Arguments of the tokenizer's chat template."""
     max_tokens: Tokens | None = None
     """Maximum length of the teacher's prompt, in tokens; a longer reference loses its middle."""
+    place: Literal["last_turn", "system"] = "last_turn"
+    """Where the reference stands: in the last user turn, by `template`, or in the system turn, by
+    `system_template`; the user's turns are then the student's own."""
+    system_template: str = SYSTEM_TEMPLATE
+    """With place: system: what is added to the system turn; contains {solution} once."""
     analysis_template: str = ANALYSIS_TEMPLATE
     """With teacher.reason_first: the prompt for the analysis; contains {question} and {solution}.
     The analysis replaces {analysis} in `template`, or follows the reference if there is none."""
@@ -94,6 +103,7 @@ class TeacherPrompt(Section):
         names = ["question", "solution"]
         require_placeholders(self.template, names, "prompts.teacher.template")
         require_placeholders(self.analysis_template, names, "prompts.teacher.analysis_template")
+        require_placeholders(self.system_template, names[1:], "prompts.teacher.system_template")
         return self
 
 
@@ -248,6 +258,9 @@ class Train(Section):
     reduction: Literal["tokens", "sequences"] = "tokens"
     """Loss reduction: mean over all tokens of a step (the paper's code), or mean over each
     rollout's tokens and then over rollouts (the paper's formula)."""
+    learn_from: Literal["all", "correct", "incorrect"] = "all"
+    """With opsd: the rollouts that are learnt from, by their grade; the others are sampled, graded
+    and left out of the loss."""
     passes: Count = 1
     """Gradient passes over each step's rollouts; more passes train on more tokens for the same
     number of generated ones."""

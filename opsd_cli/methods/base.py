@@ -9,6 +9,8 @@ from typing import ClassVar, Literal
 
 from backends.interface import LossBatch, Policy
 from opsd_cli.config.schema import Config
+from opsd_cli.errors import ConfigError
+from opsd_cli.methods.chosen import ALL
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.references import reads_solutions
@@ -95,13 +97,28 @@ class Method(ABC):
         name: its key in `opsd_cli.methods.METHODS`.
         needs: what it cannot do without.
         headline: its part in a comparison's headline: the method under test, or the baseline.
+        distils: whether the loss on a completion is its divergence from the teacher alone. Single
+            completions can then be left out (`train.learn_from`), and the warning of
+            `opsd_cli.training.thinking` applies.
+
+    Raises:
+        ConfigError: `train.learn_from` is set for a method that cannot leave completions out.
     """
 
     name: ClassVar[str]
     needs: ClassVar[Needs]
     headline: ClassVar[Headline | None] = None
+    distils: ClassVar[bool] = False
 
     def __init__(self, config: Config) -> None:
+        chosen = config.train.learn_from
+        if chosen != ALL and not self.distils:
+            raise ConfigError(
+                f"train.learn_from is {chosen}, and {self.name} cannot leave rollouts out by their "
+                "grade",
+                "it is a setting of opsd: leave it out, or set it for that method alone, in a "
+                f"file: methods: {{opsd: {{train: {{learn_from: {chosen}}}}}}}",
+            )
         self._config = config
 
     @abstractmethod

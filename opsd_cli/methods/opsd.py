@@ -3,11 +3,12 @@
     L = E_x E_{y ~ p_S(.|x)} [ 1/|y| sum_n D(p_T(.|x, y*, y_<n) || p_S(.|x, y_<n)) ]
 
 The student's own completion is scored under both prompts, whether it is right or wrong: no grade
-enters the loss. With `teacher.reference: sibling` y* is another completion of the question that was
-graded right, with `feedback` it is what the grader said of y, and a completion without one is left
-out. Reduction `sequences` is the formula above;
-`tokens`, as in the paper's code, divides by the step's token count instead, which gives long
-completions more weight.
+enters the loss, unless `train.learn_from` leaves out the rollouts of one grade. With
+`teacher.reference: sibling` y* is another completion of the question that was graded right, with
+`feedback` it is what the grader said of y, and a completion without one is left out. The means are
+over the completions that are learnt from. Reduction `sequences` is the formula above; `tokens`, as
+in the paper's code, divides by the step's token count instead, which gives long completions more
+weight.
 
 With `train.passes` above 1 a step takes several updates on the same completions. They are then
 slightly off-policy, but the divergence on them is still exact, and a teacher of initial weights
@@ -36,6 +37,7 @@ from backends.interface import (
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.reduction import completion_weights
 from opsd_cli.methods.base import LossPlan, Method, Needs, RunSizes, StepInputs
+from opsd_cli.methods.chosen import chosen_rollouts
 from opsd_cli.prompts.references import SIBLING
 from opsd_cli.rollouts.types import GradedRollout
 from opsd_cli.token_ledger import TokenLedger
@@ -51,6 +53,7 @@ class Opsd(Method):
     name = "opsd"
     needs = Needs(teacher=True)
     headline = "tested"
+    distils = True
 
     def rollouts_per_question(self) -> int:
         siblings = self._config.teacher.reference == SIBLING
@@ -60,11 +63,15 @@ class Opsd(Method):
         return 1 if self._sampled else self._config.train.passes
 
     def build_loss(self, inputs: StepInputs, policy: Policy) -> LossPlan:
-        teacher = inputs.analyst.of_rollouts(inputs.rollouts, inputs.rollouts)
+        chosen, learnt = chosen_rollouts(inputs.rollouts, self._config.train.learn_from)
+        if not chosen:
+            return LossPlan((), metrics=learnt)
+        teacher = inputs.analyst.of_rollouts(chosen, inputs.rollouts)
+        metrics = learnt | teacher.metrics
         # Without a reference there is nothing to learn from a rollout: it is not in the mean.
-        taught = [(graded, prompt) for graded in inputs.rollouts if (prompt := teacher.of(graded))]
+        taught = [(graded, prompt) for graded in chosen if (prompt := teacher.of(graded))]
         if not taught:
-            return LossPlan((), teacher.spent, teacher.metrics)
+            return LossPlan((), teacher.spent, metrics)
         rollouts = [graded for graded, _ in taught]
         lengths = [len(graded.rollout.completion_ids) for graded in rollouts]
         weights = completion_weights(lengths, self._config.train.reduction)
@@ -80,12 +87,12 @@ class Opsd(Method):
         )
         if self._sampled:
             plan = self._policy_gradient(items, rollouts, policy, teacher.spent)
-            return replace(plan, metrics=plan.metrics | teacher.metrics)
+            return replace(plan, metrics=plan.metrics | metrics)
         passes = self._config.train.passes
         batch = DivergenceBatch(
             items, self._config.divergence.spec(), self._config.teacher.weights, again=passes > 1
         )
-        return LossPlan((batch,) * passes, teacher.spent, teacher.metrics)
+        return LossPlan((batch,) * passes, teacher.spent, metrics)
 
     def tokens_read(self, sizes: RunSizes) -> TokenLedger:
         student = sizes.rollouts * sizes.student_sequence

@@ -22,11 +22,12 @@ class RolloutsBeforeStep1:
     preflight: int
     validation: int
     test: int
+    watch: int = 0
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.preflight + self.validation + self.test
+        return self.preflight + self.validation + self.test + self.watch
 
     @property
     def sentence(self) -> str:
@@ -34,6 +35,7 @@ class RolloutsBeforeStep1:
         return (
             f"{self.total:,} rollouts precede step 1: {self.preflight:,} of preflight, "
             f"{self.validation:,} of validation, {self.test:,} of test"
+            + (f", {self.watch:,} of watch" if self.watch else "")
         )
 
     @property
@@ -43,6 +45,7 @@ class RolloutsBeforeStep1:
             "preflight.problems": self.preflight,
             "data.validation_problems": self.validation,
             "data.test_problems": self.test,
+            "data.watch_problems": self.watch,
         }
         return f"fewer with {', '.join(key for key, number in keys.items() if number)}"
 
@@ -52,13 +55,15 @@ def before_step_1(config: Config, problems: Mapping[str, int]) -> RolloutsBefore
 
     Args:
         config: the run's.
-        problems: number of problems of "train", "validation" and "test".
+        problems: number of problems of "train", "validation", "test" and, if there is one,
+            "watch".
     """
     samples = config.evaluation.samples
     return RolloutsBeforeStep1(
         preflight_rollouts(config, problems["train"]),
         samples * problems["validation"],
         samples * problems["test"],
+        samples * problems.get("watch", 0),
     )
 
 

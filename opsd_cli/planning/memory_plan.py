@@ -95,7 +95,7 @@ def estimated(config: Config, problems: Sequence[Problem]) -> Prompts:
         unseen = max(_UNSEEN_REFERENCE, longest_of_one_rollout(config))
         teacher = few_shot + unseen + shots * _UNSEEN_REFERENCE
         return Prompts(_UNSEEN_QUESTION + few_shot, config.prompts.teacher.max_tokens or teacher)
-    question = max((len(p.question) for p in problems), default=0) / _CHARACTERS_PER_TOKEN
+    question = max((p.characters for p in problems), default=0) / _CHARACTERS_PER_TOKEN
     solution = max((len(p.solution or "") for p in problems), default=0) / _CHARACTERS_PER_TOKEN
     few_shot = shots * (int(question + solution) + _TEMPLATE_TOKENS // 2)
     student = int(question) + _TEMPLATE_TOKENS // 2 + few_shot

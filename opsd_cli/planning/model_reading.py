@@ -17,7 +17,7 @@ from opsd_cli.planning.model_shape import Shape, configured_shape
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.references import OF_ONE_ROLLOUT
-from opsd_cli.prompts.rendering import Tokenizer
+from opsd_cli.prompts.rendering import Tokenizer, has_thinking_mode
 from opsd_cli.prompts.teacher import boundary_mismatch
 
 #: Solutions that are tokenised, spread over the set, and prompts that are rendered, the longest.
@@ -102,17 +102,12 @@ def read_model(config: Config) -> ModelReading:
     settings = {**settings, **(settings.get("text_config") or {})}
     context = settings.get("max_position_embeddings")
     tokenizer = HuggingFaceTokenizer(wrapped)
-    turn = [{"role": "user", "content": "a"}]
-    on, off = (
-        tokenizer.render_chat(turn, generation_prompt=True, enable_thinking=thinking)
-        for thinking in (True, False)
-    )
     return ModelReading(
         shape=shape,
         context=context if isinstance(context, int) and context > 0 else None,
         tokenizer=tokenizer,
         has_template=bool(wrapped.chat_template),
-        thinks=on != off,
+        thinks=has_thinking_mode(tokenizer),
     )
 
 
@@ -138,7 +133,7 @@ def text_lengths(reading: ModelReading, config: Config, problems: Sequence[Probl
     def longest(characters: Callable[[Problem], int]) -> list[Problem]:
         return nlargest(_PROMPTS, problems, key=characters)
 
-    student = [len(builder.student(p).ids) for p in longest(lambda p: len(p.question))]
+    student = [len(builder.student(p).ids) for p in longest(lambda p: p.characters)]
 
     taught = longest(lambda p: teacher_characters(p, builder))
     teacher = [len(builder.teacher(p).ids) for p in taught if builder.reference(p)]
@@ -151,7 +146,7 @@ def text_lengths(reading: ModelReading, config: Config, problems: Sequence[Probl
 def teacher_characters(problem: Problem, builder: PromptBuilder) -> int:
     """Characters of a question and its reference."""
     reference = builder.reference(problem)
-    return len(problem.question) + len(reference.text if reference else "")
+    return problem.characters + len(reference.text if reference else "")
 
 
 def boundary_differs(reading: ModelReading, config: Config, problem: Problem) -> bool | None:

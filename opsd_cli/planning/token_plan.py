@@ -100,12 +100,10 @@ def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = 
         "validation": config.data.validation_problems,
         "test": config.data.test_problems,
     }
+    if config.data.watch is not None:
+        sizes["watch"] = config.data.watch_problems
     if splits is not None:
-        sizes = {
-            "train": len(splits.train.problems),
-            "validation": len(splits.validation.problems),
-            "test": len(splits.test.problems),
-        }
+        sizes = {split: len(each.problems) for split, each in splits.named().items()}
     if lengths is None:
         lengths = planned_lengths(config, splits.train.problems if splits else [])
     evaluations = _evaluation_rollouts(config, sizes)
@@ -128,12 +126,13 @@ def _evaluation_rollouts(config: Config, sizes: dict[str, int | None]) -> int:
     # Base, and with a curve every validation's step, the last among them; else the last and best.
     tests = 1 + (due if train.curve else min(2, due))
     problems = due * (sizes["validation"] or 0) + (tests - 1) * (sizes["test"] or 0)
+    problems += min(2, due) * (sizes.get("watch") or 0)  # the last and the best step
     return _rollouts_before_step_1(config, sizes) + config.evaluation.samples * problems
 
 
 def _rollouts_before_step_1(config: Config, sizes: dict[str, int | None]) -> int:
     """Completions of preflight, and of validation and test of the untrained model."""
-    problems = (sizes["validation"] or 0) + (sizes["test"] or 0)
+    problems = sum(sizes.get(split) or 0 for split in ("validation", "test", "watch"))
     return preflight_rollouts(config, sizes["train"]) + config.evaluation.samples * problems
 
 

@@ -23,6 +23,10 @@ class Problem:
         source: name of the file or set that the problem is from.
         fields: the row's values of the columns in `data.fields`, as plain JSON values, for graders
             and reference templates that read more than the four values above.
+        turns: of a chat with more than the user's turn, (role, text) of each turn before the
+            answer: a system turn first, where there is one, and then user and assistant turns, the
+            last of which is the user's. `question` is then the conversation as text, without the
+            system turn. Empty for a plain question.
     """
 
     id: str
@@ -31,6 +35,27 @@ class Problem:
     answer: str | None
     source: str
     fields: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    turns: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def last_turn(self) -> str:
+        """What the user asks last: of a plain question, the question."""
+        return self.turns[-1][1] if self.turns else self.question
+
+    @property
+    def system(self) -> str | None:
+        """The chat's own system turn."""
+        return self.turns[0][1] if self.turns and self.turns[0][0] == "system" else None
+
+    @property
+    def earlier_turns(self) -> tuple[tuple[str, str], ...]:
+        """(role, text) of the turns before the last, without the system turn."""
+        return tuple(turn for turn in self.turns[:-1] if turn[0] != "system")
+
+    @property
+    def characters(self) -> int:
+        """Characters of all that is asked."""
+        return len(self.question) + len(self.system or "")
 
     @property
     def key(self) -> tuple[str, str]:
@@ -42,15 +67,16 @@ class Problem:
 class LoadReport:
     """Counts of the rows that were read, by what was done with them.
 
-    Each row is counted in exactly one of `used`, `not_selected`, `damaged`, `no_question`,
-    `no_solution`, `no_reference`, `no_answer` and `duplicates`; these add up to `rows`. The last
-    four anomalies are only reported: they change neither which rows are used nor how they are
-    graded.
+    Each row is counted in exactly one of `used`, `not_selected`, `damaged`, `unusable_chats`,
+    `no_question`, `no_solution`, `no_reference`, `no_answer` and `duplicates`; these add up to
+    `rows`. The other anomalies are only reported: they change neither which rows are used nor how
+    they are graded.
 
     Attributes:
         not_selected: rows that the set's description leaves out.
         no_reference: rows without a value of a column that `teacher.reference` names.
         damaged: rows with a NUL or invalid Unicode in a value that would be used.
+        unusable_chats: rows with a chat of another form than `opsd_cli.problems.chats` reads.
         derived_answers: used rows whose answer was extracted from a longer text, mostly the
             solution.
         limited: reading stopped at a limit before the end of the set.
@@ -75,6 +101,7 @@ class LoadReport:
     control: Anomaly = NONE
     conflicting: Anomaly = NONE
     no_reference: int = 0
+    unusable_chats: Anomaly = NONE
 
     @property
     def remarkable(self) -> bool:
@@ -116,6 +143,10 @@ class LoadReport:
         reasons = (
             (self.not_selected, "not selected"),
             (self.damaged.count, f"with damaged text (first: {self.damaged.first})"),
+            (
+                self.unusable_chats.count,
+                f"with a chat that cannot be used (first: {self.unusable_chats.first})",
+            ),
             (self.no_question, "without a question"),
             (self.no_solution, "without a solution"),
             (self.no_reference, "without a value of teacher.reference"),
@@ -164,10 +195,12 @@ class ProblemSet:
     row_of: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def digest(self) -> str:
-        """Hash of ids, questions, answers and fields in order: equal for equal sets."""
+        """Hash of ids, questions, turns, answers and fields in order: equal for equal sets."""
         text = "\x1f".join(f"{p.id}\x1e{p.question}\x1e{p.answer}" for p in self.problems)
         if any(p.fields for p in self.problems):
             text += json.dumps([dict(p.fields) for p in self.problems], sort_keys=True)
+        if any(p.turns for p in self.problems):
+            text += json.dumps([p.turns for p in self.problems])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -7,6 +7,7 @@ is assigned a column, and the column's values become text. Nothing is changed si
   repaired text would differ from the file's;
 * a value that is null, blank, an object or a list of several items is no text, and its row is
   counted as lacking it (a list of one item counts as the item: some sets wrap each answer so);
+* a chat that is no conversation in text is left out, with the reason (`opsd_cli.problems.chats`);
 * a missing answer is extracted from the solution (a box, or GSM8K's "####"), and an answer that is
   itself a worked text is reduced to the answer in it; both are counted as derived;
 * a repeated question is dropped, since a duplicate would have twice the weight;
@@ -17,15 +18,14 @@ is assigned a column, and the column's values become text. Nothing is changed si
 
 Column names are recognised without a mapping only where their meaning is the same in all common
 sets. `solution` means a trace, a proof or a bare answer depending on the set, so any other name
-must be mapped explicitly. Of a column with chats, the turns are columns of their own
-(`opsd_cli.problems.chats`).
+must be mapped explicitly. Of a column with chats, the conversation and its last answer are columns
+of their own.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,10 +33,11 @@ from typing import Any
 
 from opsd_cli.errors import DataError, UsageError
 from opsd_cli.grading import gold_is_matchable
-from opsd_cli.grading.extract import last_boxed, sentence_answer
+from opsd_cli.grading.extract import sentence_answer
 from opsd_cli.problems import LoadReport, Problem, ProblemSet, chats
 from opsd_cli.problems.anomalies import NONE, Anomaly, differ, has_control, quoted
-from opsd_cli.problems.cells import DamagedText, field_text, json_value, value_at
+from opsd_cli.problems.cells import DamagedText, field_text, json_value, text_of, value_at
+from opsd_cli.problems.marked_answers import last_marked, marked_answer
 from opsd_cli.problems.selection import Selection
 
 #: Role -> column names that are recognised without a mapping, compared without case.
@@ -53,8 +54,6 @@ _INSTEAD = {
 }
 #: Characters at the end of a solution in which "The answer is 12." is looked for.
 _SOLUTION_END = 1000
-#: The answer line of a GSM8K solution: "#### 18".
-HASHES = re.compile(r"^####[ \t]*(\S.*)$", re.MULTILINE)
 
 
 def choose(
@@ -219,12 +218,19 @@ class _Loading:
                 self.selection.text(row, self.chosen[role], role) if role in self.chosen else None
                 for role in RECOGNISED
             )
+            asked = value_at(row, self.chosen.get("question", ""))
+            turns = asked.turns if isinstance(asked, chats.Conversation) else ()
+            for _, text in turns:
+                text_of(text)  # checks it
             fields = {name: json_value(value_at(row, name)) for name in self.fields}
         except DamagedText as damage:
             self._note("damaged", f" has {damage}")
             return
+        if isinstance(asked, chats.Conversation) and asked.fault is not None:
+            self._note("unusable_chats", f" has {asked.fault}")
+            return
         mathematics = self.selection.answers == "mathematics"
-        derived = _marked_answer(answer or solution or "") if mathematics else None
+        derived = marked_answer(answer or solution or "") if mathematics else None
         gold = derived or answer
         if question is None:
             self.counts["no_question"] += 1
@@ -234,7 +240,7 @@ class _Loading:
             self.counts["no_reference"] += 1
         elif self.need_answer and gold is None:
             self.counts["no_answer"] += 1
-        elif (digest := _digest(question)) in self.answers:
+        elif (digest := _digest(question, turns)) in self.answers:
             self.counts["duplicates"] += 1
             first = self.answers[digest]
             if gold is not None and differ(gold, first):
@@ -243,7 +249,8 @@ class _Loading:
         else:
             self.counts["derived"] += derived is not None
             given = given_id or digest
-            self._add(Problem(given, question, solution, gold, self.name, fields), digest)
+            problem = Problem(given, question, solution, gold, self.name, fields, turns)
+            self._add(problem, digest)
             for kind, example in _anomalies(question, solution, gold, mathematics):
                 self._note(kind, example)
 
@@ -292,7 +299,7 @@ def _anomalies(
     if mathematics and gold is not None and not gold_is_matchable(gold):
         yield "unmatchable", f": {quoted(gold)}"
     if mathematics and gold is not None and solution is not None:
-        for stated in (_last_marked(solution), sentence_answer(solution[-_SOLUTION_END:])):
+        for stated in (last_marked(solution), sentence_answer(solution[-_SOLUTION_END:])):
             if stated is not None and differ(gold, stated):
                 yield "contradicting", f" has {quoted(gold)}, its solution {quoted(stated)}"
                 break
@@ -300,23 +307,10 @@ def _anomalies(
         yield "control", ""
 
 
-def _last_marked(solution: str) -> str | None:
-    """The last marked answer, searched from the end: solutions are long, and every row has one."""
-    start = max(solution.rfind("\\boxed"), solution.rfind("\\fbox"))
-    if start < 0:
-        start = solution.rfind("\n####")
-    return _marked_answer(solution[start:]) if start >= 0 else None
-
-
-def _marked_answer(text: str) -> str | None:
-    r"""The last `\boxed{...}` of a text, else what follows its last "####"."""
-    boxed = last_boxed(text)
-    hashes = HASHES.findall(text)
-    return boxed or (hashes[-1].strip() if hashes else None)
-
-
-def _digest(question: str) -> str:
-    """Hash of a question, independent of its line breaks and spacing."""
+def _digest(question: str, turns: chats.Turns = ()) -> str:
+    """Hash of a question, with all turns of a chat, independent of line breaks and spacing."""
+    if turns:
+        question = "\x1f".join(f"{role}\x1e{' '.join(text.split())}" for role, text in turns)
     return hashlib.sha256(" ".join(question.split()).encode()).hexdigest()[:16]
 
 

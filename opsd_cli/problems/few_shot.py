@@ -129,7 +129,9 @@ def _drawn(config: Config, train: ProblemSet) -> tuple[Problem, ...]:
 def _enough(config: Config, problems: Sequence[Problem], name: str) -> tuple[Problem, ...]:
     settings = config.prompts.few_shot
     worked = settings.response is None or "{solution}" in settings.response
-    usable = [problem for problem in problems if problem.solution or not worked]
+    # An example is one question and its answer: a conversation of several turns is none.
+    single = [problem for problem in problems if not problem.earlier_turns]
+    usable = [problem for problem in single if problem.solution or not worked]
     if len(usable) < settings.examples:
         raise DataError(
             f"{name} has {len(usable)} worked examples, and prompts.few_shot.examples asks for "

@@ -32,8 +32,9 @@ from opsd_cli.problems.fields import Reading
 from opsd_cli.problems.files import READERS, load_file, open_file, problems_of
 from opsd_cli.problems.graded_columns import refuse_columns
 from opsd_cli.problems.hold_out import first, hold_out, without
-from opsd_cli.problems.same_questions import refuse_shared
+from opsd_cli.problems.same_questions import refuse_shared, shared_notes
 from opsd_cli.problems.set_description import SetDescription
+from opsd_cli.problems.system_turns import with_system_note
 from opsd_cli.prompts.references import reads_solutions
 
 #: Benchmarks that are the config's own splits.
@@ -48,6 +49,7 @@ class Splits:
         notes: sentences about how the splits were made.
         warnings: sentences about probable faults in the data.
         few_shot: the worked examples before each question; the training problems lack them.
+        watch: problems of another kind, which are measured and decide nothing; None without.
         data_notes: those of `notes` that do not depend on how many problems are held out.
     """
 
@@ -58,10 +60,12 @@ class Splits:
     warnings: tuple[str, ...] = ()
     data_notes: tuple[str, ...] = ()
     few_shot: tuple[Problem, ...] = ()
+    watch: ProblemSet | None = None
 
     def named(self) -> dict[str, ProblemSet]:
-        """The splits by name."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
+        """The splits by name; "watch" is among them where there is one."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return found if self.watch is None else {**found, "watch": self.watch}
 
     def provenance(self) -> dict[str, dict[str, str | int | None]]:
         """Name, revision, size and digest of each split, for a run's environment.json."""
@@ -145,7 +149,23 @@ def load_splits(config: Config) -> Splits:
         warnings=tuple(warning for each in read for warning in each.notes),
         data_notes=data_notes,
     )
-    return with_examples(config, splits)
+    return with_examples(config, _with_watch(config, splits))
+
+
+def _with_watch(config: Config, splits: Splits) -> Splits:
+    """The splits with the watch set of the config, if it has one."""
+    data = config.data
+    watch = _load_optional(data.watch, "test", config, data.watch_problems)
+    if watch is None:
+        return splits
+    notes = (*_notes(watch), *shared_notes(watch, splits.named()))
+    return replace(
+        splits,
+        watch=told_apart({**splits.named(), "watch": watch})["watch"],
+        notes=(*splits.notes, *notes),
+        warnings=(*splits.warnings, *watch.notes),
+        data_notes=(*splits.data_notes, *notes),
+    )
 
 
 def _needs_solutions(config: Config) -> bool | None:
@@ -226,9 +246,11 @@ def _load(
     description = describe(source, split)
     if description is None:
         loaded = load_file(Path(source), columns, **vars(reading))
-        return replace(loaded, notes=_warned(loaded.name, source, loaded.report))
+        loaded = replace(loaded, notes=_warned(loaded.name, source, loaded.report))
+        return with_system_note(loaded, config)
     own = {name: column for name, column in description.columns.model_dump().items() if column}
-    return _load_described(source, split, description, own or columns, reading)
+    loaded = _load_described(source, split, description, own or columns, reading)
+    return with_system_note(loaded, config)
 
 
 def _load_described(

@@ -11,6 +11,7 @@ from opsd_cli.errors import DataError
 from opsd_cli.problems import Problem
 from opsd_cli.problems.few_shot import examples_of, response_of
 from opsd_cli.problems.same_questions import divided
+from opsd_cli.prompts.conversations import in_conversation
 from opsd_cli.prompts.references import (
     WORDS,
     Kind,
@@ -79,7 +80,7 @@ class PromptBuilder:
         if problem.key not in self._student_prompts:
             template = self._with_examples(self._student, problem, teacher=False)
             self._student_prompts[problem.key] = student_prompt(
-                problem.question, template, self.tokenizer
+                problem.last_turn, template, self.tokenizer
             )
         return self._student_prompts[problem.key]
 
@@ -107,7 +108,7 @@ class PromptBuilder:
         own = reference or self._required(problem)
         template = self._teacher_template(own.kind)
         prompt = teacher_prompt(
-            problem.question,
+            problem.last_turn,
             own.text,
             self._with_examples(template, problem, teacher=True),
             self.tokenizer,
@@ -130,9 +131,9 @@ class PromptBuilder:
             text = WORDS[reference.kind][1]
         arguments = self._config.prompts.student.chat_arguments
         return teacher_prompt(
-            problem.question,
+            problem.last_turn,
             reference.text,
-            Template(text, teacher.system, arguments),
+            in_conversation(Template(text, teacher.system, arguments), problem, self.tokenizer),
             self.tokenizer,
             self._max_tokens,
         )
@@ -145,12 +146,19 @@ class PromptBuilder:
 
     def _teacher_template(self, kind: Kind) -> Template:
         """The config's template; in place of the default one, that with the reference's words."""
-        teacher = self._config.prompts.teacher
+        student, teacher = self._config.prompts.student, self._config.prompts.teacher
+        if teacher.place == "system":
+            return Template(
+                student.template,
+                teacher.system,
+                teacher.chat_arguments,
+                reference=teacher.system_template,
+            )
         text = WORDS[kind][0] if teacher.template == TEACHER_TEMPLATE else teacher.template
         return Template(text, teacher.system, teacher.chat_arguments)
 
     def _with_examples(self, template: Template, problem: Problem, *, teacher: bool) -> Template:
-        """The template with the worked examples before it, each in the same words.
+        """The template in the problem's conversation, worked examples in the same words before it.
 
         So the teacher's examples have their references and show how one is used. A problem that is
         itself an example is not shown its own solution.
@@ -166,6 +174,7 @@ class PromptBuilder:
                 else template
             )
             turns += example_turns([example], shown, self._response, self.tokenizer, section)
+        template = in_conversation(template, problem, self.tokenizer)
         return replace(template, examples=turns) if turns else template
 
 

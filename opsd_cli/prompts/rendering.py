@@ -66,16 +66,23 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Template:
-    """One role's prompt: the user turn, an optional system turn, and chat-template arguments.
+    """One role's prompt: the last user turn, what precedes it, and chat-template arguments.
 
     Attributes:
-        examples: turns before the user's: question and answer of each worked example (few-shot).
+        text: the last user turn.
+        system: the system turn.
+        examples: question and answer of each worked example (few-shot), the first turns.
+        turns: (role, text) of a conversation's turns between the examples and the last user turn.
+        reference: text with {solution} that is added to the system turn; None where the reference
+            stands in the user turn.
     """
 
     text: str
     system: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     examples: tuple[tuple[str, str], ...] = ()
+    turns: tuple[tuple[str, str], ...] = ()
+    reference: str | None = None
 
     def fill(self, **values: str) -> str:
         """The user turn with each `{name}` replaced, in one pass, never inside a value."""
@@ -130,17 +137,28 @@ def escape_control_tokens(text: str, tokenizer: Tokenizer) -> str:
 
 
 def render(template: Template, user_turn: str, tokenizer: Tokenizer) -> Prompt:
-    """Render one user turn through the chat template and tokenise it once."""
+    """Render a user turn, after what precedes it, through the chat template; tokenise it once."""
     messages = [{"role": "system", "content": template.system}] if template.system else []
     for question, answer in template.examples:
         messages += [{"role": "user", "content": question}]
         messages += [{"role": "assistant", "content": answer}]
+    messages += [{"role": role, "content": content} for role, content in template.turns]
     messages.append({"role": "user", "content": user_turn})
     text = tokenizer.render_chat(messages, generation_prompt=True, **template.arguments)
     closed = tokenizer.render_chat(messages, generation_prompt=False, **template.arguments)
     # A template that treats the last turn differently is cut where the user's words end.
     opening = text[len(closed) :] if text.startswith(closed) else text.rpartition(user_turn)[2]
     return Prompt(text=text, ids=tuple(tokenizer.encode(text)), opening=opening)
+
+
+def has_thinking_mode(tokenizer: Tokenizer) -> bool:
+    """True if the chat template depends on `enable_thinking`."""
+    turn = [{"role": "user", "content": "a"}]
+    on, off = (
+        tokenizer.render_chat(turn, generation_prompt=True, enable_thinking=thinking)
+        for thinking in (True, False)
+    )
+    return on != off
 
 
 def after_thinking(text: str) -> str:

@@ -1,5 +1,8 @@
 """The teacher's prompt: the question and, between markers, a verified reference solution.
 
+The reference stands in the last user turn, by the teacher's template, or in the system turn, where
+the user's turns are the student's own (`prompts.teacher.place`).
+
 Two faults are avoided here. Only the reference may be shortened, and only from its middle:
 truncating a teacher prompt from the left, as some trainers do at 512 tokens, drops the question.
 And the teacher scores a completion that the student began, so both prompts must end at the same
@@ -34,6 +37,16 @@ TEACHER_TEMPLATE = (
     "it: derive the same final answer by your own reasoning. Try other ways where they help, "
     "and never hesitate to backtrack or to reconsider.\n\n" + ANSWER_INSTRUCTION
 )
+#: What the system turn gets where the reference stands there.
+SYSTEM_TEMPLATE = (
+    "For the user's last question there is a verified reference, which the user does not see:\n"
+    "[solution begins]\n"
+    "{solution}\n"
+    "[solution ends]\n"
+    "First make sure that you understand it. Do not copy, paraphrase or mention it: derive the "
+    "same final answer by your own reasoning. Try other ways where they help, and never hesitate "
+    "to backtrack or to reconsider."
+)
 GAP = "\n[...]\n"
 #: Asks the teacher for an analysis, where it is to reason first.
 ANALYSIS_TEMPLATE = (
@@ -59,6 +72,8 @@ def teacher_prompt(
 ) -> Prompt:
     """The teacher's prompt, its reference shortened from the middle to fit `max_tokens`.
 
+    Of a conversation, `question` is the last user turn, and the template has the turns before it.
+
     `analysis`, the teacher's own account of the solution, is never shortened.
 
     Raises:
@@ -67,11 +82,16 @@ def teacher_prompt(
     question = escape_control_tokens(question, tokenizer)
     solution = escape_control_tokens(solution, tokenizer)
     notes = escape_control_tokens(analysis or "", tokenizer)
-    below = ANALYSIS_HEADING + notes if notes and "{analysis}" not in template.text else ""
+    place = template.text if template.reference is None else template.reference
+    below = ANALYSIS_HEADING + notes if notes and "{analysis}" not in place else ""
 
     def rendered(reference: str) -> Prompt:
-        filled = template.fill(question=question, solution=reference + below, analysis=notes)
-        return render(template, filled, tokenizer)
+        values = {"solution": reference + below, "analysis": notes}
+        if template.reference is None:
+            return render(template, template.fill(question=question, **values), tokenizer)
+        block = Template(template.reference).fill(**values)
+        system = f"{template.system}\n\n{block}" if template.system else block
+        return render(replace(template, system=system), template.fill(question=question), tokenizer)
 
     prompt = rendered(solution)
     if max_tokens is None or len(prompt.ids) <= max_tokens:

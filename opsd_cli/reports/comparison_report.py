@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.formatting import count, duration, percent, share, signed
 from opsd_cli.reports.chart import Series, line_chart
+from opsd_cli.reports.choices_section import choices_section
 from opsd_cli.reports.collapse_verdict import collapse_verdict
 from opsd_cli.reports.page import figure, folded, html_page, named_model, table
 from opsd_cli.reports.run_report import COLOURS, REPORT
@@ -46,12 +48,13 @@ COLLAPSE_METRICS = {
     "zero_variance_groups": "share of groups all right or all wrong",
     "siblings_missing": "share of rollouts without a right sibling",
     "feedback_missing": "share of rollouts without feedback",
+    "learnt_share": "share of the rollouts that are learnt from",
     "grad_norm": "gradient norm",
 }
 #: Those that are shares, from 0 to 1.
 SHARES = {
     "reward", "truncated", "copied", "zero_variance_groups", "siblings_missing",
-    "feedback_missing",
+    "feedback_missing", "learnt_share",
 }  # fmt: skip
 #: Colour scale of tokens: (upper edge in nats, share of colour in percent).
 SHADES = ((0.01, 0), (0.05, 18), (0.2, 36), (0.5, 58), (float("inf"), 85))
@@ -77,6 +80,7 @@ def write_comparison_report(
     sections = [
         f"<h1>{escape(verdict(summary))}</h1>",
         f"<p class=dim>{escape(what_was_compared(summary, groups))}</p>",
+        choices_section(summary),
         curves_section(summary),
         methods_section(summary),
         efficiency_section(summary),
@@ -99,8 +103,9 @@ def what_was_compared(summary: Summary, groups: Groups) -> str:
         f"seed{'s' if len(summary['seeds']) > 1 else ''} {', '.join(map(str, summary['seeds']))}"
     )
     left = "".join(f" Left out: {path}, {why}." for path, why in summary["left_out"].items())
+    what = "arms" if "choices" in summary else "methods"
     return (
-        f"Model: {model}. {len(summary['methods'])} methods, "
+        f"Model: {model}. {len(summary['methods'])} {what}, "
         f"{seeds}, "
         f"{summary['test_problems']} test problems, which chose nothing. The target is "
         f"{summary['target_from']}. Intervals: paired bootstrap over seeds and problems.{left}"
@@ -109,7 +114,7 @@ def what_was_compared(summary: Summary, groups: Groups) -> str:
 
 def curves_section(summary: Summary) -> str:
     """Learning curves with 95% bands, one chart per kind of cost."""
-    figures = []
+    figures, methods = [], summary["methods"]
     for cost, title in COSTS.items():
         series = [
             Series(
@@ -118,7 +123,7 @@ def curves_section(summary: Summary) -> str:
                 list(zip(entry["curve"]["cost"][cost], entry["curve"]["accuracy"], strict=True)),
                 [tuple(edges) for edges in entry["curve"]["band"]],
             )
-            for (name, entry), colour in zip(summary["methods"].items(), COLOURS, strict=False)
+            for (name, entry), colour in zip(methods.items(), cycle(COLOURS), strict=False)
         ]
         chart = line_chart(
             series,
@@ -245,7 +250,7 @@ def collapse_section(summary: Summary, groups: Groups) -> str:
                     if row.get(key) is not None
                 ],
             )
-            for (name, rows), colour in zip(metrics.items(), COLOURS, strict=False)
+            for (name, rows), colour in zip(metrics.items(), cycle(COLOURS), strict=False)
             if name not in idle
         ]
         series = [line for line in series if line.points]

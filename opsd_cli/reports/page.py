@@ -55,7 +55,8 @@ background:var(--page);font-size:13px;font-weight:400;line-height:1.35}
 .point:hover b,.point:focus b{visibility:visible}
 .point:hover i,.point:focus i{outline:2px solid var(--ink);outline-offset:2px}
 .point:focus{outline:0}
-.legend{font-size:.85rem;margin:.25rem 0 0}.legend span{margin-right:1rem;white-space:nowrap}
+.legend{font-size:.85rem;margin:.25rem 0 0}
+.legend span{margin-right:1rem;display:inline-block;max-width:100%}
 .key{width:24px;height:12px;margin-right:.35em;vertical-align:-1px}.key line{stroke-width:3}
 .values summary{font-size:.85rem;color:var(--dim)}.values td,.values th{font-size:.85rem}
 .values td{white-space:nowrap}.values .scroll{max-height:16rem}

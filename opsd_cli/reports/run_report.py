@@ -148,8 +148,23 @@ def accuracy_section(result: dict[str, Any] | None, evaluations: list[dict[str, 
             + ((percent(Estimate(**flexible[name])),) if flexible else ())
             for name in ("base", "best", "final")
         ]
-        results = table(tuple(heads), rows_of_test)
+        results = table(tuple(heads), rows_of_test) + _watched(result, step)
     return f"<h2>Accuracy</h2>{figure('accuracy, with 95% intervals', chart)}{results}"
+
+
+def _watched(result: dict[str, Any], step: dict[str, str]) -> str:
+    """The table of accuracies on the watch set; empty where the run has none."""
+    watched = result.get("watch_accuracy")
+    if not watched:
+        return ""
+    rows = [
+        (name + step.get(name, ""), percent(Estimate(**watched[name])))
+        for name in ("base", "best", "final")
+    ]
+    return (
+        "<p>The watch set has problems of another kind and decides nothing: a fall there is what "
+        "the training cost.</p>" + table(("on the watch set", "accuracy (95% interval)"), rows)
+    )
 
 
 def learning_section(metrics: list[dict[str, Any]]) -> str:

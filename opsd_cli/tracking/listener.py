@@ -57,7 +57,7 @@ class EvaluationRow:
     """One evaluation during a run, as written to `evaluations.jsonl`.
 
     Attributes:
-        split: "validation" or "test".
+        split: "validation", "test" or "watch".
         accuracy: mean over problems, with its 95% interval.
         truncated: share of completions that reached the length limit.
         no_answer: share of completions without an answer.
@@ -75,6 +75,8 @@ class EvaluationRow:
         flexible_accuracy: accuracy by the flexible rule (`opsd_cli.grading.flexible`); None in rows
             of earlier versions, and where answers are not mathematics.
         mean_score: mean of the grader's numbers; None where it gives verdicts alone.
+        hedges_per_100_words: hedging words of the completions
+            (`opsd_cli.training.collapse_metrics`); None in rows of earlier versions.
     """
 
     step: int
@@ -94,6 +96,7 @@ class EvaluationRow:
     cpu_seconds: float = 0.0
     flexible_accuracy: Estimate | None = None
     mean_score: Estimate | None = None
+    hedges_per_100_words: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The row as it is written; `mean_score` only where there is one."""

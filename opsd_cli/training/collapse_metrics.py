@@ -33,6 +33,11 @@ def hedge_rate(text: str) -> float:
     return 100 * len(_HEDGE.findall(text)) / words if words else 0.0
 
 
+def mean_hedge_rate(texts: Sequence[str]) -> float:
+    """The mean of `hedge_rate` over completions; at least one."""
+    return float(np.mean([hedge_rate(text) for text in texts]))
+
+
 def copied_share(completion: str, reference: str) -> float:
     """Share of the completion's word 4-grams that also occur in the reference."""
 
@@ -69,7 +74,7 @@ def rollout_metrics(
         "completion_tokens_max": int(lengths.max()),
         "stopped": float(np.mean([rollout.finish_reason == "stop" for rollout in rollouts])),
         "truncated": float(np.mean([rollout.finish_reason == "length" for rollout in rollouts])),
-        "hedges_per_100_words": float(np.mean([hedge_rate(text) for text in texts])),
+        "hedges_per_100_words": mean_hedge_rate(texts),
         "copied": float(
             np.mean([copied_share(t, r) for t, r in zip(texts, references, strict=True)])
         ),

@@ -1,4 +1,4 @@
-"""What a run measures of itself: validation and test accuracy, each measured once.
+"""What a run measures of itself: validation, test and watch accuracy, each measured once.
 
 A recorded measurement is never repeated: a run that was killed or stopped reads it from
 `evaluations.jsonl`, with the tokens it took. An incomplete measurement has its samples in a file of
@@ -31,6 +31,7 @@ from opsd_cli.statistics import Estimate
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import EvaluationRow, Listener
 from opsd_cli.training import run_directory
+from opsd_cli.training.collapse_metrics import mean_hedge_rate
 from opsd_cli.training.run_directory import Run
 from opsd_cli.training.state import RunState, cpu_time
 
@@ -65,7 +66,7 @@ class Measurements:
             prompt: PromptBuilder(
                 evaluation_view(run.config, prompt), policy.tokenizer, policy.context_limit
             )
-            for prompt in {splits.validation.prompt, splits.test.prompt}
+            for prompt in {each.prompt for name, each in splits.named().items() if name != "train"}
         }
 
     # -- validation and test -------------------------------------------------------------------
@@ -84,13 +85,16 @@ class Measurements:
         self._record("validation", state.step, result, best, seconds)
         return best
 
-    def test(self, label: str, step: int) -> Estimate:
+    def test(self, label: str, step: int, split: str = "test") -> Estimate:
         """Accuracy on the test split with the weights as they are, or as recorded before.
+
+        Args:
+            split: "test", or "watch" where the run has a watch set.
 
         Raises:
             RunError: "base" is needed after the first step, and its record is lost.
         """
-        known = self._recorded("test", step)
+        known = self._recorded(split, step)
         if known is not None:
             return Estimate(**known["accuracy"])
         if step == 0 and self._state.step > 0:
@@ -99,8 +103,14 @@ class Measurements:
                 f"step ({run_directory.EVALUATIONS})",
                 "bring the file back from a copy, or start again with another --out",
             )
-        result, seconds = self._timed(self._splits.test, f"test ({label})")
-        return self._record("test", step, result, False, seconds).accuracy
+        result, seconds = self._timed(self._splits.named()[split], f"{split} ({label})")
+        return self._record(split, step, result, False, seconds).accuracy
+
+    def watch(self, label: str, step: int) -> dict[str, Estimate]:
+        """The accuracy on the watch set by its label, as `test`; empty without a watch set."""
+        if self._splits.watch is None:
+            return {}
+        return {label: self.test(label, step, "watch")}
 
     def flexible(self, steps: dict[str, int]) -> dict[str, Estimate]:
         """Accuracy on the test split by the flexible rule, as recorded by `test`.
@@ -133,7 +143,7 @@ class Measurements:
     def _record(
         self, split: str, step: int, result: Evaluation, best: bool, seconds: tuple[float, float]
     ) -> EvaluationRow:
-        problems = self._splits.test if split == "test" else self._splits.validation
+        problems = self._splits.named()[split]
         ledger, training_cpu_seconds = self._spent_by(step)
         row = EvaluationRow(
             step=step,
@@ -153,6 +163,7 @@ class Measurements:
             cpu_seconds=seconds[1],
             flexible_accuracy=result.flexible_accuracy,
             mean_score=result.mean_score,
+            hedges_per_100_words=mean_hedge_rate([each.completion for each in result.samples]),
         )
         self._run.append(run_directory.EVALUATIONS, row.as_dict())
         self.forget_samples()

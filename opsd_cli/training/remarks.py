@@ -67,6 +67,8 @@ def _no_gradient(metrics: Sequence[dict[str, Any]]) -> str | None:
         return "nothing was learnt: the gradient of every step was 0"
     flat = all(row.get("zero_variance_groups") == 1 for row in metrics)
     why = ", because the rollouts of each question were all right or all wrong" if flat else ""
+    if all(row.get("learnt_share") == 0 for row in metrics):
+        why = ", because train.learn_from left out every rollout by its grade"
     return f"nothing was learnt: no step had a loss batch{why}"
 
 

@@ -26,6 +26,7 @@ class TrainResult:
             (`opsd_cli.training.remarks`).
         flexible_accuracy: as `accuracy`, by the flexible rule (`opsd_cli.grading.flexible`); empty
             where a measurement is of an earlier version.
+        watch_accuracy: as `accuracy`, on the watch set (`data.watch`); empty without one.
     """
 
     run_dir: str
@@ -41,22 +42,27 @@ class TrainResult:
     stopped_because: str
     remarks: tuple[str, ...] = ()
     flexible_accuracy: dict[str, Estimate] = field(default_factory=dict)
+    watch_accuracy: dict[str, Estimate] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The object that `opsd train --json` prints."""
-        return {
+        found = {
             **asdict(self),
             "remarks": list(self.remarks),
             "accuracy": _as_dicts(self.accuracy),
             "flexible_accuracy": _as_dicts(self.flexible_accuracy),
+            "watch_accuracy": _as_dicts(self.watch_accuracy),
         }
+        if not self.watch_accuracy:
+            del found["watch_accuracy"]
+        return found
 
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> TrainResult:
         """The result that `as_dict` gave."""
         accuracy = {name: Estimate(**found["accuracy"][name]) for name in ACCURACIES}
         tokens, remarks = TokenLedger(**found["tokens"]), tuple(found.get("remarks", ()))
-        flexible = found.get("flexible_accuracy", {})
+        flexible, watched = found.get("flexible_accuracy", {}), found.get("watch_accuracy", {})
         return cls(
             **{
                 **found,
@@ -64,6 +70,7 @@ class TrainResult:
                 "accuracy": accuracy,
                 "remarks": remarks,
                 "flexible_accuracy": {name: Estimate(**e) for name, e in flexible.items()},
+                "watch_accuracy": {name: Estimate(**e) for name, e in watched.items()},
             }
         )
 

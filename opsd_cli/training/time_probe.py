@@ -129,7 +129,7 @@ def _scaled_down(config: Config, problems: int) -> Config:
     questions = min(ROWS, config.train.questions_per_step, problems)
     tokens = min(LONG, config.sampling.max_new_tokens)
     changes: Mapping[str, Mapping[str, Any]] = {
-        "train": {"questions_per_step": questions, "steps": 1},
+        "train": {"questions_per_step": questions, "steps": 1, "learn_from": "all"},
         "sampling": {"max_new_tokens": tokens},
         "teacher": {"analysis_tokens": min(LONG, config.teacher.analysis_tokens)},
         "grpo": {"zero_variance": "keep"},

@@ -11,7 +11,7 @@ dropped, since it has changed nothing yet; an incomplete measurement keeps its s
 continues both.
 
 The best checkpoint is chosen on validation problems alone. The test split is measured before the
-first step, at the best checkpoint and at the end, and decides nothing.
+first step, at the best checkpoint and at the end, and decides nothing; so is the watch set.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from opsd_cli.training.schedule import QuestionOrder, learning_rate, require_eno
 from opsd_cli.training.state import Clock, RunState, cpu_time
 from opsd_cli.training.step_records import rollout_rows, step_row, step_tokens
 from opsd_cli.training.stopped import stopped
+from opsd_cli.training.thinking import thinking_warning
 from opsd_cli.training.work_ahead import Foreseeing
 
 
@@ -109,12 +110,16 @@ class Trainer:
             self.run.prune(self.config.train.keep_checkpoints, self.state.best_step)
             self.listener.note(f"resumed at step {self.state.step}")
             return
+        warning = thinking_warning(self.config, lambda: self.policy.tokenizer)
+        if warning is not None:
+            self.listener.warn(warning)
         if self.config.preflight.enabled and self.method.needs.teacher:
             self.state.ledger += preflight(
                 self.run, self.splits.train, self.builder, self.analyst, self.measurements,
                 self.listener, self.stop,
             )  # fmt: skip
         self.measurements.test("base", 0)
+        self.measurements.watch("base", 0)
         self.measurements.validate()
         self.checkpoint()
 
@@ -227,14 +232,16 @@ class Trainer:
         self.listener.checkpoint(self.state.step, str(path))
 
     def finish(self, why: str) -> TrainResult:
-        """Measure the test split at the end and at the best checkpoint, and write the result."""
-        state, test = self.state, self.measurements.test
+        """Measure test and watch at the end and at the best checkpoint, and write the result."""
+        state, test, watch = self.state, self.measurements.test, self.measurements.watch
         state.ledger += self.prefetcher.discard()
         accuracy = {"base": test("base", 0)}
         accuracy["final"] = test("final", state.step)
+        watched = watch("base", 0) | watch("final", state.step)
         if state.best_step not in (0, state.step):
             self.policy.load_adapter(whole_checkpoint(self.run.checkpoint_path(state.best_step)))
         accuracy["best"] = test("best", state.best_step)
+        watched |= watch("best", state.best_step)
         self.clock.tick()
         result = TrainResult(
             run_dir=str(self.run.directory),
@@ -246,6 +253,7 @@ class Trainer:
             flexible_accuracy=self.measurements.flexible(
                 {"base": 0, "best": state.best_step, "final": state.step}
             ),
+            watch_accuracy={name: watched[name] for name in ACCURACIES if watched},
             best_step=state.best_step,
             seconds=state.seconds,
             cpu_seconds=state.cpu_seconds,

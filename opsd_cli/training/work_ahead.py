@@ -33,6 +33,8 @@ PREFLIGHT = (
 BASE, VALIDATION, CURVE, FINAL, BEST = (
     "test (base)", "validation", "test (curve)", "test (final)", "test (best)",
 )  # fmt: skip
+#: Those of the watch set, each right after the test's of the same name.
+WATCH_BASE, WATCH_FINAL, WATCH_BEST = "watch (base)", "watch (final)", "watch (best)"
 
 
 def work_ahead(config: Config, splits: Splits, state: RunState, phase: str) -> WorkAhead:
@@ -43,7 +45,8 @@ def work_ahead(config: Config, splits: Splits, state: RunState, phase: str) -> W
         phase: its name.
     """
     in_step = phase in (ROLLOUTS, ANALYSES, GRADIENT)
-    left = 0 if phase in (FINAL, BEST) else config.train.steps - state.step
+    ended = (FINAL, WATCH_FINAL, BEST, WATCH_BEST)
+    left = 0 if phase in ended else config.train.steps - state.step
     return WorkAhead(
         rollouts=max(0, left - in_step),
         gradients=max(0, left - (phase == GRADIENT)),
@@ -56,17 +59,24 @@ def _problems_ahead(config: Config, splits: Splits, state: RunState, phase: str)
     """Problems of all evaluations that follow the phase."""
     train = config.train
     validation, test = len(splits.validation.problems), len(splits.test.problems)
-    if phase == BEST:
+    watch = 0 if splits.watch is None else len(splits.watch.problems)
+    another = state.best_step not in (0, state.step)  # the best step is measured on its own
+    if phase == WATCH_BEST:
         return 0
-    if phase == FINAL:
-        return 0 if state.best_step in (0, state.step) else test
-    count = 0
+    if phase == BEST:
+        return watch
+    if phase in (FINAL, WATCH_FINAL):
+        tested = test * (not train.curve)
+        return watch * (phase == FINAL) + (tested + watch) * another
+    count = 2 * watch  # at the end and at the best step
     asked = min(config.preflight.problems, len(splits.train.problems))
     # What follows siblings or feedback, student and teacher: both roles, the teacher, no role.
     count += dict(zip(PREFLIGHT, (2 * asked, 2 * asked, asked, 0), strict=True)).get(phase, 0)
     if phase in PREFLIGHT:
         count += test
     if phase in (*PREFLIGHT, BASE):
+        count += watch
+    if phase in (*PREFLIGHT, BASE, WATCH_BASE):
         count += validation
     due = -(-train.steps // train.evaluate_every)
     done = due if state.step >= train.steps else state.step // train.evaluate_every

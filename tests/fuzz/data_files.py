@@ -252,8 +252,8 @@ def require_same_texts(loaded: ProblemSet, rows: Rows) -> None:
 def account_for(loaded: ProblemSet) -> None:
     report = loaded.report
     left_out = (
-        report.not_selected + report.damaged.count + report.no_question + report.no_solution
-        + report.no_answer + report.duplicates
+        report.not_selected + report.damaged.count + report.unusable_chats.count
+        + report.no_question + report.no_solution + report.no_answer + report.duplicates
     )  # fmt: skip
     if report.used + left_out != report.rows or report.used != len(loaded.problems):
         raise Wrong(f"rows unaccounted for: {report}")

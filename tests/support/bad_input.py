@@ -234,6 +234,7 @@ CASES = [
          "leave out --resume, or --preflight-only"),
     Case("train --preflight-only --method grpo", 2, "method grpo has no teacher",
          "leave out --preflight-only"),
+    Case("train --method grpo --set train.learn_from=correct", 2, "grpo cannot leave rollouts"),
     Case("train --probe", 2, "--probe estimates the time of a plan", "--dry-run"),
     # a first config
     Case("init --data good.jsonl", 2, "--model is missing", "--model MODEL --data good.jsonl",
@@ -309,6 +310,12 @@ CASES = [
     # compare
     Case("compare --methods opsd", 2, "does not name two different methods", "opsd, grpo, sft"),
     Case("compare --methods opsd,gpro", 2, "no method 'gpro'", "did you mean 'grpo'"),
+    Case("compare --vary train.passes", 2, "is not KEY=A,B", "divergence.kind=forward_kl,jsd"),
+    Case("compare --vary train.pases=1,2", 2, "unknown config key", "did you mean 'train.passes'"),
+    Case("compare --vary seed=1,2", 2, "--vary cannot vary seed", "--seeds"),
+    Case("compare --vary evaluation.samples=1,4", 2, "another evaluation sampling",
+         "the training alone"),
+    Case("compare --grid", 2, "--grid combines the values of --vary", "--vary KEY=A,B"),
     Case("compare --seeds 0", 2, "greater than or equal to 1"),
     Case("compare --seed 9223372036854775807", 2, "leaves no room for --seeds", "or less"),
     Case("compare --target 1.5", 2, "target"),

@@ -59,6 +59,14 @@ def test_dry_run_probe_estimates_the_time(opsd: Opsd, tmp_path: Path, method: st
     assert code == 0 and "\n  the whole run " in out and "nothing was written" in out
 
 
+def test_dry_run_warns_of_a_student_that_thinks(opsd: Opsd) -> None:
+    plan = f"train --dry-run --set data.train=good.jsonl {QUICK}"
+    on = "--set prompts.student.chat_arguments.enable_thinking=true"
+    code, _, err = opsd(f"{plan} {on}")
+    assert code == 0 and "the student thinks" in err
+    assert "the student thinks" not in opsd(plan)[2]
+
+
 def test_dry_run_of_eval_warns_of_an_untrained_adapter(opsd: Opsd) -> None:
     assert opsd(f"train --out run --set data.train=good.jsonl {QUICK}")[0] == 0
     state = next(Path("run/checkpoints").glob("step-000004/state.json"))

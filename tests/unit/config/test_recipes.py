@@ -212,6 +212,34 @@ def test_preset_names_the_source_of_its_values(name: str) -> None:
         assert sized[1].rstrip(".") in preset_names()
 
 
+COMPACTION = table("compaction: setting")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_compaction_preset_is_the_recipe_with_the_values_of_its_table(size: str) -> None:
+    name = f"opsd-compaction-qwen3-{size}"
+    told = {
+        key: read_yaml(literal(row["ours"]) or "", "ours")
+        for row in COMPACTION
+        if (key := literal(row["compaction: setting"]))
+    }
+    flat, recipe = (
+        {key: at(config, key) for key in leaves(config.model_dump(mode="json"))}
+        for config in (resolve(name), resolve(f"opsd-qwen3-{size}"))
+    )
+    assert {key: value for key, value in flat.items() if recipe[key] != value} == told
+    for method in ("grpo", "sft", "hybrid"):
+        assert resolve(name, [], {"method": method}) == resolve(
+            f"opsd-qwen3-{size}", [], {"method": method}
+        )
+
+
+@pytest.mark.parametrize("row", COMPACTION, ids=[row["compaction: setting"] for row in COMPACTION])
+def test_compaction_table_marks_every_departure(row: dict[str, str]) -> None:
+    assert (row["published"] == row["ours"]) == (row["departure"] == EQUAL)
+    assert row["source"]
+
+
 def test_mac_preset_differs_from_its_recipe_only_in_what_fits_the_machine() -> None:
     fits = {
         "model", "backend", "rollouts.batch_size", "prompts.teacher.max_tokens",

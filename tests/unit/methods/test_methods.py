@@ -19,7 +19,7 @@ from backends.interface import (
 )
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
-from opsd_cli.errors import DataError
+from opsd_cli.errors import ConfigError, DataError
 from opsd_cli.methods.base import LossPlan, StepInputs
 from opsd_cli.methods.grpo import advantages
 from opsd_cli.methods.hybrid import Hybrid, redistributed
@@ -258,3 +258,47 @@ def test_completions_a_question(method: str, default: int) -> None:
     assert methods.get(config_of(method)).rollouts_per_question() == default
     chosen = config_of(method, rollouts={"per_question": 4})
     assert methods.get(chosen).rollouts_per_question() == 4
+
+
+def test_learn_from_chooses_the_rollouts_by_grade_and_weighs_them_among_themselves() -> None:
+    verdicts = {"p0": [True], "p1": [False, True], "p2": [False]}
+    for learn_from, lengths in (("correct", [2, 4]), ("incorrect", [2, 2])):
+        config = config_of("opsd", train={"learn_from": learn_from})
+        plan = learn(config, rolled(verdicts, config))
+        (batch,) = plan.batches
+        assert isinstance(batch, DivergenceBatch)
+        assert [len(item.completion) for item in batch.items] == lengths
+        assert [item.weight for item in batch.items] == [1 / sum(lengths)] * 2
+        assert plan.metrics == {"learnt_share": 0.5}
+
+
+def test_learn_from_all_is_the_whole_step_without_a_metric() -> None:
+    config = config_of("opsd")
+    plan = learn(config, rolled({"p0": [True], "p1": [False]}, config))
+    assert len(plan.batches[0].items) == 2 and plan.metrics == {}
+
+
+def test_learn_from_applies_to_the_sampled_token_and_to_every_pass() -> None:
+    sampled = config_of(
+        "opsd", divergence={"vocabulary": "sampled"}, train={"learn_from": "correct"}
+    )
+    plan = learn(sampled, rolled({"p0": [True], "p1": [False]}, sampled))
+    assert [len(batch.items) for batch in plan.batches] == [1]
+    assert plan.metrics.keys() == {"learnt_share", "sampled_reverse_kl"}
+    twice = config_of("opsd", train={"learn_from": "correct", "passes": 2})
+    plan = learn(twice, rolled({"p0": [True], "p1": [False]}, twice))
+    assert [len(batch.items) for batch in plan.batches] == [1, 1]
+
+
+def test_learn_from_asks_the_teacher_nothing_about_rollouts_that_are_left_out() -> None:
+    config = config_of("opsd", train={"learn_from": "correct"})
+    plan = learn(config, rolled({"p0": [False], "p1": [False]}, config))
+    assert plan.batches == () and plan.metrics == {"learnt_share": 0.0}
+    assert plan.spent.teacher_scored == 0
+
+
+@pytest.mark.parametrize("method", ["grpo", "sft", "hybrid"])
+def test_learn_from_is_refused_where_completions_cannot_be_left_out(method: str) -> None:
+    with pytest.raises(ConfigError, match=f"learn_from is correct, and {method}") as caught:
+        methods.get(config_of(method, train={"learn_from": "correct"}))
+    assert "methods: {opsd: {train: {learn_from: correct}}}" in caught.value.hint

@@ -66,6 +66,32 @@ def test_a_step_without_loss_batches_leaves_the_weights_alone(tmp_path: Path) ->
     assert all(row["zero_variance_groups"] == 1 for row in metrics)
 
 
+@pytest.mark.parametrize(("learn_from", "skill"), [("correct", 0.0), ("incorrect", 1.0)])
+def test_a_step_whose_rollouts_are_all_left_out_makes_no_update(
+    learn_from: str, skill: float, tmp_path: Path
+) -> None:
+    policy = FakePolicy(skill=skill, gain=0.1)
+    more = (f"train.learn_from={learn_from}", "preflight.enabled=false")
+    result, metrics = run_method(tmp_path / "run", policy, *more)
+    assert policy.skill == skill and result.tokens.trained == result.tokens.teacher_scored == 0
+    assert all(row["learnt_share"] == row["loss"] == row["grad_norm"] == 0 for row in metrics)
+    assert "train.learn_from left out every rollout" in " ".join(result.remarks)
+
+
+def test_a_run_on_correct_rollouts_trains_on_them_alone(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    result, metrics = run_method(
+        directory, FakePolicy(skill=0.5, gain=0.0), "train.learn_from=correct"
+    )
+    rollouts = list(read_rows(directory / run_directory.ROLLOUTS))
+    assert {row["correct"] for row in rollouts} == {True, False}
+    assert all((row["divergence"] is not None) == row["correct"] for row in rollouts)
+    for row in metrics:
+        of_step = [each["correct"] for each in rollouts if each["step"] == row["step"]]
+        assert row["learnt_share"] == row["reward"] == sum(of_step) / len(of_step)
+    assert result.tokens.rollouts == len(rollouts)
+
+
 def test_resample_replaces_zero_variance_groups_and_the_ledger_counts_both(
     tmp_path: Path,
 ) -> None:
