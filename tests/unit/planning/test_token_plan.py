@@ -51,7 +51,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "preflight.enabled": ("true", "false"),
     "preflight.problems": (3, 100),
     "sft.max_tokens": ("null", 30, 150),
-    "teacher.reference": ("solution", "answer", "sibling"),
+    "teacher.reference": ("solution", "answer", "sibling", "feedback"),
     "teacher.without_reference": ("skip", "answer", "solution"),
 }
 TRAINED_ON = (8, 30)
@@ -62,6 +62,9 @@ def random_settings(rng: random.Random) -> list[str]:
     settings = [f"{key}={rng.choice(values)}" for key, values in CHOICES.items()]
     if "teacher.reference=sibling" in settings:
         settings.append("teacher.reason_first=false")  # they exclude each other
+    if "teacher.reference=feedback" in settings:
+        # Completions of the fake policy hold no JSON, and are told so.
+        settings += ["teacher.reason_first=false", "grading.grader=json"]
     return settings
 
 
@@ -73,14 +76,17 @@ def exact_lengths(settings: list[str], splits: Splits, policy: FakePolicy) -> Le
     )
     builder = PromptBuilder(config, policy.tokenizer)
     problems = splits.train.problems
-    longest = Reference("x" * config.sampling.max_new_tokens, "sibling")
+    longest = {
+        "sibling": Reference("x" * config.sampling.max_new_tokens, "sibling"),
+        "feedback": Reference("there is no JSON value in the completion", "feedback"),
+    }
 
     def requests(problem: Problem) -> list[Prompt]:
         """The longest prompts of the teacher for a problem."""
-        if config.teacher.reference != "sibling":
+        if config.teacher.reference not in longest:
             return [builder.teacher(problem), builder.analysis_request(problem)]
         own = builder.reference(problem)
-        found = [builder.teacher(problem, reference=longest)]
+        found = [builder.teacher(problem, reference=longest[config.teacher.reference])]
         return found + ([builder.teacher(problem, reference=own)] if own else [])
 
     heading = len("\n\nYour analysis of this solution:\n")
