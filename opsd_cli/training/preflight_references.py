@@ -161,7 +161,7 @@ def draw_references(
 
 def _among(rollouts: int) -> str:
     """Of how many rollouts of a problem, in words that follow what was looked for."""
-    return f" among {rollouts} of the student" if rollouts > 1 else ", of one sampled for each"
+    return f" among {rollouts} of the student" if rollouts > 1 else " (one sampled for each)"
 
 
 def no_reference(record: Mapping[str, Any], kept: Path | None) -> PreflightFailed:
