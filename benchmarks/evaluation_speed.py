@@ -126,6 +126,14 @@ def lm_eval(case: Case, meter: Meter) -> Outcome:
     return texts, found["results"][NAME]["exact_match,box"]
 
 
+def linked(case: Case) -> Path:
+    """A new folder with links to the model's files: lighteval keeps its answers beside them."""
+    folder = Path(tempfile.mkdtemp(dir=case.folder))
+    for path in case.model.iterdir():
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
 def lighteval(case: Case, meter: Meter) -> Outcome:
     from lighteval.logging.evaluation_tracker import EvaluationTracker
     from lighteval.models.model_input import GenerationParameters
@@ -136,7 +144,7 @@ def lighteval(case: Case, meter: Meter) -> Outcome:
     # Its own tasks are not read: some of them ask the network as they are imported.
     Registry._load_from_files = Registry._load_from_subdirs = staticmethod(lambda *_: {})
     settings = TransformersModelConfig(
-        model_name=str(case.model), batch_size=case.batch, dtype="float32", device="cpu",
+        model_name=str(linked(case)), batch_size=case.batch, dtype="float32", device="cpu",
         add_special_tokens=False, override_chat_template=False,
         cache_dir=str(case.out / "cache"),
         generation_parameters=GenerationParameters(temperature=0.0),

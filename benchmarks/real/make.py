@@ -86,9 +86,9 @@ def parts(settings: problems.Settings) -> tuple[Part, ...]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file in a folder."""
+    """The SHA-256 of each file in a folder; folders in it, which another program made, are not."""
     found = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
         with path.open("rb") as file:
             found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found

@@ -122,6 +122,14 @@ def test_real_kit_makes_nothing_twice(tmp_path: Path, capsys: pytest.CaptureFixt
     assert record["made_with"]["python"] and len(record["files"]["file"]) == 64
 
 
+def test_real_kit_ignores_the_folders_of_other_programs(tmp_path: Path) -> None:
+    calls: list[str] = []
+    make.make(tmp_path, [part(calls)])
+    (tmp_path / "part" / "cache").mkdir()
+    make.make(tmp_path, [part(calls)])
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("change", ["inputs", "file", "folder", "manifest"])
 def test_real_kit_makes_again_what_changed(tmp_path: Path, change: str) -> None:
     calls: list[str] = []
