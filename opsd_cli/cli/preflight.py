@@ -22,7 +22,7 @@ from opsd_cli.training.preflight_check import (
     new_directory,
     require_teacher,
 )
-from opsd_cli.training.preflight_failure import LOOK
+from opsd_cli.training.preflight_failure import LOOK, REGARDLESS
 from opsd_cli.training.schedule import require_enough
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def run(request: Request, directory: Path | None, resume: bool) -> None:
     if not found.verdict.goes_on:
         raise PreflightFailed(
             f"nothing to distil: {found.verdict.meaning}",
-            f"{found.verdict.advice}; then measure again. To look: {LOOK}",
+            f"{found.verdict.advice}; then measure again. To look: {LOOK}. {REGARDLESS}",
         )
 
 

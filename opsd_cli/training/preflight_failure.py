@@ -25,7 +25,10 @@ LOOK = (
     "prompts (with the same --config, --model and --set)"
 )
 CHECK = "opsd train --preflight-only measures again before any training"
-REGARDLESS = "To train regardless: --set preflight.enabled=false"
+REGARDLESS = (
+    "To train regardless: --set preflight.enabled=false; the student then learns from a teacher "
+    "that was not measured to be better, and may get worse"
+)
 #: Characters of the question and of the completion that are shown.
 LONGEST_QUESTION, LONGEST_COMPLETION = 300, 600
 
@@ -119,7 +122,7 @@ def described_pair(student: Mapping[str, Any], teacher: Mapping[str, Any], limit
     """Both roles' completions of one problem for people, shortened."""
     lines = [
         f"question: {_one_line(student['question'], LONGEST_QUESTION)}",
-        f"right answer: {student['gold']}",
+        *([] if student["gold"] is None else [f"right answer: {student['gold']}"]),
         *(
             f"{row['role']} ({_became(row, limit)}): "
             f"{_one_line(row['completion'], LONGEST_COMPLETION)}"
@@ -131,9 +134,9 @@ def described_pair(student: Mapping[str, Any], teacher: Mapping[str, Any], limit
 
 def described_sample(row: Mapping[str, Any], limit: int) -> str:
     """A sample for people: what became of it, its question and its completion, shortened."""
+    gold = "" if row["gold"] is None else f"; the right answer is {row['gold']}"
     return (
-        f"one of the {row['role']}'s completions ({_became(row, limit)}; the right answer is "
-        f"{row['gold']})\n"
+        f"one of the {row['role']}'s completions ({_became(row, limit)}{gold})\n"
         f"  question:   {_one_line(row['question'], LONGEST_QUESTION)}\n"
         f"  completion: {_one_line(row['completion'], LONGEST_COMPLETION)}"
     )
@@ -143,12 +146,17 @@ def _became(row: Mapping[str, Any], limit: int) -> str:
     """What became of a sample, in words."""
     status: str = {
         "correct": "right",
-        "wrong": f"answered {row['answer']}",
+        "wrong": f"answered {row['answer']}" if row["answer"] else f"not right{_score(row)}",
         "no_answer": "no answer found in it",
     }.get(row["status"], row["status"])
     if row.get("other_answer"):
         status += f", and says {row['other_answer']} too"
     return status + (f", cut off at {limit} tokens" if row["finish_reason"] == "length" else "")
+
+
+def _score(row: Mapping[str, Any]) -> str:
+    """The number that the grader gave a completion, in words; empty where it gives none."""
+    return "" if row.get("score") is None else f": score {row['score']:.2f}"
 
 
 def _one_line(text: str, most: int) -> str:
@@ -180,8 +188,11 @@ def failure_line(record: Mapping[str, Any], problems: int, limit: int, kept: Pat
 
 
 def _shares(record: Mapping[str, Any], role: str, limit: int) -> str:
+    """What became of a role's completions that are not right: shares that do not overlap."""
     outcome = Outcome.in_record(record, role)
+    wrong = "were not right" if "mean_score" in record else "gave a wrong answer"
+    ungraded = f"{outcome.ungraded:.0%} could not be graded, " if outcome.ungraded else ""
     return (
-        f"{outcome.wrong:.0%} gave a wrong answer, {record['truncated'][role]:.0%} were cut off "
-        f"at {limit} tokens and {record['no_answer'][role]:.0%} held no answer"
+        f"{outcome.wrong:.0%} {wrong}, {ungraded}{outcome.unfinished:.0%} were cut off at {limit} "
+        f"tokens before an answer and {outcome.silent:.0%} ended without one"
     )

@@ -158,8 +158,18 @@ def room_for(reference_tokens: int | None) -> int:
     return max(ROOM_TOKENS, ROOM_FACTOR * (reference_tokens or 0))
 
 
-_EXAMPLES = "show worked examples in both prompts (--set prompts.few_shot.examples=2)"
-_EASIER = "a larger model, or problems with shorter solutions"
+#: Worked examples that are suggested; a config that has as many is not told to show some.
+EXAMPLES = 2
+_EXAMPLES = f"show worked examples in both prompts (--set prompts.few_shot.examples={EXAMPLES})"
+_EASIER = "take a larger model, or problems with shorter solutions"
+_FORM = (
+    "ask for a form of answer that can be read, such as \\boxed{}, in prompts.student.template and "
+    "prompts.teacher.template"
+)
+_OTHER_WORDS = (
+    "ask for the form of the answer in other words (prompts.student.template and "
+    "prompts.teacher.template name \\boxed{} already)"
+)
 #: Cause -> what the numbers mean. The fields are those of `described`.
 MEANINGS: dict[Cause, str] = {
     "gain": "there is something to distil: the reference makes the model right more often",
@@ -188,25 +198,34 @@ MEANINGS: dict[Cause, str] = {
     "reference in view: these problems are too hard for this model",
     "equal": "the teacher is often right, and so is the student: the reference adds nothing",
 }
-#: Cause -> what to change; empty where nothing need be.
-ADVICE: dict[Cause, str] = {
-    "gain": "",
-    "gain_of_form": f"raise {{option}} (now {{limit}}) if completions are cut off, or {_EXAMPLES}",
-    "gain_from_zero": f"if it does not improve: {_EXAMPLES}, or take {_EASIER}",
-    "gain_is_rare": f"{_EXAMPLES}, or take {_EASIER}",
-    "gain_uncertain": "measure more problems: --set preflight.problems={more}{form}",
-    "solved": "train on harder problems",
-    "misleading": "see that each solution belongs to its question (opsd data check), and give the "
-    "teacher a clearer prompts.teacher.template",
-    "ungraded": "opsd data check lists the answers that cannot be compared",
-    "truncated": "raise {option} (now {limit}) to {enough}",
-    "endless": f"{_EXAMPLES}, or take {_EASIER}",
-    "no_answer": "ask for a form of answer that can be read, such as \\boxed{{}}, in "
-    f"prompts.student.template and prompts.teacher.template, or {_EXAMPLES}",
-    "too_hard": f"{_EXAMPLES}{{cooler}}, or take {_EASIER}",
-    "equal": "train on harder problems, or give the teacher a clearer "
-    "prompts.teacher.template{cooler}",
+#: Cause -> what to change, as alternatives; one whose field is empty is left out (`_advice`).
+ADVICE: dict[Cause, tuple[str, ...]] = {
+    "gain": (),
+    "gain_of_form": (
+        "raise {option} (now {limit}) if completions are cut off",
+        "{examples}",
+    ),
+    "gain_from_zero": ("{examples}", _EASIER),
+    "gain_is_rare": ("{examples}", _EASIER),
+    "gain_uncertain": ("{more_problems}", "{examples_of_form}"),
+    "solved": ("train on harder problems",),
+    "misleading": (
+        "see that each solution belongs to its question (opsd data check), and give the "
+        "teacher a clearer prompts.teacher.template",
+    ),
+    "ungraded": ("opsd data check lists the answers that cannot be compared",),
+    "truncated": ("raise {option} (now {limit}) to {enough}",),
+    "endless": ("{examples}", _EASIER),
+    "no_answer": ("{form}", "{examples}", "take a larger model"),
+    "too_hard": ("{examples}", "{cooler}", _EASIER),
+    "equal": (
+        "train on harder problems",
+        "give the teacher a clearer prompts.teacher.template",
+        "{cooler}",
+    ),
 }
+#: Before the advice of a cause.
+_FIRST: dict[Cause, str] = {"gain_from_zero": "if it does not improve: "}
 
 
 @dataclass(frozen=True)
@@ -237,7 +256,6 @@ def verdict_of(record: Mapping[str, Any], config: Config) -> Verdict:
         means = {role: each["value"] for role, each in record["mean_score"].items()}
         was, better = better, means["teacher"] > means["student"]
         cause = "gain" if better else "equal" if was else cause
-    warm = measured.temperature > COOL
     fields = {
         "teacher": teacher.right,
         "teacher_wrong": teacher.wrong,
@@ -247,22 +265,46 @@ def verdict_of(record: Mapping[str, Any], config: Config) -> Verdict:
         "student_unanswered": student.unanswered,
         "student_unfinished": student.unfinished,
         "gain": points(gain) if gain is not None else "",
-        "form": f", and {_EXAMPLES}" if student.unanswered > 0.5 else "",
         "limit": limit,
         "enough": max(2 * limit, ROOM_FACTOR * (reference or 0)),
-        "more": 4 * record["problems"],
         "option": (
             "evaluation.max_new_tokens"
             if config.evaluation.max_new_tokens
             else "sampling.max_new_tokens"
         ),
-        "cooler": (
-            f", lower evaluation.temperature (now {measured.temperature:g})" if warm else ""
-        ),
     }
+    untried = _untried(config, 4 * record["problems"], student)
     return Verdict(
-        cause,
-        better,
-        MEANINGS[cause].format(**fields),
-        ADVICE[cause].format(**fields),
+        cause, better, MEANINGS[cause].format(**fields), _advice(cause, {**fields, **untried})
     )
+
+
+def _untried(config: Config, more: int, student: Outcome) -> dict[str, str]:
+    """The suggestions that depend on the config; those that it follows already are empty.
+
+    Args:
+        more: number of problems that would make the measurement surer.
+    """
+    prompts, warmth = config.prompts, evaluation_sampling(config).temperature
+    templates = (prompts.student.template, prompts.teacher.template)
+    examples = _EXAMPLES if prompts.few_shot.examples < EXAMPLES else ""
+    asked = all("\\boxed" in (template or "") for template in templates)
+    return {
+        "examples": examples,
+        "examples_of_form": examples if student.unanswered > 0.5 else "",
+        "more_problems": (
+            f"measure more problems: --set preflight.problems={more}"
+            if config.preflight.problems < more
+            else ""
+        ),
+        "form": _OTHER_WORDS if asked else _FORM,
+        "cooler": f"lower evaluation.temperature (now {warmth:g})" if warmth > COOL else "",
+    }
+
+
+def _advice(cause: Cause, fields: Mapping[str, Any]) -> str:
+    """The alternatives of a cause that are left, joined: "a", "a, or b" or "a, b, or c"."""
+    left = [text for each in ADVICE[cause] if (text := each.format(**fields))]
+    *before, last = left or [""]
+    joined = f"{', '.join(before)}, or {last}" if before else last
+    return _FIRST.get(cause, "") * bool(joined) + joined

@@ -72,8 +72,9 @@ def test_preflight_failure_names_the_length_of_evaluations_where_that_is_set(
 
 def test_preflight_failure_by_completions_without_an_answer(tmp_path: Path) -> None:
     error, sample = failed(tmp_path / "run", "sampling.max_new_tokens=512", policy=Unanswering())
-    assert "0% were cut off at 512 tokens and 100% held no answer" in error.message
-    assert "prompts.student.template" in error.hint and "\\boxed{}," in error.hint
+    wanted = "0% were cut off at 512 tokens before an answer and 100% ended without one"
+    assert wanted in error.message
+    assert "prompts.student.template" in error.hint and "\\boxed{} already" in error.hint
     assert "(no answer found in it; the right answer is 1)" in sample
     assert "completion: I cannot say." in sample
 
@@ -82,7 +83,7 @@ def test_preflight_failure_by_wrong_answers_says_that_the_problems_are_too_hard(
     tmp_path: Path,
 ) -> None:
     error, sample = failed(tmp_path / "run", policy=FakePolicy(skill=0.0, taught=0.0))
-    assert "0% were cut off" in error.message and "0% held no answer" in error.message
+    assert "0% were cut off" in error.message and "0% ended without" in error.message
     assert "too hard for this model; show worked examples" in error.hint
     assert "lower evaluation.temperature (now 1)" in error.hint
     assert "max_new_tokens" not in error.hint
@@ -111,7 +112,11 @@ def test_preflight_failure_says_how_to_look_and_how_to_train_regardless(
     tmp_path: Path, settings: list[str]
 ) -> None:
     error, _ = failed(tmp_path / "run", *settings)
-    for said in ("sample --privileged", "sample --show-prompts", "--set preflight.enabled=false"):
+    for said in (
+        "sample --privileged",
+        "sample --show-prompts",
+        "--set preflight.enabled=false; the student then learns from a teacher that was not",
+    ):
         assert said in error.hint
 
 
@@ -135,7 +140,7 @@ def test_preflight_failure_where_nothing_can_be_kept_says_the_same_but_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Run, "keep_failed_preflight", lambda _: None)
-    with pytest.raises(PreflightFailed, match=r"held no answer$"):
+    with pytest.raises(PreflightFailed, match=r"ended without one$"):
         begin(tmp_path / "run", policy=FakePolicy(skill=0.5, taught=0.0))
 
 

@@ -117,6 +117,46 @@ def test_preflight_verdict_on_a_gain_that_may_be_chance(silent: float, examples:
     assert ("prompts.few_shot.examples=2" in found.advice) is examples
 
 
+#: Cause's outcome, settings that follow an advice, what is no longer said, and what still is.
+FOLLOWED: list[tuple[Outcome, list[str], str, str]] = [
+    (Outcome(0.1, 0.9), ["prompts.few_shot.examples=2"], "few_shot", "lower evaluation.temp"),
+    (
+        Outcome(0.1, 0.9),
+        ["prompts.few_shot.examples=3", "evaluation.temperature=0"],
+        "few_shot",
+        "take a larger model, or problems with shorter solutions",
+    ),
+    (Outcome(0.0, repeating=1.0), ["prompts.few_shot.examples=2"], "few_shot", "take a larger"),
+    (Outcome(0.0, silent=1.0), ["prompts.few_shot.examples=2"], "few_shot", "take a larger"),
+    (Outcome(0.0, silent=1.0), ["prompts.few_shot.examples=2"], "such as", "in other words"),
+]
+
+
+@pytest.mark.parametrize(("outcome", "settings", "left_out", "said"), FOLLOWED)
+def test_preflight_verdict_leaves_out_advice_that_the_config_follows(
+    outcome: Outcome, settings: list[str], left_out: str, said: str
+) -> None:
+    both = outcome, outcome
+    found = verdict_of(record(*both, outcomes=outcomes(*both)), resolve(None, settings))
+    assert left_out not in found.advice and said in found.advice
+    before = verdict_of(record(*both, outcomes=outcomes(*both)), resolve(None))
+    assert "prompts.few_shot.examples=2" in before.advice
+
+
+def test_preflight_verdict_asks_for_a_form_that_the_prompts_do_not_name() -> None:
+    both = Outcome(0.0, silent=1.0), Outcome(0.0, silent=1.0)
+    config = resolve(None, ["prompts.student.template=Solve: {question}"])
+    found = verdict_of(record(*both, outcomes=outcomes(*both)), config)
+    assert found.advice.startswith("ask for a form of answer that can be read, such as \\boxed{},")
+
+
+def test_preflight_verdict_does_not_ask_for_more_problems_where_all_are_measured() -> None:
+    both = Outcome(0.1, 0.9), Outcome(0.2, 0.8)
+    measured = record(*both, outcomes=outcomes(*both), gain=UNSURE.as_dict())
+    found = verdict_of(measured, resolve(None, ["preflight.problems=200"]))
+    assert found.cause == "gain_uncertain" and found.advice == ""
+
+
 def test_preflight_verdict_on_a_record_of_an_earlier_version() -> None:
     student, teacher = Outcome(0.0, 0.84, 0.12, 0.0, 0.04), Outcome(0.53, 0.47)
     found = verdict_of(record(student, teacher), resolve(None))
