@@ -36,7 +36,8 @@ class Grading(Section):
     pass_at: Share = 1.0
     """Least score that counts as correct, where the grader gives numbers."""
     choices: str | None = None
-    """With choice: column of the options, a list of texts or an object by letter."""
+    """With choice: column of the options, a list of texts or an object by letter. They are added to
+    each question that lacks them, as lettered lines."""
     tests: str = "tests"
     """With code: column of the unit tests, a text or a list of statements."""
     command: Command = ()

@@ -34,6 +34,7 @@ from opsd_cli.problems.graded_columns import refuse_columns
 from opsd_cli.problems.hold_out import first, hold_out, without
 from opsd_cli.problems.same_questions import refuse_shared, shared_notes
 from opsd_cli.problems.set_description import SetDescription
+from opsd_cli.problems.shown_options import with_options
 from opsd_cli.problems.system_turns import with_system_note
 from opsd_cli.prompts.references import reads_solutions
 
@@ -247,10 +248,10 @@ def _load(
     if description is None:
         loaded = load_file(Path(source), columns, **vars(reading))
         loaded = replace(loaded, notes=_warned(loaded.name, source, loaded.report))
-        return with_system_note(loaded, config)
+        return with_system_note(with_options(loaded, config), config)
     own = {name: column for name, column in description.columns.model_dump().items() if column}
     loaded = _load_described(source, split, description, own or columns, reading)
-    return with_system_note(loaded, config)
+    return with_system_note(with_options(loaded, config), config)
 
 
 def _load_described(
