@@ -6,8 +6,13 @@ from collections.abc import Sequence
 
 from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import resolve
-from opsd_cli.grading import open_grader
-from opsd_cli.problems.checking import grading_findings, loading_findings
+from opsd_cli.grading import check_grader, open_grader
+from opsd_cli.problems.checking import (
+    grading_findings,
+    left_out_findings,
+    loading_findings,
+    solution_note,
+)
 from opsd_cli.problems.sources import load_one_set
 
 
@@ -15,15 +20,22 @@ def run(source: str, configs: Sequence[str], assignments: Sequence[str], out: Ou
     """Show what loading and the grader find in the answers of a set.
 
     Raises:
-        ConfigError: a config or key that is not valid.
+        ConfigError: a config or key that is not valid, or a grader that cannot be used.
         DataError: the set cannot be read, or no row is usable.
     """
     config = resolve(tuple(configs) or None, assignments)
+    check_grader(config.grading)
     with out.working("reading the problems"):
         problems = load_one_set(source, config)
     with out.working("grading the solutions"), open_grader(config.grading) as grader:
         found = (*loading_findings(problems), *grading_findings(problems, grader))
     out.show(f"{problems.name}: {problems.report.sentence()}")
+    left_out, note = left_out_findings(problems), solution_note(problems, config)
+    for finding in left_out:
+        more = finding.rows.count - len(finding.rows.described)
+        out.exact(f"{finding.what}: {', '.join(finding.rows.described)}{_more(more)}")
+    if note:
+        out.show(note)
     for finding in found:
         out.show(f"{finding.what}:")
         for row in finding.rows.described:
@@ -32,13 +44,20 @@ def run(source: str, configs: Sequence[str], assignments: Sequence[str], out: Ou
         if more:
             out.exact(f"  and {more:,} more")
     if not found:
-        out.show("no answer contradicts its solution, and the grader can parse every answer")
+        solved = "" if note else "no answer contradicts its solution, and "
+        out.show(f"{solved}the grader can parse every answer")
     out.object(
         {
             "name": problems.name,
             "rows": problems.report.rows,
             "used": problems.report.used,
             "left_out": problems.report.skipped(),
+            "left_out_rows": [finding.as_dict() for finding in left_out],
+            "notes": [note] if note else [],
             "findings": [finding.as_dict() for finding in found],
         }
     )
+
+
+def _more(count: int) -> str:
+    return f" and {count:,} more" if count else ""

@@ -105,6 +105,7 @@ def first_config(
     splits = load_splits(config)
     if data != EMBEDDED:
         with open_grader(config.grading) as grader:
+            grader.check()
             graded = grading_warnings(splits.train, data, grader, GRADED)
         splits = replace(splits, warnings=(*splits.warnings, *graded))
     return _Suggestions(draft, splits, read_model(config), planned_device(config)).finished()

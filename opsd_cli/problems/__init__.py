@@ -63,6 +63,16 @@ class Problem:
         return self.source, self.id
 
 
+#: Counts of the load report -> why these rows were left out.
+_REASONS = {
+    "no_question": "without a question",
+    "no_solution": "without a solution",
+    "no_reference": "without a value of teacher.reference",
+    "no_answer": "without an answer",
+    "duplicates": "with a question seen before",
+}
+
+
 @dataclass(frozen=True)
 class LoadReport:
     """Counts of the rows that were read, by what was done with them.
@@ -84,6 +94,7 @@ class LoadReport:
         contradicting: used rows whose answer differs from the answer in their solution.
         control: used rows with control characters, as a lost backslash leaves them.
         conflicting: duplicates whose answer differs from that of the first occurrence.
+        left_out_rows: `no_question` and the other counts of rows that were left out -> these rows.
     """
 
     rows: int
@@ -102,6 +113,7 @@ class LoadReport:
     conflicting: Anomaly = NONE
     no_reference: int = 0
     unusable_chats: Anomaly = NONE
+    left_out_rows: Mapping[str, Anomaly] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def remarkable(self) -> bool:
@@ -138,6 +150,22 @@ class LoadReport:
         """One sentence for each kind of probable fault in the data, with its first example."""
         return tuple(f"{what} (first: {rows.first})" for _, rows, what in self.faults())
 
+    def left_out(self) -> tuple[tuple[str, Anomaly, str], ...]:
+        """The reasons for which rows were left out: name, rows, and what they are.
+
+        Rows that a description does not select are not among them.
+        """
+        kinds = (
+            ("damaged", self.damaged, "with damaged text"),
+            ("unusable_chats", self.unusable_chats, "with a chat that cannot be used"),
+            *((name, self.left_out_rows.get(name, NONE), what) for name, what in _REASONS.items()),
+        )
+        return tuple(
+            (name, rows, f"left out, {_rows(rows.count)} {what}")
+            for name, rows, what in kinds
+            if rows.count
+        )
+
     def skipped(self) -> str:
         """Why rows were left out: "3 without a solution, 2 without an answer"; may be empty."""
         reasons = (
@@ -147,11 +175,7 @@ class LoadReport:
                 self.unusable_chats.count,
                 f"with a chat that cannot be used (first: {self.unusable_chats.first})",
             ),
-            (self.no_question, "without a question"),
-            (self.no_solution, "without a solution"),
-            (self.no_reference, "without a value of teacher.reference"),
-            (self.no_answer, "without an answer"),
-            (self.duplicates, "with a question seen before"),
+            *((getattr(self, name), what) for name, what in _REASONS.items()),
         )
         return ", ".join(f"{count:,} {reason}" for count, reason in reasons if count)
 

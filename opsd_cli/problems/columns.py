@@ -206,6 +206,7 @@ class _Loading:
     answers: dict[str, str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     anomalies: defaultdict[str, Anomaly] = field(default_factory=lambda: defaultdict(lambda: NONE))
+    left_out: defaultdict[str, Anomaly] = field(default_factory=lambda: defaultdict(lambda: NONE))
 
     def add_row(self, row: Mapping[str, Any]) -> None:
         """Read one row: a problem, or one more row left out."""
@@ -233,15 +234,15 @@ class _Loading:
         derived = marked_answer(answer or solution or "") if mathematics else None
         gold = derived or answer
         if question is None:
-            self.counts["no_question"] += 1
+            self._leave_out("no_question")
         elif self.need_solution and solution is None:
-            self.counts["no_solution"] += 1
+            self._leave_out("no_solution")
         elif any(field_text(fields[name]) is None for name in self.required):
-            self.counts["no_reference"] += 1
+            self._leave_out("no_reference")
         elif self.need_answer and gold is None:
-            self.counts["no_answer"] += 1
+            self._leave_out("no_answer")
         elif (digest := _digest(question, turns)) in self.answers:
-            self.counts["duplicates"] += 1
+            self._leave_out("duplicates")
             first = self.answers[digest]
             if gold is not None and differ(gold, first):
                 conflict = f" says {quoted(gold)}, and before it was {quoted(first)}"
@@ -271,6 +272,11 @@ class _Loading:
         text = f"row {self.counts['rows']:,}{example}"
         self.anomalies[kind] = self.anomalies[kind].with_row(text)
 
+    def _leave_out(self, kind: str) -> None:
+        """Count the current row as left out, for a reason of the load report."""
+        self.counts[kind] += 1
+        self.left_out[kind] = self.left_out[kind].with_row(f"row {self.counts['rows']:,}")
+
     def report(self, limited: bool) -> LoadReport:
         return LoadReport(
             rows=self.counts["rows"],
@@ -283,6 +289,7 @@ class _Loading:
             derived_answers=self.counts["derived"],
             duplicates=self.counts["duplicates"],
             limited=limited,
+            left_out_rows=dict(self.left_out),
             **self.anomalies,
         )
 

@@ -83,6 +83,65 @@ def test_data_check_reads_columns_by_the_config(opsd: Opsd, tmp_path: Path) -> N
     assert code == 0 and "row 1 has '3', its solution '2'" in out
 
 
+def write_rows(path: Path, *rows: dict[str, str]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_data_check_lists_rows_that_are_left_out(opsd: Opsd, tmp_path: Path) -> None:
+    good = [{"question": f"{n} + 1", "solution": "s", "answer": str(n + 1)} for n in range(4)]
+    empty = {"question": "", "solution": "s", "answer": "1"}
+    unsolved = {"question": "2 + 2", "solution": "", "answer": "4"}
+    damaged = {"question": "a\0b", "solution": "s", "answer": "4"}
+    rows = [good[0], *[empty] * 12, unsolved, good[0], damaged, good[1]]
+    write_rows(tmp_path / "gaps.jsonl", *rows)
+    code, out, err = opsd("data check gaps.jsonl")
+    assert code == 0, err
+    numbers = ", ".join(f"row {n}" for n in range(2, 12))
+    assert f"left out, 12 rows without a question: {numbers} and 2 more" in out
+    assert "left out, 1 row without a solution: row 14\n" in out
+    assert "left out, 1 row with a question seen before: row 15\n" in out
+    assert "left out, 1 row with damaged text: row 16 has" in out
+    found = json.loads(opsd("data check gaps.jsonl --json")[1])["left_out_rows"]
+    assert {each["kind"]: each["count"] for each in found} == {
+        "no_question": 12, "no_solution": 1, "duplicates": 1, "damaged": 1,
+    }  # fmt: skip
+    assert next(e for e in found if e["kind"] == "no_solution")["rows"] == ["row 14"]
+
+
+def test_data_check_of_a_set_without_solutions(opsd: Opsd, tmp_path: Path) -> None:
+    rows = [{"question": f"{n} + 1", "answer": str(n + 1)} for n in range(40)]
+    write_rows(tmp_path / "unsolved.jsonl", *rows)
+    code, out, err = opsd("data check unsolved.jsonl")
+    assert code == 0, err
+    assert "no row of unsolved.jsonl has a solution" in out
+    assert "teacher.reference=answer, or sibling" in out and "--method grpo" in out
+    assert "contradicts its solution" not in out
+    (note,) = json.loads(opsd("data check unsolved.jsonl --json")[1])["notes"]
+    assert note.startswith("no row of unsolved.jsonl has a solution")
+
+
+@pytest.mark.parametrize("setting", ["teacher.reference=answer", "method=grpo"])
+def test_data_check_of_a_set_that_needs_no_solutions(
+    opsd: Opsd, tmp_path: Path, setting: str
+) -> None:
+    rows = [{"question": f"{n} + 1", "answer": str(n + 1)} for n in range(4)]
+    write_rows(tmp_path / "unsolved.jsonl", *rows)
+    found = json.loads(opsd(f"data check unsolved.jsonl --set {setting} --json")[1])
+    assert found["notes"] == [] and found["used"] == 4
+
+
+@pytest.mark.parametrize(
+    "command", ["data check good.jsonl", "init --data good.jsonl --model embedded"]
+)
+def test_data_commands_refuse_a_grader_that_cannot_be_used(
+    opsd: Opsd, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "rules.py").write_text("def score(problem, completion):\n    return True\n")
+    code, _, err = opsd(f"{command} --set grading.grader=rules.py:nope")
+    assert code == 2
+    assert "rules.py has no function 'nope'" in err and "its functions are score" in err
+
+
 def test_train_warns_once_of_faulty_rows_with_the_command_that_lists_them(
     opsd: Opsd, faulty: Path
 ) -> None:
