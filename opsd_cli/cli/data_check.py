@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from opsd_cli import methods
 from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import resolve
+from opsd_cli.config.schema import Config
 from opsd_cli.grading import check_grader, open_grader
+from opsd_cli.problems import ProblemSet
 from opsd_cli.problems.checking import (
     grading_findings,
     left_out_findings,
     loading_findings,
-    solution_note,
 )
 from opsd_cli.problems.sources import load_one_set
 
@@ -30,7 +32,7 @@ def run(source: str, configs: Sequence[str], assignments: Sequence[str], out: Ou
     with out.working("grading the solutions"), open_grader(config.grading) as grader:
         found = (*loading_findings(problems), *grading_findings(problems, grader))
     out.show(f"{problems.name}: {problems.report.sentence()}")
-    left_out, note = left_out_findings(problems), solution_note(problems, config)
+    left_out, note = left_out_findings(problems), _solution_note(problems, config)
     for finding in left_out:
         more = finding.rows.count - len(finding.rows.described)
         out.exact(f"{finding.what}: {', '.join(finding.rows.described)}{_more(more)}")
@@ -61,3 +63,16 @@ def run(source: str, configs: Sequence[str], assignments: Sequence[str], out: Ou
 
 def _more(count: int) -> str:
     return f" and {count:,} more" if count else ""
+
+
+def _solution_note(problems: ProblemSet, config: Config) -> str | None:
+    """What it means that no problem has a solution; None where that stops no training."""
+    if not methods.get(config).reads_solutions() or any(p.solution for p in problems.problems):
+        return None
+    return (
+        f"no row of {problems.name} has a solution, which the teacher reads with "
+        f"method={config.method} and teacher.reference={config.teacher.reference}: `opsd init` and "
+        "`opsd train` refuse it so. Name the column (--set data.columns.solution=COLUMN), let the "
+        "teacher read the answer or the model's own right rollouts (--set "
+        "teacher.reference=answer, or sibling), or train with --method grpo"
+    )

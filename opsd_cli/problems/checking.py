@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opsd_cli import methods
-from opsd_cli.config.schema import Config
 from opsd_cli.grading import Grader, Item, gold_is_matchable
 from opsd_cli.grading.extract import marks_answer
 from opsd_cli.problems import Problem, ProblemSet
@@ -60,19 +58,6 @@ def loading_findings(problems: ProblemSet) -> tuple[Finding, ...]:
 def left_out_findings(problems: ProblemSet) -> tuple[Finding, ...]:
     """The rows that loading the set has left out, by reason."""
     return tuple(Finding(kind, what, rows) for kind, rows, what in problems.report.left_out())
-
-
-def solution_note(problems: ProblemSet, config: Config) -> str | None:
-    """What it means that no problem has a solution; None where that stops no training."""
-    if not methods.get(config).reads_solutions() or any(p.solution for p in problems.problems):
-        return None
-    return (
-        f"no row of {problems.name} has a solution, which the teacher reads with "
-        f"method={config.method} and teacher.reference={config.teacher.reference}: `opsd init` and "
-        "`opsd train` refuse it so. Name the column (--set data.columns.solution=COLUMN), let the "
-        "teacher read the answer or the model's own right rollouts (--set "
-        "teacher.reference=answer, or sibling), or train with --method grpo"
-    )
 
 
 def grading_findings(
