@@ -41,6 +41,12 @@ if TYPE_CHECKING:
     from opsd_cli.training.time_probe import TimeEstimate
 
 
+#: What the last column of the table is.
+FLEXIBLE = (
+    "flexible: accuracy if the last number, or expression, counts as the answer without a box"
+)
+
+
 def run(
     request: Request,
     directory: Path | None,
@@ -162,6 +168,8 @@ def show_result(result: TrainResult, report: Path, out: Output) -> None:
         gain = f"{100 * (value.value - base.value):+.1f} points"
         table.add_row(label, percent(value), gain, flexible.get(name))
     out.show(table)
+    if flexible:
+        out.show(FLEXIBLE)
     tokens = result.tokens
     out.show(
         f"{result.steps} steps ({result.stopped_because}) in {duration(result.seconds)}; tokens: "
