@@ -64,7 +64,8 @@ def sample(
 
 
 def init(
-    file: options.NewConfig = Path("opsd.yaml"),
+    file: options.NewConfig = None,
+    out: options.NewConfigOut = None,
     model: options.Model = None,
     data: options.TrainOn = None,
     set_: options.Set = None,
@@ -84,7 +85,7 @@ def init(
     from opsd_cli.cli.console import Output
 
     flags = {"backend": backend, "trust_remote_code": trust or None}
-    init.run(file, model, data, tuple(set_ or ()), flags, dry_run, Output(json, quiet))
+    init.run(file, out, model, data, tuple(set_ or ()), flags, dry_run, Output(json, quiet))
 
 
 def train(

@@ -334,3 +334,35 @@ def test_init_names_the_json_schema_beside_the_config(opsd: Opsd, tmp_path: Path
     assert "yaml-language-server" not in opsd("init --dry-run")[1]
     (tmp_path / SCHEMA_FILE).write_text("{}")
     assert opsd("init --dry-run")[1].startswith(f"# {modeline()}\n")
+
+
+def test_init_takes_the_name_of_the_config_as_an_option_too(opsd: Opsd, tmp_path: Path) -> None:
+    assert opsd("init --out mine.yaml")[0] == 0
+    assert (tmp_path / "mine.yaml").is_file() and not (tmp_path / "opsd.yaml").exists()
+    code, _, err = opsd("init one.yaml --out two.yaml")
+    assert code == 2 and "two configs are named: one.yaml and --out two.yaml" in err
+
+
+def test_init_beside_an_existing_config_shows_the_command_with_another_name(
+    opsd: Opsd, tmp_path: Path
+) -> None:
+    (tmp_path / "opsd.yaml").write_text("seed: 1\n")
+    code, _, err = opsd(INIT)
+    assert code == 2 and "opsd.yaml exists already" in err
+    assert "opsd init OTHER.yaml --model model --data good.jsonl" in err
+
+
+def test_init_on_problems_without_solutions_states_no_length_of_solutions(
+    opsd: Opsd, model: Model, tmp_path: Path
+) -> None:
+    model("qwen2.5")
+    rows = map(json.loads, (tmp_path / "good.jsonl").read_text().splitlines())
+    kept = ({"question": row["question"], "answer": row["answer"]} for row in rows)
+    (tmp_path / "bare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    reference = "--set teacher.reference=answer"
+    code, _, err = opsd(f"init --model model --data bare.jsonl {reference}")
+    assert code == 0, err
+    written = (tmp_path / "opsd.yaml").read_text()
+    assert "lengths, tokenised: prompts of" in err
+    assert "at most 0 tokens" not in err + written
+    assert "solutions of at most" in opsd("init with.yaml --model model --data good.jsonl")[2]
