@@ -6,8 +6,6 @@ Typer.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from opsd_cli.cli import compare_options, options
 
 

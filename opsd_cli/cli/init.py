@@ -15,7 +15,6 @@ from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import UsageError
 from opsd_cli.planning.first_config import first_config
 
-
 #: The config that is written where no name is given.
 FILE = Path("opsd.yaml")
 
