@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,7 +129,9 @@ def _plan(
 
         loading = loaded_policy(config, out, True, devices=devices)
         with loading as policy, out.working("measuring a short step"):
-            return estimate_time(policy, config, problems, plan)
+            found = estimate_time(policy, config, problems, plan)
+        # With several processes this one's share says nothing of the others.
+        return found if number == 1 else replace(found, cpu_share=None)
 
     show_plan(config, problems, out, measure, number, settings)
 
