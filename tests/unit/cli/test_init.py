@@ -336,22 +336,6 @@ def test_init_names_the_json_schema_beside_the_config(opsd: Opsd, tmp_path: Path
     assert opsd("init --dry-run")[1].startswith(f"# {modeline()}\n")
 
 
-def test_init_takes_the_name_of_the_config_as_an_option_too(opsd: Opsd, tmp_path: Path) -> None:
-    assert opsd("init --out mine.yaml")[0] == 0
-    assert (tmp_path / "mine.yaml").is_file() and not (tmp_path / "opsd.yaml").exists()
-    code, _, err = opsd("init one.yaml --out two.yaml")
-    assert code == 2 and "two configs are named: one.yaml and --out two.yaml" in err
-
-
-def test_init_beside_an_existing_config_shows_the_command_with_another_name(
-    opsd: Opsd, tmp_path: Path
-) -> None:
-    (tmp_path / "opsd.yaml").write_text("seed: 1\n")
-    code, _, err = opsd(INIT)
-    assert code == 2 and "opsd.yaml exists already" in err
-    assert "opsd init OTHER.yaml --model model --data good.jsonl" in err
-
-
 def test_init_on_problems_without_solutions_states_no_length_of_solutions(
     opsd: Opsd, model: Model, tmp_path: Path
 ) -> None:
