@@ -343,10 +343,8 @@ def test_init_on_problems_without_solutions_states_no_length_of_solutions(
     rows = map(json.loads, (tmp_path / "good.jsonl").read_text().splitlines())
     kept = ({"question": row["question"], "answer": row["answer"]} for row in rows)
     (tmp_path / "bare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
-    reference = "--set teacher.reference=answer"
-    code, _, err = opsd(f"init --model model --data bare.jsonl {reference}")
+    code, _, err = opsd("init --model model --data bare.jsonl --set teacher.reference=answer")
     assert code == 0, err
-    written = (tmp_path / "opsd.yaml").read_text()
     assert "lengths, tokenised: prompts of" in err
-    assert "at most 0 tokens" not in err + written
+    assert "at most 0 tokens" not in err + (tmp_path / "opsd.yaml").read_text()
     assert "solutions of at most" in opsd("init with.yaml --model model --data good.jsonl")[2]
