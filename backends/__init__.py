@@ -109,8 +109,11 @@ def default_without_packages() -> str:
     raise BackendMissing("no backend is installed by default on this kind of computer")
 
 
-def choose(name: str) -> Choice:
+def choose(name: str, named_by: str = "--backend or the config") -> Choice:
     """Resolve `auto`, or check that the named backend can run on this machine.
+
+    Args:
+        named_by: where a name other than `auto` is from, for the reason.
 
     Raises:
         ConfigError: no backend has that name.
@@ -120,7 +123,7 @@ def choose(name: str) -> Choice:
         found = get(name).capability()
         if not found.available:
             raise BackendMissing(f"backend {name!r} cannot run here: {found.detail}", found.hint)
-        return Choice(name, f"{found.detail} (named by --backend or the config)")
+        return Choice(name, f"{found.detail} (named by {named_by})")
     refused: list[str] = []
     hint = ""
     for candidate in order_of_preference():

@@ -50,11 +50,15 @@ class Format:
     warning: str = ""
     held: str = ""
 
-    def usage(self, directory: Path, config: Config, caution: str | None = None) -> str:
+    def usage(
+        self, directory: Path, config: Config, caution: str | None = None, with_mlx: bool = True
+    ) -> str:
         """How to use the exported directory: a line, and a command that asks it where one can.
 
         Args:
             caution: what `export` returned; with one, the command is that of another export.
+            with_mlx: False where mlx_lm is not in use, which has the only command: a model's card
+                is named instead, with its code for transformers and vLLM.
         """
         from opsd_cli.usage_code import command
 
@@ -63,6 +67,8 @@ class Format:
         use = use_of(config, training_config(config), str(directory))
         asked = command(use, self.library, "What is 2 + 3?")
         line = self.use.format(directory=directory, base=config.model_path)
+        if not with_mlx and self.library == "transformers" and use.unknown is None:
+            return f"{line}\nask it with transformers or vLLM: the code is in {directory / CARD}"
         return line if asked is None else f"{line}\n{asked}"
 
 

@@ -180,9 +180,17 @@ def choose_backend(config: Config, messages: Messages) -> tuple[Config, Choice]:
     """
     import backends
 
-    choice = backends.choose(config.backend)
+    choice = backends.choose(config.backend, *_named_by_run(config))
     messages.note(f"backend {choice.name}: {choice.reason}")
     return config.model_copy(update={"backend": choice.name}), choice
+
+
+def _named_by_run(config: Config) -> tuple[str, ...]:
+    """Where the backend's name is from, if the run that the adapter is of has the same."""
+    run = run_of(Path(config.adapter)) if config.adapter else None
+    if run is None or resolve(base=run / CONFIG).backend != config.backend:
+        return ()
+    return (f"the run's config, {run / CONFIG}",)
 
 
 @contextlib.contextmanager

@@ -6,8 +6,6 @@ Typer.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from opsd_cli.cli import compare_options, options
 
 
@@ -64,7 +62,8 @@ def sample(
 
 
 def init(
-    file: options.NewConfig = Path("opsd.yaml"),
+    file: options.NewConfig = None,
+    out: options.NewConfigOut = None,
     model: options.Model = None,
     data: options.TrainOn = None,
     set_: options.Set = None,
@@ -84,7 +83,7 @@ def init(
     from opsd_cli.cli.console import Output
 
     flags = {"backend": backend, "trust_remote_code": trust or None}
-    init.run(file, model, data, tuple(set_ or ()), flags, dry_run, Output(json, quiet))
+    init.run(file, out, model, data, tuple(set_ or ()), flags, dry_run, Output(json, quiet))
 
 
 def train(

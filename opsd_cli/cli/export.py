@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,9 @@ def run(request: Request, options: Options) -> None:
     else:
         caution = exporting.export(config, form, directory, out, options.dtype, repository)
         # Exact: a command that is broken to the terminal's width could not be copied.
-        out.exact(f"{directory}: {exporting.FORMATS[form].usage(directory, config, caution)}")
+        mac = sys.platform == "darwin"
+        usage = exporting.FORMATS[form].usage(directory, config, caution, with_mlx=mac)
+        out.exact(f"{directory}: {usage}")
         code = ", and code that asks it" if caution is None else ""
         out.show(f"{directory / CARD}: what was trained, the prompt{code}")
         if repository is not None:

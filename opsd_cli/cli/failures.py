@@ -248,10 +248,21 @@ def fail(message: str, hint: str, code: int) -> NoReturn:
 
 
 def tell(message: str, hint: str) -> None:
-    """Print an error line and a hint on standard error."""
-    print(f"error: {shortened(visible_line(message), LONGEST_LINE)}", file=sys.stderr)
+    """Print an error line and a hint on standard error.
+
+    On a terminal they are wrapped between words; elsewhere each stays one line, for scripts.
+    """
+    lines = [f"error: {shortened(visible_line(message), LONGEST_LINE)}"]
     if hint:
-        print(f"hint: {shortened(visible_line(hint), LONGEST_LINE)}", file=sys.stderr)
+        lines.append(f"hint: {shortened(visible_line(hint), LONGEST_LINE)}")
+    if not sys.stderr.isatty():
+        print("\n".join(lines), file=sys.stderr)
+        return
+    from opsd_cli.cli.terminal import PlainConsole
+
+    console = PlainConsole(stderr=True)
+    for line in lines:
+        console.print(line)
 
 
 def leave(code: int) -> NoReturn:

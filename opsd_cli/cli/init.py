@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import UsageError
 from opsd_cli.planning.first_config import first_config
 
+#: The config that is written where no name is given.
+FILE = Path("opsd.yaml")
+
 
 def run(
-    file: Path,
+    file: Path | None,
+    other: Path | None,
     model: str | None,
     data: str | None,
     assignments: Sequence[str],
@@ -26,9 +31,19 @@ def run(
 ) -> None:
     """Write a config for a model and data; with `dry_run`, print it.
 
+    Args:
+        file, other: the config to write, as the argument and as `--out` name it; by default
+            `FILE`.
+
     Raises:
-        UsageError: the file exists or cannot be written, or model or data are missing.
+        UsageError: the file exists or cannot be written, or is named twice, or model or data are
+            missing.
     """
+    if file is not None and other is not None and file != other:
+        raise UsageError(f"two configs are named: {file} and --out {other}", "leave out one")
+    file = file or other or FILE
+    asked = [f" {flag} {shlex.quote(value)}" for flag, value in
+             (("--model", model), ("--data", data)) if value is not None]  # fmt: skip
     if model is None and data not in (None, EMBEDDED):
         raise UsageError(
             "--model is missing", f"name a folder or hub id: opsd init --model MODEL --data {data}"
@@ -41,7 +56,7 @@ def run(
         )
     if file.suffix.lower() not in (".yaml", ".yml"):
         raise UsageError(f"{file} is no name of a config", "end it in .yaml")
-    refuse_existing(file)
+    refuse_existing(file, f"give another name: opsd init OTHER.yaml{''.join(asked)}")
     with out.working("reading the model's files and the problems"):
         found = first_config(model, data or EMBEDDED, assignments, flags)
     text = found.text

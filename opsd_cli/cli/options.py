@@ -233,7 +233,11 @@ Batch = Annotated[
 # -- init --------------------------------------------------------------------------------------
 
 NewConfig = Annotated[
-    Path, typer.Argument(metavar="[FILE]", help="The config to write; a new file.")
+    Path | None,
+    typer.Argument(metavar="[FILE]", help="The config to write, a new file; else opsd.yaml."),
+]
+NewConfigOut = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="FILE", help="Another spelling of FILE.")
 ]
 TrainOn = Annotated[
     str | None,

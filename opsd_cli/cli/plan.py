@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: The columns that the list of settings takes, and the least that its values get of them.
 COLUMNS, LEAST_VALUE = 79, 12
+#: Share of a CPU core under which a measurement of time was slowed down by other programs.
+BUSY = 0.6
 
 
 def show_rest(
@@ -144,9 +146,14 @@ def _value(value: Any, most: int) -> str:
 def _show_time(estimate: TimeEstimate, out: Output) -> None:
     """Show an estimate of the run's time, part by part."""
     out.show(
-        f"\ntime, about, if completions reach their maximum length (measured with {estimate.rows} "
-        f"completions of {estimate.tokens} tokens):"
+        f"\ntime, at most, about, as if every completion were as long as allowed (measured with "
+        f"{estimate.rows} completions of at most {estimate.tokens} tokens):"
     )
+    if estimate.cpu_share is not None and estimate.cpu_share < BUSY:
+        out.show(
+            f"  the machine was busy: the measurement had {estimate.cpu_share:.0%} of a CPU core, "
+            "so an idle one is faster"
+        )
     for part, seconds, remark in (
         ("before step 1", estimate.before_step_1, f"{estimate.before:,} rollouts"),
         ("a step", estimate.step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
     from opsd_cli.tracking.listener import Listener
     from opsd_cli.training.result import TrainResult
     from opsd_cli.training.time_probe import TimeEstimate
+
+
+#: What the last column of the table is.
+FLEXIBLE = (
+    "flexible: accuracy if the last number, or expression, counts as the answer without a box"
+)
 
 
 def run(
@@ -122,7 +129,9 @@ def _plan(
 
         loading = loaded_policy(config, out, True, devices=devices)
         with loading as policy, out.working("measuring a short step"):
-            return estimate_time(policy, config, problems, plan)
+            found = estimate_time(policy, config, problems, plan)
+        # With several processes this one's share says nothing of the others.
+        return found if number == 1 else replace(found, cpu_share=None)
 
     show_plan(config, problems, out, measure, number, settings)
 
@@ -162,6 +171,8 @@ def show_result(result: TrainResult, report: Path, out: Output) -> None:
         gain = f"{100 * (value.value - base.value):+.1f} points"
         table.add_row(label, percent(value), gain, flexible.get(name))
     out.show(table)
+    if flexible:
+        out.show(FLEXIBLE)
     tokens = result.tokens
     out.show(
         f"{result.steps} steps ({result.stopped_because}) in {duration(result.seconds)}; tokens: "

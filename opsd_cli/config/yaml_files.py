@@ -126,10 +126,10 @@ def read_tree(path: Path) -> dict[str, Any]:
     return tree
 
 
-def refuse_existing(file: Path) -> None:
-    """Raise `UsageError` if there is something at the path of a new config already."""
+def refuse_existing(file: Path, hint: str) -> None:
+    """Raise `UsageError` with a hint if there is something at the path of a new config already."""
     if os.path.lexists(file):
-        raise UsageError(f"{file} exists already", "give another name")
+        raise UsageError(f"{file} exists already", hint)
 
 
 def write_new(file: Path, text: str) -> None:

@@ -205,12 +205,13 @@ class _Suggestions:
         context, how = self.reading.context, lengths.how
         room = LONGEST if context is None else max(32, context - lengths.student)
         wanted = _up(2 * lengths.most_solutions, 32)
-        self.put(
-            "sampling.max_new_tokens",
-            min(max(wanted, SHORTEST), LONGEST, room),
-            f"95% of the solutions have at most {lengths.most_solutions} tokens ({how}); twice "
-            f"that, at least {SHORTEST} for answers in the model's own words, at most {LONGEST}",
-        )
+        why = f"at least {SHORTEST} for answers in the model's own words, at most {LONGEST}"
+        if lengths.most_solutions:
+            why = (
+                f"95% of the solutions have at most {lengths.most_solutions} tokens ({how}); "
+                f"twice that, {why}"
+            )
+        self.put("sampling.max_new_tokens", min(max(wanted, SHORTEST), LONGEST, room), why)
         most = max(LONGEST_TEACHER, _up(lengths.student + LONGEST, 64))
         if context is not None:
             most = min(most, max(64, context - self.config.sampling.max_new_tokens))

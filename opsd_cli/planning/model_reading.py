@@ -51,7 +51,7 @@ class TextLengths:
 
     Attributes:
         tokenised: True if counted with the model's tokenizer, false if estimated.
-        most_solutions: 95% of the reference solutions are not longer.
+        most_solutions: 95% of the reference solutions are not longer; 0 if there are none.
         student, teacher: longest prompt of either role.
     """
 
@@ -68,8 +68,9 @@ class TextLengths:
     @property
     def sentence(self) -> str:
         """All of it, for people."""
+        solutions = f"solutions of at most {self.most_solutions} tokens (95%), "
         return (
-            f"lengths, {self.how}: solutions of at most {self.most_solutions} tokens (95%), "
+            f"lengths, {self.how}: {solutions if self.most_solutions else ''}"
             f"prompts of {self.student} (student) and {self.teacher} (teacher)"
         )
 

@@ -37,12 +37,12 @@ def examples_of(config: Config) -> tuple[Problem, ...]:
         return ()
     key = _key(config)
     if key not in _known:
-        from opsd_cli.problems.sources import load_one_set, load_splits
+        from opsd_cli.problems.sources import load_examples
 
         if settings.source is None:
-            load_splits(config)  # chooses them, by `with_examples`
+            _known[key] = _of_training(config)
         else:
-            loaded = load_one_set(settings.source, config, settings.examples)
+            loaded = load_examples(settings.source, config, settings.examples)
             _known[key] = _enough(config, loaded.problems, loaded.name)
     return _known[key]
 
@@ -117,6 +117,22 @@ def _key(config: Config) -> str:
         config.model_dump_json(include={"data", "method", "teacher"}) + settings.model_dump_json()
     )
     return f"{Path.cwd()} {changed} {chosen_by}"
+
+
+def _of_training(config: Config) -> tuple[Problem, ...]:
+    """Those that `with_examples` draws from the training problems."""
+    from opsd_cli.problems.sources import load_splits
+
+    try:
+        return load_splits(config).few_shot
+    except DataError:
+        # An evaluation's grader may read columns that its benchmark has and the training set lacks.
+        data = config.data.model_copy(update={"fields": type(config.data)().fields})
+        changes = {"data": data, "grading": type(config.grading)()}
+        plain = config.model_copy(update=changes)
+        if plain == config:
+            raise
+        return load_splits(plain).few_shot
 
 
 def _drawn(config: Config, train: ProblemSet) -> tuple[Problem, ...]:

@@ -51,6 +51,11 @@ class Reading:
         needed, selection = needs_answer(config), read_for(config)
         return cls(need_solution, needed, limit, selection, fields, required)
 
+    @property
+    def of_examples(self) -> Reading:
+        """The same reading without more columns: a worked example is neither graded nor taught."""
+        return replace(self, fields=(), required=())
+
     def described(self, description: SetDescription) -> Reading:
         """The same reading of a set with a description, which selects rows."""
         own = Selection.of(description)

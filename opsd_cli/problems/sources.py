@@ -236,13 +236,24 @@ def load_one_set(source: str, config: Config, count: int | None = None) -> Probl
     return _load(source, "train", config, need_solution=None, limit=count)
 
 
+def load_examples(source: str, config: Config, count: int) -> ProblemSet:
+    """The first `count` problems of a set as worked examples, which need no more columns.
+
+    Raises: as `load_one_set`.
+    """
+    return _read(source, "train", config, Reading.of(config, "train", None, count).of_examples)
+
+
 def _load(
     source: str, split: Split, config: Config, *, need_solution: bool | None, limit: int | None
 ) -> ProblemSet:
-    reading = Reading.of(config, split, need_solution, limit)
+    return _read(source, split, config, Reading.of(config, split, need_solution, limit))
+
+
+def _read(source: str, split: Split, config: Config, reading: Reading) -> ProblemSet:
     if source == EMBEDDED:
         refuse_columns(reading.fields)
-        return embedded(split, limit)
+        return embedded(split, reading.limit)
     columns = {name: column for name, column in config.data.columns.model_dump().items() if column}
     description = describe(source, split)
     if description is None:

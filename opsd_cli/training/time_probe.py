@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from backends import traits_of
 from backends.interface import RolloutRequest, Sampling
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.evaluate import evaluation_sampling
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 #: Completions of the probe at once, in either number, and their two lengths in tokens at most.
 ROWS, FEW, SHORT, LONG = 8, 2, 4, 32
+#: Seconds that the longer completions may take, and that the whole step may take after one
+#: question's, about. Past them less is measured, and the estimate is rougher.
+MOST_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class TimeEstimate:
         before, evaluations: completions of evaluations before the first step, and of the whole
             run, the former included.
         rows, tokens: what was decoded for the estimate.
+        cpu_share: seconds of this process on a CPU for each second of the measurement; None where
+            a device computes, or other processes.
     """
 
     rollouts: float
@@ -60,6 +66,7 @@ class TimeEstimate:
     evaluations: int
     rows: int
     tokens: int
+    cpu_share: float | None = None
 
     @property
     def step(self) -> float:
@@ -84,7 +91,11 @@ class TimeEstimate:
     def as_dict(self) -> dict[str, Any]:
         """As `--dry-run --probe --json` has it."""
         return {
-            "measured_with": {"rows": self.rows, "tokens": self.tokens},
+            "measured_with": {
+                "rows": self.rows,
+                "tokens": self.tokens,
+                "cpu_share": self.cpu_share,
+            },
             "step": {"rollouts": self.rollouts, "gradient": self.gradient, "all": self.step},
             "before_step_1": self.before_step_1,
             "evaluations": self.all_evaluations,
@@ -100,6 +111,7 @@ def estimate_time(policy: Policy, config: Config, splits: Splits, plan: TokenPla
         plan: of this config and these problems.
     """
     small = _scaled_down(config, len(splits.train.problems))
+    began, on_cpu = time.perf_counter(), time.process_time()
     with (
         tempfile.TemporaryDirectory() as folder,
         open_grader(small.grading) as grader,
@@ -108,6 +120,7 @@ def estimate_time(policy: Policy, config: Config, splits: Splits, plan: TokenPla
         trainer = Trainer(policy, splits, run, Listener(), grader, never)
         decoding = Decoding.measured(trainer, training_sampling(small))
         gradient = _gradient(trainer, config)
+    share = (time.process_time() - on_cpu) / max(1e-9, time.perf_counter() - began)
     steps = max(1, config.train.steps)
     sampled = plan.most.rollouts / steps
     batch = config.rollouts.batch_size
@@ -121,6 +134,7 @@ def estimate_time(policy: Policy, config: Config, splits: Splits, plan: TokenPla
         evaluations=plan.evaluation_rollouts,
         rows=ROWS,
         tokens=small.sampling.max_new_tokens,
+        cpu_share=share if traits_of(config.backend).on_cpu else None,
     )
 
 
@@ -175,8 +189,9 @@ class Decoding:
 
         timed(ROWS, SHORT)  # compiles, and fills the caches
         short, short_tokens = timed(ROWS, SHORT)
-        long, long_tokens = timed(ROWS, LONG)
-        few, few_tokens = timed(FEW, LONG)
+        most = affordable_tokens(short)
+        long, long_tokens = timed(ROWS, most)
+        few, few_tokens = timed(FEW, most)
         token = (long - short) / max(1, long_tokens - short_tokens)
         if not 0 < token * long_tokens < long:  # too short to be told apart
             token = long / long_tokens
@@ -193,6 +208,16 @@ class Decoding:
         return one * completions / rows
 
 
+def affordable_tokens(short: float) -> int:
+    """Tokens of the longer completions, if those of `SHORT` tokens took `short` seconds."""
+    return max(2 * SHORT, min(LONG, int(SHORT * MOST_SECONDS / max(short, 1e-9))))
+
+
+def affordable_questions(one: float, questions: int) -> int:
+    """Questions of the measured step, if a step on one took `one` seconds."""
+    return max(1, min(questions, int(MOST_SECONDS / max(one, 1e-9))))
+
+
 def _gradient(trainer: Trainer, config: Config) -> float:
     """Seconds of a full step after its rollouts: the teacher's work, the loss and the update."""
     questions = trainer.order.of_step(1)
@@ -205,7 +230,8 @@ def _gradient(trainer: Trainer, config: Config) -> float:
         trainer.update(1, loss.batches, config.optimizer.learning_rate)
         return time.perf_counter() - started, rollouts
 
-    timed(questions[:1])  # compiles, and fills the caches
+    first, _ = timed(questions[:1])  # compiles, and fills the caches
+    questions = questions[: affordable_questions(first, len(questions))]
     seconds, rollouts = timed(questions)
     seconds *= config.train.questions_per_step / len(questions)
     if not rollouts.graded:

@@ -100,3 +100,18 @@ def test_stop_strings_are_part_of_an_evaluation(opsd: Opsd, tmp_path: Path) -> N
     assert described["sampling"]["stop"] == ["{"]
     code, _, err = opsd("eval --out e --resume --samples 2 --set evaluation.stop=[]")
     assert code == 2 and "other settings: sampling" in err
+
+
+@pytest.mark.parametrize("source", ["", "--set prompts.few_shot.source=good.jsonl"])
+def test_few_shot_examples_need_no_column_of_the_grader(
+    opsd: Opsd, tmp_path: Path, source: str
+) -> None:
+    row = {"question": "Which is a fruit?", "options": ["a stone", "a plum"], "answer": "B"}
+    quiz = "".join(json.dumps({**row, "id": str(number)}) + "\n" for number in range(4))
+    (tmp_path / "quiz.jsonl").write_text(quiz)
+    graded = "--set grading.grader=choice --set grading.choices=options --set data.fields=[options]"
+    shots = f"--set data.train=good.jsonl --set prompts.few_shot.examples=2 {source}"
+    code, _, err = opsd(f"eval --benchmark quiz.jsonl --out e {graded} {shots}")
+    assert code == 0, err
+    described = json.loads((tmp_path / "e/evaluation.json").read_text())
+    assert described["few_shot"]["examples"] == 2

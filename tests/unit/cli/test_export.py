@@ -12,6 +12,8 @@ import pytest
 from backends.shared import adapter_files
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.terminal import PlainConsole
+from opsd_cli.config.resolve import resolve
+from opsd_cli.exporting import FORMATS
 from tests.support.cli import Opsd
 
 
@@ -129,3 +131,13 @@ def test_export_command_is_whole_on_a_narrow_terminal(
     monkeypatch.setattr(Output, "results", terminal)
     assert opsd("export adapter --format mlx --out there --model base")[0] == 0
     assert "opsd export adapter --format merged --model base\n" in file.getvalue()
+
+
+@pytest.mark.parametrize("command", [True, False])
+def test_usage_of_a_merged_model_has_a_command_of_mlx_lm_where_it_is_in_use(
+    adapter: Path, command: bool
+) -> None:
+    config = resolve(None, [f"adapter={adapter}"])
+    usage = FORMATS["merged"].usage(Path("there"), config, with_mlx=command)
+    assert ("mlx_lm.generate" in usage) == command
+    assert ("transformers or vLLM: the code is in there/README.md" in usage) != command

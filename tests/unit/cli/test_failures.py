@@ -228,3 +228,18 @@ def test_opsd_errors_pass_unchanged() -> None:
     error = OpsdError("a", "b")
     assert failures.explained(error) is error
     assert failures.explained(KeyError("x")) is None
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_error_and_hint_wrap_between_words_on_a_terminal_alone(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    message, hint = "a problem [of many] words " * 6, "a remedy of many words " * 6
+    failures.tell(message.strip(), hint.strip())
+    err = capsys.readouterr().err
+    assert err.split() == f"error: {message} hint: {hint}".split()
+    assert (max(map(len, err.splitlines())) <= 40) == terminal
+    if not terminal:
+        assert len(err.splitlines()) == 2

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from opsd_cli.files.jsonl_log import read_rows
-from tests.support.cli import Opsd
+from tests.support.cli import QUICK, Opsd
 
 NAME = "good.jsonl"
 
@@ -80,3 +80,10 @@ def test_samples_of_an_evaluation_name_the_flexible_answer(opsd: Opsd, tmp_path:
     for row in read_rows(tmp_path / "e" / "samples.jsonl"):
         assert row["flexible_answer"] == row["answer"]
         assert row["flexible_correct"] is row["correct"]
+
+
+def test_the_flexible_column_of_a_run_has_a_caption(opsd: Opsd) -> None:
+    code, out, err = opsd(f"train --out run {QUICK}")
+    assert code == 0, err
+    caption = next(line for line in out.splitlines() if line.startswith("flexible: "))
+    assert "without a box" in caption

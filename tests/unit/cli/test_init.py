@@ -334,3 +334,17 @@ def test_init_names_the_json_schema_beside_the_config(opsd: Opsd, tmp_path: Path
     assert "yaml-language-server" not in opsd("init --dry-run")[1]
     (tmp_path / SCHEMA_FILE).write_text("{}")
     assert opsd("init --dry-run")[1].startswith(f"# {modeline()}\n")
+
+
+def test_init_on_problems_without_solutions_states_no_length_of_solutions(
+    opsd: Opsd, model: Model, tmp_path: Path
+) -> None:
+    model("qwen2.5")
+    rows = map(json.loads, (tmp_path / "good.jsonl").read_text().splitlines())
+    kept = ({"question": row["question"], "answer": row["answer"]} for row in rows)
+    (tmp_path / "bare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    code, _, err = opsd("init --model model --data bare.jsonl --set teacher.reference=answer")
+    assert code == 0, err
+    assert "lengths, tokenised: prompts of" in err
+    assert "at most 0 tokens" not in err + (tmp_path / "opsd.yaml").read_text()
+    assert "solutions of at most" in opsd("init with.yaml --model model --data good.jsonl")[2]
