@@ -23,5 +23,5 @@ def test_config_mistakes_beyond_a_screen_are_counted(opsd: Opsd, tmp_path: Path)
 def test_config_flags_are_layered_in_order(opsd: Opsd, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("train: {steps: 7}\n")
     (tmp_path / "b.yaml").write_text("train: {passes: 3}\n")
-    out = opsd("train --dry-run --config a.yaml --config b.yaml")[1]
+    out = opsd("train --dry-run --show-config --config a.yaml --config b.yaml")[1]
     assert "  steps: 7\n" in out and "  passes: 3\n" in out

@@ -96,7 +96,7 @@ def test_a_new_method_is_one_file_and_one_line(
 def test_a_new_method_is_in_the_help() -> None:
     added = "from opsd_cli.methods import METHODS; METHODS['rft'] = 'rejection:Rft'"
     assert "opsd|grpo|sft|hybrid|rft" in help_with(added, "train")
-    assert "Of opsd, grpo, sft, hybrid and rft." in help_with(added, "compare")
+    assert "Of opsd, grpo, sft, hybrid and rft;" in help_with(added, "compare")
 
 
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:
