@@ -68,7 +68,9 @@ def test_close_does_not_wait_for_a_hanging_server(served: Served) -> None:
 
 def test_ctrl_c_ends_the_process_while_the_server_hangs(tmp_path: Path) -> None:
     script = (
-        "import threading\nfrom pathlib import Path\n"
+        "import signal\nimport threading\nfrom pathlib import Path\n"
+        # Whoever starts the tests in the background of a shell has them ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from backends.vllm.policy import VllmPolicy\nfrom opsd_cli.config.resolve import resolve\n"
         "from tests.support.fake_vllm import FakeVllm\n"
         "from tests.support.vllm_runs import REQUESTS, SAMPLING\n"
