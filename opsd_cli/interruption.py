@@ -1,9 +1,12 @@
-"""Interruption of a run by Ctrl-C or SIGTERM, checked after each finished rollout."""
+"""Interruption by Ctrl-C or SIGTERM: handlers of signals, and rollouts that end at a request."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from typing import TypeVar
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from opsd_cli.errors import Interrupted
 
@@ -15,6 +18,23 @@ Stop = Callable[[], bool]
 def never() -> bool:
     """The `Stop` of work that cannot be interrupted."""
     return False
+
+
+@contextmanager
+def signals_handled(
+    handler: Callable[[int, Any], None],
+    numbers: Sequence[int] = (signal.SIGINT, signal.SIGTERM),
+) -> Iterator[None]:
+    """Within the block these signals call `handler`; without effect outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
 
 
 def until_stopped(items: Iterator[Item], expected: int, stop: Stop) -> Iterator[Item]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from opsd_cli.cli.console import Output
+from opsd_cli.interruption import signals_handled
 
 
 @contextmanager
@@ -22,12 +22,5 @@ def stop_on_signal(out: Output) -> Iterator[threading.Event]:
         stopped.set()
         out.warn("stopping at the next rollout, then saving; press Ctrl-C again to stop at once")
 
-    if threading.current_thread() is not threading.main_thread():
+    with signals_handled(ask):
         yield stopped
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

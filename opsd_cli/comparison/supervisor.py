@@ -15,13 +15,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from opsd_cli.comparison.jobs import Job, Progress, progress_file, progress_of
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.errors import Interrupted, RunError, TrainingError
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_directory
+from opsd_cli.interruption import signals_handled
 from opsd_cli.machine import available_cores
 from opsd_cli.processes.child_processes import GRACE_SECONDS, OPSD, package_environment, tied
 from opsd_cli.tracking.published import PROGRESS_FILE
@@ -56,19 +56,8 @@ class StopRequests:
 def stop_on_signal() -> Iterator[StopRequests]:
     """Turn Ctrl-C and SIGTERM into requests; without effect outside the main thread."""
     stop = StopRequests()
-    if threading.current_thread() is not threading.main_thread():
+    with signals_handled(lambda number, frame: stop.ask()):
         yield stop
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        stop.ask()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def run_jobs(

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from backends.shared.placement import recognised
 from opsd_cli.devices.launched import STOP, STOP_BY_INPUT
 from opsd_cli.errors import BackendMissing, Interrupted, UsageError
+from opsd_cli.interruption import signals_handled
 from opsd_cli.processes import guard
 from opsd_cli.processes.child_processes import OPSD, package_environment, tied
 
@@ -117,12 +118,8 @@ def _stop_told_to(process: subprocess.Popen[str]) -> Iterator[None]:
         with contextlib.suppress(OSError):  # it has just ended
             os.write(process.stdin.fileno(), STOP)
 
-    before = {number: signal.signal(number, tell) for number in _SIGNALS}
-    try:
+    with signals_handled(tell, _SIGNALS):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def without_hosts(arguments: Sequence[str]) -> list[str]:

@@ -7,10 +7,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import backends
 from opsd_cli.cli.app import main
+from tests.support.bad_input import GOOD
 
 Opsd = Callable[[str], tuple[int, str, str]]
 """Types a command; returns its exit code, standard output and standard error."""
@@ -27,6 +30,23 @@ def typed(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
     with pytest.raises(SystemExit) as left:
         main()
     return int(left.value.code or 0)
+
+
+@pytest.fixture
+def opsd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Opsd:
+    """Types a command on a policy without a model, in an empty directory with good.jsonl."""
+    monkeypatch.setitem(backends.BACKENDS, "cpu", "tests.support.fakes:FakeBackend")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.jsonl").write_text(GOOD)
+
+    def command(words: str) -> tuple[int, str, str]:
+        code = typed(words, monkeypatch)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
 
 
 def help_with(statement: str, command: str) -> str:

@@ -164,3 +164,9 @@ def test_init_warns_of_solutions_that_the_grader_finds_wrong(opsd: Opsd, faulty:
     for text in wanted:
         assert sum(text in warning for warning in found["warnings"]) == 1, text
     assert all("opsd data check faulty.jsonl" in warning for warning in found["warnings"])
+
+
+def test_data_check_says_where_no_answer_is_checked(opsd: Opsd) -> None:
+    out = opsd("data check good.jsonl --set grading.grader=exact")[1]
+    assert "can parse every answer" not in out
+    assert "nothing was checked here" in out

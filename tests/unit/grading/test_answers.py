@@ -14,7 +14,7 @@ from opsd_cli.grading import Grade, GradedProblem, Item, open_grader
 from opsd_cli.grading.clusters import clusters
 from opsd_cli.grading.json_answers import first_difference
 from opsd_cli.problems.sources import load_benchmark
-from tests.support.grading_commands import Opsd
+from tests.support.cli import Opsd
 
 COLOURS = ["red", "green", "blue"]
 #: (grader, settings, gold, options, completion, status)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from opsd_cli.comparison.curves import basis_of
 from opsd_cli.config.resolve import resolve
-from tests.support.grading_commands import Opsd
+from tests.support.cli import Opsd
 
 
 def test_a_comparison_refuses_a_grader_that_cannot_be_used(opsd: Opsd, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from opsd_cli.files.jsonl_log import read_rows
+from tests.support.cli import Opsd
 from tests.support.fakes import FakePolicy
-from tests.support.grading_commands import Opsd
 
 #: Scores of 0.5 and 1; no completion reads the gold answer.
 RULES = """

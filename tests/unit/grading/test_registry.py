@@ -14,8 +14,8 @@ from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.grading import GRADERS, GradedProblem, Item, get, open_grader
 from opsd_cli.grading.mathematics import MathGrader
 from opsd_cli.training import run_directory
+from tests.support.cli import Opsd
 from tests.support.fakes import FakePolicy
-from tests.support.grading_commands import Opsd
 
 #: Graders that compare an answer with the gold answer.
 ANSWERED = ("math", "choice", "exact", "number", "json")

@@ -14,7 +14,7 @@ import pytest
 from opsd_cli.config.grading_section import Grading
 from opsd_cli.grading import Grade, GradedProblem, Grader, Item, open_grader
 from opsd_cli.grading.unit_tests import program_of, statements_of
-from tests.support.grading_commands import Opsd
+from tests.support.cli import Opsd
 
 ASSERTS = "assert f(2) == 4\nassert f(3) == 9"
 RIGHT = "def f(x): return x * x"

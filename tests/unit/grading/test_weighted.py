@@ -13,7 +13,7 @@ from opsd_cli.config.yaml_files import read_yaml
 from opsd_cli.errors import ConfigError
 from opsd_cli.grading import Grade, GradedProblem, Item, described, open_grader, traits_of
 from opsd_cli.grading.clusters import clusters
-from tests.support.grading_commands import Opsd
+from tests.support.cli import Opsd
 from tests.support.user_graders import write_rules
 
 PROBLEM = GradedProblem("1", "?", "pair", fields={"rule": "be short"})
