@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +39,7 @@ from backends.vllm.rollouts import RolloutSampler
 from backends.vllm.serving import vocabulary_of
 from backends.vllm.transport import RequestClock
 from opsd_cli.config.schema import Config
+from opsd_cli.processes.waiting import until_done
 
 
 class VllmPolicy(DelegatingPolicy):
@@ -148,7 +149,7 @@ class VllmPolicy(DelegatingPolicy):
         server: a moving average, or the adapter that the run started from.
         """
         if self._prefetching is not None:
-            wait([self._prefetching])
+            until_done(self._prefetching)
             self._prefetching = None
         live = role == "student" or teacher == "live"
         if not live and (teacher == "ema" or self._config.adapter is not None):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +27,7 @@ from backends.vllm.serving import key_from_environment
 from backends.vllm.transport import RequestClock
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import OpsdError, TrainingError
+from opsd_cli.processes.waiting import as_finished
 
 T = TypeVar("T")
 #: In which a lost server must say that it is alive; the others wait meanwhile.
@@ -281,7 +282,8 @@ class ServerPool:
 
     def _await_repairs(self) -> None:
         for thread in list(self._repairs):
-            thread.join()
+            while thread.is_alive():
+                thread.join(1)  # not for ever: see opsd_cli.processes.waiting
 
 
 def was_ended() -> TrainingError:
@@ -302,9 +304,7 @@ def side_by_side(work: Callable[[T], object], items: Sequence[T]) -> None:
     pool = ThreadPoolExecutor(len(items), thread_name_prefix="vLLM servers")
     try:
         jobs = [pool.submit(work, item) for item in items]
-        done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
-        for job in jobs:
-            if job in done:
-                job.result()
+        for job in as_finished(jobs):
+            job.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -11,7 +11,7 @@ would have to be put together again, also across retries, for the sake of the pr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from backends.interface import Observer, Policy, Rollout, RolloutRequest, Sampling
@@ -24,6 +24,7 @@ from backends.vllm.routing import Lane, Router
 from backends.vllm.server_errors import RequestRefused, ServerUnavailable
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import OpsdError, TrainingError
+from opsd_cli.processes.waiting import as_finished
 
 
 class RolloutSampler:
@@ -92,7 +93,7 @@ class RolloutSampler:
             if self._closed:
                 raise was_ended()
             jobs = [threads.submit(self._complete, router, one, sampling) for one in wanted]
-            for job in as_completed(jobs):
+            for job in as_finished(jobs):
                 error = job.exception()
                 if error is not None:
                     raise router.failure or error

@@ -16,6 +16,7 @@ import numpy as np
 
 from backends.interface import Policy, Prefetches, Rollout, Sampling
 from opsd_cli.problems import Problem
+from opsd_cli.processes.waiting import result_of
 from opsd_cli.rollouts.types import StepRequests, sampled_tokens
 from opsd_cli.rollouts.watching import BackgroundWatch, observed
 from opsd_cli.token_ledger import TokenLedger
@@ -74,7 +75,7 @@ class Prefetcher:
         while listener is not None and self._watch is not None and not self._held[1].done():
             self._watch.tell(listener)
             wait([self._held[1]], REPORT_SECONDS)
-        return self._held[1].result()
+        return result_of(self._held[1])
 
     def release(self, step: int) -> None:
         """Forget the rollouts of a step that has collected them."""
@@ -85,7 +86,7 @@ class Prefetcher:
         """Forget rollouts that no step will use; returns the tokens they took."""
         if self._held is None:
             return TokenLedger()
-        prefetched, self._held = self._held[1].result(), None
+        prefetched, self._held = result_of(self._held[1]), None
         return sampled_tokens(prefetched.rollouts)
 
     def state(self) -> dict[str, Any] | None:
