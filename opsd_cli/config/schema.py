@@ -19,11 +19,11 @@ from pydantic import BaseModel, Field, model_validator
 
 from opsd_cli.config.bounds import LARGEST_SEED, Section
 from opsd_cli.config.choices import BackendName, MethodName, TrackerName
+from opsd_cli.config.divergence_section import Divergence
 from opsd_cli.config.grading_section import Grading, wrong_graders
 from opsd_cli.config.rollout_sections import Rollouts, SamplingSection
 from opsd_cli.config.sections import (
     Data,
-    Divergence,
     EvaluationSection,
     Grpo,
     Hybrid,

@@ -185,6 +185,7 @@ def test_teacher_cache_serves_a_repeated_batch_of_an_initial_teacher(
         batch = DivergenceBatch(ITEMS, DivergenceSpec("jsd"), teacher, again)  # type: ignore[arg-type]
         first = policy.accumulate(batch)
         policy.apply(0.05)
+        policy.measure(replace(batch, again=False))  # an anchor, too, comes between two passes
         second = policy.accumulate(batch)
         gradient = oracle.gradient(policy, tmp_path / str(again))
         other = policy.accumulate(replace(batch))
