@@ -93,14 +93,13 @@ def _gap(scores: TokenScores, strength: float) -> np.ndarray:
 
 
 def _entropy(scores: TokenScores, strength: float) -> np.ndarray:
-    powers_N: np.ndarray = np.maximum(scores.entropy_N, 0.0) ** strength
-    return powers_N
+    return np.asarray(np.maximum(scores.entropy_N, 0.0) ** strength)
 
 
 def _drift(scores: TokenScores, strength: float) -> np.ndarray:
     apart_N = np.abs(scores.gap_N)
     before_N = np.cumsum(apart_N) - apart_N
-    return 1 + strength * (1 - before_N / max(float(apart_N.sum()), 1e-8))
+    return np.asarray(1 + strength * (1 - before_N / max(float(apart_N.sum()), 1e-8)))
 
 
 WEIGHINGS: dict[str, Weighing] = {
