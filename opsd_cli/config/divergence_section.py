@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from opsd_cli.config.bounds import (
     LEAST_TEMPERATURE,
@@ -55,17 +55,17 @@ class Divergence(Section):
     """Strength of `weigh`; 0 weighs all tokens alike. By default position 1, late 0.75, gap 5,
     entropy 1, drift 0.5; at most 1 for position and late."""
 
-    @model_validator(mode="after")
-    def _strength(self) -> Divergence:
-        most = WEIGHINGS[self.weigh].most
-        if self.weigh_by is not None and self.weigh_by > most:
-            raise ValueError(
-                f"divergence.weigh_by is {self.weigh_by:g}, and {self.weigh} takes at most "
-                f"{most:g}, so that no weight is negative"
-                f"\nset divergence.weigh_by={most:g} or less"
-            )
-        return self
-
     def spec(self) -> DivergenceSpec:
         """These settings as the loss takes them."""
         return DivergenceSpec(**self.model_dump(exclude={"vocabulary", "weigh", "weigh_by"}))
+
+
+def wrong_strength(divergence: Divergence) -> str | None:
+    """Why `weigh_by` does not go with `weigh`: two lines, the second a hint."""
+    most = WEIGHINGS[divergence.weigh].most
+    if divergence.weigh_by is None or divergence.weigh_by <= most:
+        return None
+    return (
+        f"divergence.weigh_by is {divergence.weigh_by:g}, and {divergence.weigh} takes at most "
+        f"{most:g}, so that no weight is negative\nset divergence.weigh_by={most:g} or less"
+    )

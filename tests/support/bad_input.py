@@ -84,6 +84,8 @@ CASES = [
     Case("train --set train.steps=ten", 2, "train.steps: input should be a valid integer"),
     Case("train --set divergence.kind=kl", 2, "divergence.kind", "forward_kl"),
     Case("train --set divergence.beta=2", 2, "divergence.beta", "JSD"),
+    Case("train --set divergence.weigh=late --set divergence.weigh_by=2", 2,
+         "late takes at most 1", "set divergence.weigh_by=1 or less"),
     Case("train --set optimizer.learning_rate=-1", 2, "greater than 0", "AdamW"),
     Case("train --set lora.dropout=1", 2, "lora.dropout: input should be less than 1"),
     Case("train --set prompts.student.template=hi", 2, "exactly once", "{question}"),
@@ -235,6 +237,9 @@ CASES = [
     Case("train --preflight-only --method grpo", 2, "method grpo has no teacher",
          "leave out --preflight-only"),
     Case("train --method grpo --set train.learn_from=correct", 2, "grpo cannot leave rollouts"),
+    Case("train --method grpo --set train.anchor=kl", 2, "grpo has no anchor"),
+    Case("train --set train.weigh_groups=pass_rate", 2, "needs several rollouts of a question",
+         "set rollouts.per_question=8"),
     Case("train --probe", 2, "--probe estimates the time of a plan", "--dry-run"),
     # a first config
     Case("init --data good.jsonl", 2, "--model is missing", "--model MODEL --data good.jsonl",
