@@ -43,9 +43,10 @@ class Divergence(Section):
     tail: bool = True
     """With top_k: true adds the remaining probability as one more outcome, false renormalises the
     k tokens."""
-    vocabulary: Literal["full", "sampled"] = "full"
+    vocabulary: Literal["full", "sampled", "no_teacher"] = "full"
     """full: the divergence over the vocabulary. sampled: policy gradient with the sampled token's
-    log-ratio of teacher to student as its advantage."""
+    log-ratio of teacher to student as its advantage. no_teacher: a control that asks no teacher;
+    the least probable fifth of a step's tokens gets the advantage -1."""
     weigh: WeighingName = "none"
     """How much each token of a completion weighs, mean 1 over its tokens: position (early tokens
     more), late (late tokens more), gap (tokens that the teacher finds likelier than the student),

@@ -18,6 +18,8 @@ With `divergence.vocabulary` "sampled", only the sampled token is compared: its 
 to student is an advantage, held constant, in a policy gradient. Its expectation is the gradient of
 the reverse KL, estimated from one token where the full vocabulary gives it exactly.
 
+"no_teacher" is a control without a teacher (`opsd_cli.methods.without_teacher`).
+
 Tokens can be weighed (`divergence.weigh`: `opsd_cli.losses.token_weights`), questions by their pass
 rate (`train.weigh_groups`: `opsd_cli.methods.pass_rates`), and an anchor can hold the student near
 its beginning (`train.anchor`: `opsd_cli.methods.anchor`). Token weights are computed once a step,
@@ -40,7 +42,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError
 from opsd_cli.losses.reduction import completion_weights
 from opsd_cli.methods.anchor import SFT, anchor_batch, anchor_tokens
-from opsd_cli.methods.base import LossPlan, Method, Needs, RunSizes, StepInputs
+from opsd_cli.methods.base import NONE, LossPlan, Method, Needs, RunSizes, StepInputs
 from opsd_cli.methods.chosen import chosen_rollouts
 from opsd_cli.methods.pass_rates import (
     PASS_RATE,
@@ -50,9 +52,11 @@ from opsd_cli.methods.pass_rates import (
 )
 from opsd_cli.methods.scores import (
     teacher_and_student_scores,
+    tokens_read_for_scores,
     tokens_read_to_weigh,
     weighed_tokens,
 )
+from opsd_cli.methods.without_teacher import control_plan
 from opsd_cli.prompts.references import SIBLING
 from opsd_cli.rollouts.types import GradedRollout
 from opsd_cli.token_ledger import TokenLedger
@@ -66,7 +70,8 @@ class Opsd(Method):
     """Divergence between the teacher and the student over the student's rollouts.
 
     Raises:
-        ConfigError: as `Method`, or `train.weigh_groups` is set for one rollout a question.
+        ConfigError: as `Method`; `train.weigh_groups` is set for one rollout a question; or weights
+            are set for the control without a teacher.
     """
 
     name = "opsd"
@@ -76,6 +81,13 @@ class Opsd(Method):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
+        if self._control and (self._weighs_groups or config.divergence.weigh != NONE):
+            key = "train.weigh_groups" if self._weighs_groups else "divergence.weigh"
+            raise ConfigError(
+                f"{key} weighs what a teacher teaches, and divergence.vocabulary=no_teacher has no "
+                "teacher",
+                f"leave {key} out",
+            )
         if self._weighs_groups and self.rollouts_per_question() == 1:
             raise ConfigError(
                 "train.weigh_groups=pass_rate needs several rollouts of a question, and "
@@ -88,7 +100,10 @@ class Opsd(Method):
         return self._config.rollouts.per_question or (SIBLINGS if siblings else 1)
 
     def updates_per_step(self) -> int:
-        return 1 if self._sampled else self._config.train.passes
+        return 1 if self._sampled or self._control else self._config.train.passes
+
+    def steps_with_teacher(self) -> int:
+        return 0 if self._control else super().steps_with_teacher()
 
     def reads_solutions(self) -> bool:
         return super().reads_solutions() or self._config.train.anchor == SFT
@@ -103,6 +118,10 @@ class Opsd(Method):
             chosen = [graded for graded in chosen if groups[graded.problem.key]]
         if not chosen:
             return LossPlan((), metrics=metrics)
+        if self._control:
+            plan = control_plan(chosen, policy, config)
+            anchor = anchor_batch(chosen, inputs, policy, config)
+            return replace(plan, metrics=metrics, anchor=anchor)
         teacher = inputs.analyst.of_rollouts(chosen, inputs.rollouts)
         metrics |= teacher.metrics
         # Without a reference there is nothing to learn from a rollout: it is not in the mean.
@@ -140,6 +159,8 @@ class Opsd(Method):
         updates = self.updates_per_step()
         more = tokens_read_to_weigh(self._config, sizes)
         more += anchor_tokens(self._config, sizes, updates)
+        if self._control:
+            return more + tokens_read_for_scores(self._config, sizes) + TokenLedger(trained=student)
         if self._sampled:
             return more + TokenLedger(teacher_scored=teacher, scored=student, trained=student)
         # An initial teacher scores a batch once, however many passes train on it.
@@ -150,6 +171,11 @@ class Opsd(Method):
     def _sampled(self) -> bool:
         """True if only the sampled token is compared, not the full vocabulary."""
         return self._config.divergence.vocabulary == "sampled"
+
+    @property
+    def _control(self) -> bool:
+        """True for the control that asks no teacher."""
+        return self._config.divergence.vocabulary == "no_teacher"
 
     @property
     def _weighs_groups(self) -> bool:

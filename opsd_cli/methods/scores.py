@@ -84,6 +84,23 @@ def weighed_tokens(
     return WeighedTokens(weights, spent, {"token_weight_max": max(found)} if found else {})
 
 
+def student_scores(
+    rollouts: Sequence[GradedRollout], policy: Policy, config: Config
+) -> tuple[list[np.ndarray], TokenLedger]:
+    """The student's log-probabilities of each rollout's tokens, [N] in nats, and their cost."""
+    if _sampler_scores_are_the_students(config):
+        return [graded.rollout.log_probs for graded in rollouts], TokenLedger()
+    pairs = [(g.rollout.request.prompt_ids, g.rollout.completion_ids) for g in rollouts]
+    scores = policy.score(pairs, sampling=Sampling(config.divergence.temperature))
+    return scores, TokenLedger(scored=sum(len(prompt) + len(c) for prompt, c in pairs))
+
+
+def tokens_read_for_scores(config: Config, sizes: RunSizes) -> TokenLedger:
+    """The most tokens that `student_scores` reads in a run."""
+    student = sizes.rollouts * sizes.student_sequence
+    return TokenLedger(scored=0 if _sampler_scores_are_the_students(config) else student)
+
+
 def tokens_read_to_weigh(config: Config, sizes: RunSizes) -> TokenLedger:
     """The most tokens that a run reads for its token weights alone."""
     reads = WEIGHINGS[config.divergence.weigh].reads

@@ -238,6 +238,8 @@ CASES = [
          "leave out --preflight-only"),
     Case("train --method grpo --set train.learn_from=correct", 2, "grpo cannot leave rollouts"),
     Case("train --method grpo --set train.anchor=kl", 2, "grpo has no anchor"),
+    Case("train --set divergence.vocabulary=no_teacher --set divergence.weigh=gap", 2,
+         "divergence.weigh weighs what a teacher teaches", "leave divergence.weigh out"),
     Case("train --set train.weigh_groups=pass_rate", 2, "needs several rollouts of a question",
          "set rollouts.per_question=8"),
     Case("train --probe", 2, "--probe estimates the time of a plan", "--dry-run"),

@@ -284,3 +284,29 @@ def test_token_plan_counts_what_weights_and_anchors_read(
     method = methods.get(config_of(train=train, **sections))
     read = method.tokens_read(RunSizes(1, 10, 20, 4, 5))
     assert (read.teacher_scored, read.scored, read.trained) == (teacher, scored, trained)
+
+
+def test_control_without_a_teacher_gives_the_least_probable_tokens_a_negative_advantage() -> None:
+    config = config_of(divergence={"vocabulary": "no_teacher", "temperature": 1.2})
+    policy = Scored()
+    plan = learn(config, rolled({"p0": [True, False], "p1": [False, True]}, config), policy)
+    (batch,) = plan.batches
+    assert isinstance(batch, PolicyGradientBatch) and batch.temperature == 1.2
+    # A fifth of twelve tokens is two; the third token of each completion is the least probable.
+    advantages = [item.advantages for item in batch.items]
+    assert advantages == [(0.0, 0.0, -1.0)] * 2 + [(0.0, 0.0, 0.0)] * 2
+    assert {item.weight for item in batch.items} == {0.5}
+    assert policy.asked == ["student"] and plan.spent.teacher_scored == 0 < plan.spent.scored
+    method = methods.get(config)
+    assert method.steps_with_teacher() == 0 and method.updates_per_step() == 1
+    read = method.tokens_read(RunSizes(1, 10, 20, 4, 5))
+    assert (read.teacher_scored, read.scored, read.trained) == (0, 10, 10)
+
+
+def test_control_without_a_teacher_refuses_weights() -> None:
+    control = {"vocabulary": "no_teacher"}
+    with pytest.raises(ConfigError, match=r"divergence\.weigh weighs what"):
+        methods.get(config_of(divergence={**control, "weigh": "gap"}))
+    grouped = {"divergence": control, "train": {"weigh_groups": "pass_rate"}}
+    with pytest.raises(ConfigError, match=r"train\.weigh_groups weighs what"):
+        methods.get(config_of(rollouts={"per_question": 4}, **grouped))
