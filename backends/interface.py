@@ -170,7 +170,7 @@ class DivergenceItem:
         teacher_prompt: token ids.
         completion: token ids.
         weight: factor of each token's divergence in the loss.
-        token_weights: N further factors (importance weights); empty if all are 1.
+        token_weights: N further factors (importance and token weights); empty if all are 1.
     """
 
     student_prompt: tuple[int, ...]
