@@ -1,8 +1,8 @@
 """The teacher's hidden states, kept while the same batch is trained on again.
 
-A teacher of initial weights gives the same hidden states for the same tokens however the student
-changes, so later passes over a batch need no teacher pass. The cache holds [N, D] numbers, never
-logits, of one batch at a time.
+A teacher of initial weights, or of another model, gives the same hidden states for the same tokens
+however the student changes, so later passes over a batch need no teacher pass. The cache holds
+[N, D] numbers, never logits, of one batch at a time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from backends.interface import DivergenceBatch, LossBatch
+from backends.interface import FIXED_TEACHERS, DivergenceBatch, LossBatch
 
 Hidden = TypeVar("Hidden")
 """Hidden states [N, D] as the backend has them."""
@@ -31,7 +31,9 @@ class TeacherCache(Generic[Hidden]):
         """
         if batch is self._batch:
             return True
-        keeps = isinstance(batch, DivergenceBatch) and batch.again and batch.teacher == "initial"
+        keeps = (
+            isinstance(batch, DivergenceBatch) and batch.again and batch.teacher in FIXED_TEACHERS
+        )
         self._batch = batch if keeps else None
         self._hidden = {}
         return False

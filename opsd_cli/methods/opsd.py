@@ -10,9 +10,12 @@ over the completions that are learnt from. Reduction `sequences` is the formula 
 in the paper's code, divides by the step's token count instead, which gives long completions more
 weight.
 
+With `teacher.model` p_T is another model of the same vocabulary; with `teacher.reference: none` as
+well y* is empty, which is on-policy distillation (GKD, arXiv 2306.13649).
+
 With `train.passes` above 1 a step takes several updates on the same completions. They are then
-slightly off-policy, but the divergence on them is still exact, and a teacher of initial weights
-reads them once.
+slightly off-policy, but the divergence on them is still exact, and a teacher whose weights do not
+change reads them once.
 
 With `divergence.vocabulary` "sampled", only the sampled token is compared: its log-ratio of teacher
 to student is an advantage, held constant, in a policy gradient. Its expectation is the gradient of
@@ -27,6 +30,7 @@ from dataclasses import replace
 import numpy as np
 
 from backends.interface import (
+    FIXED_TEACHERS,
     DivergenceBatch,
     DivergenceItem,
     Policy,
@@ -90,7 +94,7 @@ class Opsd(Method):
             return replace(plan, metrics=plan.metrics | metrics)
         passes = self._config.train.passes
         batch = DivergenceBatch(
-            items, self._config.divergence.spec(), self._config.teacher.weights, again=passes > 1
+            items, self._config.divergence.spec(), self._config.teacher.acting, again=passes > 1
         )
         return LossPlan((batch,) * passes, teacher.spent, metrics)
 
@@ -100,8 +104,8 @@ class Opsd(Method):
         if self._sampled:
             return TokenLedger(teacher_scored=teacher, scored=student, trained=student)
         passes = self._config.train.passes
-        # An initial teacher scores a batch once, however many passes train on it.
-        readings = 1 if self._config.teacher.weights == "initial" else passes
+        # A teacher that does not change scores a batch once, however many passes train on it.
+        readings = 1 if self._config.teacher.acting in FIXED_TEACHERS else passes
         return TokenLedger(teacher_scored=teacher * readings, trained=student * passes)
 
     @property
@@ -150,7 +154,7 @@ def teacher_and_student_scores(
     teacher = policy.score(
         [(item.teacher_prompt, item.completion) for item in items],
         "teacher",
-        config.teacher.weights,
+        config.teacher.acting,
         sampling,
     )
     student = policy.score(
