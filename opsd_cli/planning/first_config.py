@@ -21,7 +21,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.formatting import gibibytes
 from opsd_cli.grading import open_grader
-from opsd_cli.planning import memory_plan
+from opsd_cli.planning import memory_plan, smaller_settings
 from opsd_cli.planning.before_step_1 import before_step_1
 from opsd_cli.planning.model_reading import (
     ModelReading,
@@ -33,7 +33,6 @@ from opsd_cli.planning.model_reading import (
 from opsd_cli.planning.planned_device import PlannedDevice, planned_device
 from opsd_cli.planning.planned_memory import PlannedMemory, planned_memory
 from opsd_cli.planning.prompt_lengths import prompt_lengths
-from opsd_cli.planning.smaller_settings import nearest_that_fits
 from opsd_cli.problems.catalog import describe
 from opsd_cli.problems.checking import grading_warnings
 from opsd_cli.problems.columns import choose
@@ -310,7 +309,7 @@ class _Suggestions:
             return memory_plan.plan(config, shape, prompts, device.memory, device.on_cpu).peak
 
         config, most = self.config, int(MEMORY_SHARE * limit)
-        changes = nearest_that_fits(config, most, peak)
+        changes = smaller_settings.nearest_that_fits(config, most, peak)
         if changes is None:
             self.notes.append(
                 f"memory: {gibibytes(peak(config))} planned, of {gibibytes(limit)} on "

@@ -66,9 +66,9 @@ def other_end(config: Config) -> str | None:
         return None
     ours, theirs = (student.decode([end]) for end in ends if end is not None)
     return (
-        f"the student ends a turn with {ours!r}, and teacher.model {teacher.model} with {theirs!r}: "
-        "the teacher finds the end of every completion improbable, and the student may learn not "
-        "to end"
+        f"the student ends a turn with {ours!r}, and teacher.model {teacher.model} with "
+        f"{theirs!r}: the teacher finds the end of every completion improbable, and the student "
+        "may learn not to end"
     )
 
 
