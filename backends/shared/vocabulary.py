@@ -18,6 +18,15 @@ HINT = (
     "with another vocabulary can teach through their answers only (--method sft)"
 )
 _LONGEST_TOKEN = 40
+#: What a tokenizer is read from.
+_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 
 
 def require_same_vocabulary(
@@ -73,8 +82,11 @@ def require_rows(student: int, teacher: int, student_name: str, teacher_name: st
         )
 
 
-def check_files(config: Config) -> None:
+def check_files(config: Config) -> bool:
     """Compare the tokenizers of a config's model and of its `teacher.model`; reads no weights.
+
+    Returns:
+        True if their files, the chat template among them, are the same byte for byte.
 
     Raises:
         ModelError: the teacher has another vocabulary, or files of one of them cannot be read.
@@ -85,25 +97,24 @@ def check_files(config: Config) -> None:
     teacher = config.teacher_config
     assert teacher is not None
     student_folder, teacher_folder = tokenizer_folder(config), tokenizer_folder(teacher)
-    if _same_file(student_folder, teacher_folder):
-        return
+    if _same_files(student_folder, teacher_folder):
+        return True
     require_same_vocabulary(
         load_tokenizer(student_folder, config).get_vocab(),
         load_tokenizer(teacher_folder, teacher).get_vocab(),
         config.model,
         teacher.model,
     )
+    return False
 
 
-def _same_file(one: Path, other: Path) -> bool:
-    """True if two folders have the same tokenizer.json and tokenizer_config.json, byte for byte."""
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        ours, theirs = one / name, other / name
-        if not (ours.is_file() and theirs.is_file()):
-            return False
-        if ours.read_bytes() != theirs.read_bytes():
-            return False
-    return True
+def _same_files(one: Path, other: Path) -> bool:
+    def content(folder: Path, name: str) -> bytes | None:
+        return (folder / name).read_bytes() if (folder / name).is_file() else None
+
+    if content(one, "tokenizer.json") is None:
+        return False
+    return all(content(one, name) == content(other, name) for name in _FILES)
 
 
 def _shown(token: str | None) -> str:

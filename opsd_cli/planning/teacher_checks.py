@@ -40,8 +40,7 @@ def require_teacher(config: Config, messages: Messages) -> None:
         raise quantizes_nothing(quantize)
     if teacher.is_local and teacher.model != EMBEDDED:
         model_folder(teacher)
-    check_files(config)
-    warning = other_end(config)
+    warning = None if check_files(config) else other_end(config)
     if warning is not None:
         messages.warn(warning)
 

@@ -19,6 +19,7 @@ from opsd_cli.embedded import MODEL_DIR
 from opsd_cli.errors import ModelError, RunError, UsageError
 from opsd_cli.planning.memory_plan import MemoryPlan, Prompts, estimated, plan
 from opsd_cli.planning.model_shape import Shape, configured_shape, teacher_shape
+from opsd_cli.planning.planned_device import PlannedDevice
 from opsd_cli.planning.planned_memory import UnknownMemory, planned_memory
 from opsd_cli.planning.teacher_checks import identity, require_same_teacher, require_teacher
 from opsd_cli.tracking.listener import Listener
@@ -75,7 +76,11 @@ def test_memory_plan_of_a_quantised_teacher_and_of_a_method_without_one() -> Non
     assert teacher_shape(taught("embedded", "method=grpo")) is None
 
 
-def test_memory_is_unknown_where_the_teachers_architecture_is(folder: Path) -> None:
+def test_memory_is_unknown_where_the_teachers_architecture_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = PlannedDevice("cpu", CPU.memory, None, on_cpu=True)
+    monkeypatch.setattr("opsd_cli.planning.planned_memory.planned_device", lambda config: device)
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"num_experts": 4}))
     assert isinstance(planned_memory(taught(folder), None, Listener()), UnknownMemory)
