@@ -20,8 +20,8 @@ NO_REFERENCE = "none"
 class Teacher(Section):
     model: str | None = None
     """Another model as the teacher: `embedded`, a local folder, or a hub id, which may end in
-    @REVISION. Its weights stay as they are, and it must have the student's vocabulary. By default
-    the teacher is the student's own model."""
+    @REVISION. Its weights stay as they are, and it must have the student's vocabulary. By default,
+    and with `none`, the teacher is the student's own model."""
     quantize: Literal["none", "int8", "int4"] = "none"
     """With model: quantise its weights while it is loaded, in groups of 64 (mlx only). A folder or
     hub id that is quantised already is read as it is."""
@@ -48,6 +48,11 @@ class Teacher(Section):
     prompt."""
     analysis_tokens: Tokens = 512
     """Maximum length of an analysis, in tokens."""
+
+    @field_validator("model")
+    @classmethod
+    def _none(cls, model: str | None) -> str | None:
+        return None if model == "none" else model
 
     @field_validator("reference")
     @classmethod
