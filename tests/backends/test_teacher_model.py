@@ -15,22 +15,12 @@ from tests.support import oracle, tiny_models
 from tests.support.backend_fixtures import Load
 from tests.support.loss_batches import ITEMS, dense_loss
 
-#: Another D, other layers and heads, an untied head, no padded rows; the tokenizer of qwen3's.
-BIGGER = {
-    **tiny_models.SETTINGS["qwen3"],
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "tie_word_embeddings": False,
-}
 SPEC = DivergenceSpec("jsd", 0.3)
 
 
 @pytest.fixture(scope="session")
 def bigger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teachers") / "bigger"
-    return tiny_models.build(folder, BIGGER, seed=7, pad_is_end=True, stops=[1])
+    return tiny_models.build_teacher(tmp_path_factory.mktemp("teachers") / "bigger")
 
 
 @pytest.fixture

@@ -54,5 +54,6 @@ def test_teacher_config_has_the_models_name_and_revision_and_no_adapter(tmp_path
 
 def test_teacher_acting_weights() -> None:
     assert resolve().teacher.acting == "initial"
+    assert resolve(None, ("teacher.model=none",)) == resolve()  # as an arm of --vary
     assert resolve(None, ("teacher.weights=ema",)).teacher.acting == "ema"
     assert resolve(None, ("teacher.model=embedded",)).teacher.acting == "model"
