@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from backends.interface import TeacherWeights
+from opsd_cli.config.teacher_section import NO_REFERENCE
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.samples import Evaluation
@@ -177,6 +178,12 @@ def require_gain(record: dict[str, Any], problems: int, run: Run, listener: List
     Its record and samples stay on disk, and one sample of the teacher is reported.
     """
     student, teacher = Estimate(**record["student"]), Estimate(**record["teacher"])
+    if run.config.teacher.model is not None:
+        sees = "the question alone" if run.config.teacher.reference == NO_REFERENCE else "it"
+        listener.note(
+            f"preflight: with the reference means by {run.config.teacher.model}, which sees "
+            f"{sees}; without it, by the student"
+        )
     listener.preflight(student, teacher, problems)
     scores = {role: Estimate(**each) for role, each in record.get("mean_score", {}).items()}
     if scores:

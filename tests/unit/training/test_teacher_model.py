@@ -39,6 +39,16 @@ class Roles(FakePolicy):
         self.skill = own
 
 
+class Notes(Listener):
+    """Collects the notes."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+
 def test_preflight_samples_the_teachers_completions_by_its_own_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,7 +56,9 @@ def test_preflight_samples_the_teachers_completions_by_its_own_model(
     monkeypatch.setattr("opsd_cli.prompts.builder.other_model", lambda config: other)
     policy = Roles()
     settings = ("teacher.model=org/teacher", "teacher.reference=none", "train.steps=1")
-    begin(tmp_path / "run", *settings, policy=policy)
+    notes = Notes()
+    begin(tmp_path / "run", *settings, policy=policy, listener=notes)
+    assert any("by org/teacher, which sees the question alone" in note for note in notes.said)
     assert policy.roles.count(("teacher", "model")) == 1
     assert {role for role, _ in policy.roles} == {"student", "teacher"}
     record = json.loads((tmp_path / "run/preflight.json").read_text())
