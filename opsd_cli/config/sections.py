@@ -275,6 +275,10 @@ class Train(Section):
     stops early."""
     curve: bool = False
     """Evaluate on the test split too at every validation; nothing is selected on it."""
+    test_at_end: bool = False
+    """Measure the test split only after the last step, with the weights kept in checkpoints: the
+    same numbers as otherwise, and no test problem is sampled before. With `curve` the checkpoint of
+    every validation is kept until then."""
     micro_batch_tokens: Tokens = 16384
     """Maximum number of tokens in one forward pass, padding included."""
     reduce: Literal["fast", "exact"] = "fast"
