@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from opsd_cli.comparison.common_rows import with_common_rows
 from opsd_cli.comparison.curves import Curve, comparable, labelled, read_curve
 from opsd_cli.comparison.jobs import (
     PLAN,
@@ -140,12 +141,12 @@ def require_labels(labels: Sequence[str]) -> None:
 
 
 def measured_alike(configs: Mapping[str, Config], seeds: int) -> dict[str, Config]:
-    """The configs with one evaluation for all (`evaluated_alike`).
+    """The configs with one evaluation for all (`evaluated_alike`), and the same training rows.
 
     Raises:
         UsageError: there is no room for so many seeds above a config's own.
     """
-    alike = evaluated_alike(dict(configs))
+    alike = with_common_rows(evaluated_alike(dict(configs)))
     highest = LARGEST_SEED - seeds - TUNE_SEED_OFFSET
     if any(config.seed > highest for config in alike.values()):
         raise UsageError("--seed leaves no room for --seeds", f"give {highest:,} or less")

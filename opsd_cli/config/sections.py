@@ -54,6 +54,10 @@ class Data(Section):
     own."""
     fields: tuple[str, ...] = ()
     """More columns that the problems keep, for graders and reference templates that read them."""
+    usable_for: tuple[str, ...] = ()
+    """Other values of teacher.reference that every training problem must be usable for: rows
+    without a solution, or a column, that one of them needs are left out. `opsd compare` sets it
+    where its arms would train on different rows."""
     limit: Count | None = None
     """Maximum number of training problems: the first ones are used."""
     validation_problems: Count = 200
