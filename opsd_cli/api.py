@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from opsd_cli.comparison import session as comparison_session
 from opsd_cli.comparison.jobs import Job
+from opsd_cli.comparison.phases import RunJobs
 from opsd_cli.comparison.session import Comparison
 from opsd_cli.comparison.supervisor import run_jobs
 from opsd_cli.config.bounds import require_accuracy, require_counts
@@ -327,7 +328,7 @@ def compare(
         return result
 
 
-def _run_jobs(at_once: int, messages: Listener) -> comparison_session.RunJobs:
+def _run_jobs(at_once: int, messages: Listener) -> RunJobs:
     """Runs jobs so many at once, with a note for each that has finished."""
 
     def run(directory: Path, jobs: Sequence[Job]) -> None:

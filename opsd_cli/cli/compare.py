@@ -8,12 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from opsd_cli.cli.compare_halving import cost_sentence, halving_of_flags, rounds_table
 from opsd_cli.cli.compare_output import show, watched_jobs
 from opsd_cli.cli.compare_variants import Cost, cost_of_arms, varied
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.plan import plan_table, prompts_of
 from opsd_cli.cli.request import Request
 from opsd_cli.comparison import session
+from opsd_cli.comparison.common_rows import common_rows, sentence
+from opsd_cli.comparison.halving import Halving
+from opsd_cli.comparison.planned_tokens import HalvingCost, halving_cost
 from opsd_cli.comparison.session import Comparison
 from opsd_cli.comparison.token_plans import comparison_plan
 from opsd_cli.comparison.variants import Variation, require_measured_alike
@@ -49,11 +53,15 @@ class Options:
     resume: bool
     vary: tuple[str, ...] = ()
     grid: bool = False
+    halving: bool = False
+    halving_rounds: int | None = None
+    halving_fraction: float | None = None
 
     @property
     def varies(self) -> bool:
-        """Whether a flag gives arms of a method."""
-        return bool(self.vary) or self.grid
+        """Whether a flag gives arms of a method, or ends some early."""
+        rounds = (self.halving_rounds, self.halving_fraction) != (None, None)
+        return bool(self.vary) or self.grid or self.halving or rounds
 
 
 def run(request: Request, options: Options) -> None:
@@ -61,7 +69,7 @@ def run(request: Request, options: Options) -> None:
     out = request.out
     if options.varies and (options.finished or options.resume):
         raise UsageError(
-            "--vary and --grid give the arms of a new comparison",
+            "--vary, --grid and --halving give the arms of a new comparison",
             "leave them out here, or start a new comparison",
         )
     if options.grid and not options.vary:
@@ -104,17 +112,25 @@ def _begin(request: Request, options: Options) -> None:
     configs = session.measured_alike(named, options.seeds)
     if variation is not None:
         require_measured_alike(configs, variation)
+    halving = halving_of_flags(
+        configs, next(iter(configs)) if variation is None else variation.base, options.halving,
+        options.halving_rounds, options.halving_fraction, options.tune,
+    )  # fmt: skip
     if options.out is not None:
         session.refuse_used(options.out)
     if request.dry_run:
-        _show_plan(request, configs, options, variation)
+        _show_plan(request, configs, options, variation, halving)
         return
-    if variation is not None:
-        plans = comparison_plan(configs, None, Listener()).runs
+    plans = comparison_plan(configs, None, Listener()).runs
+    if halving is not None:
+        cost = halving_cost(halving, configs, plans, options.seeds)
+        request.out.note(cost_sentence(cost))
+    elif variation is not None:
         request.out.note(cost_of_arms(plans, variation, options.seeds).sentence)
     directory = session.begin(
-        configs, options.out, options.seeds, options.tune, options.target, request.out, variation
-    )
+        configs, options.out, options.seeds, options.tune, options.target, request.out, variation,
+        halving, plans,
+    )  # fmt: skip
     _train(directory, options, request.out)
 
 
@@ -173,7 +189,7 @@ def named_methods(text: str, least: int = 2) -> tuple[str, ...]:
 
 def _show_rest(directory: Path, out: Output) -> None:
     """What resuming a comparison would train: the runs of its plan, and where each is."""
-    rest = [(entry, entry.job.config.train.steps) for entry in session.progress(directory)]
+    rest = [(entry, entry.job.until) for entry in session.progress(directory)]
     for entry, steps in rest:
         out.show(f"{entry.job.name}: {entry.state}, step {entry.step} of {steps}")
     left = sum(entry.state != "done" for entry, _ in rest)
@@ -190,7 +206,11 @@ def _show_rest(directory: Path, out: Output) -> None:
 
 
 def _show_plan(
-    request: Request, named: dict[str, Config], options: Options, variation: Variation | None
+    request: Request,
+    named: dict[str, Config],
+    options: Options,
+    variation: Variation | None,
+    halving: Halving | None,
 ) -> None:
     """The tokens of every method side by side, also of those that were not asked for.
 
@@ -224,6 +244,14 @@ def _show_plan(
     cost = None if variation is None else cost_of_arms(plans, variation, options.seeds)
     if cost is not None:
         out.show(cost.sentence)
+    rounds = None if halving is None else halving_cost(halving, named, plans, options.seeds)
+    if rounds is not None:
+        out.show("\nthe rounds of --halving, tokens at most:")
+        out.show(rounds_table(rounds))
+        out.show(cost_sentence(rounds))
+    rows = common_rows(named, planned.splits)
+    if rows is not None:
+        out.show(sentence(rows.as_dict()))
     out.show("nothing was written")
     tuned = {
         "runs": len(planned.tuning),
@@ -236,6 +264,8 @@ def _show_plan(
             "seeds": options.seeds,
             "tuning": tuned if options.tune else None,
             **_variation_object(variation, cost),
+            **({} if rows is None else {"common_rows": rows.as_dict()}),
+            **_halving_object(halving, rounds),
         }
     )
     for name, config in named.items():
@@ -248,6 +278,13 @@ def _show_once(lines: Mapping[str, str], variation: Variation | None, out: Outpu
     for label, text in lines.items():
         if variation is None or label not in variation.changes or text != lines[variation.base]:
             out.show(f"{label}: {text}")
+
+
+def _halving_object(halving: Halving | None, cost: HalvingCost | None) -> dict[str, Any]:
+    """The key `halving` of the plan's JSON object; none without `--halving`."""
+    if halving is None or cost is None:
+        return {}
+    return {"halving": {**halving.as_dict(), "cost_at_most": cost.as_dict()}}
 
 
 def _variation_object(variation: Variation | None, cost: Cost | None) -> dict[str, Any]:

@@ -61,7 +61,9 @@ def with_common_rows(configs: Mapping[str, Config]) -> dict[str, Config]:
 def common_rows(
     configs: Mapping[str, Config], splits: Mapping[str, Splits | None]
 ) -> CommonRows | None:
-    """What `with_common_rows` decided, with its counts; None where the needs are the same.
+    """What `with_common_rows` decided, with its counts.
+
+    None where the needs are the same, or every row has all that is needed.
 
     Args:
         configs: as it gave them.
@@ -74,7 +76,8 @@ def common_rows(
     if read is None:
         return CommonRows(needed, None, None)
     report = read.train.report
-    return CommonRows(needed, len(read.train.problems), report.no_solution + report.no_reference)
+    left_out = report.no_solution + report.no_reference
+    return CommonRows(needed, len(read.train.problems), left_out) if left_out else None
 
 
 def sentence(rows: Mapping[str, Any]) -> str:

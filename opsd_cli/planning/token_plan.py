@@ -27,7 +27,6 @@ from opsd_cli.problems.sources import Splits
 from opsd_cli.rollouts.importance import COMPARED_ROLLOUTS
 from opsd_cli.token_ledger import TokenLedger
 
-
 #: The splits whose accuracy is measured before the first step.
 SPLITS_MEASURED = ("validation", "test", "watch")
 
@@ -110,6 +109,11 @@ def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = 
         sizes = {split: len(each.problems) for split, each in splits.named().items()}
     if lengths is None:
         lengths = planned_lengths(config, splits.train.problems if splits else [])
+    return plan_of_sizes(config, sizes, lengths)
+
+
+def plan_of_sizes(config: Config, sizes: dict[str, int | None], lengths: Lengths) -> TokenPlan:
+    """As `token_plan`, from the number of problems of each split."""
     evaluations = _evaluation_rollouts(config, sizes)
     longest = config.evaluation.max_new_tokens or config.sampling.max_new_tokens
     most = _learning(config, sizes["train"], lengths)

@@ -85,9 +85,7 @@ class Measurements:
         self._record("validation", state.step, result, best, seconds)
         return best
 
-    def test(
-        self, label: str, step: int, split: str = "test", kept: bool = False
-    ) -> Estimate:
+    def test(self, label: str, step: int, split: str = "test", kept: bool = False) -> Estimate:
         """Accuracy on the test split with the weights as they are, or as recorded before.
 
         Args:

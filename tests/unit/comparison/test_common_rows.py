@@ -35,7 +35,9 @@ def problems(tmp_path: Path) -> str:
 def arms(problems: str, vary: str, *more: str, method: str = "opsd") -> dict[str, Config]:
     def config_with(assignments: object) -> Config:
         return resolve(
-            None, [f"data.train={problems}", *more, *assignments], {"method": method}  # type: ignore[misc]
+            None,
+            [f"data.train={problems}", *more, *assignments],
+            {"method": method},  # type: ignore[misc]
         )
 
     configs, variation = arms_of(method, [vary], False, config_with)

@@ -53,9 +53,7 @@ def test_test_at_end_measures_the_same_accuracies(tmp_path: Path, curve: bool) -
 def test_test_at_end_samples_no_test_problem_before_the_last_step(tmp_path: Path) -> None:
     policy, stop = learner(), StopAfter(4)
     with pytest.raises(Interrupted):
-        begin(
-            tmp_path / "run", "train.curve=true", *LATER, policy=policy, listener=stop, stop=stop
-        )
+        begin(tmp_path / "run", "train.curve=true", *LATER, policy=policy, listener=stop, stop=stop)
     assert policy.drawn and not asked_for_test(policy)
     assert {split for split, _ in rows_of(tmp_path / "run")} == {"validation"}
     resume(tmp_path / "run", policy=policy)
