@@ -12,13 +12,12 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opsd_cli.comparison import session as comparison_session
-from opsd_cli.comparison.jobs import Job
-from opsd_cli.comparison.phases import RunJobs
+from opsd_cli.comparison.new_arms import Wanted, new_arms
+from opsd_cli.comparison.noted_jobs import noted_jobs
 from opsd_cli.comparison.session import Comparison
-from opsd_cli.comparison.supervisor import run_jobs
 from opsd_cli.config.bounds import require_accuracy, require_counts
 from opsd_cli.config.schema import Config
 from opsd_cli.devices.number import Devices, require_loaded_here
@@ -267,9 +266,15 @@ def _measured_in_memory(
 
 
 def compare(
-    what: Mapping[str, Config] | Sequence[str | Path] | None = None,
+    what: Mapping[str, Config] | Config | Sequence[str | Path] | None = None,
     out: str | Path | None = None,
     *,
+    vary: Mapping[str, Sequence[Any]] | None = None,
+    grid: bool = False,
+    halving: bool = False,
+    halving_rounds: int | None = None,
+    halving_fraction: float | None = None,
+    watch: str | Path | None = None,
     seeds: int = 3,
     tune: bool = False,
     target: float | None = None,
@@ -282,8 +287,14 @@ def compare(
         compare({m: load_config("embedded", method=m) for m in ("opsd", "grpo")}, "comparison")
 
     Args:
-        what: configs to train, by a label that starts with the method's name; or the directories of
-            finished runs. By default `opsd` and `grpo` on the embedded preset.
+        what: configs to train, by a label that starts with the method's name; with `vary` also one
+            config; or the directories of finished runs. By default `opsd` and `grpo` on the
+            embedded preset, with `vary` `opsd` alone.
+        vary: config key -> values; the arms are variants of the first config, one change each.
+        grid: with `vary`, all combinations of the values.
+        halving: end the worse arms early, on validation; `halving_rounds` and `halving_fraction`
+            as the command's flags.
+        watch: problems of another kind (`data.watch`), measured and deciding nothing.
         out: a new directory; by default a fresh one under `runs/`.
         seeds: runs of each config, counted from the first config's seed.
         tune: first choose each learning rate on validation.
@@ -307,33 +318,27 @@ def compare(
     require_counts(seeds=seeds, jobs=jobs)
     require_accuracy(target)
     directory = Path(out) if out is not None else None
-    if what is not None and not isinstance(what, Mapping):
+    wanted = Wanted(vary, grid, halving, halving_rounds, halving_fraction, watch)
+    if wanted.anything and (resume or not isinstance(what, Mapping | Config | None)):
+        raise UsageError("vary, grid, halving and watch are of a new comparison", "leave them out")
+    if what is not None and not isinstance(what, Mapping | Config):
         runs = [Path(run) for run in what]
         result = comparison_session.compare_finished(runs, directory, messages, target)
         write_comparison_pages(result, messages)
         return result
     if not resume:
-        configs = what or {name: load_config(method=name) for name in COMPARED}
-        comparison_session.require_labels(list(configs))
-        alike = comparison_session.measured_alike(configs, seeds)
+        named = {what.method: what} if isinstance(what, Config) else what
+        methods = COMPARED[:1] if vary else COMPARED
+        new = new_arms(named or {m: load_config(method=m) for m in methods}, wanted, seeds, tune)
         if directory is not None:
             comparison_session.refuse_used(directory)
-        directory = comparison_session.begin(alike, directory, seeds, tune, target, messages)
+        directory = comparison_session.begin(
+            new.configs, directory, seeds, tune, target, messages, new.variation, new.halving
+        )
     elif directory is None or what is not None:
         raise UsageError("a comparison is resumed with its own plan", "give out, and no configs")
     with comparison_session.held(directory):
-        run = _run_jobs(jobs, messages)
+        run = noted_jobs(jobs, messages)
         result = comparison_session.train_and_compare(directory, run, messages, target)
         write_comparison_pages(result, messages)
         return result
-
-
-def _run_jobs(at_once: int, messages: Listener) -> RunJobs:
-    """Runs jobs so many at once, with a note for each that has finished."""
-
-    def run(directory: Path, jobs: Sequence[Job]) -> None:
-        run_jobs(
-            directory, jobs, at_once, comparison_session.noting_finished(messages), messages.warn
-        )
-
-    return run

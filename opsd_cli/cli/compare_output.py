@@ -12,8 +12,9 @@ from opsd_cli.cli.console import SILENT_SECONDS, Output
 from opsd_cli.cli.progress import READING, pace_text, remaining
 from opsd_cli.comparison.choice_words import caution, chosen_on, ended_text
 from opsd_cli.comparison.jobs import seconds_left
+from opsd_cli.comparison.noted_jobs import noting_finished
 from opsd_cli.comparison.planned_tokens import planned_sentence
-from opsd_cli.comparison.session import Comparison, noting_finished
+from opsd_cli.comparison.session import Comparison
 from opsd_cli.comparison.supervisor import run_jobs
 from opsd_cli.comparison.verdict import tokens_needed, tokens_spent
 from opsd_cli.formatting import count, duration, percent

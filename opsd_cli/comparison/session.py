@@ -13,7 +13,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -50,7 +50,7 @@ from opsd_cli.errors import GateNotMet, RunError, UsageError
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.files.fresh_directory import fresh_directory
-from opsd_cli.formatting import count, duration, json_safe, times
+from opsd_cli.formatting import json_safe, times
 from opsd_cli.grading import check_grader
 from opsd_cli.loading import choose_backend
 from opsd_cli.planning.token_plan import TokenPlan, token_plan
@@ -130,14 +130,18 @@ def refuse_used(directory: Path) -> None:
     run_directory.refuse_used(directory)
 
 
-def require_labels(labels: Sequence[str]) -> None:
-    """Raise `UsageError` unless there are two labels or more that can each name a directory."""
+def require_labels(labels: Sequence[str], arms: int | None = None) -> None:
+    """Raise `UsageError` unless there are two labels or more that can each name a directory.
+
+    Args:
+        arms: in place of the number of labels.
+    """
     for label in labels:
         if not re.fullmatch(r"[\w][\w .+=-]*", label):
             raise UsageError(
                 f"the label {label!r} cannot name a directory", "use letters, digits and -+=._"
             )
-    if len(labels) < 2:
+    if (len(labels) if arms is None else arms) < 2:
         raise UsageError("one config cannot be compared with itself", "give two or more")
 
 
@@ -311,23 +315,3 @@ def _conclude(
     directory.mkdir(parents=True, exist_ok=True)
     write_atomic(directory / COMPARISON, json.dumps(json_safe(summary), indent=1) + "\n")
     return Comparison(summary, groups, directory)
-
-
-def noting_finished(messages: Messages) -> Callable[[list[Progress]], None]:
-    """A watcher of `run_jobs` that notes each run once, when it has finished."""
-    done: set[str] = set()
-
-    def note(progress: list[Progress]) -> None:
-        for entry in progress:
-            if entry.state == "done" and entry.job.name not in done:
-                done.add(entry.job.name)
-                split, accuracy = "test", entry.accuracy
-                if entry.job.pause is not None:
-                    split, accuracy = "validation", entry.validation
-                if accuracy is not None:
-                    messages.note(
-                        f"{entry.job.name}: {split} accuracy {accuracy:.1%} after "
-                        f"{count(entry.generated)} generated tokens, {duration(entry.seconds)}"
-                    )
-
-    return note

@@ -24,7 +24,7 @@ from opsd_cli.comparison.verdict import (
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.formatting import count, duration, percent, share, signed
+from opsd_cli.formatting import count, duration, percent, score_change, share, signed
 from opsd_cli.reports.chart import Series, line_chart
 from opsd_cli.reports.choices_section import choices_section
 from opsd_cli.reports.collapse_verdict import collapse_verdict
@@ -188,14 +188,15 @@ def efficiency_section(summary: Summary) -> str:
 
 def differences_section(summary: Summary) -> str:
     """Paired differences of best accuracy, for each pair of methods."""
+    scored = all("mean_score" in d for d in summary["differences"])
     rows = [
         (f"{d['one']} less {d['other']}", f"{signed(d['value'])} points",
-         f"{signed(d['low'])} to {signed(d['high'])}")
+         f"{signed(d['low'])} to {signed(d['high'])}",
+         *([score_change(d["mean_score"])] if scored else []))
         for d in summary["differences"]
     ]  # fmt: skip
-    return "<h2>Best accuracy, paired differences</h2>" + table(
-        ("", "difference", "95% interval"), rows
-    )
+    heads = ("", "difference", "95% interval", *(["mean score, chosen checkpoints"] * scored))
+    return "<h2>Best accuracy, paired differences</h2>" + table(heads, rows)
 
 
 def tokens_section(summary: Summary) -> str:

@@ -165,6 +165,7 @@ class Measurements:
             cpu_seconds=seconds[1],
             flexible_accuracy=result.flexible_accuracy,
             mean_score=result.mean_score,
+            scores=_problem_scores(result),
             hedges_per_100_words=mean_hedge_rate([each.completion for each in result.samples]),
         )
         self._run.append(run_directory.EVALUATIONS, row.as_dict())
@@ -238,6 +239,12 @@ class Measurements:
     def forget_samples(self) -> None:
         """Drop the samples of a measurement whose record is on disk."""
         (self._run.directory / run_directory.UNFINISHED).unlink(missing_ok=True)
+
+
+def _problem_scores(result: Evaluation) -> tuple[float, ...] | None:
+    """Each problem's mean score; None without numbers of a grader."""
+    score_PK = result.score_PK
+    return None if score_PK is None else tuple(score_PK.mean(axis=1).tolist())
 
 
 def sealed_row(row: dict[str, Any]) -> dict[str, Any]:
