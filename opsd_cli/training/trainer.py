@@ -44,12 +44,7 @@ from opsd_cli.training.preflight import preflight
 from opsd_cli.training.remarks import remarks
 from opsd_cli.training.result import ACCURACIES, TrainResult, finished_result
 from opsd_cli.training.run_directory import Run
-from opsd_cli.training.schedule import (
-    QuestionOrder,
-    learning_rate,
-    require_enough,
-    tested_at_end,
-)
+from opsd_cli.training.schedule import QuestionOrder, learning_rate, require_enough, tested_at_end
 from opsd_cli.training.state import Clock, RunState, cpu_time
 from opsd_cli.training.step_records import Learnt, rollout_rows, step_row, step_tokens
 from opsd_cli.training.stopped import stopped
