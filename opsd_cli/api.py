@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.comparison import session as comparison_session
-from opsd_cli.comparison.new_arms import Wanted, new_arms
+from opsd_cli.comparison.new_arms import Wanted, begin_new
 from opsd_cli.comparison.noted_jobs import noted_jobs
 from opsd_cli.comparison.session import Comparison
 from opsd_cli.config.bounds import require_accuracy, require_counts
@@ -52,9 +52,6 @@ from opsd_cli.training.session import TrainingSession
 
 if TYPE_CHECKING:
     from backends.interface import Policy
-
-#: The methods that `compare` trains by default.
-COMPARED = ("opsd", "grpo")
 
 
 def load_policy(
@@ -284,22 +281,17 @@ def compare(
 ) -> Comparison:
     """Compare methods on equal terms, as `opsd compare` does: tokens for the same accuracy.
 
-        compare({m: load_config("embedded", method=m) for m in ("opsd", "grpo")}, "comparison")
-
     Args:
-        what: configs to train, by a label that starts with the method's name; with `vary` also one
-            config; or the directories of finished runs. By default `opsd` and `grpo` on the
-            embedded preset, with `vary` `opsd` alone.
+        what: configs to train, by a label that starts with the method's name, or one with `vary`;
+            or finished runs. By default `opsd` and `grpo` (with `vary` `opsd`), embedded.
         vary: config key -> values; the arms are variants of the first config, one change each.
         grid: with `vary`, all combinations of the values.
-        halving: end the worse arms early, on validation; `halving_rounds` and `halving_fraction`
-            as the command's flags.
+        halving, halving_rounds, halving_fraction: end the worse arms early, as `--halving` does.
         watch: problems of another kind (`data.watch`), measured and deciding nothing.
         out: a new directory; by default a fresh one under `runs/`.
         seeds: runs of each config, counted from the first config's seed.
         tune: first choose each learning rate on validation.
-        target: test accuracy to count tokens to, within [0, 1]; by default the best that the
-            weakest of the methods that improve reaches.
+        target: test accuracy to count tokens to, within [0, 1]; by default as the command's.
         jobs: runs side by side, each in a process of its own.
         resume: resume the comparison in `out`.
         listener: receives a note for each run that has finished.
@@ -308,8 +300,7 @@ def compare(
         The summary (the object of `opsd compare --json`), its verdict, picture and report.
 
     Raises:
-        UsageError: fewer than two configs or runs, a label that cannot name a directory, or a
-            number out of range.
+        UsageError: too few configs or runs, a wrong label or number.
         RunError: `out` holds something already, or a run has not finished.
         TrainingError: a run failed.
         Interrupted: Ctrl-C; every run keeps its newest checkpoint.
@@ -319,22 +310,11 @@ def compare(
     require_accuracy(target)
     directory = Path(out) if out is not None else None
     wanted = Wanted(vary, grid, halving, halving_rounds, halving_fraction, watch)
-    if wanted.anything and (resume or not isinstance(what, Mapping | Config | None)):
-        raise UsageError("vary, grid, halving and watch are of a new comparison", "leave them out")
+    wanted.require_new(not resume and isinstance(what, Mapping | Config | None))
     if what is not None and not isinstance(what, Mapping | Config):
-        runs = [Path(run) for run in what]
-        result = comparison_session.compare_finished(runs, directory, messages, target)
-        write_comparison_pages(result, messages)
-        return result
+        return _compare_finished(what, directory, messages, target)
     if not resume:
-        named = {what.method: what} if isinstance(what, Config) else what
-        methods = COMPARED[:1] if vary else COMPARED
-        new = new_arms(named or {m: load_config(method=m) for m in methods}, wanted, seeds, tune)
-        if directory is not None:
-            comparison_session.refuse_used(directory)
-        directory = comparison_session.begin(
-            new.configs, directory, seeds, tune, target, messages, new.variation, new.halving
-        )
+        directory = begin_new(what, wanted, directory, (seeds, tune, target), messages)
     elif directory is None or what is not None:
         raise UsageError("a comparison is resumed with its own plan", "give out, and no configs")
     with comparison_session.held(directory):
@@ -342,3 +322,13 @@ def compare(
         result = comparison_session.train_and_compare(directory, run, messages, target)
         write_comparison_pages(result, messages)
         return result
+
+
+def _compare_finished(
+    runs: Sequence[str | Path], directory: Path | None, messages: Listener, target: float | None
+) -> Comparison:
+    result = comparison_session.compare_finished(
+        [Path(run) for run in runs], directory, messages, target
+    )
+    write_comparison_pages(result, messages)
+    return result

@@ -17,7 +17,7 @@ from opsd_cli.cli.request import Request
 from opsd_cli.comparison import session
 from opsd_cli.comparison.common_rows import common_rows, sentence
 from opsd_cli.comparison.halving import Halving
-from opsd_cli.comparison.planned_tokens import HalvingCost, halving_cost
+from opsd_cli.comparison.planned_tokens import halving_cost
 from opsd_cli.comparison.session import Comparison
 from opsd_cli.comparison.token_plans import comparison_plan
 from opsd_cli.comparison.variants import Variation, require_measured_alike
@@ -30,6 +30,7 @@ from opsd_cli.planning.readiness import (
     require_problems_at_hand,
     require_ready,
 )
+from opsd_cli.planning.token_plan import TokenPlan
 from opsd_cli.reports.comparison_pages import write_comparison_pages
 from opsd_cli.tracking import trackers
 from opsd_cli.tracking.listener import Listener
@@ -244,19 +245,12 @@ def _show_plan(
     cost = None if variation is None else cost_of_arms(plans, variation, options.seeds)
     if cost is not None:
         out.show(cost.sentence)
-    rounds = None if halving is None else halving_cost(halving, named, plans, options.seeds)
-    if rounds is not None:
-        out.show("\nthe rounds of --halving, tokens at most:")
-        out.show(rounds_table(rounds))
-        out.show(cost_sentence(rounds))
+    rounds = _show_rounds(halving, named, plans, options.seeds, out)
     rows = common_rows(named, planned.splits)
     if rows is not None:
         out.show(sentence(rows.as_dict()))
     out.show("nothing was written")
-    tuned = {
-        "runs": len(planned.tuning),
-        "generated_tokens_at_most": planned.tuning_generated,
-    }
+    tuned = {"runs": len(planned.tuning), "generated_tokens_at_most": planned.tuning_generated}
     out.object(
         {
             "plan": {name: plan.as_dict() for name, plan in plans.items()},
@@ -265,7 +259,7 @@ def _show_plan(
             "tuning": tuned if options.tune else None,
             **_variation_object(variation, cost),
             **({} if rows is None else {"common_rows": rows.as_dict()}),
-            **_halving_object(halving, rounds),
+            **rounds,
         }
     )
     for name, config in named.items():
@@ -280,10 +274,20 @@ def _show_once(lines: Mapping[str, str], variation: Variation | None, out: Outpu
             out.show(f"{label}: {text}")
 
 
-def _halving_object(halving: Halving | None, cost: HalvingCost | None) -> dict[str, Any]:
-    """The key `halving` of the plan's JSON object; none without `--halving`."""
-    if halving is None or cost is None:
+def _show_rounds(
+    halving: Halving | None,
+    named: Mapping[str, Config],
+    plans: Mapping[str, TokenPlan],
+    seeds: int,
+    out: Output,
+) -> dict[str, Any]:
+    """Show what the rounds take; returns the key `halving` of the plan's JSON object, if any."""
+    if halving is None:
         return {}
+    cost = halving_cost(halving, named, plans, seeds)
+    out.show("\nthe rounds of --halving, tokens at most:")
+    out.show(rounds_table(cost))
+    out.show(cost_sentence(cost))
     return {"halving": {**halving.as_dict(), "cost_at_most": cost.as_dict()}}
 
 

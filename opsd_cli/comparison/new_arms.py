@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from opsd_cli.comparison.halving import FRACTION, Halving, halving_of
-from opsd_cli.comparison.session import measured_alike, require_labels
+from opsd_cli.comparison.session import begin, measured_alike, refuse_used, require_labels
 from opsd_cli.comparison.variants import (
     Variation,
     arms_of_choices,
@@ -21,6 +21,10 @@ from opsd_cli.comparison.variants import (
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
 from opsd_cli.loading import load_config
+from opsd_cli.tracking.listener import Messages
+
+#: The methods that are compared where none is named.
+COMPARED = ("opsd", "grpo")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,37 @@ class Wanted:
     def anything(self) -> bool:
         """Whether one of them is given."""
         return self != Wanted()
+
+    def require_new(self, new: bool) -> None:
+        """Raise `UsageError` if one of them is given for a comparison that is not new."""
+        if self.anything and not new:
+            raise UsageError(
+                "vary, grid, halving and watch are of a new comparison", "leave them out"
+            )
+
+
+def begin_new(
+    what: Mapping[str, Config] | Config | None,
+    wanted: Wanted,
+    directory: Path | None,
+    plan: tuple[int, bool, float | None],
+    messages: Messages,
+) -> Path:
+    """Write the plan of a new comparison; returns its directory.
+
+    Args:
+        what: configs by label, or one; None for `COMPARED`, with `vary` for the first of them.
+        plan: number of seeds, whether to tune, and the target accuracy.
+
+    Raises: as `new_arms` and `opsd_cli.comparison.session.begin`.
+    """
+    seeds, tune, target = plan
+    named = {what.method: what} if isinstance(what, Config) else what
+    methods = COMPARED[:1] if wanted.vary else COMPARED
+    new = new_arms(named or {m: load_config(method=m) for m in methods}, wanted, seeds, tune)
+    if directory is not None:
+        refuse_used(directory)
+    return begin(new.configs, directory, seeds, tune, target, messages, new.variation, new.halving)
 
 
 def new_arms(named: Mapping[str, Config], wanted: Wanted, seeds: int, tune: bool) -> NewArms:

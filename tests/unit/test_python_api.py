@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -323,47 +322,4 @@ def test_compare_refuses_labels_and_numbers_of_configs(folder: Path) -> None:
         opsd_cli.compare(target=2)
     with pytest.raises(RunError, match="not a comparison"):
         opsd_cli.compare(out="c", resume=True)
-    assert [path.name for path in folder.iterdir()] == ["good.jsonl"]
-
-
-def test_compare_plans_the_arms_of_the_command(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(*_: object) -> None:
-        raise errors.Interrupted("planned")
-
-    monkeypatch.setattr("opsd_cli.comparison.session.train_arms", stop)
-    settings = {**QUICK, "data.train": "good.jsonl", "train.steps": 4, "train.evaluate_every": 1}
-    flags = "".join(f" --set {key}={json.dumps(value)}" for key, value in settings.items())
-    words = "--vary divergence.kind=jsd,reverse_kl --vary train.passes=2 --grid --seeds 1"
-    words += " --halving --halving-rounds 1 --set data.watch=good.jsonl"
-    assert typed(f"compare {words} --out c{flags}", monkeypatch) == 130
-    with pytest.raises(errors.Interrupted):
-        opsd_cli.compare(
-            opsd_cli.load_config(**settings), "d", seeds=1, grid=True, watch="good.jsonl",
-            vary={"divergence.kind": ["jsd", "reverse_kl"], "train.passes": [2]},
-            halving=True, halving_rounds=1,
-        )  # fmt: skip
-    one, other = (json.loads((folder / name / "plan.json").read_text()) for name in "cd")
-    assert one == other and len(one["variation"]["arms"]) == 2
-    assert one["halving"]["pauses"]["opsd"] == [2]
-    assert one["configs"]["opsd"]["data"]["watch"] == "good.jsonl"
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"grid": True}, "grid combines"),
-        ({"halving_rounds": 2}, "are of halving"),
-        ({"vary": {"train.passes": [2, 3]}, "halving": True, "tune": True}, "tune measures"),
-        ({"vary": {"train.passes": [2, 3]}, "halving": True, "halving_fraction": 2}, "fraction"),
-        ({"vary": {"train.passes": 3}}, "not a list"),
-        ({"vary": {"seed": [3]}}, "cannot vary seed"),
-        ({"vary": {"train.passes": [2]}, "halving": True}, "there are 2"),
-        ({"watch": "good.jsonl", "resume": True, "out": "c"}, "of a new comparison"),
-    ],
-)
-def test_compare_refuses_arms(folder: Path, given: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        opsd_cli.compare(**given)
     assert [path.name for path in folder.iterdir()] == ["good.jsonl"]
