@@ -75,6 +75,7 @@ class EvaluationRow:
         flexible_accuracy: accuracy by the flexible rule (`opsd_cli.grading.flexible`); None in rows
             of earlier versions, and where answers are not mathematics.
         mean_score: mean of the grader's numbers; None where it gives verdicts alone.
+        scores: each problem's mean score, as `correct`; None as `mean_score`.
         hedges_per_100_words: hedging words of the completions
             (`opsd_cli.training.collapse_metrics`); None in rows of earlier versions.
     """
@@ -96,12 +97,14 @@ class EvaluationRow:
     cpu_seconds: float = 0.0
     flexible_accuracy: Estimate | None = None
     mean_score: Estimate | None = None
+    scores: tuple[float, ...] | None = None
     hedges_per_100_words: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The row as it is written; `mean_score` only where there is one."""
+        """The row as it is written; `mean_score` and `scores` only where there are some."""
         found = asdict(self)
-        return {k: v for k, v in found.items() if k != "mean_score" or v is not None}
+        optional = ("mean_score", "scores")
+        return {k: v for k, v in found.items() if k not in optional or v is not None}
 
 
 #: The phases of a training step. Every other phase is an evaluation.

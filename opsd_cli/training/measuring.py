@@ -76,7 +76,7 @@ class Measurements:
         state = self._state
         if state.validated == state.step:
             return state.best_step == state.step
-        known = self._recorded("validation", state.step)
+        known = self.recorded("validation", state.step)
         if known is not None:
             return state.evaluated((known.get("mean_score") or known["accuracy"])["value"])
         result, seconds = self._timed(self._splits.validation, "validation")
@@ -85,19 +85,20 @@ class Measurements:
         self._record("validation", state.step, result, best, seconds)
         return best
 
-    def test(self, label: str, step: int, split: str = "test") -> Estimate:
+    def test(self, label: str, step: int, split: str = "test", kept: bool = False) -> Estimate:
         """Accuracy on the test split with the weights as they are, or as recorded before.
 
         Args:
             split: "test", or "watch" where the run has a watch set.
+            kept: the weights are those of this step again, from its checkpoint.
 
         Raises:
             RunError: "base" is needed after the first step, and its record is lost.
         """
-        known = self._recorded(split, step)
+        known = self.recorded(split, step)
         if known is not None:
             return Estimate(**known["accuracy"])
-        if step == 0 and self._state.step > 0:
+        if step == 0 and self._state.step > 0 and not kept:
             raise RunError(
                 f"{self._run.directory} has lost the accuracy that was measured before the first "
                 f"step ({run_directory.EVALUATIONS})",
@@ -123,12 +124,13 @@ class Measurements:
         """
         found = {}
         for label, step in steps.items():
-            row = self._recorded("test", step) or {}
+            row = self.recorded("test", step) or {}
             if row.get("flexible_accuracy") is not None:
                 found[label] = Estimate(**row["flexible_accuracy"])
         return found if found.keys() == steps.keys() else {}
 
-    def _recorded(self, split: str, step: int) -> dict[str, Any] | None:
+    def recorded(self, split: str, step: int) -> dict[str, Any] | None:
+        """The row of a measurement that has been made; None for another."""
         for row in self._run.rows(run_directory.EVALUATIONS):
             if row["split"] == split and row["step"] == step:
                 return row
@@ -163,6 +165,7 @@ class Measurements:
             cpu_seconds=seconds[1],
             flexible_accuracy=result.flexible_accuracy,
             mean_score=result.mean_score,
+            scores=_problem_scores(result),
             hedges_per_100_words=mean_hedge_rate([each.completion for each in result.samples]),
         )
         self._run.append(run_directory.EVALUATIONS, row.as_dict())
@@ -239,6 +242,12 @@ class Measurements:
     def forget_samples(self) -> None:
         """Drop the samples of a measurement whose record is on disk."""
         (self._run.directory / run_directory.UNFINISHED).unlink(missing_ok=True)
+
+
+def _problem_scores(result: Evaluation) -> tuple[float, ...] | None:
+    """Each problem's mean score; None without numbers of a grader."""
+    score_PK = result.score_PK
+    return None if score_PK is None else tuple(score_PK.mean(axis=1).tolist())
 
 
 def sealed_row(row: dict[str, Any]) -> dict[str, Any]:
