@@ -26,6 +26,16 @@ def score(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})"
 
 
+def nats(estimate: Estimate) -> str:
+    """Nats a token with their 95% interval, as in "0.5230 (0.4810 to 0.5640)".
+
+    One problem has no interval.
+    """
+    if estimate.low == estimate.high:
+        return f"{estimate.value:.4f}"
+    return f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"
+
+
 def points(difference: Estimate) -> str:
     """A difference of accuracies with its interval, as in "+3.2 points (-1.0 to +7.4)"."""
     value, low, high = (signed(x) for x in (difference.value, difference.low, difference.high))
