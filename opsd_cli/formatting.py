@@ -31,9 +31,9 @@ def nats(estimate: Estimate) -> str:
 
     One problem has no interval.
     """
-    if estimate.low == estimate.high:
-        return f"{estimate.value:.4f}"
-    return f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"
+    digits = 4 if abs(estimate.value) < 1 else 3
+    value, low, high = (f"{x:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
+    return value if estimate.low == estimate.high else f"{value} ({low} to {high})"
 
 
 def points(difference: Estimate) -> str:

@@ -188,7 +188,10 @@ def _show_held_out(result: TrainResult, out: Output) -> None:
         out.show("nothing is graded, and the test split has neither references nor solutions")
         return
     table = Table(
-        title="on the test split, in nats a token", title_justify="left", box=None, padding=(0, 2)
+        title="on the test split, in nats a token",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
     )
     for heading in ("", *measures):
         table.add_column(heading)
