@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from backends.interface import LossBatch, Policy
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError
+from opsd_cli.grading import grades
 from opsd_cli.methods.chosen import ALL
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
@@ -108,7 +109,8 @@ class Method(ABC):
             `opsd_cli.training.thinking` applies.
 
     Raises:
-        ConfigError: one of these keys is set for a method that cannot do this.
+        ConfigError: one of these keys is set for a method that cannot do this, or the method needs
+            rewards and nothing is graded.
     """
 
     name: ClassVar[str]
@@ -129,6 +131,12 @@ class Method(ABC):
                     "it is a setting of opsd: leave it out, or set it for that method alone, in a "
                     f"file: methods: {{opsd: {{train: {{{key}: {chosen}}}}}}}",
                 )
+        if self.needs.rewards and not grades(config.grading):
+            raise ConfigError(
+                f"{self.name} learns from rewards, and grading.grader=none gives none",
+                "use --method opsd, which needs no grade, or choose a grading.grader that grades "
+                "(docs/graders.md)",
+            )
         self._config = config
 
     @abstractmethod

@@ -28,7 +28,7 @@ def group_weights(rollouts: Sequence[GradedRollout]) -> dict[tuple[str, str], fl
     """
     weights = {}
     for group in groups_of(rollouts):
-        rate = sum(graded.correct for graded in group) / len(group)
+        rate = sum(bool(graded.correct) for graded in group) / len(group)
         weights[group[0].problem.key] = math.sqrt(rate * (1 - rate))
     return weights
 

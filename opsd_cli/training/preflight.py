@@ -1,7 +1,8 @@
 """The check before the first step that the reference helps the teacher.
 
 The teacher (question and reference) and the student (question alone) answer the same training
-problems. Where the teacher is no better there is nothing to distil, and the run ends. The record is
+problems. Where the teacher is no better there is nothing to distil, and the run ends. Where nothing
+is graded, `opsd_cli.training.preflight_divergence` says what is measured instead. The record is
 made once: a resumed run reads it, with what it cost. Every completion is kept beside it.
 """
 
@@ -29,6 +30,11 @@ from opsd_cli.tracking.listener import Listener
 from opsd_cli.training import run_directory
 from opsd_cli.training.analyses import save_analyses
 from opsd_cli.training.measuring import Measurements
+from opsd_cli.training.preflight_divergence import (
+    divergence_record,
+    is_ungraded,
+    require_divergence,
+)
 from opsd_cli.training.preflight_failure import (
     described_sample,
     failure_line,
@@ -105,10 +111,19 @@ def measured(
         if warning:
             listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
         found["student"] = completions_of("student", chosen, builder.student, measurements)
-        # Before the first step the teacher's weights are the student's, or those of teacher.model.
-        whose = run.config.teacher.acting if run.config.teacher.model else None
-        found["teacher"] = completions_of("teacher", chosen, teacher_prompt_of, measurements, whose)
-        more |= record_of(found, len(chosen))
+        if found["student"].graded:
+            # Before the first step the teacher's weights are the student's, or teacher.model's.
+            whose = run.config.teacher.acting if run.config.teacher.model else None
+            found["teacher"] = completions_of(
+                "teacher", chosen, teacher_prompt_of, measurements, whose
+            )
+            more |= record_of(found, len(chosen))
+        else:
+            roles = (builder.student, teacher_prompt_of)
+            own_record, read = divergence_record(
+                measurements.policy, chosen, found["student"], roles, run.config
+            )
+            more, spent = more | own_record, spent + read
     spent += TokenLedger(evaluation=sum(each.all_tokens for each in found.values()))
     record = {
         "problems": len(chosen),
@@ -148,7 +163,7 @@ def record_of(found: Mapping[str, Evaluation], problems: int) -> dict[str, Any]:
         teacher.correct_PK, student.correct_PK, problem_ids=student.problem_ids
     )
     return {
-        **{role: each.accuracy.as_dict() for role, each in found.items()},
+        **{role: each.as_dict()["accuracy"] for role, each in found.items()},
         "gain": gain.as_dict(),
         **_mean_scores(found),
         "truncated": {role: each.truncated for role, each in found.items()},
@@ -177,6 +192,9 @@ def require_gain(record: dict[str, Any], problems: int, run: Run, listener: List
     Where the grader gives numbers the mean scores decide, since few may reach `grading.pass_at`.
     Its record and samples stay on disk, and one sample of the teacher is reported.
     """
+    if is_ungraded(record):
+        require_divergence(record, run, listener)
+        return
     student, teacher = Estimate(**record["student"]), Estimate(**record["teacher"])
     if run.config.teacher.model is not None:
         sees = "the question alone" if run.config.teacher.reference == NO_REFERENCE else "it"
