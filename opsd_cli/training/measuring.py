@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from backends.interface import Policy
+from backends.interface import Policy, TeacherWeights
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluation_view
 from opsd_cli.evaluation.samples import Evaluation, Sample
@@ -190,6 +190,7 @@ class Measurements:
         prompt_of: Callable[[Problem], Prompt],
         samples: int | None = None,
         as_in_training: bool = False,
+        teacher: TeacherWeights | None = None,
     ) -> Evaluation:
         """Sample and grade, keeping each sample on disk until `forget_samples`.
 
@@ -198,6 +199,7 @@ class Measurements:
         Args:
             samples: completions a problem; by default `evaluation.samples`.
             as_in_training: sample as rollouts are, and with seeds of this label's own.
+            teacher: whose weights sample, as `opsd_cli.evaluation.evaluate.evaluate` has it.
         """
         config = self._config
         samples = samples or config.evaluation.samples
@@ -218,6 +220,7 @@ class Measurements:
             on_sample=lambda sample: log.append(sealed_row(whose | {"sample": sample.as_dict()})),
             done=done,
             stop=self._stop,
+            teacher=teacher,
         )
 
     def restore_samples(self) -> None:
