@@ -2,7 +2,8 @@
 
 The kinds are the ledger's (`opsd_cli.token_ledger`), and each number is a bound that no run exceeds
 that is not interrupted: every completion of maximum length, every zero-variance group resampled,
-every validation made. A run that was stopped may spend more, on steps that it had not saved.
+every validation made, and a preflight whose teacher scores attempts. A run that was stopped may
+spend more, on steps that it had not saved.
 
 Tokens generated and evaluated follow from the config. Tokens read (`prompt`, `teacher_scored`,
 `trained`, `scored`) depend on the prompts too, whose greatest lengths are an argument: exact where
@@ -20,7 +21,7 @@ from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.methods.base import RunSizes
 from opsd_cli.planning import memory_plan
-from opsd_cli.planning.before_step_1 import preflight_rollouts
+from opsd_cli.planning.before_step_1 import preflight_attempts, preflight_rollouts
 from opsd_cli.planning.prompt_lengths import prompt_lengths
 from opsd_cli.problems import Problem
 from opsd_cli.problems.sources import Splits
@@ -109,12 +110,19 @@ def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = 
     evaluations = _evaluation_rollouts(config, sizes)
     longest = config.evaluation.max_new_tokens or config.sampling.max_new_tokens
     most = _learning(config, sizes["train"], lengths)
+    # Where the teacher does not answer better, it scores attempts that are sampled as rollouts are.
+    attempts, rollout = preflight_attempts(config, sizes["train"]), config.sampling.max_new_tokens
+    most += TokenLedger(
+        evaluation=attempts * rollout,
+        teacher_scored=attempts * (_teacher_prompt(config, lengths) + rollout),
+        scored=attempts * (lengths.student + rollout),
+    )
     return TokenPlan(
         problems=sizes,
         lengths=lengths,
         updates=config.train.steps * methods.get(config).updates_per_step(),
         most=most + TokenLedger(evaluation=evaluations * longest),
-        evaluation_rollouts=evaluations,
+        evaluation_rollouts=evaluations + attempts,
         before_step_1=_rollouts_before_step_1(config, sizes),
     )
 
@@ -140,10 +148,7 @@ def _learning(config: Config, available: int | None, lengths: Lengths) -> TokenL
     """Tokens of the steps, and of the analyses of a teacher that reasons first."""
     train, method = config.train, methods.get(config)
     analyses = _analyses(config, available)
-    teacher = lengths.teacher
-    if config.teacher.reason_first:  # its analysis joins its prompt
-        teacher += config.teacher.analysis_tokens
-        teacher = min(teacher, config.prompts.teacher.max_tokens or teacher)
+    teacher = _teacher_prompt(config, lengths)
     kept = train.steps * train.questions_per_step * method.rollouts_per_question()
     replacements = method.resampling_rounds() * train.questions_per_step
     if available is not None:  # a step uses no question twice
@@ -169,6 +174,14 @@ def _learning(config: Config, available: int | None, lengths: Lengths) -> TokenL
             reference=lengths.reference,
         )
     )
+
+
+def _teacher_prompt(config: Config, lengths: Lengths) -> int:
+    """Tokens of the longest teacher prompt, with the analysis that joins it."""
+    if not config.teacher.reason_first:
+        return lengths.teacher
+    teacher = lengths.teacher + config.teacher.analysis_tokens
+    return min(teacher, config.prompts.teacher.max_tokens or teacher)
 
 
 def _analyses(config: Config, available: int | None) -> int:

@@ -69,6 +69,11 @@ class Measurements:
             for prompt in {each.prompt for name, each in splits.named().items() if name != "train"}
         }
 
+    @property
+    def policy(self) -> Policy:
+        """Whose accuracy is measured."""
+        return self._policy
+
     # -- validation and test -------------------------------------------------------------------
 
     def validate(self) -> bool:

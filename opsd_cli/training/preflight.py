@@ -1,8 +1,10 @@
 """The check before the first step that the reference helps the teacher.
 
 The teacher (question and reference) and the student (question alone) answer the same training
-problems. Where the teacher is no better there is nothing to distil, and the run ends. The record is
-made once: a resumed run reads it, with what it cost. Every completion is kept beside it.
+problems. If the teacher is no better, the student makes several attempts at each, and the teacher
+scores them (`opsd_cli.training.preflight_signal`). If it does not tell right attempts from wrong
+ones either, there is nothing to distil, and the run ends. The record is made once: a resumed run
+reads it, with what it cost. Every completion is kept beside it.
 """
 
 from __future__ import annotations
@@ -35,8 +37,15 @@ from opsd_cli.training.preflight_failure import (
     telling_sample,
     write_samples,
 )
-from opsd_cli.training.preflight_references import draw_references, no_reference
-from opsd_cli.training.preflight_verdict import Outcome, verdict_of
+from opsd_cli.training.preflight_references import (
+    ATTEMPT,
+    DrawnReferences,
+    attempts_at,
+    draw_references,
+    no_reference,
+)
+from opsd_cli.training.preflight_signal import ATTEMPTS, signal_of
+from opsd_cli.training.preflight_verdict import ASK_SIGNAL, Outcome, verdict_of
 from opsd_cli.training.run_directory import Run
 
 #: Share of the reference solutions that the recorded length covers.
@@ -60,8 +69,9 @@ def preflight(
         stop: polled after each finished rollout.
 
     Raises:
-        PreflightFailed: the teacher is no better with the reference than the student without, or
-            no problem has a sibling, or feedback, for it to read.
+        PreflightFailed: the teacher is no better with the reference than the student without, and
+            cannot tell its right attempts from wrong ones; or no problem has a sibling, or
+            feedback, for it to read.
         Interrupted: `stop` returned True.
     """
     record = run.sealed(run_directory.PREFLIGHT)
@@ -89,6 +99,7 @@ def measured(
     """
     asked = chosen = problems.problems[: run.config.preflight.problems]
     found: dict[str, Evaluation] = {}
+    own: DrawnReferences | None = None
     spent, more = TokenLedger(), dict[str, Any]()
     if run.config.teacher.reference in OF_ONE_ROLLOUT:
         own = draw_references(asked, builder, measurements, run.config)
@@ -105,6 +116,16 @@ def measured(
         found["student"] = completions_of("student", chosen, builder.student, measurements)
         found["teacher"] = completions_of("teacher", chosen, teacher_prompt_of, measurements)
         more |= record_of(found, len(chosen))
+        if verdict_of(more, run.config).cause in ASK_SIGNAL:
+            drawn = None if own is None else own.drawn
+            if drawn is None or drawn.samples_per_problem < ATTEMPTS:
+                drawn = found[ATTEMPT] = attempts_at(chosen, builder, measurements, run.config)
+            prompts = builder.student, teacher_prompt_of
+            policy = measurements.policy
+            signal = signal_of(
+                drawn.samples, chosen, prompts, policy, builder.tokenizer, run.config
+            )
+            more["signal"], spent = signal.as_dict(), spent + signal.spent
     spent += TokenLedger(evaluation=sum(each.all_tokens for each in found.values()))
     record = {
         "problems": len(chosen),
