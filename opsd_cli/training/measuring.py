@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from backends.interface import Policy
@@ -192,6 +192,7 @@ class Measurements:
         prompt_of: Callable[[Problem], Prompt],
         samples: int | None = None,
         as_in_training: bool = False,
+        have: Sequence[Sample] = (),
     ) -> Evaluation:
         """Sample and grade, keeping each sample on disk until `forget_samples`.
 
@@ -200,12 +201,15 @@ class Measurements:
         Args:
             samples: completions a problem; by default `evaluation.samples`.
             as_in_training: sample as rollouts are, and with seeds of this label's own.
+            have: samples of these problems and prompts, which are not sampled again.
         """
         config = self._config
         samples = samples or config.evaluation.samples
         whose = {"measuring": label, "step": self._state.step}
         log = Log(self._run.directory / run_directory.UNFINISHED)
         done = [Sample(**row["sample"]) for row in log.rows() if row["measuring"] == label]
+        asked = {problem.id for problem in problems.problems}
+        done += [each for each in have if each.problem_id in asked and each.sample_index < samples]
         self._listener.phase(label, len(problems.problems) * samples, len(done))
         return evaluate(
             self._policy,

@@ -14,7 +14,7 @@ from typing import Any
 
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.evaluate import evaluation_sampling
-from opsd_cli.evaluation.samples import Evaluation
+from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.formatting import score
 from opsd_cli.interruption import Stop
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
@@ -91,14 +91,18 @@ def measured(
     measurements: Measurements,
     listener: Listener,
     stop: Stop,
+    found: dict[str, Evaluation] | None = None,
 ) -> dict[str, Any]:
     """Measure both roles, and write the record and every completion; arguments as `preflight`.
+
+    Args:
+        found: receives the completions of each role.
 
     Returns:
         The record, as in preflight.json; its `problems` are 0 if none has a reference.
     """
     asked = chosen = problems.problems[: run.config.preflight.problems]
-    found: dict[str, Evaluation] = {}
+    found = {} if found is None else found
     own: DrawnReferences | None = None
     spent, more = TokenLedger(), dict[str, Any]()
     if run.config.teacher.reference in OF_ONE_ROLLOUT:
@@ -145,15 +149,17 @@ def completions_of(
     problems: Sequence[Problem],
     prompt_of: Callable[[Problem], Prompt],
     measurements: Measurements,
+    have: Sequence[Sample] = (),
 ) -> Evaluation:
     """Graded completions of the student, or of a teacher with one source of what it sees.
 
     Args:
         role: names the measurement; an interrupted one of this name continues.
         prompt_of: the prompt of that role: what the teacher sees is in it.
+        have: samples of this role that exist already.
     """
     asked = ProblemSet(run_directory.PREFLIGHT, tuple(problems), LoadReport(0, 0))
-    return measurements.evaluate(asked, f"preflight: {role}", prompt_of)
+    return measurements.evaluate(asked, f"preflight: {role}", prompt_of, have=have)
 
 
 def record_of(found: Mapping[str, Evaluation], problems: int) -> dict[str, Any]:

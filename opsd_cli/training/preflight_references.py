@@ -169,11 +169,13 @@ def attempts_at(
     measurements: Measurements,
     config: Config,
     least: int = ATTEMPTS,
+    have: Sequence[Sample] = (),
 ) -> Evaluation:
     """The student's attempts at problems, sampled as rollouts are, for the teacher to score.
 
     Args:
         least: attempts at each problem, where the method itself asks for fewer.
+        have: those that exist already.
 
     Raises:
         Interrupted: the run's `stop` returned True.
@@ -184,6 +186,7 @@ def attempts_at(
         builder.student,
         max(least, methods.get(config).rollouts_per_question()),
         as_in_training=True,
+        have=have,
     )
 
 

@@ -12,21 +12,25 @@ in proportion to p_S^(1 - t) p_T^t, the way from the student to the teacher; the
 R of one question's attempts changes at t = 0 by d E[R] / dt = Cov(R, g), over the student's own
 attempts. The preference is this covariance by ranks, which a few large gaps do not decide.
 
-It says nothing about how far training gets, and needs questions with attempts of different grades.
+Training follows all of the gap, not only what is about right and wrong: style, or the form of a
+prompt that the teacher does not understand. So the *separation*, the mean gap of right attempts
+minus that of wrong ones, is set against the *total*, the sum of |log p_T - log p_S| over an
+attempt's tokens. docs/references.md has the measurements that `LEAST_SHARE` is from.
+
+Neither says how far training gets, and both need questions with attempts of different grades.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from backends.interface import DivergenceItem, Policy
+from backends.interface import Policy, Sampling
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.samples import Sample
-from opsd_cli.methods.opsd import teacher_and_student_scores
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt, Tokenizer
 from opsd_cli.statistics import Estimate, mean_score_at_k
@@ -37,6 +41,9 @@ ATTEMPTS = 4
 #: Questions with attempts of different grades from which on the preference decides.
 LEAST_QUESTIONS = 5
 CHANCE = 0.5
+#: The separation over the total from which on training follows it: of the teachers that were
+#: trained with, those with 0.17 and more taught, and those with 0.06 and less did not.
+LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,9 @@ class Signal:
             that has attempts of different grades.
         questions: that have them.
         attempts: at these questions, all of which were scored.
-        gap: mean gap, in nats an attempt, of those with the highest grade of their question
-            ("right") and of the others ("wrong").
+        gap: nats of an attempt, each the mean over questions: "right" and "wrong" are the gap of
+            attempts with the highest grade of their question and of the others, "total" is the sum
+            of the tokens' absolute gaps.
         by_question: the preference of each, by problem id.
         spent: tokens that were scored.
     """
@@ -71,12 +79,19 @@ class Signal:
         }
 
 
+def share_of(signal: Mapping[str, Any]) -> float:
+    """The separation over the total, of a signal as in preflight.json."""
+    gap = signal["gap"]
+    return float((gap["right"] - gap["wrong"]) / gap["total"]) if gap["total"] else 0.0
+
+
 def helps(signal: Mapping[str, Any] | None) -> bool:
-    """True if a signal, as in preflight.json, is clearly better than chance."""
+    """True if a signal, as in preflight.json, is clearly better than chance, and not lost."""
     if signal is None or signal["preference"] is None:
         return False
     above: bool = signal["preference"]["low"] > CHANCE
-    return above and signal["questions"] >= LEAST_QUESTIONS
+    enough = signal["questions"] >= LEAST_QUESTIONS
+    return above and enough and share_of(signal) >= LEAST_SHARE
 
 
 def described(signal: Mapping[str, Any] | None) -> str:
@@ -93,7 +108,9 @@ def described(signal: Mapping[str, Any] | None) -> str:
     return (
         "of two attempts at one question, a right and a wrong one, it favours the right one "
         f"{preference.value:.0%} of the time ({preference.low:.0%} to {preference.high:.0%}, "
-        f"{questions} questions{few}), and 50% is chance"
+        f"{questions} questions{few}), and 50% is chance; "
+        f"{max(0.0, share_of(signal)):.0%} of what it changes separates right from wrong (from "
+        f"{LEAST_SHARE:.0%} on, training follows it)"
     )
 
 
@@ -120,6 +137,7 @@ def signal_of(
     policy: Policy,
     tokenizer: Tokenizer,
     config: Config,
+    known: dict[tuple[str, int], np.ndarray] | None = None,
 ) -> Signal:
     """Score the student's attempts under both prompts.
 
@@ -130,32 +148,50 @@ def signal_of(
         problems: whose teacher has a reference.
         prompts: the student's and the teacher's prompt of a problem.
         config: the teacher's weights, and the temperature of the divergence.
+        known: the student's scores by problem id and sample index, which are not asked for again;
+            new ones are added.
     """
     by_id = {problem.id: problem for problem in problems}
     groups = graded_differently([each for each in samples if each.problem_id in by_id])
     rows = [sample for group in groups.values() for sample in group]
     if not rows:
         return Signal(None, 0, 0)
-    student, teacher = prompts
-    items = [
-        DivergenceItem(
-            student(by_id[row.problem_id]).ids,
-            teacher(by_id[row.problem_id]).ids,
-            tuple(tokenizer.encode(row.completion)),
-        )
-        for row in rows
-    ]
-    with_reference, without, spent = teacher_and_student_scores(
-        items, policy, config, config.divergence.temperature
-    )
-    gaps = iter([float((t - s).sum()) for t, s in zip(with_reference, without, strict=True)])
+    known = {} if known is None else known
+    sampling = Sampling(config.divergence.temperature)
+    read: list[int] = []
+
+    def scores(
+        of: Sequence[Sample],
+        prompt: Callable[[Problem], Prompt],
+        role: Literal["student", "teacher"] = "student",
+    ) -> list[np.ndarray]:
+        """The scores of attempts under a role's prompt; their tokens are added to `read`."""
+        pairs = [
+            (prompt(by_id[row.problem_id]).ids, tuple(tokenizer.encode(row.completion)))
+            for row in of
+        ]
+        read.append(sum(len(ids) + len(completion) for ids, completion in pairs))
+        return policy.score(pairs, role, config.teacher.weights, sampling) if pairs else []
+
+    with_reference = scores(rows, prompts[1], "teacher")
+    new = [row for row in rows if _key(row) not in known]
+    known |= dict(zip(map(_key, new), scores(new, prompts[0]), strict=True))
+    gaps = iter([t - known[_key(row)] for t, row in zip(with_reference, rows, strict=True)])
     scored = {
         problem_id: [(sample.reward, next(gaps)) for sample in group]
         for problem_id, group in groups.items()
     }
-    by_question = {problem_id: preference(each) for problem_id, each in scored.items()}
+    by_question = {
+        problem_id: preference([(reward, float(gap_N.sum())) for reward, gap_N in each])
+        for problem_id, each in scored.items()
+    }
     found = mean_score_at_k([[each] for each in by_question.values()])
+    spent = TokenLedger(teacher_scored=read[0], scored=read[1])
     return Signal(found, len(groups), len(rows), _mean_gaps(scored), by_question, spent)
+
+
+def _key(sample: Sample) -> tuple[str, int]:
+    return sample.problem_id, sample.sample_index
 
 
 def preference(scored: Sequence[tuple[float, float]]) -> float:
@@ -173,10 +209,14 @@ def preference(scored: Sequence[tuple[float, float]]) -> float:
     return float(np.mean(pairs))
 
 
-def _mean_gaps(scored: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, float]:
-    gaps: dict[str, list[float]] = {"right": [], "wrong": []}
+def _mean_gaps(scored: Mapping[str, Sequence[tuple[float, np.ndarray]]]) -> dict[str, float]:
+    """`Signal.gap`, of the reward and the gaps [N] of each attempt, by problem id."""
+    questions = []
     for group in scored.values():
         best = max(reward for reward, _ in group)
-        for reward, gap in group:
-            gaps["right" if reward == best else "wrong"].append(gap)
-    return {grade: float(np.mean(each)) for grade, each in gaps.items()}
+        right = [gap_N.sum() for reward, gap_N in group if reward == best]
+        wrong = [gap_N.sum() for reward, gap_N in group if reward != best]
+        total = [np.abs(gap_N).sum() for _, gap_N in group]
+        questions.append([np.mean(right), np.mean(wrong), np.mean(total)])
+    means = np.mean(questions, axis=0)
+    return dict(zip(("right", "wrong", "total"), map(float, means), strict=True))

@@ -43,7 +43,12 @@ def test_preflight_only_where_the_run_would_end(
     assert "prompts.few_shot.examples=2" in err and "larger model" in err
     assert "max_new_tokens" not in err
     names = {path.name for path in (tmp_path / "checked").iterdir()}
-    assert names == {run_directory.PREFLIGHT, run_directory.PREFLIGHT_SAMPLES}
+    assert names == {
+        run_directory.PREFLIGHT,
+        run_directory.PREFLIGHT_SAMPLES,
+        "preflight-sources.json",
+        "preflight-sources-samples.jsonl",
+    }
 
 
 def test_preflight_only_as_json(
@@ -80,7 +85,8 @@ def test_preflight_only_measures_where_the_preflight_is_off(opsd: Opsd) -> None:
     [
         ("--resume --out run", "--resume goes on with a run"),
         ("--resume-from 2 --out run", "--resume goes on with a run"),
-        ("--dry-run", "--dry-run runs nothing"),
+        ("--sources hint", "the problems have no column 'hint'"),
+        ("--sources feedback", "needs a grader that says what is wrong"),
         ("--log tensorboard", "--log copies the metrics of a run"),
         ("--method sft", "method sft has no teacher, so there is no preflight"),
     ],
@@ -89,7 +95,7 @@ def test_preflight_only_refuses_contradictory_flags(
     opsd: Opsd, tmp_path: Path, flags: str, said: str
 ) -> None:
     code, _, err = opsd(f"{ONLY} {flags}")
-    assert code == 2 and said in err and "leave out " in err
+    assert code == 2 and said in err and "hint: " in err
     assert [path.name for path in tmp_path.iterdir()] == ["good.jsonl"]
 
 

@@ -141,7 +141,7 @@ def test_preflight_failure_where_nothing_can_be_kept_says_the_same_but_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Run, "keep_failed_preflight", lambda _: None)
-    with pytest.raises(PreflightFailed, match=r"and 50% is chance$"):
+    with pytest.raises(PreflightFailed, match=r"training follows it\)$"):
         begin(tmp_path / "run", policy=FakePolicy(skill=0.5, taught=0.0))
 
 

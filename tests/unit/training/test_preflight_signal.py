@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -30,7 +31,12 @@ from tests.support.fakes import FakePolicy
 from tests.support.small_problems import SPLITS
 from tests.support.training_runs import begin, run_config
 
-SURE = {"preference": {"value": 0.9, "low": 0.7, "high": 0.97}, "questions": 9, "attempts": 36}
+SURE: dict[str, Any] = {
+    "preference": {"value": 0.9, "low": 0.7, "high": 0.97},
+    "questions": 9,
+    "attempts": 36,
+    "gap": {"right": 1.0, "wrong": -1.0, "total": 4.0},
+}
 
 
 class Discerning(FakePolicy):
@@ -80,6 +86,8 @@ def test_signal_that_is_clearly_above_chance_on_enough_questions_helps() -> None
         SURE | {"questions": 4}
     )
     assert not helps(SURE | {"preference": {"value": 0.6, "low": 0.5, "high": 0.7}})
+    lost = SURE | {"gap": {"right": -19.8, "wrong": -20.2, "total": 20.0}}
+    assert not helps(lost) and "2% of what it changes separates" in described(lost)
     none = {"preference": None, "questions": 0, "attempts": 0}
     assert not helps(none) and "no question had attempts of different grades" in described(none)
 
@@ -98,7 +106,8 @@ def test_signal_of_attempts_is_the_teachers_minus_the_students_score() -> None:
     )
     assert (found.questions, found.attempts) == (1, 2)
     assert found.by_question == {problems[0].id: 1.0}
-    assert found.gap == {"right": pytest.approx(0.5 * len(right)), "wrong": 0.0}
+    assert found.gap == {"right": pytest.approx(0.5 * len(right)), "wrong": 0.0, "total": ANY}
+    assert found.gap["total"] == pytest.approx(found.gap["right"] / 2)  # the mean of both attempts
     read = [len(builder.teacher(problems[0]).ids), len(builder.student(problems[0]).ids)]
     scored = len(right) + len("none")
     assert found.spent.teacher_scored == 2 * read[0] + scored

@@ -1,0 +1,75 @@
+"""Which sources of a teacher's reference a preflight can compare (`teacher.reference`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opsd_cli.config.schema import Config
+from opsd_cli.config.teacher_section import wrong_reference
+from opsd_cli.errors import UsageError
+from opsd_cli.grading import traits_of
+from opsd_cli.methods.opsd import SIBLINGS
+from opsd_cli.problems import Problem
+from opsd_cli.prompts.references import (
+    ANSWER,
+    FEEDBACK,
+    SIBLING,
+    SOLUTION,
+    columns_of,
+    kind_of,
+    shown_reference,
+)
+from opsd_cli.training.preflight_signal import ATTEMPTS
+
+
+def possible_sources(config: Config, problems: Sequence[Problem]) -> tuple[str, ...]:
+    """The values of `teacher.reference` that these problems and this grader allow.
+
+    The config's own comes first.
+    """
+    found = [config.teacher.reference]
+    found += [SOLUTION] if any(problem.solution is not None for problem in problems) else []
+    found += [ANSWER] if any(problem.answer is not None for problem in problems) else []
+    found += [SIBLING]
+    found += [FEEDBACK] if traits_of(config.grading).feedback else []
+    found += config.data.fields
+    return tuple(each for each in dict.fromkeys(found) if _refused(config, each) is None)
+
+
+def chosen_sources(
+    config: Config, problems: Sequence[Problem], named: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The sources that are compared: the config's own and those named, by default all possible.
+
+    Raises:
+        UsageError: a named one is not possible.
+    """
+    possible = possible_sources(config, problems)
+    if named is None:
+        return possible
+    for name in named:
+        refused = _refused(config, name)
+        if refused is not None:
+            problem, _, hint = refused.partition("\n")
+            raise UsageError(problem, hint or "leave it out of --sources")
+        fields = {field for each in problems for field in each.fields}
+        missing = [column for column in columns_of(name) if column not in fields]
+        if name not in possible and (missing or kind_of(name) != "columns"):
+            what = f"column {missing[0]!r}" if missing else f"{name} to give the teacher"
+            raise UsageError(
+                f"--sources names {shown_reference(name)}, and the problems have no {what}",
+                f"possible here: {', '.join(map(shown_reference, possible))}; other columns are "
+                "read if data.fields names them",
+            )
+    return tuple(dict.fromkeys([config.teacher.reference, *named]))
+
+
+def _refused(config: Config, reference: str) -> str | None:
+    """Why a source does not go with the config: two lines, the second a hint."""
+    teacher = config.teacher.model_copy(update={"reference": reference})
+    return wrong_reference(teacher, None, config.grading)
+
+
+def attempts_each(sources: Sequence[str]) -> int:
+    """The student's attempts at each problem, for the teacher to score or to read."""
+    return SIBLINGS if SIBLING in sources else ATTEMPTS
