@@ -13,7 +13,7 @@ from typing import Any
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.evaluate import evaluation_sampling
-from opsd_cli.planning.token_plan import planned_lengths
+from opsd_cli.planning.token_plan import Lengths, planned_lengths
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.references import OF_ONE_ROLLOUT
 from opsd_cli.training.preflight_sources import attempts_each
@@ -45,13 +45,17 @@ class PreflightPlan:
 
 
 def preflight_plan(
-    config: Config, train: Sequence[Problem], sources: Sequence[str]
+    config: Config,
+    train: Sequence[Problem],
+    sources: Sequence[str],
+    lengths: Lengths | None = None,
 ) -> PreflightPlan:
     """What comparing sources takes.
 
     Args:
         train: the training problems, the first of which are asked.
         sources: the config's own among them.
+        lengths: of the prompts; by default as `planned_lengths` gives them for the config's own.
     """
     problems = min(config.preflight.problems, len(train))
     group = methods.get(config).rollouts_per_question()
@@ -61,7 +65,7 @@ def preflight_plan(
         attempts += problems * group
         answers += problems * config.evaluation.samples
     rollout = config.sampling.max_new_tokens
-    lengths = planned_lengths(config, train[:problems])
+    lengths = lengths or planned_lengths(config, train[:problems])
     longer = rollout if any(each in OF_ONE_ROLLOUT for each in sources) else 0
     # Each source and its control, and the config's own before them.
     readings = 2 * len(sources) + 1
