@@ -16,7 +16,9 @@ reads them once.
 
 With `divergence.vocabulary` "sampled", only the sampled token is compared: its log-ratio of teacher
 to student is an advantage, held constant, in a policy gradient. Its expectation is the gradient of
-the reverse KL, estimated from one token where the full vocabulary gives it exactly.
+the reverse KL, estimated from one token where the full vocabulary gives it exactly. With
+`teacher.contrast` the log-probability under a wrong reference takes the student's place in the
+log-ratio (RLCSD, arXiv 2606.11709): what any reference does to the teacher's style is cancelled.
 """
 
 from __future__ import annotations
@@ -35,10 +37,13 @@ from backends.interface import (
     Sampling,
 )
 from opsd_cli.config.schema import Config
+from opsd_cli.errors import ConfigError
 from opsd_cli.losses.reduction import completion_weights
 from opsd_cli.methods.base import LossPlan, Method, Needs, RunSizes, StepInputs
 from opsd_cli.methods.chosen import chosen_rollouts
 from opsd_cli.prompts.references import SIBLING
+from opsd_cli.prompts.rendering import Prompt
+from opsd_cli.rollouts.contrast import NONE, WRONG_ROLLOUT
 from opsd_cli.rollouts.types import GradedRollout
 from opsd_cli.token_ledger import TokenLedger
 
@@ -55,8 +60,18 @@ class Opsd(Method):
     headline = "tested"
     distils = True
 
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        if config.teacher.contrast != NONE and not self._sampled:
+            raise ConfigError(
+                f"teacher.contrast is {config.teacher.contrast}, and the divergence over the full "
+                "vocabulary has no place for a wrong reference",
+                "set divergence.vocabulary=sampled, or --method hybrid",
+            )
+
     def rollouts_per_question(self) -> int:
-        siblings = self._config.teacher.reference == SIBLING
+        teacher = self._config.teacher
+        siblings = teacher.reference == SIBLING or teacher.contrast == WRONG_ROLLOUT
         return self._config.rollouts.per_question or (SIBLINGS if siblings else 1)
 
     def updates_per_step(self) -> int:
@@ -86,7 +101,8 @@ class Opsd(Method):
             for (graded, prompt), weight in zip(taught, weights, strict=True)
         )
         if self._sampled:
-            plan = self._policy_gradient(items, rollouts, policy, teacher.spent)
+            wrong = [teacher.contrast_of(graded) for graded in rollouts]
+            plan = self._policy_gradient(items, rollouts, policy, teacher.spent, wrong)
             return replace(plan, metrics=plan.metrics | metrics)
         passes = self._config.train.passes
         batch = DivergenceBatch(
@@ -97,6 +113,8 @@ class Opsd(Method):
     def tokens_read(self, sizes: RunSizes) -> TokenLedger:
         student = sizes.rollouts * sizes.student_sequence
         teacher = sizes.rollouts * sizes.teacher_sequence
+        if self._config.teacher.contrast != NONE:
+            return TokenLedger(teacher_scored=2 * teacher, trained=student)
         if self._sampled:
             return TokenLedger(teacher_scored=teacher, scored=student, trained=student)
         passes = self._config.train.passes
@@ -115,12 +133,10 @@ class Opsd(Method):
         rollouts: Sequence[GradedRollout],
         policy: Policy,
         analyses: TokenLedger,
+        wrong: Sequence[Prompt | None],
     ) -> LossPlan:
         temperature = self._config.divergence.temperature
-        teacher, student, spent = teacher_and_student_scores(
-            items, policy, self._config, temperature
-        )
-        gaps = [t - s for t, s in zip(teacher, student, strict=True)]
+        gaps, spent = token_gaps(items, wrong, policy, self._config, temperature)
         learnt = tuple(
             PolicyGradientItem(
                 item.student_prompt,
@@ -134,8 +150,41 @@ class Opsd(Method):
         return LossPlan(
             (PolicyGradientBatch(learnt, temperature),),
             spent + analyses,
-            {"sampled_reverse_kl": -gap},
+            {"sampled_reverse_kl": -gap} if wrong[0] is None else {"contrast_gap": gap},
         )
+
+
+def token_gaps(
+    items: Sequence[DivergenceItem],
+    wrong: Sequence[Prompt | None],
+    policy: Policy,
+    config: Config,
+    temperature: float,
+) -> tuple[list[np.ndarray], TokenLedger]:
+    """The teacher's log-probability of each token minus the student's, and what that costs.
+
+    Args:
+        wrong: with `teacher.contrast`, each item's teacher prompt with a wrong reference; the
+            log-probability under it takes the student's place. Otherwise None for each.
+
+    Returns:
+        float32 [N] an item, in nats, and the tokens read.
+    """
+    contrast = [
+        (prompt.ids, item.completion)
+        for prompt, item in zip(wrong, items, strict=True)
+        if prompt is not None
+    ]
+    if not contrast:
+        teacher, student, spent = teacher_and_student_scores(items, policy, config, temperature)
+        return [t - s for t, s in zip(teacher, student, strict=True)], spent
+    right = [(item.teacher_prompt, item.completion) for item in items]
+    scores = [
+        policy.score(pairs, "teacher", config.teacher.weights, Sampling(temperature))
+        for pairs in (right, contrast)
+    ]
+    read = sum(len(prompt) + len(completion) for prompt, completion in (*right, *contrast))
+    return [r - w for r, w in zip(*scores, strict=True)], TokenLedger(teacher_scored=read)
 
 
 def teacher_and_student_scores(

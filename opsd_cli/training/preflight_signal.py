@@ -42,7 +42,7 @@ ATTEMPTS = 4
 LEAST_QUESTIONS = 5
 CHANCE = 0.5
 #: The separation over the total from which on training follows it: of the teachers that were
-#: trained with, those with 0.17 and more taught, and those with 0.06 and less did not.
+#: trained with, those with 0.17 and more taught, and those with 0.06 and less little or nothing.
 LEAST_SHARE = 0.1
 
 
