@@ -28,6 +28,7 @@ from opsd_cli.training.preflight_check import (
 )
 from opsd_cli.training.preflight_comparison import Compared, control_does_as_well
 from opsd_cli.training.preflight_failure import LOOK, REGARDLESS
+from opsd_cli.training.preflight_signal import described as described_signal
 from opsd_cli.training.preflight_signal import share_of
 from opsd_cli.training.preflight_sources import chosen_sources
 from opsd_cli.training.schedule import require_enough
@@ -85,8 +86,10 @@ def run(request: Request, directory: Path | None, resume: bool, sources: str | N
     show(found, out)
     out.object(found.as_dict())
     if not found.verdict.goes_on:
+        signal = described_signal(found.record.get("signal"))
         raise PreflightFailed(
-            f"nothing to distil: {found.verdict.meaning}",
+            f"nothing to distil: {found.verdict.meaning}"
+            + (f". Of the teacher: {signal}" if signal else ""),
             f"{found.verdict.advice}; then measure again. To look: {LOOK}. {REGARDLESS}",
         )
 

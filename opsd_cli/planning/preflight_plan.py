@@ -16,7 +16,7 @@ from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.planning.token_plan import Lengths, planned_lengths
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.references import OF_ONE_ROLLOUT
-from opsd_cli.training.preflight_sources import attempts_each
+from opsd_cli.training.preflight_signal import ATTEMPTS
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def preflight_plan(
     """
     problems = min(config.preflight.problems, len(train))
     group = methods.get(config).rollouts_per_question()
-    attempts = problems * max(attempts_each(sources), group)
+    attempts = problems * max(ATTEMPTS, group)
     answers = problems * config.evaluation.samples * (1 + len(sources))
     if config.teacher.reference in OF_ONE_ROLLOUT:  # its own preflight has other references
         attempts += problems * group

@@ -31,7 +31,6 @@ from opsd_cli.training.measuring import Measurements
 from opsd_cli.training.preflight import completions_of, record_of
 from opsd_cli.training.preflight_references import SOURCES, attempts_at
 from opsd_cli.training.preflight_signal import Signal, helps, signal_of
-from opsd_cli.training.preflight_sources import attempts_each
 from opsd_cli.training.preflight_verdict import verdict_of
 
 
@@ -100,7 +99,7 @@ class Comparison:
         )  # fmt: skip
         attempts = attempts_at(
             self._problems, self._builder, self._measurements, self._config,
-            attempts_each(sources), self._samples("scored"),
+            self._samples("scored"),
         )  # fmt: skip
         self._keep("student", student)
         self._keep("scored", attempts)

@@ -168,13 +168,11 @@ def attempts_at(
     builder: PromptBuilder,
     measurements: Measurements,
     config: Config,
-    least: int = ATTEMPTS,
     have: Sequence[Sample] = (),
 ) -> Evaluation:
     """The student's attempts at problems, sampled as rollouts are, for the teacher to score.
 
     Args:
-        least: attempts at each problem, where the method itself asks for fewer.
         have: those that exist already.
 
     Raises:
@@ -184,7 +182,7 @@ def attempts_at(
         ProblemSet(PREFLIGHT, tuple(problems), LoadReport(len(problems), len(problems))),
         PREFLIGHT_ATTEMPTS,
         builder.student,
-        max(least, methods.get(config).rollouts_per_question()),
+        max(ATTEMPTS, methods.get(config).rollouts_per_question()),
         as_in_training=True,
         have=have,
     )

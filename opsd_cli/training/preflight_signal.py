@@ -36,8 +36,9 @@ from opsd_cli.prompts.rendering import Prompt, Tokenizer
 from opsd_cli.statistics import Estimate, mean_score_at_k
 from opsd_cli.token_ledger import TokenLedger
 
-#: Attempts at each question, where the method itself asks for fewer.
-ATTEMPTS = 4
+#: Attempts at each question, where the method itself asks for fewer. With 4 instead, too few
+#: questions have attempts of different grades for 32 problems to decide.
+ATTEMPTS = 8
 #: Questions with attempts of different grades from which on the preference decides.
 LEAST_QUESTIONS = 5
 CHANCE = 0.5
@@ -92,6 +93,13 @@ def helps(signal: Mapping[str, Any] | None) -> bool:
     above: bool = signal["preference"]["low"] > CHANCE
     enough = signal["questions"] >= LEAST_QUESTIONS
     return above and enough and share_of(signal) >= LEAST_SHARE
+
+
+def undecided(signal: Mapping[str, Any] | None) -> bool:
+    """True if a signal may help, and more questions would tell."""
+    if signal is None or signal["preference"] is None or helps(signal):
+        return False
+    return signal["preference"]["value"] > CHANCE and share_of(signal) >= LEAST_SHARE
 
 
 def described(signal: Mapping[str, Any] | None) -> str:

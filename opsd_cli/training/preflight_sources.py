@@ -8,7 +8,6 @@ from opsd_cli.config.schema import Config
 from opsd_cli.config.teacher_section import wrong_reference
 from opsd_cli.errors import UsageError
 from opsd_cli.grading import traits_of
-from opsd_cli.methods.opsd import SIBLINGS
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.references import (
     ANSWER,
@@ -19,7 +18,6 @@ from opsd_cli.prompts.references import (
     kind_of,
     shown_reference,
 )
-from opsd_cli.training.preflight_signal import ATTEMPTS
 
 
 def possible_sources(config: Config, problems: Sequence[Problem]) -> tuple[str, ...]:
@@ -68,8 +66,3 @@ def _refused(config: Config, reference: str) -> str | None:
     """Why a source does not go with the config: two lines, the second a hint."""
     teacher = config.teacher.model_copy(update={"reference": reference})
     return wrong_reference(teacher, None, config.grading)
-
-
-def attempts_each(sources: Sequence[str]) -> int:
-    """The student's attempts at each problem, for the teacher to score or to read."""
-    return SIBLINGS if SIBLING in sources else ATTEMPTS

@@ -222,6 +222,7 @@ ADVICE: dict[Cause, tuple[str, ...]] = {
     ),
     "solved": ("train on harder problems",),
     "misleading": (
+        "{undecided}",
         "see that each solution belongs to its question (opsd data check), and give the "
         "teacher a clearer prompts.teacher.template",
     ),
@@ -229,8 +230,9 @@ ADVICE: dict[Cause, tuple[str, ...]] = {
     "truncated": ("raise {option} (now {limit}) to {enough}",),
     "endless": ("{examples}", _EASIER),
     "no_answer": ("{form}", "{examples}", "take a larger model"),
-    "too_hard": ("{examples}", "{cooler}", _EASIER),
+    "too_hard": ("{undecided}", "{examples}", "{cooler}", _EASIER),
     "equal": (
+        "{undecided}",
         "train on harder problems",
         "give the teacher a clearer prompts.teacher.template",
         "{cooler}",
@@ -288,14 +290,16 @@ def verdict_of(record: Mapping[str, Any], config: Config) -> Verdict:
             else "sampling.max_new_tokens"
         ),
     }
-    untried = _untried(config, 4 * record["problems"], student)
+    untried = _untried(config, 4 * record["problems"], student, signal)
     meaning = MEANINGS[cause].format(**fields)
     if cause == "signal":
         meaning += f": {preflight_signal.described(signal)}"
     return Verdict(cause, better, meaning, _advice(cause, {**fields, **untried}))
 
 
-def _untried(config: Config, more: int, student: Outcome) -> dict[str, str]:
+def _untried(
+    config: Config, more: int, student: Outcome, signal: Mapping[str, Any] | None
+) -> dict[str, str]:
     """The suggestions that depend on the config; those that it follows already are empty.
 
     Args:
@@ -304,15 +308,13 @@ def _untried(config: Config, more: int, student: Outcome) -> dict[str, str]:
     prompts, warmth = config.prompts, evaluation_sampling(config).temperature
     templates = (prompts.student.template, prompts.teacher.template)
     examples = _EXAMPLES if prompts.few_shot.examples < EXAMPLES else ""
+    measure = f"measure more problems: --set preflight.problems={more}"
     asked = all("\\boxed" in (template or "") for template in templates)
     return {
         "examples": examples,
         "examples_of_form": examples if student.unanswered > 0.5 else "",
-        "more_problems": (
-            f"measure more problems: --set preflight.problems={more}"
-            if config.preflight.problems < more
-            else ""
-        ),
+        "more_problems": measure if config.preflight.problems < more else "",
+        "undecided": measure if preflight_signal.undecided(signal) else "",
         "form": _OTHER_WORDS if asked else _FORM,
         "cooler": f"lower evaluation.temperature (now {warmth:g})" if warmth > COOL else "",
     }

@@ -139,7 +139,7 @@ def test_preflight_only_dry_run_says_what_it_takes(opsd: Opsd, tmp_path: Path) -
     code, out, err = opsd(f"{ONLY} --dry-run --sources answer")
     assert code == 0, err
     assert "sources: solution, answer\n" in out
-    assert "completions: at most 112, " in out  # 16 x (1 + 2) answers, 16 x 4 attempts
+    assert "completions: at most 176, " in out  # 16 x (1 + 2) answers, 16 x 8 attempts
     assert [path.name for path in tmp_path.iterdir()] == ["good.jsonl"]
 
 

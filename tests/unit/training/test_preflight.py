@@ -131,7 +131,7 @@ def test_preflight_failure_keeps_record_and_samples_beside_the_deleted_run(
         record = json.loads((kept / run_directory.PREFLIGHT).read_text())
         assert record["teacher"]["value"] == 0
         rows = list(read_rows(kept / run_directory.PREFLIGHT_SAMPLES))
-        roles = ["student"] * 32 + ["teacher"] * 32 + ["scored"] * 32 * 4
+        roles = ["student"] * 32 + ["teacher"] * 32 + ["scored"] * 32 * 8
         assert [row["role"] for row in rows] == roles
         assert rows[0] | {"role": "student", "question": "0 + 1", "gold": "1"} == rows[0]
         assert {"completion", "status", "answer", "finish_reason", "tokens"} <= rows[0].keys()

@@ -25,6 +25,7 @@ from opsd_cli.training.preflight_signal import (
     helps,
     preference,
     signal_of,
+    undecided,
 )
 from opsd_cli.training.preflight_verdict import verdict_of
 from tests.support.fakes import FakePolicy
@@ -85,9 +86,11 @@ def test_signal_that_is_clearly_above_chance_on_enough_questions_helps() -> None
     assert not helps(SURE | {"questions": 4}) and "fewer than 5" in described(
         SURE | {"questions": 4}
     )
-    assert not helps(SURE | {"preference": {"value": 0.6, "low": 0.5, "high": 0.7}})
+    unsure = SURE | {"preference": {"value": 0.6, "low": 0.5, "high": 0.7}}
+    assert not helps(unsure) and undecided(unsure) and not undecided(SURE)
     lost = SURE | {"gap": {"right": -19.8, "wrong": -20.2, "total": 20.0}}
-    assert not helps(lost) and "2% of what it changes separates" in described(lost)
+    assert not helps(lost) and not undecided(lost)
+    assert "2% of what it changes separates" in described(lost)
     none = {"preference": None, "questions": 0, "attempts": 0}
     assert not helps(none) and "no question had attempts of different grades" in described(none)
 
@@ -149,6 +152,16 @@ def test_preflight_makes_no_attempts_where_the_teacher_answers_better(tmp_path: 
     begin(tmp_path / "run")
     record = json.loads((tmp_path / "run" / run_directory.PREFLIGHT).read_text())
     assert "signal" not in record
+
+
+def test_verdict_asks_for_more_problems_where_the_signal_may_help() -> None:
+    outcomes = {"student": {"right": 0.5, "wrong": 0.5}, "teacher": {"right": 0.4, "wrong": 0.6}}
+    unsure = SURE | {"preference": {"value": 0.7, "low": 0.4, "high": 0.9}}
+    record = {"outcomes": outcomes, "problems": 32, "signal": unsure}
+    verdict = verdict_of(record, run_config())
+    assert not verdict.goes_on and "--set preflight.problems=128" in verdict.advice
+    certain = verdict_of(record | {"signal": None}, run_config())
+    assert "preflight.problems" not in certain.advice
 
 
 @pytest.mark.parametrize("cause", ["truncated", "solved"])
