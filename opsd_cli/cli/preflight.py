@@ -29,7 +29,7 @@ from opsd_cli.training.preflight_check import (
 from opsd_cli.training.preflight_comparison import Compared, control_does_as_well
 from opsd_cli.training.preflight_failure import LOOK, REGARDLESS
 from opsd_cli.training.preflight_signal import described as described_signal
-from opsd_cli.training.preflight_signal import share_of
+from opsd_cli.training.preflight_signal import shown_share
 from opsd_cli.training.preflight_sources import chosen_sources
 from opsd_cli.training.schedule import require_enough
 
@@ -209,7 +209,7 @@ FAVOURS = (
 
 def _share(signal: Mapping[str, Any]) -> str:
     """The share of a signal; a dash if it is not known."""
-    return "-" if signal["preference"] is None else f"{share_of(signal):.0%}"
+    return "-" if signal["preference"] is None else shown_share(signal)
 
 
 def _interval(estimate: Mapping[str, float] | None) -> str:

@@ -22,6 +22,7 @@ Neither says how far training gets, and both need questions with attempts of dif
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -86,6 +87,11 @@ def share_of(signal: Mapping[str, Any]) -> float:
     return float((gap["right"] - gap["wrong"]) / gap["total"]) if gap["total"] else 0.0
 
 
+def shown_share(signal: Mapping[str, Any]) -> str:
+    """The share in whole percent, rounded down: one below the limit never looks like it."""
+    return f"{math.floor(100 * max(0.0, share_of(signal)))}%"
+
+
 def helps(signal: Mapping[str, Any] | None) -> bool:
     """True if a signal, as in preflight.json, is clearly better than chance, and not lost."""
     if signal is None or signal["preference"] is None:
@@ -117,7 +123,7 @@ def described(signal: Mapping[str, Any] | None) -> str:
         "of two attempts at one question, a right and a wrong one, it favours the right one "
         f"{preference.value:.0%} of the time ({preference.low:.0%} to {preference.high:.0%}, "
         f"{questions} questions{few}), and 50% is chance; "
-        f"{max(0.0, share_of(signal)):.0%} of what it changes separates right from wrong (from "
+        f"{shown_share(signal)} of what it changes separates right from wrong (from "
         f"{LEAST_SHARE:.0%} on, training follows it)"
     )
 

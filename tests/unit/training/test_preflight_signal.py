@@ -88,7 +88,9 @@ def test_signal_that_is_clearly_above_chance_on_enough_questions_helps() -> None
     )
     unsure = SURE | {"preference": {"value": 0.6, "low": 0.5, "high": 0.7}}
     assert not helps(unsure) and undecided(unsure) and not undecided(SURE)
-    lost = SURE | {"gap": {"right": -19.8, "wrong": -20.2, "total": 20.0}}
+    lost = SURE | {"gap": {"right": -19.8, "wrong": -20.2, "total": 16.0}}
+    nearly = SURE | {"gap": {"right": 1.0, "wrong": -0.98, "total": 20.0}}
+    assert not helps(nearly) and "9% of what it changes" in described(nearly)
     assert not helps(lost) and not undecided(lost)
     assert "2% of what it changes separates" in described(lost)
     none = {"preference": None, "questions": 0, "attempts": 0}
