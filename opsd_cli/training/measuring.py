@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from backends.interface import Policy
+from backends.interface import Policy, TeacherWeights
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluation_view
 from opsd_cli.evaluation.samples import Evaluation, Sample
@@ -193,6 +193,7 @@ class Measurements:
         samples: int | None = None,
         as_in_training: bool = False,
         have: Sequence[Sample] = (),
+        teacher: TeacherWeights | None = None,
     ) -> Evaluation:
         """Sample and grade, keeping each sample on disk until `forget_samples`.
 
@@ -202,6 +203,7 @@ class Measurements:
             samples: completions a problem; by default `evaluation.samples`.
             as_in_training: sample as rollouts are, and with seeds of this label's own.
             have: samples of these problems and prompts, which are not sampled again.
+            teacher: whose weights sample, as `opsd_cli.evaluation.evaluate.evaluate` has it.
         """
         config = self._config
         samples = samples or config.evaluation.samples
@@ -224,6 +226,7 @@ class Measurements:
             on_sample=lambda sample: log.append(sealed_row(whose | {"sample": sample.as_dict()})),
             done=done,
             stop=self._stop,
+            teacher=teacher,
         )
 
     def restore_samples(self) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from backends.interface import TeacherWeights
+from opsd_cli.config.teacher_section import NO_REFERENCE
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.samples import Evaluation, Sample
@@ -44,7 +46,7 @@ from opsd_cli.training.preflight_references import (
     draw_references,
     no_reference,
 )
-from opsd_cli.training.preflight_signal import ATTEMPTS, signal_of
+from opsd_cli.training.preflight_signal import ATTEMPTS, Signal, signal_of
 from opsd_cli.training.preflight_verdict import ASK_SIGNAL, Outcome, verdict_of
 from opsd_cli.training.run_directory import Run
 
@@ -118,17 +120,16 @@ def measured(
         if warning:
             listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
         found["student"] = completions_of("student", chosen, builder.student, measurements)
-        found["teacher"] = completions_of("teacher", chosen, teacher_prompt_of, measurements)
+        # Before the first step the teacher's weights are the student's, or those of teacher.model.
+        whose = run.config.teacher.acting if run.config.teacher.model else None
+        found["teacher"] = completions_of(
+            "teacher", chosen, teacher_prompt_of, measurements, teacher=whose
+        )
         more |= record_of(found, len(chosen))
         if verdict_of(more, run.config).cause in ASK_SIGNAL:
-            drawn = None if own is None else own.drawn
-            if drawn is None or drawn.samples_per_problem < ATTEMPTS:
-                drawn = found[ATTEMPT] = attempts_at(chosen, builder, measurements, run.config)
             prompts = builder.student, teacher_prompt_of
-            policy = measurements.policy
-            signal = signal_of(
-                drawn.samples, chosen, prompts, policy, builder.tokenizer, run.config
-            )
+            drawn = None if own is None else own.drawn
+            signal = _measured_signal(chosen, prompts, builder, measurements, run, found, drawn)
             more["signal"], spent = signal.as_dict(), spent + signal.spent
     spent += TokenLedger(evaluation=sum(each.all_tokens for each in found.values()))
     record = {
@@ -144,12 +145,35 @@ def measured(
     return record
 
 
+def _measured_signal(
+    problems: Sequence[Problem],
+    prompts: tuple[Callable[[Problem], Prompt], Callable[[Problem], Prompt]],
+    builder: PromptBuilder,
+    measurements: Measurements,
+    run: Run,
+    found: dict[str, Evaluation],
+    drawn: Evaluation | None,
+) -> Signal:
+    """What the teacher makes of attempts: those among which references were looked for, or new ones.
+
+    Args:
+        prompts: the student's and the teacher's.
+        found: receives new attempts.
+        drawn: the student's rollouts, if there are any.
+    """
+    if drawn is None or drawn.samples_per_problem < ATTEMPTS:
+        drawn = found[ATTEMPT] = attempts_at(problems, builder, measurements, run.config)
+    policy, tokenizer = measurements.policy, builder.tokenizer
+    return signal_of(drawn.samples, problems, prompts, policy, tokenizer, run.config)
+
+
 def completions_of(
     role: str,
     problems: Sequence[Problem],
     prompt_of: Callable[[Problem], Prompt],
     measurements: Measurements,
     have: Sequence[Sample] = (),
+    teacher: TeacherWeights | None = None,
 ) -> Evaluation:
     """Graded completions of the student, or of a teacher with one source of what it sees.
 
@@ -157,9 +181,10 @@ def completions_of(
         role: names the measurement; an interrupted one of this name continues.
         prompt_of: the prompt of that role: what the teacher sees is in it.
         have: samples of this role that exist already.
+        teacher: whose weights sample; None for the student's.
     """
     asked = ProblemSet(run_directory.PREFLIGHT, tuple(problems), LoadReport(0, 0))
-    return measurements.evaluate(asked, f"preflight: {role}", prompt_of, have=have)
+    return measurements.evaluate(asked, f"preflight: {role}", prompt_of, have=have, teacher=teacher)
 
 
 def record_of(found: Mapping[str, Evaluation], problems: int) -> dict[str, Any]:
@@ -199,6 +224,12 @@ def require_gain(record: dict[str, Any], problems: int, run: Run, listener: List
     Its record and samples stay on disk, and one sample of the teacher is reported.
     """
     student, teacher = Estimate(**record["student"]), Estimate(**record["teacher"])
+    if run.config.teacher.model is not None:
+        sees = "the question alone" if run.config.teacher.reference == NO_REFERENCE else "it"
+        listener.note(
+            f"preflight: with the reference means by {run.config.teacher.model}, which sees "
+            f"{sees}; without it, by the student"
+        )
     listener.preflight(student, teacher, problems)
     scores = {role: Estimate(**each) for role, each in record.get("mean_score", {}).items()}
     if scores:

@@ -126,9 +126,10 @@ class Comparison:
         prompt_of = self._prompts(config, builder, problems, references)
         own = source == self._config.teacher.reference and source not in OF_ONE_ROLLOUT
         have = self._samples("teacher") if own else ()
+        whose = config.teacher.acting if config.teacher.model else None
         teacher = completions_of(
             f"teacher with {shown_reference(source, 30)}", problems, prompt_of,
-            self._measurements, have,
+            self._measurements, have, whose,
         )  # fmt: skip
         self._keep(f"teacher: {source}", teacher)
         found = {"student": _restricted(student, problems), "teacher": teacher}

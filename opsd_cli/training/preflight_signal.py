@@ -185,7 +185,7 @@ def signal_of(
             for row in of
         ]
         read.append(sum(len(ids) + len(completion) for ids, completion in pairs))
-        return policy.score(pairs, role, config.teacher.weights, sampling) if pairs else []
+        return policy.score(pairs, role, config.teacher.acting, sampling) if pairs else []
 
     with_reference = scores(rows, prompts[1], "teacher")
     new = [row for row in rows if _key(row) not in known]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opsd_cli.config.schema import Config
-from opsd_cli.config.teacher_section import wrong_reference
+from opsd_cli.config.teacher_section import NO_REFERENCE, wrong_model, wrong_reference
 from opsd_cli.errors import UsageError
 from opsd_cli.grading import traits_of
 from opsd_cli.problems import Problem
@@ -26,6 +26,7 @@ def possible_sources(config: Config, problems: Sequence[Problem]) -> tuple[str, 
     The config's own comes first.
     """
     found = [config.teacher.reference]
+    found += [] if config.teacher.model is None else [NO_REFERENCE]
     found += [SOLUTION] if any(problem.solution is not None for problem in problems) else []
     found += [ANSWER] if any(problem.answer is not None for problem in problems) else []
     found += [SIBLING]
@@ -65,4 +66,4 @@ def chosen_sources(
 def _refused(config: Config, reference: str) -> str | None:
     """Why a source does not go with the config: two lines, the second a hint."""
     teacher = config.teacher.model_copy(update={"reference": reference})
-    return wrong_reference(teacher, None, config.grading)
+    return wrong_model(teacher) or wrong_reference(teacher, None, config.grading)

@@ -82,6 +82,15 @@ def test_model_card_has_the_facts_of_the_run(run: Path) -> None:
     assert "from_pretrained('exports/mine')" in code_of(card_of(None, "transformers"))
 
 
+def test_model_card_names_another_model_that_taught(run: Path) -> None:
+    assert "Teacher:" not in card_of(None)
+    config = opsd_cli.load_config(
+        model="org/base", **{"teacher.model": "org/big@v1", "teacher.reference": "answer"}
+    )
+    (run / "config.yaml").write_text(to_yaml(config))
+    assert "- Teacher: `org/big@v1`; its reference: `answer`\n" in card_of(None)
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "steps", "accuracy"),
     [

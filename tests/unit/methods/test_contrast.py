@@ -129,6 +129,7 @@ def test_contrast_with_the_full_vocabulary_is_refused() -> None:
     ("sections", "said"),
     [
         ({"teacher": {"reason_first": True}}, "no analysis of a wrong reference"),
+        ({"teacher": {"reference": "none", "model": "embedded"}}, "teacher.reference is none"),
         ({"rollouts": {"per_question": 1}}, "several rollouts of a question"),
     ],
 )

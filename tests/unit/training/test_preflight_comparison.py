@@ -62,6 +62,8 @@ def test_possible_sources_are_those_that_problems_and_grader_have() -> None:
     assert possible_sources(config, unsolved) == ("answer", "sibling", "hint")
     judged = run_config("grading.grader=json", "teacher.reason_first=true")
     assert possible_sources(judged, unsolved) == ("solution", "answer")
+    larger = run_config("teacher.model=embedded", "teacher.reference=none")
+    assert possible_sources(larger, PROBLEMS)[:2] == ("none", "solution")
     judged = run_config("grading.grader=json")
     assert "feedback" in possible_sources(judged, unsolved)
 
