@@ -109,7 +109,7 @@ ROLLOUTS, ANALYSES, GRADIENT = "rollouts", "analyses", "gradient"
 #: The first phase of a preflight whose teacher reads siblings, or feedback.
 PREFLIGHT_SIBLINGS, PREFLIGHT_FEEDBACK = "preflight: siblings", "preflight: feedback"
 #: The last phase of a preflight whose teacher does not answer better: attempts for it to score.
-PREFLIGHT_ATTEMPTS = "preflight: attempts"
+PREFLIGHT_ATTEMPTS, PREFLIGHT_SCORES = "preflight: attempts", "preflight: scores of attempts"
 
 
 @dataclass(frozen=True)

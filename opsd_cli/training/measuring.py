@@ -74,6 +74,11 @@ class Measurements:
         """Whose accuracy is measured."""
         return self._policy
 
+    @property
+    def listener(self) -> Listener:
+        """Receives the progress."""
+        return self._listener
+
     # -- validation and test -------------------------------------------------------------------
 
     def validate(self) -> bool:

@@ -154,7 +154,7 @@ def _measured_signal(
     found: dict[str, Evaluation],
     drawn: Evaluation | None,
 ) -> Signal:
-    """What the teacher makes of attempts: those among which references were looked for, or new ones.
+    """What the teacher makes of attempts: those that references were looked for among, or new.
 
     Args:
         prompts: the student's and the teacher's.
@@ -164,7 +164,10 @@ def _measured_signal(
     if drawn is None or drawn.samples_per_problem < ATTEMPTS:
         drawn = found[ATTEMPT] = attempts_at(problems, builder, measurements, run.config)
     policy, tokenizer = measurements.policy, builder.tokenizer
-    return signal_of(drawn.samples, problems, prompts, policy, tokenizer, run.config)
+    return signal_of(
+        drawn.samples, problems, prompts, policy, tokenizer, run.config,
+        listener=measurements.listener,
+    )  # fmt: skip
 
 
 def completions_of(

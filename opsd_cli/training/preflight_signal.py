@@ -36,6 +36,7 @@ from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt, Tokenizer
 from opsd_cli.statistics import Estimate, mean_score_at_k
 from opsd_cli.token_ledger import TokenLedger
+from opsd_cli.tracking.listener import PREFLIGHT_SCORES, Listener
 
 #: Attempts at each question, where the method itself asks for fewer. With 4 instead, too few
 #: questions have attempts of different grades for 32 problems to decide.
@@ -43,6 +44,8 @@ ATTEMPTS = 8
 #: Questions with attempts of different grades from which on the preference decides.
 LEAST_QUESTIONS = 5
 CHANCE = 0.5
+#: Attempts that are scored in one call, after which the progress is reported.
+SCORED_TOGETHER = 16
 #: The separation over the total from which on training follows it: of the teachers that were
 #: trained with, those with 0.17 and more taught, and those with 0.06 and less little or nothing.
 LEAST_SHARE = 0.1
@@ -152,6 +155,7 @@ def signal_of(
     tokenizer: Tokenizer,
     config: Config,
     known: dict[tuple[str, int], np.ndarray] | None = None,
+    listener: Listener | None = None,
 ) -> Signal:
     """Score the student's attempts under both prompts.
 
@@ -164,6 +168,7 @@ def signal_of(
         config: the teacher's weights, and the temperature of the divergence.
         known: the student's scores by problem id and sample index, which are not asked for again;
             new ones are added.
+        listener: receives the progress of scoring.
     """
     by_id = {problem.id: problem for problem in problems}
     groups = graded_differently([each for each in samples if each.problem_id in by_id])
@@ -185,10 +190,17 @@ def signal_of(
             for row in of
         ]
         read.append(sum(len(ids) + len(completion) for ids, completion in pairs))
-        return policy.score(pairs, role, config.teacher.acting, sampling) if pairs else []
+        found: list[np.ndarray] = []
+        for start in range(0, len(pairs), SCORED_TOGETHER):
+            some = pairs[start : start + SCORED_TOGETHER]
+            found += policy.score(some, role, config.teacher.acting, sampling)
+            told.advance(len(some))
+        return found
 
-    with_reference = scores(rows, prompts[1], "teacher")
     new = [row for row in rows if _key(row) not in known]
+    told = listener or Listener()
+    told.phase(PREFLIGHT_SCORES, len(rows) + len(new))
+    with_reference = scores(rows, prompts[1], "teacher")
     known |= dict(zip(map(_key, new), scores(new, prompts[0]), strict=True))
     gaps = iter([t - known[_key(row)] for t, row in zip(with_reference, rows, strict=True)])
     scored = {

@@ -17,6 +17,7 @@ from opsd_cli.tracking.listener import (
     GRADIENT,
     PREFLIGHT_ATTEMPTS,
     PREFLIGHT_FEEDBACK,
+    PREFLIGHT_SCORES,
     PREFLIGHT_SIBLINGS,
     ROLLOUTS,
     Decoded,
@@ -30,7 +31,7 @@ from opsd_cli.training.state import RunState
 #: Names of the phases outside the steps, in the order in which a run has them.
 PREFLIGHT = (
     PREFLIGHT_SIBLINGS, PREFLIGHT_FEEDBACK, "preflight: student", "preflight: teacher",
-    PREFLIGHT_ATTEMPTS,
+    PREFLIGHT_ATTEMPTS, PREFLIGHT_SCORES,
 )  # fmt: skip
 BASE, VALIDATION, CURVE, FINAL, BEST = (
     "test (base)", "validation", "test (curve)", "test (final)", "test (best)",
@@ -73,7 +74,7 @@ def _problems_ahead(config: Config, splits: Splits, state: RunState, phase: str)
     count = 2 * watch  # at the end and at the best step
     asked = min(config.preflight.problems, len(splits.train.problems))
     # What follows siblings or feedback, student, teacher and attempts: both roles, one, none.
-    count += dict(zip(PREFLIGHT, (2 * asked, 2 * asked, asked, 0, 0), strict=True)).get(phase, 0)
+    count += dict(zip(PREFLIGHT, (2 * asked, 2 * asked, asked, 0, 0, 0), strict=True)).get(phase, 0)
     if phase in PREFLIGHT:
         count += test
     if phase in (*PREFLIGHT, BASE):
