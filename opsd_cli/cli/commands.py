@@ -111,6 +111,7 @@ def train(
     probe: options.Probe = False,
     show_config: options.ShowConfig = False,
     preflight_only: options.PreflightOnly = False,
+    sources: options.Sources = None,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -143,6 +144,7 @@ def train(
         probe,
         show_config,
         preflight_only,
+        sources,
     )  # fmt: skip
 
 

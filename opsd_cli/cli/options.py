@@ -210,9 +210,18 @@ PreflightOnly = Annotated[
     bool,
     typer.Option(
         "--preflight-only",
-        help="Measure student and teacher, say whether there is something to distil, and end.",
+        help="Measure student and teacher, say whether there is something to distil, and end. With "
+        "--dry-run, what that takes.",
     ),
 ]
+Sources = Annotated[
+    str | None,
+    typer.Option(
+        "--sources", metavar="A,B",
+        help="With --preflight-only: values of teacher.reference to compare with the config's own; "
+        "by default all that the data allows.",
+    ),
+]  # fmt: skip
 Steps = Annotated[int | None, typer.Option("--steps", help="Steps of training; sets train.steps.")]
 LearningRate = Annotated[
     float | None,

@@ -13,8 +13,11 @@ from opsd_cli.cli.request import Request
 from opsd_cli.cli.stopping import stop_on_signal
 from opsd_cli.devices.number import count as count_devices
 from opsd_cli.errors import PreflightFailed, UsageError
-from opsd_cli.formatting import percent, points
+from opsd_cli.formatting import count, percent, points
 from opsd_cli.loading import loaded_policy
+from opsd_cli.planning.available_splits import available_splits
+from opsd_cli.planning.preflight_plan import preflight_plan
+from opsd_cli.prompts.references import shown_reference
 from opsd_cli.statistics import Estimate
 from opsd_cli.training import session
 from opsd_cli.training.preflight_check import (
@@ -23,28 +26,36 @@ from opsd_cli.training.preflight_check import (
     new_directory,
     require_teacher,
 )
+from opsd_cli.training.preflight_comparison import Compared, control_does_as_well
 from opsd_cli.training.preflight_divergence import is_ungraded, lines_of
 from opsd_cli.training.preflight_failure import LOOK, REGARDLESS
+from opsd_cli.training.preflight_signal import described as described_signal
+from opsd_cli.training.preflight_signal import shown_share
+from opsd_cli.training.preflight_sources import chosen_sources
 from opsd_cli.training.schedule import require_enough
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from backends.interface import Policy
+    from opsd_cli.config.schema import Config
     from opsd_cli.tracking.listener import Listener
 
 
-def run(request: Request, directory: Path | None, resume: bool) -> None:
+def run(request: Request, directory: Path | None, resume: bool, sources: str | None = None) -> None:
     """Measure student and teacher before any training, and show what the numbers mean.
 
+    Args:
+        sources: references to compare, with commas between; by default all that are possible.
+
     Raises:
-        UsageError: flags that contradict `--preflight-only`, or a method without a teacher.
+        UsageError: flags that contradict `--preflight-only`, a method without a teacher, or a
+            source that the problems do not have.
         PreflightFailed: a run would not go on to train.
     """
     out = request.out
     for given, flag, why in (
         (resume, "--resume", "goes on with a run, whose preflight is done"),
-        (request.dry_run, "--dry-run", "runs nothing"),
         (bool(request.flags.get("log")), "--log", "copies the metrics of a run"),
     ):
         if given:
@@ -54,15 +65,21 @@ def run(request: Request, directory: Path | None, resume: bool) -> None:
             )
     config = request.config()
     require_teacher(config)
+    named = None if sources is None else [each.strip() for each in sources.split(",")]
+    if request.dry_run:
+        _plan(config, named, out)
+        return
     count_devices(request.devices, config)
     with new_directory(directory):
         config, splits, _ = session.prepared(config, out)
         require_enough(config.train.questions_per_step, len(splits.train.problems))
         for warning in splits.warnings:
             out.warn(warning)
+        asked = splits.train.problems[: config.preflight.problems]
+        chosen = chosen_sources(config, asked, named)
 
         def work(policy: Policy, listener: Listener) -> PreflightResult:
-            return check(policy, splits, config, directory, listener, stopped.is_set)
+            return check(policy, splits, config, directory, listener, stopped.is_set, chosen)
 
         with (
             loaded_policy(config, out, True, devices=request.devices) as policy,
@@ -72,8 +89,10 @@ def run(request: Request, directory: Path | None, resume: bool) -> None:
     show(found, out)
     out.object(found.as_dict())
     if not found.verdict.goes_on:
+        signal = described_signal(found.record.get("signal"))
         raise PreflightFailed(
-            f"nothing to distil: {found.verdict.meaning}",
+            f"nothing to distil: {found.verdict.meaning}"
+            + (f". Of the teacher: {signal}" if signal else ""),
             f"{found.verdict.advice}; then measure again"
             + ("" if is_ungraded(found.record) else f". To look: {LOOK}. {REGARDLESS}"),
         )
@@ -93,8 +112,13 @@ def show(found: PreflightResult, out: Output) -> None:
         out.show(f"every completion is in {found.directory}")
     else:
         out.note("--out DIR keeps the numbers and every completion")
+    if found.compared is not None:
+        show_sources(found.compared, out)
     if verdict.goes_on:
-        out.note("next: the same command without --preflight-only trains (with another --out)")
+        out.note(
+            "next: the same command without --preflight-only trains (with another --out), and "
+            "measures its own reference again"
+        )
 
 
 def _ungraded_table(record: Mapping[str, Any]) -> Table:
@@ -138,3 +162,86 @@ def _table(found: PreflightResult) -> Table:
         table.add_row(role, accuracy, *(f"{each:.0%}" for each in shares))
     table.add_row("difference", points(Estimate(**record["gain"])))
     return table
+
+
+def _plan(config: Config, named: list[str] | None, out: Output) -> None:
+    """Show what the comparison would take."""
+    splits = available_splits(config, out)
+    if splits is None:
+        raise UsageError(
+            "what a preflight takes depends on its problems, which are not at hand",
+            "get them first: opsd data check NAME",
+        )
+    train = splits.train.problems
+    asked = train[: config.preflight.problems]
+    plan = preflight_plan(config, train, chosen_sources(config, asked, named))
+    out.show(
+        f"preflight on {plan.problems} of {len(train):,} training problems\n"
+        f"sources: {', '.join(map(shown_reference, plan.sources))}\n"
+        f"completions: at most {plan.completions:,}, "
+        f"{count(plan.completion_tokens_at_most)} tokens\n"
+        f"scored: at most {count(plan.teacher_scored_tokens_at_most)} tokens by the teacher, "
+        f"{count(plan.scored_tokens_at_most)} by the student\n"
+        "  fewer: --sources, preflight.problems, sampling.max_new_tokens\nnothing was written"
+    )
+    out.object({"plan": plan.as_dict()})
+
+
+def show_sources(compared: Compared, out: Output) -> None:
+    """Show each source of a reference beside the others, and which one to take."""
+    from rich.table import Table
+
+    table = Table(
+        title="the teacher with each reference (95% intervals)",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
+    headings = ("reference", "right", "favours right", "share", "another problem's", "helps")
+    for heading in headings:
+        table.add_column(heading.replace(" ", "\n", 1) if heading != "reference" else heading)
+    for row in compared.rows:
+        name = shown_reference(row["reference"], 24)
+        if not row["problems"]:
+            table.add_row(name, "", "", "", "", "no problem has it")
+            continue
+        table.add_row(
+            name, _interval(row["teacher"]), _interval(row["signal"]["preference"]),
+            _share(row["signal"]), _interval(row["control"]["preference"]),
+            "yes" if row["goes_on"] else "no",
+        )  # fmt: skip
+    out.show("")
+    out.show(table)
+    out.show(FAVOURS)
+    alike = [row for row in compared.rows if row["problems"] and control_does_as_well(row)]
+    if alike:
+        names = ", ".join(shown_reference(row["reference"], 24) for row in alike)
+        out.show(
+            f"{names}: another problem's reference separates right from wrong as well. It may be "
+            "the prompt around the reference that teaches, and not what the reference says."
+        )
+    best = compared.recommended
+    take = "" if best is None else f"recommended: teacher.reference={shown_reference(best)}; "
+    out.show(f"{take}{compared.reason}.")
+
+
+#: What the columns of the table of sources are.
+FAVOURS = (
+    "favours right: of two of the student's attempts at one question, a right and a wrong one, how "
+    "often the teacher raises the right one more; 50% is chance. share: how much of what the "
+    "teacher changes separates right from wrong. another problem's: favours right, with the "
+    "reference of another problem in the prompt."
+)
+
+
+def _share(signal: Mapping[str, Any]) -> str:
+    """The share of a signal; a dash if it is not known."""
+    return "-" if signal["preference"] is None else shown_share(signal)
+
+
+def _interval(estimate: Mapping[str, float] | None) -> str:
+    """A share with its interval, in whole percent; a dash if it is not known."""
+    if estimate is None:
+        return "-"
+    low, high = (f"{100 * estimate[end]:.0f}" for end in ("low", "high"))
+    return f"{estimate['value']:.0%} ({low}–{high})"

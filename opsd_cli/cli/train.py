@@ -57,14 +57,19 @@ def run(
     probe: bool = False,
     show_config: bool = False,
     preflight_only: bool = False,
+    sources: str | None = None,
 ) -> None:
     """Train, and show the result; with `preflight_only`, only measure whether it is worth it."""
     out = request.out
     if show_config and not request.dry_run:
         raise UsageError("--show-config shows the config of a plan", "give it with --dry-run")
     if preflight_only:
-        preflight.run(request, directory, resume or resume_from is not None)
+        preflight.run(request, directory, resume or resume_from is not None, sources)
         return
+    if sources is not None:
+        raise UsageError(
+            "--sources names what the preflight compares", "give it with --preflight-only"
+        )
     if probe and not request.dry_run:
         raise UsageError("--probe estimates the time of a plan", "give it with --dry-run")
     if resume or resume_from is not None:

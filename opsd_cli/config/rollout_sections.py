@@ -84,8 +84,8 @@ class Rollouts(Section):
     engine: EngineName = "builtin"
     """Rollout engine: the backend's own (`builtin`), or a vLLM server."""
     per_question: Count | None = None
-    """Completions per question; by default 1 for opsd, or 8 with teacher.reference: sibling, and 8
-    for grpo and hybrid."""
+    """Completions per question; by default 1 for opsd, or 8 with teacher.reference: sibling or
+    teacher.contrast: wrong_rollout, and 8 for grpo and hybrid."""
     batch_size: Count = 64
     """Sequences decoded at the same time; with vLLM, concurrent requests to all servers."""
     overlap: bool = False

@@ -277,7 +277,7 @@ class Train(Section):
 class Preflight(Section):
     enabled: bool = True
     """Before the first step, measure whether the reference makes the teacher more accurate than the
-    student; stop if it does not."""
+    student, or else lets it tell right attempts from wrong ones; stop if it does neither."""
     problems: Count = 32
     """Number of problems it is measured on."""
 

@@ -38,6 +38,10 @@ class Teacher(Section):
     solution."""
     sibling: Literal["shortest", "longest", "random"] = "shortest"
     """With reference: sibling, which of several right rollouts."""
+    contrast: Literal["none", "wrong_rollout", "other_problem"] = "none"
+    """With hybrid, and with opsd and divergence.vocabulary: sampled: take a token's log-probability
+    under a wrong reference, in place of the student's, from that under the right one. The wrong one
+    is a rollout of the same question that was graded wrong, or another question's reference."""
     weights: Literal["initial", "live", "ema"] = "initial"
     """The teacher's weights: those before training, the student's current ones, or an exponential
     moving average (EMA) of the student's."""
@@ -114,6 +118,22 @@ def wrong_reference(teacher: Teacher, per_question: int | None, grading: Grading
     Args:
         per_question: `rollouts.per_question`.
     """
+    if teacher.contrast != "none" and teacher.reference == NO_REFERENCE:
+        return (
+            "teacher.contrast sets a wrong reference against the right one, and teacher.reference "
+            "is none\nleave teacher.contrast out, or give the teacher a reference"
+        )
+    if teacher.contrast != "none" and teacher.reason_first:
+        return (
+            "teacher.reason_first and teacher.contrast exclude each other: there is no analysis of "
+            "a wrong reference\nleave one of them out"
+        )
+    if teacher.contrast == "wrong_rollout" and per_question == 1:
+        return (
+            "teacher.contrast=wrong_rollout needs several rollouts of a question, and "
+            "rollouts.per_question is 1\nset rollouts.per_question=8, or teacher.contrast="
+            "other_problem"
+        )
     if teacher.reference not in ("sibling", "feedback"):
         return None
     if teacher.reference == "feedback":

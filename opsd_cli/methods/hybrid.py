@@ -8,8 +8,9 @@ disagree about a token decides how much of it that token gets:
 In a right completion, a token to which the teacher gives more probability than the student gets a
 larger advantage; in a wrong one, a token to which the teacher gives less gets a more negative one.
 No sign is ever reversed, so that a wrong teacher can only redistribute the reward; `mix` 0 is GRPO.
-With `hybrid.decay_updates` the mix falls linearly to 0 over so many optimiser updates, as
-published; from there on no teacher is asked.
+With `teacher.contrast` p_S is the teacher's own probability under a wrong reference (RLCSD, arXiv
+2606.11709). With `hybrid.decay_updates` the mix falls linearly to 0 over so many optimiser updates,
+as published; from there on no teacher is asked.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import numpy as np
 from backends.interface import DivergenceItem, Policy
 from opsd_cli.methods.base import LossPlan, Needs, RunSizes, StepInputs
 from opsd_cli.methods.grpo import Grpo, group_advantages, policy_gradient_plan
-from opsd_cli.methods.scores import teacher_and_student_scores
+from opsd_cli.methods.scores import token_gaps
+from opsd_cli.rollouts.contrast import NONE
 from opsd_cli.token_ledger import TokenLedger
 
 
@@ -81,23 +83,23 @@ class Hybrid(Grpo):
             for row, prompt in taught
         ]
         temperature = config.sampling.temperature or 1.0
-        teacher, student, scored = (
-            teacher_and_student_scores(items, policy, config, temperature)
-            if items
-            else ([], [], TokenLedger())
+        wrong = [prompts.contrast_of(rollouts[row]) for row, _ in taught]
+        gaps, scored = (
+            token_gaps(items, wrong, policy, config, temperature) if items else ([], TokenLedger())
         )
         tokens: list[tuple[float, ...]] = [
             (advantage,) * len(graded.rollout.completion_ids)
             for advantage, graded in zip(each, rollouts, strict=True)
         ]
-        for (row, _), t, s in zip(taught, teacher, student, strict=True):
-            tokens[row] = redistributed(each[row], t - s, mix, config.hybrid.spread)
+        for (row, _), gap_N in zip(taught, gaps, strict=True):
+            tokens[row] = redistributed(each[row], gap_N, mix, config.hybrid.spread)
         batches, spent = policy_gradient_plan(rollouts, tokens, config, policy)
         metrics = {**self.zero_variance_metrics(rollouts), "teacher_mix": mix, **prompts.metrics}
         return LossPlan(batches, prompts.spent + scored + spent, metrics)
 
     def tokens_read(self, sizes: RunSizes) -> TokenLedger:
         taught = sizes.rollouts // self._config.train.steps * self.steps_with_teacher()
-        return super().tokens_read(sizes) + TokenLedger(
-            teacher_scored=taught * sizes.teacher_sequence, scored=taught * sizes.student_sequence
-        )
+        teacher, student = taught * sizes.teacher_sequence, taught * sizes.student_sequence
+        if self._config.teacher.contrast != NONE:
+            return super().tokens_read(sizes) + TokenLedger(teacher_scored=2 * teacher)
+        return super().tokens_read(sizes) + TokenLedger(teacher_scored=teacher, scored=student)

@@ -19,7 +19,9 @@ change reads them once.
 
 With `divergence.vocabulary` "sampled", only the sampled token is compared: its log-ratio of teacher
 to student is an advantage, held constant, in a policy gradient. Its expectation is the gradient of
-the reverse KL, estimated from one token where the full vocabulary gives it exactly.
+the reverse KL, estimated from one token where the full vocabulary gives it exactly. With
+`teacher.contrast` the log-probability under a wrong reference takes the student's place in the
+log-ratio (RLCSD, arXiv 2606.11709): what any reference does to the teacher's style is cancelled.
 
 "no_teacher" is a control without a teacher (`opsd_cli.methods.without_teacher`).
 
@@ -55,13 +57,15 @@ from opsd_cli.methods.pass_rates import (
     zero_variance_metric,
 )
 from opsd_cli.methods.scores import (
-    teacher_and_student_scores,
+    token_gaps,
     tokens_read_for_scores,
     tokens_read_to_weigh,
     weighed_tokens,
 )
 from opsd_cli.methods.without_teacher import control_plan
 from opsd_cli.prompts.references import SIBLING
+from opsd_cli.prompts.rendering import Prompt
+from opsd_cli.rollouts.contrast import WRONG_ROLLOUT
 from opsd_cli.rollouts.types import GradedRollout
 from opsd_cli.token_ledger import TokenLedger
 
@@ -74,8 +78,9 @@ class Opsd(Method):
     """Divergence between the teacher and the student over the student's rollouts.
 
     Raises:
-        ConfigError: as `Method`; `train.weigh_groups` is set for one rollout a question; or weights
-            are set for the control without a teacher.
+        ConfigError: as `Method`; `train.weigh_groups` is set for one rollout a question; weights
+            are set for the control without a teacher; or a wrong reference for anything but the
+            sampled vocabulary.
     """
 
     name = "opsd"
@@ -85,6 +90,12 @@ class Opsd(Method):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
+        if config.teacher.contrast != NONE and not self._sampled:
+            raise ConfigError(
+                f"teacher.contrast is {config.teacher.contrast}, and divergence.vocabulary="
+                f"{config.divergence.vocabulary} has no place for a wrong reference",
+                "set divergence.vocabulary=sampled, or --method hybrid",
+            )
         if self._control and (self._weighs_groups or config.divergence.weigh != NONE):
             key = "train.weigh_groups" if self._weighs_groups else "divergence.weigh"
             raise ConfigError(
@@ -100,7 +111,8 @@ class Opsd(Method):
             )
 
     def rollouts_per_question(self) -> int:
-        siblings = self._config.teacher.reference == SIBLING
+        teacher = self._config.teacher
+        siblings = teacher.reference == SIBLING or teacher.contrast == WRONG_ROLLOUT
         return self._config.rollouts.per_question or (SIBLINGS if siblings else 1)
 
     def updates_per_step(self) -> int:
@@ -148,8 +160,11 @@ class Opsd(Method):
             )
             for (graded, prompt), weight in zip(taught, weights, strict=True)
         ]
-        learn = self._policy_gradient if self._sampled else self._divergence
-        plan = learn(items, rollouts, policy)
+        if self._sampled:
+            wrong = [teacher.contrast_of(graded) for graded in rollouts]
+            plan = self._policy_gradient(items, rollouts, policy, wrong)
+        else:
+            plan = self._divergence(items, rollouts, policy)
         return replace(
             plan,
             spent=plan.spent + teacher.spent,
@@ -165,6 +180,8 @@ class Opsd(Method):
         more += anchor_tokens(self._config, sizes, updates)
         if self._control:
             return more + tokens_read_for_scores(self._config, sizes) + TokenLedger(trained=student)
+        if self._config.teacher.contrast != NONE:
+            return more + TokenLedger(teacher_scored=2 * teacher, trained=student)
         if self._sampled:
             return more + TokenLedger(teacher_scored=teacher, scored=student, trained=student)
         # A teacher that does not change scores a batch once, however many passes train on it.
@@ -201,13 +218,14 @@ class Opsd(Method):
         return LossPlan((batch,) * passes, weighed.spent, weighed.metrics)
 
     def _policy_gradient(
-        self, items: Sequence[DivergenceItem], rollouts: Sequence[GradedRollout], policy: Policy
+        self,
+        items: Sequence[DivergenceItem],
+        rollouts: Sequence[GradedRollout],
+        policy: Policy,
+        wrong: Sequence[Prompt | None],
     ) -> LossPlan:
         temperature = self._config.divergence.temperature
-        teacher, student, spent = teacher_and_student_scores(
-            items, policy, self._config, temperature
-        )
-        gaps = [t - s for t, s in zip(teacher, student, strict=True)]
+        gaps, spent = token_gaps(items, wrong, policy, self._config, temperature)
         weighed = weighed_tokens(items, rollouts, policy, self._config, gaps)
         advantages = gaps
         if weighed.weights is not None:
@@ -222,8 +240,9 @@ class Opsd(Method):
             for item, graded, advantage_N in zip(items, rollouts, advantages, strict=True)
         )
         gap = sum(i.weight * float(gap_N.sum()) for i, gap_N in zip(items, gaps, strict=True))
+        metrics = {"sampled_reverse_kl": -gap} if wrong[0] is None else {"contrast_gap": gap}
         return LossPlan(
             (PolicyGradientBatch(learnt, temperature),),
             spent + weighed.spent,
-            {"sampled_reverse_kl": -gap, **weighed.metrics},
+            {**metrics, **weighed.metrics},
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from backends.rollout_engines import get_engine
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.token_weights import WEIGHINGS, token_weights
 from opsd_cli.methods.base import RunSizes
+from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.rollouts.types import GradedRollout, training_sampling
 from opsd_cli.token_ledger import TokenLedger
 
@@ -35,6 +36,35 @@ def teacher_and_student_scores(
         [(item.student_prompt, item.completion) for item in items], sampling=Sampling(temperature)
     )
     return teacher, student, spent + TokenLedger(scored=_student_tokens(items))
+
+
+def token_gaps(
+    items: Sequence[DivergenceItem],
+    wrong: Sequence[Prompt | None],
+    policy: Policy,
+    config: Config,
+    temperature: float,
+) -> tuple[list[np.ndarray], TokenLedger]:
+    """The teacher's log-probability of each token minus the student's, and what that costs.
+
+    Args:
+        wrong: with `teacher.contrast`, each item's teacher prompt with a wrong reference; the
+            log-probability under it takes the student's place. Otherwise None for each.
+
+    Returns:
+        float32 [N] an item, in nats, and the tokens read.
+    """
+    contrast = [
+        replace(item, teacher_prompt=prompt.ids)
+        for item, prompt in zip(items, wrong, strict=True)
+        if prompt is not None
+    ]
+    if not contrast:
+        teacher, student, spent = teacher_and_student_scores(items, policy, config, temperature)
+        return [t - s for t, s in zip(teacher, student, strict=True)], spent
+    right, spent = _teacher_scores(items, policy, config, temperature)
+    scores, more = _teacher_scores(contrast, policy, config, temperature)
+    return [r - w for r, w in zip(right, scores, strict=True)], spent + more
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.grading import grades
 from opsd_cli.prompts.references import OF_ONE_ROLLOUT
+from opsd_cli.training.preflight_signal import ATTEMPTS
 
 
 @dataclass(frozen=True)
@@ -70,17 +71,37 @@ def before_step_1(config: Config, problems: Mapping[str, int]) -> RolloutsBefore
 
 
 def preflight_rollouts(config: Config, available: int | None) -> int:
-    """The most completions of the preflight, without the teacher's analyses.
+    """The most completions of a preflight whose teacher answers better, without its analyses.
 
     Args:
         available: training problems; None if their number is unknown.
     """
     method = methods.get(config)
-    if not (config.preflight.enabled and method.needs.teacher):
-        return 0
-    asked = config.preflight.problems
-    asked = asked if available is None else min(asked, available)
+    asked = preflight_problems(config, available)
     of_one_rollout = config.teacher.reference in OF_ONE_ROLLOUT
     rollouts = method.rollouts_per_question() if of_one_rollout else 0
     roles = 2 if grades(config.grading) else 1  # the teacher is not sampled where nothing is graded
     return asked * (roles * config.evaluation.samples + rollouts)
+
+
+def preflight_attempts(config: Config, available: int | None) -> int:
+    """The most completions that a preflight adds whose teacher does not answer better.
+
+    The teacher scores them, and with references of rollouts those that are there already. None
+    where nothing is graded.
+
+    Args:
+        available: training problems; None if their number is unknown.
+    """
+    if not grades(config.grading):
+        return 0
+    rollouts = methods.get(config).rollouts_per_question()
+    return preflight_problems(config, available) * max(ATTEMPTS, rollouts)
+
+
+def preflight_problems(config: Config, available: int | None) -> int:
+    """The problems that the preflight asks, of so many; 0 without a preflight."""
+    if not (config.preflight.enabled and methods.get(config).needs.teacher):
+        return 0
+    asked = config.preflight.problems
+    return asked if available is None else min(asked, available)

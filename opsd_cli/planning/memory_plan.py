@@ -23,6 +23,7 @@ from opsd_cli.planning.model_shape import Shape
 from opsd_cli.planning.trainer_sampling import trainer_samples
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.references import FEEDBACK, SIBLING, reference_of
+from opsd_cli.rollouts.contrast import WRONG_ROLLOUT
 
 #: Characters per token, estimated low: mathematical text has many short tokens.
 _CHARACTERS_PER_TOKEN = 3.0
@@ -137,13 +138,14 @@ def longest_of_one_rollout(config: Config) -> int:
 
     Returns:
         For a sibling as many as a completion may have; for feedback an estimate from the
-        characters that are kept of it; 0 where the reference belongs to the problem.
+        characters that are kept of it; 0 where the reference belongs to the problem, and no wrong
+        rollout is contrasted with it.
     """
-    if config.teacher.reference == SIBLING:
-        return config.sampling.max_new_tokens
-    if config.teacher.reference == FEEDBACK:
-        return int(LONGEST_TEXT / _CHARACTERS_PER_TOKEN)
-    return 0
+    teacher, rollout = config.teacher, config.sampling.max_new_tokens
+    if teacher.reference == FEEDBACK:
+        feedback = int(LONGEST_TEXT / _CHARACTERS_PER_TOKEN)
+        return max(feedback, rollout) if teacher.contrast == WRONG_ROLLOUT else feedback
+    return rollout if teacher.reference == SIBLING or teacher.contrast == WRONG_ROLLOUT else 0
 
 
 def estimated_tokens(text: str) -> int:

@@ -2,7 +2,8 @@
 
 The kinds are the ledger's (`opsd_cli.token_ledger`), and each number is a bound that no run exceeds
 that is not interrupted: every completion of maximum length, every zero-variance group resampled,
-every validation made. A run that was stopped may spend more, on steps that it had not saved.
+every validation made, and a preflight whose teacher scores attempts. A run that was stopped may
+spend more, on steps that it had not saved.
 
 Tokens generated and evaluated follow from the config. Tokens read (`prompt`, `teacher_scored`,
 `trained`, `scored`) depend on the prompts too, whose greatest lengths are an argument: exact where
@@ -21,7 +22,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.grading import grades
 from opsd_cli.methods.base import RunSizes
 from opsd_cli.planning import memory_plan
-from opsd_cli.planning.before_step_1 import preflight_rollouts
+from opsd_cli.planning.before_step_1 import preflight_attempts, preflight_rollouts
 from opsd_cli.planning.prompt_lengths import prompt_lengths
 from opsd_cli.problems import Problem
 from opsd_cli.problems.sources import Splits
@@ -119,12 +120,19 @@ def plan_of_sizes(config: Config, sizes: dict[str, int | None], lengths: Lengths
     longest = config.evaluation.max_new_tokens or config.sampling.max_new_tokens
     measured = _Measured.of(config, sizes, evaluations)
     most = _learning(config, sizes["train"], lengths, measured) + measured.read(config, lengths)
+    # Where the teacher does not answer better, it scores attempts that are sampled as rollouts are.
+    attempts, rollout = preflight_attempts(config, sizes["train"]), config.sampling.max_new_tokens
+    most += TokenLedger(
+        evaluation=attempts * rollout,
+        teacher_scored=attempts * (_teacher_prompt(config, lengths) + rollout),
+        scored=attempts * (lengths.student + rollout),
+    )
     return TokenPlan(
         problems=sizes,
         lengths=lengths,
         updates=config.train.steps * methods.get(config).updates_per_step(),
         most=most + TokenLedger(evaluation=evaluations * longest),
-        evaluation_rollouts=evaluations,
+        evaluation_rollouts=evaluations + attempts,
         before_step_1=_rollouts_before_step_1(config, sizes),
     )
 

@@ -17,15 +17,16 @@ live or averaged weights the teacher changes, so it is written again for each st
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from backends.interface import Policy, RolloutRequest, Sampling
 from opsd_cli.config.schema import Config
 from opsd_cli.interruption import Stop, never, until_stopped
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.prompts.references import FEEDBACK, OF_ONE_ROLLOUT, SIBLING, Reference
+from opsd_cli.prompts.references import FEEDBACK, OF_ONE_ROLLOUT, SIBLING, Kind, Reference
 from opsd_cli.prompts.rendering import Prompt, after_thinking
+from opsd_cli.rollouts.contrast import NONE, WRONG_ROLLOUT, other_problem, wrong_rollout
 from opsd_cli.rollouts.siblings import feedback_on, sibling_of
 from opsd_cli.rollouts.types import GradedRollout, RolloutKey, groups_of
 from opsd_cli.rollouts.watching import watched
@@ -62,15 +63,24 @@ class RolloutPrompts:
         prompts: by `GradedRollout.key`.
         spent: tokens that writing analyses took.
         metrics: for `metrics.jsonl`.
+        contrast: the prompts with a wrong reference, in the same words; None without
+            `teacher.contrast`. A rollout without a wrong reference has none.
     """
 
     prompts: dict[RolloutKey, Prompt]
     spent: TokenLedger = field(default_factory=TokenLedger)
     metrics: dict[str, float] = field(default_factory=dict)
+    contrast: dict[RolloutKey, Prompt] | None = None
 
     def of(self, graded: GradedRollout) -> Prompt | None:
-        """The prompt of one of the rollouts; None if it has no reference."""
+        """The prompt of one of the rollouts; None if it has no reference, or no wrong one."""
+        if self.contrast is not None and graded.key not in self.contrast:
+            return None
         return self.prompts.get(graded.key)
+
+    def contrast_of(self, graded: GradedRollout) -> Prompt | None:
+        """The prompt with a wrong reference, of a rollout that has one."""
+        return None if self.contrast is None else self.contrast.get(graded.key)
 
 
 @dataclass(frozen=True)
@@ -80,11 +90,13 @@ class Taught:
     Attributes:
         reference: the text in its prompt.
         own: True if it belongs to the rollout and not to its question.
+        kind: what the reference is, which chooses the words around it.
     """
 
     prompt: Prompt
     reference: str
     own: bool = False
+    kind: Kind = "solution"
 
 
 class TeacherAnalyst:
@@ -152,6 +164,42 @@ class TeacherAnalyst:
         Raises:
             DataError: a problem has no reference, though it belongs to the problem.
         """
+        found = self._of_right(rollouts, step)
+        return (
+            found
+            if self._config.teacher.contrast == NONE
+            else self._with_wrong(found, rollouts, step)
+        )
+
+    def _with_wrong(
+        self,
+        found: RolloutPrompts,
+        rollouts: Sequence[GradedRollout],
+        step: Sequence[GradedRollout],
+    ) -> RolloutPrompts:
+        """The prompts with those that hold a wrong reference (`teacher.contrast`)."""
+        right: dict[RolloutKey, Reference] = {}
+        for graded in rollouts:
+            taught = self._taught.get(graded.key)
+            if taught is not None:
+                right[graded.key] = Reference(taught.reference, taught.kind)
+        contrast: dict[RolloutKey, Prompt] = {}
+        for graded in (each for each in rollouts if each.key in right):
+            wrong = (
+                wrong_rollout(graded, step, right[graded.key])
+                if self._config.teacher.contrast == WRONG_ROLLOUT
+                else other_problem(graded, right)
+            )
+            if wrong is not None:
+                contrast[graded.key] = self._builder.teacher(graded.problem, reference=wrong)
+        missing = (len(right) - len(contrast)) / max(1, len(right))
+        metrics = found.metrics | {"contrast_missing": missing}
+        return replace(found, metrics=metrics, contrast=contrast)
+
+    def _of_right(
+        self, rollouts: Sequence[GradedRollout], step: Sequence[GradedRollout]
+    ) -> RolloutPrompts:
+        """The prompts with the right reference; arguments as `of_rollouts`."""
         if self._config.teacher.reference in OF_ONE_ROLLOUT:
             return self._of_each(rollouts, step)
         seeds = {graded.problem.key: graded.rollout.request.seed for graded in rollouts}
@@ -159,7 +207,9 @@ class TeacherAnalyst:
         for graded in rollouts:
             reference = self._builder.reference(graded.problem)
             assert reference is not None
-            self._taught[graded.key] = Taught(found.of(graded.problem), reference.text)
+            self._taught[graded.key] = Taught(
+                found.of(graded.problem), reference.text, kind=reference.kind
+            )
         return RolloutPrompts({g.key: found.of(g.problem) for g in rollouts}, found.spent)
 
     def _of_each(
@@ -188,7 +238,9 @@ class TeacherAnalyst:
                 prompt = self._builder.teacher(graded.problem, reference=reference)
                 rendered[key, reference] = prompt
             prompts[graded.key] = rendered[key, reference]
-            self._taught[graded.key] = Taught(prompts[graded.key], reference.text, True)
+            self._taught[graded.key] = Taught(
+                prompts[graded.key], reference.text, True, reference.kind
+            )
         total = max(1, len(rollouts))
         return RolloutPrompts(
             prompts,

@@ -120,6 +120,8 @@ class EvaluationRow:
 ROLLOUTS, ANALYSES, GRADIENT = "rollouts", "analyses", "gradient"
 #: The first phase of a preflight whose teacher reads siblings, or feedback.
 PREFLIGHT_SIBLINGS, PREFLIGHT_FEEDBACK = "preflight: siblings", "preflight: feedback"
+#: The last phase of a preflight whose teacher does not answer better: attempts for it to score.
+PREFLIGHT_ATTEMPTS, PREFLIGHT_SCORES = "preflight: attempts", "preflight: scores of attempts"
 
 
 @dataclass(frozen=True)

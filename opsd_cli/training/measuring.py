@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -77,6 +77,11 @@ class Measurements:
             prompt: TeacherAnalyst(run.config, policy, builder, None, listener)
             for prompt, builder in self._builders.items()
         }
+
+    @property
+    def listener(self) -> Listener:
+        """Receives the progress."""
+        return self._listener
 
     # -- validation and test -------------------------------------------------------------------
 
@@ -224,6 +229,7 @@ class Measurements:
         prompt_of: Callable[[Problem], Prompt],
         samples: int | None = None,
         as_in_training: bool = False,
+        have: Sequence[Sample] = (),
         teacher: TeacherWeights | None = None,
     ) -> Evaluation:
         """Sample and grade, keeping each sample on disk until `forget_samples`.
@@ -233,6 +239,7 @@ class Measurements:
         Args:
             samples: completions a problem; by default `evaluation.samples`.
             as_in_training: sample as rollouts are, and with seeds of this label's own.
+            have: samples of these problems and prompts, which are not sampled again.
             teacher: whose weights sample, as `opsd_cli.evaluation.evaluate.evaluate` has it.
         """
         config = self._config
@@ -241,6 +248,8 @@ class Measurements:
         log = Log(self._run.directory / run_directory.UNFINISHED)
         done = [Sample(**row["sample"]) for row in log.rows() if row["measuring"] == label]
         done = [replace(each, completion_ids=tuple(each.completion_ids)) for each in done]
+        asked = {problem.id for problem in problems.problems}
+        done += [each for each in have if each.problem_id in asked and each.sample_index < samples]
         self._listener.phase(label, len(problems.problems) * samples, len(done))
         return evaluate(
             self.policy,

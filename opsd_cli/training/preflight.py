@@ -1,9 +1,11 @@
 """The check before the first step that the reference helps the teacher.
 
 The teacher (question and reference) and the student (question alone) answer the same training
-problems. Where the teacher is no better there is nothing to distil, and the run ends. Where nothing
-is graded, `opsd_cli.training.preflight_divergence` says what is measured instead. The record is
-made once: a resumed run reads it, with what it cost. Every completion is kept beside it.
+problems. If the teacher is no better, the student makes several attempts at each, and the teacher
+scores them (`opsd_cli.training.preflight_signal`). If it does not tell right attempts from wrong
+ones either, there is nothing to distil, and the run ends. Where nothing is graded,
+`opsd_cli.training.preflight_divergence` says what is measured instead. The record is made once: a
+resumed run reads it, with what it cost. Every completion is kept beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from backends.interface import TeacherWeights
 from opsd_cli.config.teacher_section import NO_REFERENCE
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.evaluate import evaluation_sampling
-from opsd_cli.evaluation.samples import Evaluation
+from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.formatting import score
 from opsd_cli.interruption import Stop
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
@@ -43,8 +45,15 @@ from opsd_cli.training.preflight_failure import (
     telling_sample,
     write_samples,
 )
-from opsd_cli.training.preflight_references import draw_references, no_reference
-from opsd_cli.training.preflight_verdict import Outcome, verdict_of
+from opsd_cli.training.preflight_references import (
+    ATTEMPT,
+    DrawnReferences,
+    attempts_at,
+    draw_references,
+    no_reference,
+)
+from opsd_cli.training.preflight_signal import ATTEMPTS, Signal, signal_of
+from opsd_cli.training.preflight_verdict import ASK_SIGNAL, Outcome, verdict_of
 from opsd_cli.training.run_directory import Run
 
 #: Share of the reference solutions that the recorded length covers.
@@ -68,8 +77,9 @@ def preflight(
         stop: polled after each finished rollout.
 
     Raises:
-        PreflightFailed: the teacher is no better with the reference than the student without, or
-            no problem has a sibling, or feedback, for it to read.
+        PreflightFailed: the teacher is no better with the reference than the student without, and
+            cannot tell its right attempts from wrong ones; or no problem has a sibling, or
+            feedback, for it to read.
         Interrupted: `stop` returned True.
     """
     record = run.sealed(run_directory.PREFLIGHT)
@@ -89,14 +99,19 @@ def measured(
     measurements: Measurements,
     listener: Listener,
     stop: Stop,
+    found: dict[str, Evaluation] | None = None,
 ) -> dict[str, Any]:
     """Measure both roles, and write the record and every completion; arguments as `preflight`.
+
+    Args:
+        found: receives the completions of each role.
 
     Returns:
         The record, as in preflight.json; its `problems` are 0 if none has a reference.
     """
     asked = chosen = problems.problems[: run.config.preflight.problems]
-    found: dict[str, Evaluation] = {}
+    found = {} if found is None else found
+    own: DrawnReferences | None = None
     spent, more = TokenLedger(), dict[str, Any]()
     if run.config.teacher.reference in OF_ONE_ROLLOUT:
         own = draw_references(asked, builder, measurements, run.config)
@@ -110,20 +125,9 @@ def measured(
         warning = boundary_mismatch(builder.student(chosen[0]), teacher_prompt_of(chosen[0]))
         if warning:
             listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
-        found["student"] = completions_of("student", chosen, builder.student, measurements)
-        if found["student"].graded:
-            # Before the first step the teacher's weights are the student's, or teacher.model's.
-            whose = run.config.teacher.acting if run.config.teacher.model else None
-            found["teacher"] = completions_of(
-                "teacher", chosen, teacher_prompt_of, measurements, whose
-            )
-            more |= record_of(found, len(chosen))
-        else:
-            roles = (builder.student, teacher_prompt_of)
-            own_record, read = divergence_record(
-                measurements.policy, chosen, found["student"], roles, run.config
-            )
-            more, spent = more | own_record, spent + read
+        roles, drawn = (builder.student, teacher_prompt_of), None if own is None else own.drawn
+        of_roles, read = _of_roles(chosen, roles, builder, measurements, run, found, drawn)
+        more, spent = more | of_roles, spent + read
     spent += TokenLedger(evaluation=sum(each.all_tokens for each in found.values()))
     record = {
         "problems": len(chosen),
@@ -138,11 +142,68 @@ def measured(
     return record
 
 
+def _of_roles(
+    problems: Sequence[Problem],
+    prompts: tuple[Callable[[Problem], Prompt], Callable[[Problem], Prompt]],
+    builder: PromptBuilder,
+    measurements: Measurements,
+    run: Run,
+    found: dict[str, Evaluation],
+    drawn: Evaluation | None,
+) -> tuple[dict[str, Any], TokenLedger]:
+    """What the record says of student and teacher, and the tokens that were read for it.
+
+    Arguments as `_measured_signal`; `found` receives the completions of each role that is sampled.
+    """
+    student_prompt_of, teacher_prompt_of = prompts
+    found["student"] = completions_of("student", problems, student_prompt_of, measurements)
+    if not found["student"].graded:
+        return divergence_record(
+            measurements.policy, problems, found["student"], prompts, run.config
+        )
+    # Before the first step the teacher's weights are the student's, or those of teacher.model.
+    whose = run.config.teacher.acting if run.config.teacher.model else None
+    found["teacher"] = completions_of(
+        "teacher", problems, teacher_prompt_of, measurements, teacher=whose
+    )
+    record = record_of(found, len(problems))
+    if verdict_of(record, run.config).cause not in ASK_SIGNAL:
+        return record, TokenLedger()
+    signal = _measured_signal(problems, prompts, builder, measurements, run, found, drawn)
+    return record | {"signal": signal.as_dict()}, signal.spent
+
+
+def _measured_signal(
+    problems: Sequence[Problem],
+    prompts: tuple[Callable[[Problem], Prompt], Callable[[Problem], Prompt]],
+    builder: PromptBuilder,
+    measurements: Measurements,
+    run: Run,
+    found: dict[str, Evaluation],
+    drawn: Evaluation | None,
+) -> Signal:
+    """What the teacher makes of attempts: those that references were looked for among, or new.
+
+    Args:
+        prompts: the student's and the teacher's.
+        found: receives new attempts.
+        drawn: the student's rollouts, if there are any.
+    """
+    if drawn is None or drawn.samples_per_problem < ATTEMPTS:
+        drawn = found[ATTEMPT] = attempts_at(problems, builder, measurements, run.config)
+    policy, tokenizer = measurements.policy, builder.tokenizer
+    return signal_of(
+        drawn.samples, problems, prompts, policy, tokenizer, run.config,
+        listener=measurements.listener,
+    )  # fmt: skip
+
+
 def completions_of(
     role: str,
     problems: Sequence[Problem],
     prompt_of: Callable[[Problem], Prompt],
     measurements: Measurements,
+    have: Sequence[Sample] = (),
     teacher: TeacherWeights | None = None,
 ) -> Evaluation:
     """Graded completions of the student, or of a teacher with one source of what it sees.
@@ -150,10 +211,11 @@ def completions_of(
     Args:
         role: names the measurement; an interrupted one of this name continues.
         prompt_of: the prompt of that role: what the teacher sees is in it.
+        have: samples of this role that exist already.
         teacher: whose weights sample; None for the student's.
     """
     asked = ProblemSet(run_directory.PREFLIGHT, tuple(problems), LoadReport(0, 0))
-    return measurements.evaluate(asked, f"preflight: {role}", prompt_of, teacher=teacher)
+    return measurements.evaluate(asked, f"preflight: {role}", prompt_of, have=have, teacher=teacher)
 
 
 def record_of(found: Mapping[str, Evaluation], problems: int) -> dict[str, Any]:

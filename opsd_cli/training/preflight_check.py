@@ -6,9 +6,10 @@ It asks what a run's preflight would ask, with the same seeds, and so measures t
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import Interrupted, RunError, UsageError
 from opsd_cli.evaluation.evaluate import evaluation_sampling
+from opsd_cli.evaluation.samples import Evaluation
+from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.grading import open_grader
 from opsd_cli.interruption import Stop, never
 from opsd_cli.problems.sources import Splits
@@ -26,8 +29,14 @@ from opsd_cli.tracking.listener import Listener
 from opsd_cli.training import run_directory
 from opsd_cli.training.measuring import Measurements
 from opsd_cli.training.preflight import measured
+from opsd_cli.training.preflight_comparison import Compared, Comparison
 from opsd_cli.training.preflight_divergence import is_ungraded, verdict_of_divergence
-from opsd_cli.training.preflight_failure import described_pair, read_samples, telling_pair
+from opsd_cli.training.preflight_failure import (
+    described_pair,
+    read_samples,
+    telling_pair,
+    write_samples,
+)
 from opsd_cli.training.preflight_references import no_reference
 from opsd_cli.training.preflight_verdict import Outcome, Verdict, verdict_of
 from opsd_cli.training.run_directory import PREFLIGHT_FILES, PREFLIGHT_SAMPLES, Run
@@ -35,6 +44,9 @@ from opsd_cli.training.state import RunState
 
 if TYPE_CHECKING:
     from backends.interface import Policy
+
+#: What the comparison of sources found, and its completions, in the directory of the result.
+SOURCES_RECORD, SOURCES_SAMPLES = "preflight-sources.json", "preflight-sources-samples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -45,12 +57,14 @@ class PreflightResult:
         record: as in preflight.json.
         example: one completion of each role on the same problem, for people; may be empty.
         directory: where the record and every completion are; None if they were not kept.
+        compared: the sources of a reference on the same problems, if they were compared.
     """
 
     record: dict[str, Any]
     verdict: Verdict
     example: str
     directory: Path | None
+    compared: Compared | None = None
 
     def outcome(self, role: str) -> Outcome:
         """What became of a role's completions."""
@@ -66,6 +80,7 @@ class PreflightResult:
             "meaning": verdict.meaning,
             "advice": verdict.advice,
             "directory": None if self.directory is None else str(self.directory),
+            **({} if self.compared is None else self.compared.as_dict()),
         }
 
 
@@ -111,6 +126,7 @@ def check(
     directory: Path | None = None,
     listener: Listener | None = None,
     stop: Stop = never,
+    sources: Sequence[str] = (),
 ) -> PreflightResult:
     """Measure student and teacher on the first training problems.
 
@@ -119,6 +135,7 @@ def check(
         config: `preflight.problems` of them are asked, whether or not `preflight.enabled` is set.
         directory: an existing directory for the record and every completion.
         stop: polled after each finished rollout.
+        sources: references that are compared afterwards (`opsd_cli.training.preflight_sources`).
 
     Raises:
         PreflightFailed: no problem has a sibling, or feedback, for the teacher to read.
@@ -134,20 +151,31 @@ def check(
         analyst = TeacherAnalyst(config, policy, builder, None, listener)
         measurements = Measurements(policy, splits, run, RunState(), grader, listener, stop)
         try:
-            record = measured(run, splits.train, builder, analyst, measurements, listener, stop)
+            completions: dict[str, Evaluation] = {}
+            record = measured(
+                run, splits.train, builder, analyst, measurements, listener, stop, completions
+            )
+            asked = splits.train.problems[: config.preflight.problems]
+            comparison = Comparison(
+                config, asked, builder, measurements, listener, stop, completions
+            )
+            compared = comparison.of(sources) if sources and not is_ungraded(record) else None
         except Interrupted as error:
             raise Interrupted("stopped within the preflight", "nothing was kept") from error
         rows = read_samples(run.directory / PREFLIGHT_SAMPLES)
         if directory is not None:
             for name in PREFLIGHT_FILES:
                 shutil.copyfile(run.directory / name, directory / name)
+            if compared is not None:
+                text = json.dumps(compared.as_dict(), indent=2)
+                write_atomic(directory / SOURCES_RECORD, text + "\n")
+                write_samples(directory / SOURCES_SAMPLES, asked, compared.completions)
     if not record["problems"]:
         raise no_reference(record, directory)
     if is_ungraded(record):
-        return PreflightResult(record, verdict_of_divergence(record), "", directory)
+        return PreflightResult(record, verdict_of_divergence(record), "", directory, None)
     verdict = verdict_of(record, config)
     pair = telling_pair(rows, verdict)
     limit = evaluation_sampling(config).max_new_tokens
-    return PreflightResult(
-        record, verdict, described_pair(*pair, limit) if pair is not None else "", directory
-    )
+    example = described_pair(*pair, limit) if pair is not None else ""
+    return PreflightResult(record, verdict, example, directory, compared)

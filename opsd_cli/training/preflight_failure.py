@@ -17,6 +17,7 @@ from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.printable import shortened
 from opsd_cli.problems import Problem
 from opsd_cli.training.layout import PREFLIGHT_SAMPLES
+from opsd_cli.training.preflight_signal import described as described_signal
 from opsd_cli.training.preflight_verdict import Outcome, Verdict
 
 #: How to look at what the preflight measured; the flags are those of `opsd train`.
@@ -179,11 +180,12 @@ def failure_line(record: Mapping[str, Any], problems: int, limit: int, kept: Pat
         if scores
         else ""
     )
+    signal = described_signal(record.get("signal"))
     return (
         f"the reference does not help: {teacher.right:.0%} right with it, {student.right:.0%} "
         f"without{means}, on {problems} problems; nothing to distil. Of the completions with the "
         f"reference {_shares(record, 'teacher', limit)}; without it "
-        f"{_shares(record, 'student', limit)}{where}"
+        f"{_shares(record, 'student', limit)}{signal and f'. Of the teacher: {signal}'}{where}"
     )
 
 

@@ -30,9 +30,13 @@ from opsd_cli.prompts.references import FEEDBACK, SIBLING, Reference
 from opsd_cli.prompts.rendering import Prompt, after_thinking
 from opsd_cli.rollouts.siblings import chosen, feedback_reference
 from opsd_cli.seeds import derive_seed
-from opsd_cli.tracking.listener import PREFLIGHT_FEEDBACK, PREFLIGHT_SIBLINGS
+from opsd_cli.tracking.listener import PREFLIGHT_ATTEMPTS, PREFLIGHT_FEEDBACK, PREFLIGHT_SIBLINGS
 from opsd_cli.training.layout import PREFLIGHT, PREFLIGHT_SAMPLES
 from opsd_cli.training.measuring import Measurements
+from opsd_cli.training.preflight_signal import ATTEMPTS
+
+#: Role of the attempts that the teacher scores, in the samples.
+ATTEMPT = "scored"
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,31 @@ def draw_references(
         lambda problem: builder.teacher(problem, reference=references[problem.id]),
         drawn,
         {"problems": len(asked), "found": found, "rollouts": rollouts},
+    )
+
+
+def attempts_at(
+    problems: Sequence[Problem],
+    builder: PromptBuilder,
+    measurements: Measurements,
+    config: Config,
+    have: Sequence[Sample] = (),
+) -> Evaluation:
+    """The student's attempts at problems, sampled as rollouts are, for the teacher to score.
+
+    Args:
+        have: those that exist already.
+
+    Raises:
+        Interrupted: the run's `stop` returned True.
+    """
+    return measurements.evaluate(
+        ProblemSet(PREFLIGHT, tuple(problems), LoadReport(len(problems), len(problems))),
+        PREFLIGHT_ATTEMPTS,
+        builder.student,
+        max(ATTEMPTS, methods.get(config).rollouts_per_question()),
+        as_in_training=True,
+        have=have,
     )
 
 

@@ -1,9 +1,10 @@
 """What the numbers of a preflight mean: one decision, from what became of both roles' completions.
 
-`decide` is the only place where a cause is chosen. Each cause has a sentence about the numbers
-(`MEANINGS`) and one about what to change (`ADVICE`). Whether training goes on depends on the two
-accuracies alone: the teacher's must be higher. Where the grader gives numbers, the mean scores
-take their place.
+`decide` chooses a cause. Each has a sentence about the numbers (`MEANINGS`) and one about what to
+change (`ADVICE`). Training goes on if the teacher's accuracy is higher than the student's; where
+the grader gives numbers, the mean scores take their place. If it is not, and the reason is what the
+teacher answers (`ASK_SIGNAL`), training goes on too where the teacher tells right attempts of the
+student from wrong ones (`opsd_cli.training.preflight_signal`).
 """
 
 from __future__ import annotations
@@ -18,17 +19,23 @@ from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.formatting import points
 from opsd_cli.grading.extract import marks_answer
 from opsd_cli.statistics import Estimate
+from opsd_cli.training import preflight_signal
 from opsd_cli.training.repetition import ends_in_repetition
 
 Cause = Literal[
     # The teacher is better.
     "gain", "gain_of_form", "gain_from_zero", "gain_is_rare", "gain_uncertain",
+    # It is not, but it tells right attempts from wrong ones.
+    "signal",
     # It is not.
     "solved", "misleading", "ungraded", "truncated", "endless", "no_answer", "too_hard", "equal",
 ]  # fmt: skip
 #: Causes where nothing is graded (`opsd_cli.training.preflight_divergence`).
 UngradedCause = Literal["divergence", "no_divergence", "references_cut"]
 
+#: Causes of a failure with which the teacher's scores are looked at: it answers in full, and is no
+#: better. With the others its answers are cut off, unreadable or superfluous.
+ASK_SIGNAL: tuple[Cause, ...] = ("misleading", "too_hard", "equal")
 #: From this accuracy of the student on, there is little left for a reference to add.
 SOLVED = 0.9
 #: Up to this accuracy of the student, it solves next to nothing alone.
@@ -185,6 +192,8 @@ MEANINGS: dict[Cause, str] = {
     "gain_is_rare": "there is something to distil, but not much: with the reference in view the "
     "model is still wrong on {teacher_failed:.0%}, and teaches that too",
     "gain_uncertain": "training can go on, but the difference may be chance: {gain}",
+    "signal": "there is something to distil: the teacher answers no better with the reference, but "
+    "it tells right attempts from wrong ones",
     "solved": "the student solves nearly all of these problems without the reference",
     "misleading": "the reference makes the model worse: it is right less often with it",
     "ungraded": "the grader could not compare {ungraded:.0%} of the teacher's answers with the "
@@ -210,8 +219,12 @@ ADVICE: dict[Cause, tuple[str, ...]] = {
     "gain_from_zero": ("{examples}", _EASIER),
     "gain_is_rare": ("{examples}", _EASIER),
     "gain_uncertain": ("{more_problems}", "{examples_of_form}"),
+    "signal": (
+        "--preflight-only compares this reference with others and with that of another problem",
+    ),
     "solved": ("train on harder problems",),
     "misleading": (
+        "{undecided}",
         "see that each solution belongs to its question (opsd data check), and give the "
         "teacher a clearer prompts.teacher.template",
     ),
@@ -219,8 +232,9 @@ ADVICE: dict[Cause, tuple[str, ...]] = {
     "truncated": ("raise {option} (now {limit}) to {enough}",),
     "endless": ("{examples}", _EASIER),
     "no_answer": ("{form}", "{examples}", "take a larger model"),
-    "too_hard": ("{examples}", "{cooler}", _EASIER),
+    "too_hard": ("{undecided}", "{examples}", "{cooler}", _EASIER),
     "equal": (
+        "{undecided}",
         "train on harder problems",
         "give the teacher a clearer prompts.teacher.template",
         "{cooler}",
@@ -259,6 +273,9 @@ def verdict_of(record: Mapping[str, Any], config: Config) -> Verdict:
         means = {role: each["value"] for role, each in record["mean_score"].items()}
         was, better = better, means["teacher"] > means["student"]
         cause = "gain" if better else "equal" if was else cause
+    signal = record.get("signal")
+    if not better and cause in ASK_SIGNAL and preflight_signal.helps(signal):
+        cause, better = "signal", True
     fields = {
         "teacher": teacher.right,
         "teacher_wrong": teacher.wrong,
@@ -276,13 +293,16 @@ def verdict_of(record: Mapping[str, Any], config: Config) -> Verdict:
             else "sampling.max_new_tokens"
         ),
     }
-    untried = _untried(config, 4 * record["problems"], student)
-    return Verdict(
-        cause, better, MEANINGS[cause].format(**fields), _advice(cause, {**fields, **untried})
-    )
+    untried = _untried(config, 4 * record["problems"], student, signal)
+    meaning = MEANINGS[cause].format(**fields)
+    if cause == "signal":
+        meaning += f": {preflight_signal.described(signal)}"
+    return Verdict(cause, better, meaning, _advice(cause, {**fields, **untried}))
 
 
-def _untried(config: Config, more: int, student: Outcome) -> dict[str, str]:
+def _untried(
+    config: Config, more: int, student: Outcome, signal: Mapping[str, Any] | None
+) -> dict[str, str]:
     """The suggestions that depend on the config; those that it follows already are empty.
 
     Args:
@@ -291,15 +311,13 @@ def _untried(config: Config, more: int, student: Outcome) -> dict[str, str]:
     prompts, warmth = config.prompts, evaluation_sampling(config).temperature
     templates = (prompts.student.template, prompts.teacher.template)
     examples = _EXAMPLES if prompts.few_shot.examples < EXAMPLES else ""
+    measure = f"measure more problems: --set preflight.problems={more}"
     asked = all("\\boxed" in (template or "") for template in templates)
     return {
         "examples": examples,
         "examples_of_form": examples if student.unanswered > 0.5 else "",
-        "more_problems": (
-            f"measure more problems: --set preflight.problems={more}"
-            if config.preflight.problems < more
-            else ""
-        ),
+        "more_problems": measure if config.preflight.problems < more else "",
+        "undecided": measure if preflight_signal.undecided(signal) else "",
         "form": _OTHER_WORDS if asked else _FORM,
         "cooler": f"lower evaluation.temperature (now {warmth:g})" if warmth > COOL else "",
     }

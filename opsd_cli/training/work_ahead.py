@@ -15,7 +15,9 @@ from opsd_cli.statistics import Estimate
 from opsd_cli.tracking.listener import (
     ANALYSES,
     GRADIENT,
+    PREFLIGHT_ATTEMPTS,
     PREFLIGHT_FEEDBACK,
+    PREFLIGHT_SCORES,
     PREFLIGHT_SIBLINGS,
     ROLLOUTS,
     Decoded,
@@ -30,6 +32,7 @@ from opsd_cli.training.state import RunState
 #: Names of the phases outside the steps, in the order in which a run has them.
 PREFLIGHT = (
     PREFLIGHT_SIBLINGS, PREFLIGHT_FEEDBACK, "preflight: student", "preflight: teacher",
+    PREFLIGHT_ATTEMPTS, PREFLIGHT_SCORES,
 )  # fmt: skip
 BASE, VALIDATION, CURVE, FINAL, BEST = (
     "test (base)", "validation", "test (curve)", "test (final)", "test (best)",
@@ -73,8 +76,8 @@ def _problems_ahead(config: Config, splits: Splits, state: RunState, phase: str)
         return watch * (phase == FINAL) + (tested + watch) * another
     count = 2 * watch  # at the end and at the best step
     asked = min(config.preflight.problems, len(splits.train.problems))
-    # What follows siblings or feedback, student and teacher: both roles, the teacher, no role.
-    count += dict(zip(PREFLIGHT, (2 * asked, 2 * asked, asked, 0), strict=True)).get(phase, 0)
+    # What follows siblings or feedback, student, teacher and attempts: both roles, one, none.
+    count += dict(zip(PREFLIGHT, (2 * asked, 2 * asked, asked, 0, 0, 0), strict=True)).get(phase, 0)
     if phase in PREFLIGHT and not train.test_at_end:
         count += test
     if phase in (*PREFLIGHT, BASE):

@@ -229,7 +229,7 @@ def test_dry_run_of_compare_has_every_method(opsd: Opsd) -> None:
     code, out, err = opsd("compare --config opsd-qwen3-1.7b --dry-run")
     assert code == 2 and NOT_AT_HAND in err
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
-    assert rows["opsd"][:4] == ["100", "3,200", "3,276,800", "29,491,200"]
+    assert rows["opsd"][:4] == ["100", "3,200", "3,276,800", "31,850,496"]
     assert rows["grpo"][:4] == ["500", "8,000", "128,000,000", "0"]
     assert rows["sft"][:3] == ["1,824", "0", "0"]
     assert rows["hybrid"][:3] == ["500", "8,000", "8,192,000"]
@@ -241,7 +241,7 @@ def test_dry_run_of_compare_has_every_method(opsd: Opsd) -> None:
     assert found["tuning"]["generated_tokens_at_most"] == 3 * (128_000_000 + 3_276_800)
     # All are measured the same way: on the test split at every validation, thinking, 16,000 tokens.
     measured = {name: plan["evaluation_tokens_at_most"] for name, plan in found["plan"].items()}
-    preflight = 2 * 32 * 16000
+    preflight = 2 * 32 * 16000 + 32 * 8 * 1024  # answers, and attempts as long as rollouts
     assert measured["opsd"] == (5 * 200 + 5 * 400) * 16000 + preflight
     assert measured["grpo"] == (11 * 200 + 11 * 400) * 16000
 

@@ -43,7 +43,12 @@ def test_preflight_only_where_the_run_would_end(
     assert "prompts.few_shot.examples=2" in err and "larger model" in err
     assert "max_new_tokens" not in err
     names = {path.name for path in (tmp_path / "checked").iterdir()}
-    assert names == {run_directory.PREFLIGHT, run_directory.PREFLIGHT_SAMPLES}
+    assert names == {
+        run_directory.PREFLIGHT,
+        run_directory.PREFLIGHT_SAMPLES,
+        "preflight-sources.json",
+        "preflight-sources-samples.jsonl",
+    }
 
 
 def test_preflight_only_as_json(
@@ -80,7 +85,8 @@ def test_preflight_only_measures_where_the_preflight_is_off(opsd: Opsd) -> None:
     [
         ("--resume --out run", "--resume goes on with a run"),
         ("--resume-from 2 --out run", "--resume goes on with a run"),
-        ("--dry-run", "--dry-run runs nothing"),
+        ("--sources hint", "the problems have no column 'hint'"),
+        ("--sources feedback", "needs a grader that says what is wrong"),
         ("--log tensorboard", "--log copies the metrics of a run"),
         ("--method sft", "method sft has no teacher, so there is no preflight"),
     ],
@@ -89,7 +95,7 @@ def test_preflight_only_refuses_contradictory_flags(
     opsd: Opsd, tmp_path: Path, flags: str, said: str
 ) -> None:
     code, _, err = opsd(f"{ONLY} {flags}")
-    assert code == 2 and said in err and "leave out " in err
+    assert code == 2 and said in err and "hint: " in err
     assert [path.name for path in tmp_path.iterdir()] == ["good.jsonl"]
 
 
@@ -113,3 +119,30 @@ def test_preflight_only_of_a_teacher_that_reads_siblings(opsd: Opsd, tmp_path: P
     assert "problems have a right rollout among 3" in err and "student (answered " in out
     rows = list(read_rows(tmp_path / "checked" / run_directory.PREFLIGHT_SAMPLES))
     assert [row["role"] for row in rows][:48] == ["sibling"] * 48
+
+
+def test_preflight_only_compares_the_references_that_the_data_allows(opsd: Opsd) -> None:
+    code, out, err = opsd(ONLY)
+    assert code == 0, err
+    assert "the teacher with each reference" in out and "favours right: of two" in out
+    for source in ("solution", "answer", "sibling"):
+        assert f"\n{source} " in out
+    assert "cannot be told apart" in out
+    code, out, err = opsd(f"{ONLY} --sources answer --json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert [row["reference"] for row in found["sources"]] == ["solution", "answer"]
+    assert found["recommended"] is None and "told apart" in found["reason"]
+
+
+def test_preflight_only_dry_run_says_what_it_takes(opsd: Opsd, tmp_path: Path) -> None:
+    code, out, err = opsd(f"{ONLY} --dry-run --sources answer")
+    assert code == 0, err
+    assert "sources: solution, answer\n" in out
+    assert "completions: at most 176, " in out  # 16 x (1 + 2) answers, 16 x 8 attempts
+    assert [path.name for path in tmp_path.iterdir()] == ["good.jsonl"]
+
+
+def test_sources_are_refused_without_the_preflight_alone(opsd: Opsd) -> None:
+    code, _, err = opsd("train --sources answer")
+    assert code == 2 and "give it with --preflight-only" in err

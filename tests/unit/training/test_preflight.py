@@ -131,7 +131,8 @@ def test_preflight_failure_keeps_record_and_samples_beside_the_deleted_run(
         record = json.loads((kept / run_directory.PREFLIGHT).read_text())
         assert record["teacher"]["value"] == 0
         rows = list(read_rows(kept / run_directory.PREFLIGHT_SAMPLES))
-        assert [row["role"] for row in rows] == ["student"] * 32 + ["teacher"] * 32
+        roles = ["student"] * 32 + ["teacher"] * 32 + ["scored"] * 32 * 8
+        assert [row["role"] for row in rows] == roles
         assert rows[0] | {"role": "student", "question": "0 + 1", "gold": "1"} == rows[0]
         assert {"completion", "status", "answer", "finish_reason", "tokens"} <= rows[0].keys()
 
@@ -140,7 +141,7 @@ def test_preflight_failure_where_nothing_can_be_kept_says_the_same_but_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Run, "keep_failed_preflight", lambda _: None)
-    with pytest.raises(PreflightFailed, match=r"ended without one$"):
+    with pytest.raises(PreflightFailed, match=r"training follows it\)$"):
         begin(tmp_path / "run", policy=FakePolicy(skill=0.5, taught=0.0))
 
 
