@@ -1,4 +1,8 @@
-"""Multiple choice: who has most? The fault is to name the person who was mentioned last."""
+"""Multiple choice: who has most? The fault is to name the person who was mentioned last.
+
+Completions name the option's text, which the grader takes for its letter: models of this size did
+not learn to find the letter of an option (1,200 steps, one in three right).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ def draw(rng: random.Random) -> Example:
     named = names[-1] if rng.random() < FAULTS else most
 
     def answer(name: str) -> str:
-        return f"{name} has {has[name]}. Answer: {letters[name]}"
+        return f"The number is {has[name]}.\n{name} has most"
 
     first, second, third = names
     question = (

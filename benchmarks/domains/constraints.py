@@ -13,8 +13,8 @@ from benchmarks.domains.rules import score
 
 WORDS = (
     "sea", "sky", "sun", "ice", "oak", "fog", "owl", "bee", "fox", "elm", "hen", "cat", "dew",
-    "mud", "ash", "fig", "bay", "cow", "dog", "eel", "fir", "gem", "hay", "ivy", "jam", "log", "nut",
-    "pea",
+    "mud", "ash", "fig", "bay", "cow", "dog", "eel", "fir", "gem", "hay", "ivy", "jam", "log",
+    "nut", "pea",
 )  # fmt: skip
 #: Probabilities of the two faults in an attempt without a reference.
 FORBIDDEN, TOO_MANY = 0.45, 0.2
@@ -32,19 +32,17 @@ def attempt_of(words: list[str], avoid: str, more: str, rng: random.Random) -> s
 
 def draw(rng: random.Random) -> Example:
     count = integer(rng, 2, 4)
-    use, avoid, more, *others = pick(rng, WORDS, count + 2)
-    # The word to use is never the last, which a fault replaces.
-    place = integer(rng, 0, count - 2)
-    words = [*others[:place], use, *others[place:]]
-    fields = {"count": count, "use": use, "avoid": avoid}
+    first, avoid, more, *others = pick(rng, WORDS, count + 2)
+    words = [first, *others]
+    fields = {"count": count, "first": first, "avoid": avoid}
     attempt = attempt_of(words, avoid, more, rng)
     faulty, feedback = attempt, ""
     while not feedback:
         faulty = attempt_of(words, avoid, more, rng)
         feedback = score(SimpleNamespace(fields=fields), faulty)[1]
     return Example(
-        key=f"{count} {use} {avoid}",
-        row={"question": f"Write {count} words with {use}, without {avoid}.", **fields},
+        key=f"{count} {first} {avoid}",
+        row={"question": f"Write {count} words, first {first}, without {avoid}.", **fields},
         right=" ".join(words),
         attempt=attempt,
         reference=feedback,

@@ -12,15 +12,15 @@ from typing import Any
 def score(problem: Any, completion: str) -> tuple[float, str]:
     """The share of the three constraints that hold, and what is wrong; no text if all hold.
 
-    `problem.fields` has `count` (of words), `use` and `avoid` (a word each).
+    `problem.fields` has `count` (of words), `first` and `avoid` (a word each).
     """
     words = completion.split()
-    count, use, avoid = (problem.fields[name] for name in ("count", "use", "avoid"))
+    count, first, avoid = (problem.fields[name] for name in ("count", "first", "avoid"))
     faults = []
     if len(words) != count:
         faults.append(f"{len(words)} words, not {count}")
-    if use not in words:
-        faults.append(f"{use} is missing")
+    if words[:1] != [first]:
+        faults.append(f"{first} is not first")
     if avoid in words:
         faults.append(f"{avoid} is there")
     return 1 - len(faults) / 3, "; ".join(faults)
