@@ -52,12 +52,14 @@ class Domain:
         accepts: whether a completion of an example is right, by the domain's own rule. Only
             pretraining asks it; runs are graded by the grader of the preset.
         in_words: what the domain's problems are, in one line.
+        measured_by: the grader that measures a run afterwards, where the preset's grades nothing.
     """
 
     name: str
     draw: Callable[[random.Random], Example]
     accepts: Callable[[Example, str], bool]
     in_words: str
+    measured_by: str | None = None
 
     @property
     def preset(self) -> str:

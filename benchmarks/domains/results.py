@@ -25,7 +25,7 @@ class Outcome:
     Attributes:
         grader: which graded the runs.
         with_reference: the base with the reference, on the training problems of the preflight; None
-            without one.
+            where nothing was graded.
         generated: tokens that a run's rollouts have, the mean.
         cpu_seconds: of a run, the mean.
     """
@@ -42,8 +42,15 @@ class Outcome:
     cpu_seconds: float
 
 
-def test_rows(run: Path) -> tuple[list[float], list[float]]:
+#: In a run's directory: the correct samples of test problems, where another grader measured them.
+MEASURED = "measured.json"
+
+
+def correct_of(run: Path) -> tuple[list[float], list[float]]:
     """Each test problem's share of right samples, before the run and at its best checkpoint."""
+    if (run / MEASURED).is_file():
+        measured = _read(run / MEASURED)
+        return measured["before"], measured["after"]
     lines = (run / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["split"] == "test"]
     best = json.loads((run / "result.json").read_text(encoding="utf-8"))["best_step"]
@@ -55,9 +62,9 @@ def test_rows(run: Path) -> tuple[list[float], list[float]]:
 
 def outcome_of(domain: str, grader: str, runs: Sequence[Path]) -> Outcome:
     """The result of finished runs that differ in their seed alone."""
-    before_SP, after_SP = map(np.array, zip(*map(test_rows, runs), strict=True))
+    before_SP, after_SP = map(np.array, zip(*map(correct_of, runs), strict=True))
     results = [_read(run / "result.json") for run in runs]
-    preflights = [_read(run / "preflight.json") for run in runs]
+    teachers = [_read(run / "preflight.json").get("teacher") for run in runs]
     return Outcome(
         domain=domain,
         grader=grader,
@@ -66,7 +73,9 @@ def outcome_of(domain: str, grader: str, runs: Sequence[Path]) -> Outcome:
         before=crossed_mean(before_SP).estimate(0.0, 1.0),
         after=crossed_mean(after_SP).estimate(0.0, 1.0),
         gain=crossed_mean(after_SP - before_SP).estimate(),
-        with_reference=float(np.mean([each["teacher"]["value"] for each in preflights])),
+        with_reference=float(np.mean([each["value"] for each in teachers]))
+        if all(teachers)
+        else None,
         generated=float(np.mean([each["tokens"]["generated"] for each in results])),
         cpu_seconds=float(np.mean([each["cpu_seconds"] for each in results])),
     )
@@ -82,9 +91,10 @@ def table(outcomes: Sequence[Outcome]) -> str:
     heads = ("domain", "grader", "seeds", "teacher", "before", "after", "gain", "generated tokens")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for each in outcomes:
+        teacher = "–" if each.with_reference is None else share(each.with_reference)
         cells = (
-            each.domain, f"`{each.grader}`", str(each.seeds), share(each.with_reference),
-            percent(each.before), percent(each.after), points(each.gain), f"{each.generated:,.0f}",
+            each.domain, f"`{each.grader}`", str(each.seeds), teacher, percent(each.before),
+            percent(each.after), points(each.gain), f"{each.generated:,.0f}",
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
