@@ -26,6 +26,16 @@ def score(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})"
 
 
+def nats(estimate: Estimate) -> str:
+    """Nats a token with their 95% interval, as in "0.5230 (0.4810 to 0.5640)".
+
+    One problem has no interval.
+    """
+    digits = 4 if abs(estimate.value) < 1 else 3
+    value, low, high = (f"{x:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
+    return value if estimate.low == estimate.high else f"{value} ({low} to {high})"
+
+
 def points(difference: Estimate) -> str:
     """A difference of accuracies with its interval, as in "+3.2 points (-1.0 to +7.4)"."""
     value, low, high = (signed(x) for x in (difference.value, difference.low, difference.high))

@@ -189,9 +189,8 @@ def draw(
 def can_be_graded(problem: Problem, grader: Grader) -> bool:
     """True if a problem, which may have been typed, has what a grader reads."""
     traits = grader.traits
-    return (problem.answer is not None or not traits.needs_answer) and (
-        problem.fields.keys() >= set(traits.columns)
-    )
+    there = problem.answer is not None or not traits.needs_answer
+    return traits.grades and there and (problem.fields.keys() >= set(traits.columns))
 
 
 def completions_of(

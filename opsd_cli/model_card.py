@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from opsd_cli import usage_code
     from opsd_cli.config.schema import Config
+    from opsd_cli.training.result import TrainResult
 
 CARD = "README.md"
 #: A model for Ollama, in a merged export.
@@ -200,6 +201,8 @@ def _results(adapter: Path, trained: Config, run: Path) -> list[str]:
     label = {0: "base", result.steps: "final", result.best_step: "best"}.get(step or 0)
     if label is None:
         accuracy = "- Accuracy: not measured on the test split for this checkpoint"
+    elif not result.accuracy:
+        accuracy = _held_out(result, label)
     else:
         accuracy = (
             f"- Accuracy on the test split (95% interval): {percent(result.accuracy[label])}; "
@@ -208,6 +211,23 @@ def _results(adapter: Path, trained: Config, run: Path) -> list[str]:
             f"{trained.evaluation.temperature:g}"
         )
     return [f"{line} of {result.steps}{untrained}", accuracy]
+
+
+def _held_out(result: TrainResult, label: str) -> str:
+    """What was measured of a checkpoint of a run in which nothing is graded."""
+    from opsd_cli.formatting import nats
+
+    found = {
+        "divergence from the teacher": result.divergence,
+        "log-probability of the solutions": result.reference_log_prob,
+    }
+    parts = [
+        f"{name} {nats(values[label])}; before training {nats(values['base'])}"
+        for name, values in found.items()
+        if values
+    ]
+    measured = f", in nats a token: {'; '.join(parts)}" if parts else ": nothing"
+    return f"- Measured on the test split (95% interval){measured}; nothing was graded"
 
 
 def _prompt(trained: Config) -> str:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
@@ -25,10 +26,13 @@ from opsd_cli.evaluation.preparation import (
 from opsd_cli.evaluation.result import EvaluationResult
 from opsd_cli.evaluation.session import ready_to_draw
 from opsd_cli.evaluation.session import run as run_evaluation
-from opsd_cli.formatting import count, gain_by_part, percent, points, strict_and_flexible
+from opsd_cli.formatting import count, gain_by_part, nats, percent, points, strict_and_flexible
 from opsd_cli.grading import traits_of
 from opsd_cli.planning.readiness import require_model_at_hand, require_ready
 from opsd_cli.reports.evaluation_report import write_evaluation_report
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 #: Differing settings that are named; the rest are counted.
 MOST_NAMED = 6
@@ -106,6 +110,9 @@ def _show_table(result: EvaluationResult, out: Output) -> None:
     table = Table(box=None, padding=(0, 1, 0, 0))
     k = next(iter(result.benchmarks.values())).samples_per_problem
     found = result.benchmarks.values()
+    if not all(one.graded for one in found):
+        out.show(_ungraded_table(result))
+        return
     scored = any(one.mean_score is not None for one in found)
     voted = k > 1 and any(one.majority is not None for one in found)
     headings = ["benchmark", "problems", f"avg@{k}\n(95% interval)"]
@@ -114,6 +121,7 @@ def _show_table(result: EvaluationResult, out: Output) -> None:
         left = heading == "benchmark"
         table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for name, one in result.benchmarks.items():
+        assert one.accuracy is not None
         row = [name, str(len(one.problem_ids)), percent(one.accuracy)]
         row += ["–" if one.mean_score is None else f"{one.mean_score.value:.3f}"] * scored
         row += [f"{100 * one.pass_at[k].value:.1f}%"] * (k > 1)
@@ -123,13 +131,33 @@ def _show_table(result: EvaluationResult, out: Output) -> None:
     out.show(table)
 
 
+def _ungraded_table(result: EvaluationResult) -> Table:
+    """Lengths, and the likelihood of the solutions, where nothing is graded."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    headings = (
+        "benchmark", "problems", "log-probability of the\nsolutions, nats a token", "stopped",
+        "mean\ntokens", "median",
+    )  # fmt: skip
+    for heading in headings:
+        left = heading == "benchmark"
+        table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
+    for name, one in result.benchmarks.items():
+        likely = "–" if one.reference_log_prob is None else nats(one.reference_log_prob)
+        median = one.token_statistics()["median"] or 0
+        stopped, mean = f"{1 - one.truncated:.1%}", count(one.mean_tokens)
+        table.add_row(name, str(len(one.problem_ids)), likely, stopped, mean, count(median))
+    return table
+
+
 def _show_flexible(result: EvaluationResult, session: EvaluationSession, out: Output) -> None:
     """Strict and flexible accuracy, where answers are mathematics."""
     if not traits_of(session.config.grading).mathematics:
         return
     for name, found in result.benchmarks.items():
         flexible = found.flexible_accuracy
-        if flexible is None:
+        if found.accuracy is None or flexible is None:
             out.note(f"{name}: some samples have no flexible grade; --regrade adds it")
         else:
             out.show(f"{name}: {strict_and_flexible(found.accuracy, flexible)}")

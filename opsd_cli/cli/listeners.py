@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from opsd_cli.cli import progress
 from opsd_cli.cli.console import SILENT_SECONDS, Output
 from opsd_cli.cli.ticking import ticking
-from opsd_cli.formatting import count, duration, gibibytes, percent
+from opsd_cli.formatting import count, duration, gibibytes, nats, percent
 from opsd_cli.printable import visible
 from opsd_cli.statistics import Estimate
 from opsd_cli.tracking.listener import Decoded, EvaluationRow, Listener, StepRow, WorkAhead
@@ -113,10 +113,22 @@ class PlainListener(PacedListener):
 
     def evaluation(self, row: EvaluationRow) -> None:
         best = "  (best so far)" if row.best else ""
-        self.note(f"step {row.step}: {row.split} accuracy {percent(row.accuracy)}{best}")
+        self.note(f"step {row.step}: {row.split} {measured_text(row)}{best}")
 
     def preflight(self, student: Estimate, teacher: Estimate, problems: int) -> None:
         self.note(preflight_line(student, teacher, problems))
+
+
+def measured_text(row: EvaluationRow) -> str:
+    """What an evaluation has measured, in words."""
+    if row.accuracy is not None:
+        return f"accuracy {percent(row.accuracy)}"
+    found = {"divergence": row.divergence, "log-probability of the solutions":
+             row.reference_log_prob}  # fmt: skip
+    parts = [f"{name} {nats(value)}" for name, value in found.items() if value is not None]
+    if not parts:
+        return f"{row.mean_tokens:.0f} tokens a completion, {row.truncated:.0%} cut off"
+    return f"{', '.join(parts)}, nats a token"
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -131,6 +143,8 @@ def _reward(row: StepRow) -> str:
     """The share of a step's rollouts that is right, or the mean of the grader's numbers."""
     if "correct" in row.metrics:
         return f"score {_number(row.reward, 3)}"
+    if row.reward is None and "divergence" in row.metrics:
+        return f"divergence {row.metrics['divergence']:.4f}"
     return f"accuracy {_share(row.reward)}"
 
 
@@ -158,7 +172,7 @@ class LiveListener(PlainListener):
 
     def __init__(self, out: Output, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(out, clock)
-        self._validations: list[float] = []
+        self._validations: list[EvaluationRow] = []
 
     def tick(self) -> None:
         """Nothing: the panel is drawn anew anyway."""
@@ -168,7 +182,7 @@ class LiveListener(PlainListener):
 
     def evaluation(self, row: EvaluationRow) -> None:
         if row.split == "validation":
-            self._validations.append(row.accuracy.value)
+            self._validations.append(row)
         super().evaluation(row)
 
     def panel(self) -> RenderableType:
@@ -237,11 +251,20 @@ class LiveListener(PlainListener):
         return facts
 
     def _validated(self) -> tuple[str, str]:
-        """The newest validation accuracy with a sparkline, and the best so far."""
+        """The newest validation's measure with a sparkline, and the best so far."""
         if not self._validations:
             return "–", "–"
-        course = sparkline(self._validations[-COURSE:])
-        return f"{self._validations[-1]:.1%} {course}", f"{max(self._validations):.1%}"
+        if all(row.accuracy is not None for row in self._validations):
+            found = [row.accuracy.value for row in self._validations if row.accuracy is not None]
+            shown, best = "{:.1%}", max(found)
+        else:
+            kept = [row.divergence or row.reference_log_prob for row in self._validations]
+            found = [each.value for each in kept if each is not None]
+            if not found:
+                return "–", "–"
+            diverges = any(row.divergence is not None for row in self._validations)
+            shown, best = "{:.4f}", min(found) if diverges else max(found)
+        return f"{shown.format(found[-1])} {sparkline(found[-COURSE:])}", shown.format(best)
 
 
 def watched(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
@@ -22,10 +23,13 @@ from opsd_cli.training.preflight_check import (
     new_directory,
     require_teacher,
 )
+from opsd_cli.training.preflight_divergence import is_ungraded, lines_of
 from opsd_cli.training.preflight_failure import LOOK, REGARDLESS
 from opsd_cli.training.schedule import require_enough
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from backends.interface import Policy
     from opsd_cli.tracking.listener import Listener
 
@@ -70,15 +74,51 @@ def run(request: Request, directory: Path | None, resume: bool) -> None:
     if not found.verdict.goes_on:
         raise PreflightFailed(
             f"nothing to distil: {found.verdict.meaning}",
-            f"{found.verdict.advice}; then measure again. To look: {LOOK}. {REGARDLESS}",
+            f"{found.verdict.advice}; then measure again"
+            + ("" if is_ungraded(found.record) else f". To look: {LOOK}. {REGARDLESS}"),
         )
 
 
 def show(found: PreflightResult, out: Output) -> None:
     """Show the accuracies with what became of the completions, one of each role, the meaning."""
+    record, verdict = found.record, found.verdict
+    out.show(_ungraded_table(record) if is_ungraded(record) else _table(found))
+    if found.example:
+        out.show(f"\n{found.example}\n")
+    if verdict.goes_on:
+        out.show(f"{verdict.meaning}.")
+        if verdict.advice:
+            out.show(f"what may help: {verdict.advice}")
+    if found.directory is not None:
+        out.show(f"every completion is in {found.directory}")
+    else:
+        out.note("--out DIR keeps the numbers and every completion")
+    if verdict.goes_on:
+        out.note("next: the same command without --preflight-only trains (with another --out)")
+
+
+def _ungraded_table(record: Mapping[str, Any]) -> Table:
+    """What was measured where nothing is graded."""
     from rich.table import Table
 
-    record, verdict = found.record, found.verdict
+    table = Table(
+        title=f"preflight on {record['problems']} training problems; nothing is graded",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+        show_header=False,
+    )
+    for row in lines_of(record).items():
+        table.add_row(*row)
+    table.add_row("completions of the student cut off", f"{record['truncated']['student']:.0%}")
+    return table
+
+
+def _table(found: PreflightResult) -> Table:
+    """The accuracies of both roles, and what became of their completions."""
+    from rich.table import Table
+
+    record = found.record
     table = Table(
         title=f"preflight on {record['problems']} training problems; the teacher has the reference",
         title_justify="left",
@@ -97,16 +137,4 @@ def show(found: PreflightResult, out: Output) -> None:
         accuracy = percent(Estimate(**record[role]))
         table.add_row(role, accuracy, *(f"{each:.0%}" for each in shares))
     table.add_row("difference", points(Estimate(**record["gain"])))
-    out.show(table)
-    if found.example:
-        out.show(f"\n{found.example}\n")
-    if verdict.goes_on:
-        out.show(f"{verdict.meaning}.")
-        if verdict.advice:
-            out.show(f"what may help: {verdict.advice}")
-    if found.directory is not None:
-        out.show(f"every completion is in {found.directory}")
-    else:
-        out.note("--out DIR keeps the numbers and every completion")
-    if verdict.goes_on:
-        out.note("next: the same command without --preflight-only trains (with another --out)")
+    return table

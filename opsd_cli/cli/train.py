@@ -16,7 +16,7 @@ from opsd_cli.cli.stopping import stop_on_signal
 from opsd_cli.devices.number import Devices, ranks
 from opsd_cli.devices.number import count as count_devices
 from opsd_cli.errors import UsageError
-from opsd_cli.formatting import count, duration, percent, share
+from opsd_cli.formatting import count, duration, nats, percent, share
 from opsd_cli.loading import choose_backend, loaded_policy, with_absolute_adapter
 from opsd_cli.planning.available_splits import available_splits
 from opsd_cli.planning.readiness import (
@@ -154,6 +154,56 @@ def _train(opened: TrainingSession, out: Output, devices: Devices) -> None:
 
 def show_result(result: TrainResult, report: Path, out: Output) -> None:
     """Show the accuracies as a table, tokens by kind, where the run is, and what is remarkable."""
+    if result.accuracy:
+        _show_accuracy(result, out)
+    else:
+        _show_held_out(result, out)
+    tokens = result.tokens
+    out.show(
+        f"{result.steps} steps ({result.stopped_because}) in {duration(result.seconds)}; tokens: "
+        f"{count(tokens.generated)} generated, {count(tokens.teacher_scored)} scored by the "
+        f"teacher, {count(tokens.trained)} trained, {count(tokens.evaluation)} in evaluations"
+    )
+    out.show(f"run: {result.run_dir}\nreport: {report}")
+    for remark in result.remarks:
+        out.warn(remark)
+    if not out.quiet:
+        last = " --checkpoint last" if result.best_step == 0 and result.steps > 0 else ""
+        out.note(
+            f"next: opsd sample --adapter {result.run_dir}{last} --divergence\n"
+            f"      opsd eval --adapter {result.run_dir}{last} --samples 4"
+        )
+
+
+def _show_held_out(result: TrainResult, out: Output) -> None:
+    """The table of a run in which nothing is graded."""
+    from rich.table import Table
+
+    measures = {
+        "divergence\n(95% interval)": result.divergence,
+        "log-probability of the\nsolutions (95% interval)": result.reference_log_prob,
+    }
+    measures = {name: found for name, found in measures.items() if found}
+    if not measures:
+        out.show("nothing is graded, and the test split has neither references nor solutions")
+        return
+    table = Table(
+        title="on the test split, in nats a token",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
+    for heading in ("", *measures):
+        table.add_column(heading)
+    for name, label in (
+        ("base", "base"), ("best", f"best (step {result.best_step})"), ("final", "final"),
+    ):  # fmt: skip
+        table.add_row(label, *(nats(found[name]) for found in measures.values()))
+    out.show(table)
+
+
+def _show_accuracy(result: TrainResult, out: Output) -> None:
+    """The accuracies as a table."""
     from rich.table import Table
 
     base, best, final = (result.accuracy[name] for name in ("base", "best", "final"))
@@ -173,18 +223,3 @@ def show_result(result: TrainResult, report: Path, out: Output) -> None:
     out.show(table)
     if flexible:
         out.show(FLEXIBLE)
-    tokens = result.tokens
-    out.show(
-        f"{result.steps} steps ({result.stopped_because}) in {duration(result.seconds)}; tokens: "
-        f"{count(tokens.generated)} generated, {count(tokens.teacher_scored)} scored by the "
-        f"teacher, {count(tokens.trained)} trained, {count(tokens.evaluation)} in evaluations"
-    )
-    out.show(f"run: {result.run_dir}\nreport: {report}")
-    for remark in result.remarks:
-        out.warn(remark)
-    if not out.quiet:
-        last = " --checkpoint last" if result.best_step == 0 and result.steps > 0 else ""
-        out.note(
-            f"next: opsd sample --adapter {result.run_dir}{last} --divergence\n"
-            f"      opsd eval --adapter {result.run_dir}{last} --samples 4"
-        )

@@ -90,7 +90,8 @@ def read_curve(directory: Path, label: str | None = None) -> Curve:
 
     Raises:
         RunError: the directory is not a run, or the run has not finished.
-        DataError: an earlier version made the run, without the rows that a comparison needs.
+        DataError: an earlier version made the run, without the rows that a comparison needs; or
+            nothing was graded in it.
     """
     if not (directory / run_directory.CONFIG).is_file():
         raise RunError(
@@ -111,6 +112,11 @@ def read_curve(directory: Path, label: str | None = None) -> Curve:
     rows = {r["step"]: r for r in read_rows(directory / run_directory.EVALUATIONS)
             if r["split"] == "test"}  # fmt: skip
     ordered = [rows[step] for step in sorted(rows)]
+    if any(row["accuracy"] is None for row in ordered):
+        raise DataError(
+            f"the run in {directory} has no accuracy to compare: nothing was graded in it",
+            "leave it out; its result.json has the log-probability of the solutions",
+        )
     if not ordered or any("correct" not in row or "ledger" not in row for row in ordered):
         raise DataError(
             f"the run in {directory} was made by an earlier version, without what a comparison "

@@ -48,7 +48,7 @@ from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.files.fresh_directory import fresh_directory
 from opsd_cli.formatting import count, duration, json_safe, times
-from opsd_cli.grading import check_grader
+from opsd_cli.grading import check_grader, grades
 from opsd_cli.loading import choose_backend
 from opsd_cli.problems.sources import load_splits
 from opsd_cli.tracking import trackers
@@ -143,8 +143,15 @@ def measured_alike(configs: Mapping[str, Config], seeds: int) -> dict[str, Confi
     """The configs with one evaluation for all (`evaluated_alike`).
 
     Raises:
-        UsageError: there is no room for so many seeds above a config's own.
+        UsageError: there is no room for so many seeds above a config's own, or nothing is graded.
     """
+    for name, config in configs.items():
+        if not grades(config.grading):
+            raise UsageError(
+                f"a comparison is of accuracies, and {name} has none: its grading.grader is none",
+                "choose a grading.grader that grades (docs/graders.md), or train each config on "
+                "its own and compare the log-probability of the solutions in their results",
+            )
     alike = evaluated_alike(dict(configs))
     highest = LARGEST_SEED - seeds - TUNE_SEED_OFFSET
     if any(config.seed > highest for config in alike.values()):

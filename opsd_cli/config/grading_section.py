@@ -29,7 +29,8 @@ class Grading(Section):
     """Grader that decides whether a completion is right (docs/graders.md): answers are compared as
     mathematics (math), as a letter or its option (choice), as text (exact), as a number or as JSON;
     code runs the set's unit tests, command a program of yours; FILE.py:FUNCTION and MODULE:FUNCTION
-    are functions of your own."""
+    are functions of your own. none grades nothing: validation is then the divergence from the
+    teacher on held-out questions, and the likelihood of their solutions."""
     weights: dict[str, Positive] = Field({})
     """Grader -> weight: the score of a completion, which is GRPO's reward, is the weighted mean of
     these graders' scores. What is correct is decided by `grader` alone."""
@@ -70,3 +71,33 @@ def wrong_graders(grading: Grading) -> str | None:
             "\nset grading.command='PROGRAM ARGUMENTS'; docs/graders.md says what it reads"
         )
     return None
+
+
+def wrong_without_grades(grading: Grading, learn_from: str, reference: str) -> str | None:
+    """Why a grader that grades nothing does not go with other settings, as `wrong_graders`.
+
+    Args:
+        learn_from: `train.learn_from`.
+        reference: `teacher.reference`.
+    """
+    asked = {
+        "grading.weights": (bool(grading.weights), "weighs the scores of graders"),
+        "grading.pass_at": (grading.pass_at != 1, "is the least score that counts as correct"),
+        "train.learn_from": (learn_from != "all", "chooses rollouts by their grade"),
+        "teacher.reference": (
+            reference in ("sibling", "feedback"),
+            f"is {reference}, which exists for graded rollouts alone",
+        ),
+    }
+    found = [(key, what) for key, (there, what) in asked.items() if there]
+    if not found:
+        return None
+    from opsd_cli.grading import grades
+
+    if grades(grading):
+        return None
+    key, what = found[0]
+    return (
+        f"{key} {what}, and the grader none grades nothing"
+        f"\nleave {key} out, or choose a grading.grader that grades (docs/graders.md)"
+    )

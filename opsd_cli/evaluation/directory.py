@@ -277,6 +277,11 @@ class EvaluationDirectory:
         self._log = None  # its state describes the former file
         return changed, len(lines)
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Contents of `results.json`; empty without one."""
+        return read_object(self.path / RESULTS) or {}
+
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Replace `results.json`."""
         write_atomic(self.path / RESULTS, json.dumps(results, indent=1) + "\n")

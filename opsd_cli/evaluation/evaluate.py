@@ -122,6 +122,7 @@ class _GradingQueue:
                 completion=text,
                 tokens=len(rollout.completion_ids),
                 finish_reason=rollout.finish_reason,
+                completion_ids=rollout.completion_ids,
                 **graded(*grades, text),
             )
             self._samples[sample.problem_id, sample.sample_index] = sample

@@ -8,10 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from opsd_cli.errors import RunError
+from opsd_cli.config.grading_section import Grading
+from opsd_cli.errors import RunError, UsageError
 from opsd_cli.evaluation.directory import EXTENT, EvaluationDirectory
 from opsd_cli.evaluation.samples import Evaluation, assemble
+from opsd_cli.grading import grades
 from opsd_cli.statistics import Estimate, paired_difference
+
+
+def require_grades(grading: Grading, other: Path) -> None:
+    """Raise `UsageError` if either evaluation has no grades to pair.
+
+    Args:
+        grading: of this evaluation.
+        other: the other evaluation's directory.
+    """
+    theirs = Grading(grader=EvaluationDirectory.open(other).description["grader"])
+    for whose, section in (("this evaluation", grading), (str(other), theirs)):
+        if not grades(section):
+            raise UsageError(
+                f"--against compares accuracies, and {whose} has none: its grading.grader is none",
+                "leave out --against; results.json of each has the likelihood of the solutions "
+                "(reference_log_prob)",
+            )
 
 
 def against(
@@ -59,11 +78,13 @@ def against(
         difference = paired_difference(
             result.correct_PK, paired.correct_PK, problem_ids=result.problem_ids
         )
+        accuracy = paired.accuracy
+        assert accuracy is not None  # `require_grades`
         ahead = np.sign(result.correct_PK.mean(axis=1) - paired.correct_PK.mean(axis=1))
         found[name] = {
             "difference": difference.as_dict(),
             "flexible_difference": _flexible(result, paired),
-            "theirs": paired.accuracy.as_dict(),
+            "theirs": accuracy.as_dict(),
             "samples": paired.samples_per_problem,
             "problems_ahead": int((ahead > 0).sum()),
             "problems_behind": int((ahead < 0).sum()),

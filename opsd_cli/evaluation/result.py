@@ -48,8 +48,9 @@ class EvaluationResult:
         return next(iter(self.benchmarks.values()))
 
     @property
-    def accuracy(self) -> Estimate:
-        """avg@k of the one benchmark, with its 95% interval clustered by problem."""
+    def accuracy(self) -> Estimate | None:
+        """avg@k of the one benchmark, with its 95% interval clustered by problem; None where
+        nothing is graded."""
         return self.only.accuracy
 
     @property

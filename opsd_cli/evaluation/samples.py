@@ -6,8 +6,8 @@ Shapes: P problems, K samples per problem.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,9 @@ class Sample:
             in a sample that was graded before there was one, or that is not mathematics.
         score: the grader's number in 0..1; None where it gives a verdict alone.
         feedback: what the grader says of this completion; mostly None.
+        correct: None where nothing is graded, and `status` is then `not_graded`.
+        completion_ids: the completion's tokens, stop token included; known of a sample that this
+            process sampled, and in no file of an evaluation.
     """
 
     problem_id: str
@@ -47,21 +50,23 @@ class Sample:
     finish_reason: str
     answer: str | None
     status: str
-    correct: bool
+    correct: bool | None
     flexible_answer: str | None = None
     flexible_correct: bool | None = None
     other_answer: str | None = None
     score: float | None = None
     feedback: str | None = None
+    completion_ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def reward(self) -> float:
         """The score; 1.0 or 0.0 where the grader gives a verdict alone."""
-        return float(self.correct) if self.score is None else self.score
+        return float(bool(self.correct)) if self.score is None else self.score
 
     def as_dict(self) -> dict[str, Any]:
         """The values; `score` and `feedback` only where the grader gives them."""
         found = asdict(self)
+        del found["completion_ids"]
         return found | judged(found.pop("score"), found.pop("feedback"))
 
 
@@ -75,7 +80,7 @@ def graded(grade: Grade, flexible: Grade | None, completion: str) -> dict[str, A
     return {
         "answer": grade.answer,
         "status": grade.status,
-        "correct": grade.correct,
+        "correct": grade.verdict,
         "flexible_answer": None if flexible is None else flexible.answer,
         "flexible_correct": None if flexible is None else flexible.correct,
         "other_answer": other,
@@ -98,6 +103,8 @@ class Evaluation:
         generated, prompt_tokens: tokens that this call sampled, without the samples passed to it.
         votes: for each problem, the cluster of each sample's answer (see `with_votes`); empty where
             the grader compares no answers, so that there is nothing to vote by.
+        reference_log_prob: where nothing is graded, the mean log-probability of the solutions under
+            the student's prompt, in nats a token; None in a set without solutions.
     """
 
     name: str
@@ -107,6 +114,7 @@ class Evaluation:
     generated: int
     prompt_tokens: int
     votes: tuple[tuple[Hashable | None, ...], ...] | None = None
+    reference_log_prob: Estimate | None = None
 
     @property
     def _grid(self) -> list[tuple[Sample, ...]]:
@@ -119,8 +127,15 @@ class Evaluation:
         return np.array([[sample.correct for sample in row] for row in self._grid])
 
     @property
-    def accuracy(self) -> Estimate:
+    def graded(self) -> bool:
+        """False where nothing is graded: accuracy and all that follows from it are then None."""
+        return all(sample.correct is not None for sample in self.samples)
+
+    @property
+    def accuracy(self) -> Estimate | None:
         """avg@k with its interval clustered by problem."""
+        if not self.graded:
+            return None
         return average_at_k(self.correct_PK, problem_ids=self.problem_ids)
 
     @property
@@ -158,7 +173,9 @@ class Evaluation:
 
     @property
     def pass_at(self) -> dict[int, Estimate]:
-        """pass@1, 2, 4, ... up to k, and k."""
+        """pass@1, 2, 4, ... up to k, and k; empty where nothing is graded."""
+        if not self.graded:
+            return {}
         k = self.samples_per_problem
         powers = {1 << n for n in range(k.bit_length()) if 1 << n <= k} | {k}
         return {n: pass_at_k(self.correct_PK, n) for n in sorted(powers)}
@@ -177,7 +194,7 @@ class Evaluation:
 
         None where the grader compares no answers.
         """
-        if self.votes == ():
+        if self.votes == () or not self.graded:
             return None
         keys = self.votes or [[_vote(sample) for sample in row] for row in self._grid]
         return majority_at_k(self.correct_PK, keys)
@@ -215,8 +232,10 @@ class Evaluation:
         return self.share(lambda sample: sample.finish_reason == "length")
 
     @property
-    def no_answer(self) -> float:
-        """Share of samples without an extractable answer."""
+    def no_answer(self) -> float | None:
+        """Share of samples without an extractable answer; None where nothing is graded."""
+        if not self.graded:
+            return None
         return self.share(lambda sample: sample.status == "no_answer")
 
     @property
@@ -234,7 +253,7 @@ class Evaluation:
             "max": int(lengths.max()),
             "total": int(lengths.sum()),
             "mean_of_right": _mean(s.tokens for s in self.samples if s.correct),
-            "mean_of_wrong": _mean(s.tokens for s in self.samples if not s.correct),
+            "mean_of_wrong": _mean(s.tokens for s in self.samples if s.correct is False),
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -243,17 +262,27 @@ class Evaluation:
             "benchmark": self.name,
             "problems": len(self.problem_ids),
             "samples": self.samples_per_problem,
-            "accuracy": self.accuracy.as_dict(),
+            "accuracy": _as_dict(self.accuracy),
             **({} if self.mean_score is None else {"mean_score": self.mean_score.as_dict()}),
             "flexible_accuracy": _as_dict(self.flexible_accuracy),
             "format_gap": _as_dict(self.format_gap),
             "pass_at": {str(k): value.as_dict() for k, value in self.pass_at.items()},
             "majority": _as_dict(self.majority),
             "truncated": self.truncated,
+            **self._held_out(),
             "no_answer": self.no_answer,
             "mean_tokens": self.mean_tokens,
             "tokens": self.token_statistics(),
             "statuses": dict(Counter(sample.status for sample in self.samples)),
+        }
+
+    def _held_out(self) -> dict[str, Any]:
+        """The keys of the summary that take the place of grades where there are none."""
+        if self.graded:
+            return {}
+        return {
+            "stopped": 1 - self.truncated,
+            "reference_log_prob": _as_dict(self.reference_log_prob),
         }
 
 
@@ -270,6 +299,14 @@ def _vote(sample: Sample) -> str | None:
 def _mean(numbers: Iterable[int]) -> float | None:
     found = list(numbers)
     return sum(found) / len(found) if found else None
+
+
+def with_likelihood(evaluation: Evaluation, summary: Mapping[str, Any]) -> Evaluation:
+    """The evaluation with the likelihood that an earlier summary has for it, if it has any."""
+    known = summary.get("benchmarks", {}).get(evaluation.name, {}).get("reference_log_prob")
+    if evaluation.graded or known is None:
+        return evaluation
+    return replace(evaluation, reference_log_prob=Estimate(**known))
 
 
 def assemble(

@@ -25,9 +25,11 @@ from opsd_cli.errors import Interrupted
 from opsd_cli.evaluation.description import describe, with_grader
 from opsd_cli.evaluation.directory import EvaluationDirectory
 from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluation_view
+from opsd_cli.evaluation.held_out import reference_log_prob
+from opsd_cli.evaluation.pairing import require_grades
 from opsd_cli.evaluation.preparation import EvaluationSession
 from opsd_cli.evaluation.result import EvaluationResult, conclude
-from opsd_cli.evaluation.samples import Evaluation, assemble
+from opsd_cli.evaluation.samples import Evaluation, assemble, with_likelihood
 from opsd_cli.grading import open_grader
 from opsd_cli.loading import choose_backend, loaded_policy
 from opsd_cli.prompts.builder import PromptBuilder
@@ -68,6 +70,8 @@ def run(
     Raises: as `ready_to_draw`, `loaded_policy` and `opened`, or `ready_to_regrade` and `regrade`.
     """
     stored = session.directory
+    if against is not None:
+        require_grades(session.config.grading, against)
     if regrading and stored is not None:
         session = ready_to_regrade(session, stored)
         with stored as directory:
@@ -138,7 +142,8 @@ def measure(
     """Sample and grade what is missing of every benchmark; without a directory, everything.
 
     Returns:
-        benchmark -> its evaluation, wrong answers clustered by meaning for the majority vote.
+        benchmark -> its evaluation, wrong answers clustered by meaning for the majority vote; where
+        nothing is graded, with the likelihood of the solutions.
     """
     config = session.config
     samples = config.evaluation.samples
@@ -164,7 +169,7 @@ def measure(
                 )
             )
             listener.phase(name, len(wanted) * samples, len(done))
-            results[name] = evaluate(
+            found = evaluate(
                 policy,
                 name,
                 problems.problems,
@@ -177,6 +182,10 @@ def measure(
                 on_sample=partial(directory.append, name) if directory is not None else None,
                 done=done,
             ).with_votes(grader)
+            if not found.graded:
+                likely = reference_log_prob(policy, problems.problems, prompt_of)
+                found = replace(found, reference_log_prob=likely.reference_log_prob)
+            results[name] = found
     return results
 
 
@@ -243,12 +252,15 @@ def regrade(
         changed, kept = directory.regrade(session.members, grader)
         directory.describe(with_grader(directory.description, session.description))
         results = {
-            name: assemble(
-                name,
-                [problem.id for problem in problems.problems],
-                directory.samples(name),
-                config.evaluation.samples,
-            ).with_votes(grader)
+            name: with_likelihood(
+                assemble(
+                    name,
+                    [problem.id for problem in problems.problems],
+                    directory.samples(name),
+                    config.evaluation.samples,
+                ).with_votes(grader),
+                directory.summary,
+            )
             for name, problems in session.sets.items()
         }
     counts = {"regraded": kept, "changed": changed}

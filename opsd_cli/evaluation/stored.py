@@ -10,9 +10,8 @@ from typing import Any
 from opsd_cli.config.resolve import validate
 from opsd_cli.config.schema import Config
 from opsd_cli.config.yaml_files import read_tree
-from opsd_cli.evaluation.directory import RESULTS, EvaluationDirectory
-from opsd_cli.evaluation.samples import Evaluation, assemble
-from opsd_cli.files.json_files import read_object
+from opsd_cli.evaluation.directory import EvaluationDirectory
+from opsd_cli.evaluation.samples import Evaluation, assemble, with_likelihood
 from opsd_cli.grading import open_grader
 
 
@@ -48,6 +47,7 @@ def stored_evaluation(directory: EvaluationDirectory) -> StoredEvaluation:
     config = directory.config_file
     grading = (validate(read_tree(config)) if config is not None else Config()).grading
     results, graded = {}, {}
+    summary = directory.summary or {"benchmarks": {}}
     with open_grader(grading) as grader:
         for name in description["benchmarks"]:
             ids = list(questions.get(name, ()))
@@ -61,6 +61,6 @@ def stored_evaluation(directory: EvaluationDirectory) -> StoredEvaluation:
             graded[name] = (len(samples), len(ids) * k)
             whole = [problem_id for problem_id in ids if there[problem_id] == k]
             if whole:
-                results[name] = assemble(name, whole, samples, k).with_votes(grader)
-    summary = read_object(directory.path / RESULTS) or {"benchmarks": {}}
+                found = assemble(name, whole, samples, k).with_votes(grader)
+                results[name] = with_likelihood(found, summary)
     return StoredEvaluation(results, graded, summary)

@@ -42,6 +42,7 @@ __all__ = [
     "get",
     "gold_is_matchable",
     "grade_many",
+    "grades",
     "open_grader",
     "traits_of",
 ]
@@ -55,6 +56,7 @@ GRADERS: dict[str, str] = {
     "json": "opsd_cli.grading.json_answers:JsonGrader",
     "code": "opsd_cli.grading.judges:CodeGrader",
     "command": "opsd_cli.grading.judges:CommandGrader",
+    "none": "opsd_cli.grading.no_grades:NoGrades",
 }
 #: The grader of every name with a colon.
 FUNCTIONS = "opsd_cli.grading.judges:FunctionGrader"
@@ -89,6 +91,11 @@ def get(name: str) -> GraderFactory:
 def names_of(settings: Grading) -> list[str]:
     """The graders of a config's `grading` section; the first decides what is correct."""
     return list(dict.fromkeys((settings.grader, *settings.weights)))
+
+
+def grades(settings: Grading) -> bool:
+    """False if a grader of the section grades nothing: there is then no accuracy and no reward."""
+    return all(get(name).traits_of(settings).grades for name in names_of(settings))
 
 
 def open_grader(settings: Grading, warn: Warn = lambda _: None) -> Grader:

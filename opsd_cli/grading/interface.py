@@ -2,7 +2,8 @@
 
 A grade is a status and not a boolean, because each status calls for something else: `no_answer` is
 the model's failure to finish, `unparsable_gold` a fault of the data, `timeout` and `crashed` mark
-completions that could not be checked. Only `correct` counts as right.
+completions that could not be checked, and `not_graded` those that nobody was to check. Only
+`correct` counts as right.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from opsd_cli.config.grading_section import Grading
     from opsd_cli.problems import Problem
 
-Status = Literal["correct", "wrong", "no_answer", "unparsable_gold", "timeout", "crashed"]
+Status = Literal[
+    "correct", "wrong", "no_answer", "unparsable_gold", "timeout", "crashed", "not_graded"
+]  # fmt: skip
 AnswerForm = Literal["mathematics", "text", "json"]
 Warn = Callable[[str], object]
 """Tells the user one sentence."""
@@ -50,6 +53,11 @@ class Grade:
     @property
     def correct(self) -> bool:
         return self.status == "correct"
+
+    @property
+    def verdict(self) -> bool | None:
+        """Whether the completion is right; None if nobody was to check it."""
+        return None if self.status == "not_graded" else self.correct
 
     @property
     def ungraded(self) -> bool:
@@ -95,6 +103,7 @@ class GraderTraits:
         comparable: answers can be compared with each other, which majority votes need.
         feedback: its grades may say something of the completion (`Grade.feedback`), which
             `teacher.reference: feedback` needs.
+        grades: False if it grades nothing, so that there are neither accuracies nor rewards.
     """
 
     needs_answer: bool = True
@@ -102,6 +111,7 @@ class GraderTraits:
     answers: AnswerForm = "text"
     comparable: bool = False
     feedback: bool = False
+    grades: bool = True
 
     @property
     def mathematics(self) -> bool:

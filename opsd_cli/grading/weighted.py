@@ -23,6 +23,7 @@ def combined(traits: Sequence[GraderTraits]) -> GraderTraits:
         answers=traits[0].answers,
         comparable=traits[0].comparable,
         feedback=any(each.feedback for each in traits),
+        grades=all(each.grades for each in traits),
     )
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from backends.interface import LossBatch, Policy
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError
+from opsd_cli.grading import grades
 from opsd_cli.methods.chosen import ALL
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
@@ -102,7 +103,8 @@ class Method(ABC):
             `opsd_cli.training.thinking` applies.
 
     Raises:
-        ConfigError: `train.learn_from` is set for a method that cannot leave completions out.
+        ConfigError: `train.learn_from` is set for a method that cannot leave completions out, or
+            the method needs rewards and nothing is graded.
     """
 
     name: ClassVar[str]
@@ -118,6 +120,12 @@ class Method(ABC):
                 "grade",
                 "it is a setting of opsd: leave it out, or set it for that method alone, in a "
                 f"file: methods: {{opsd: {{train: {{learn_from: {chosen}}}}}}}",
+            )
+        if self.needs.rewards and not grades(config.grading):
+            raise ConfigError(
+                f"{self.name} learns from rewards, and grading.grader=none gives none",
+                "use --method opsd, which needs no grade, or choose a grading.grader that grades "
+                "(docs/graders.md)",
             )
         self._config = config
 

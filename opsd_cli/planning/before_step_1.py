@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
+from opsd_cli.grading import grades
 from opsd_cli.prompts.references import OF_ONE_ROLLOUT
 
 
@@ -80,4 +81,5 @@ def preflight_rollouts(config: Config, available: int | None) -> int:
     asked = asked if available is None else min(asked, available)
     of_one_rollout = config.teacher.reference in OF_ONE_ROLLOUT
     rollouts = method.rollouts_per_question() if of_one_rollout else 0
-    return asked * (2 * config.evaluation.samples + rollouts)
+    roles = 2 if grades(config.grading) else 1  # the teacher is not sampled where nothing is graded
+    return asked * (roles * config.evaluation.samples + rollouts)

@@ -18,6 +18,7 @@ from typing import Any
 from backends.rollout_engines import get_engine
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
+from opsd_cli.grading import grades
 from opsd_cli.methods.base import RunSizes
 from opsd_cli.planning import memory_plan
 from opsd_cli.planning.before_step_1 import preflight_rollouts
@@ -105,10 +106,11 @@ def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = 
     if splits is not None:
         sizes = {split: len(each.problems) for split, each in splits.named().items()}
     if lengths is None:
-        lengths = planned_lengths(config, splits.train.problems if splits else [])
+        lengths = planned_lengths(config, _problems_read(config, splits))
     evaluations = _evaluation_rollouts(config, sizes)
     longest = config.evaluation.max_new_tokens or config.sampling.max_new_tokens
-    most = _learning(config, sizes["train"], lengths)
+    measured = _Measured.of(config, sizes, evaluations)
+    most = _learning(config, sizes["train"], lengths, measured) + measured.read(config, lengths)
     return TokenPlan(
         problems=sizes,
         lengths=lengths,
@@ -136,14 +138,65 @@ def _rollouts_before_step_1(config: Config, sizes: dict[str, int | None]) -> int
     return preflight_rollouts(config, sizes["train"]) + config.evaluation.samples * problems
 
 
-def _learning(config: Config, available: int | None, lengths: Lengths) -> TokenLedger:
+def _problems_read(config: Config, splits: Splits | None) -> Sequence[Problem]:
+    """The problems whose prompts are read: where nothing is graded, those of every split."""
+    if splits is None:
+        return []
+    read = [splits.train] if grades(config.grading) else splits.named().values()
+    return [problem for each in read for problem in each.problems]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What is read for the measures of a run in which nothing is graded, at most.
+
+    Attributes:
+        completions: of all evaluations, the preflight's student among them.
+        problems: whose solutions are read under the student's prompt, each as often as measured.
+        preflight: those of them that are read under the teacher's prompt too.
+    """
+
+    completions: int = 0
+    problems: int = 0
+    preflight: int = 0
+
+    @classmethod
+    def of(cls, config: Config, sizes: dict[str, int | None], evaluations: int) -> _Measured:
+        """Nothing for a run whose completions are graded."""
+        if grades(config.grading):
+            return cls()
+        samples = config.evaluation.samples
+        preflight = preflight_rollouts(config, sizes["train"]) // samples
+        return cls(evaluations, evaluations // samples, preflight)
+
+    def read(self, config: Config, lengths: Lengths) -> TokenLedger:
+        """The tokens read, by kind."""
+        longest = config.evaluation.max_new_tokens or config.sampling.max_new_tokens
+        teacher = _teacher_prompt(config, lengths)
+        taught = methods.get(config).needs.teacher
+        scored = self.completions * (lengths.student + longest) * taught
+        return TokenLedger(
+            scored=scored + self.problems * (lengths.student + lengths.reference),
+            teacher_scored=self.completions * (teacher + longest) * taught
+            + self.preflight * (teacher + lengths.reference),
+        )
+
+
+def _teacher_prompt(config: Config, lengths: Lengths) -> int:
+    """Tokens of the longest teacher prompt, an analysis of its own included."""
+    if not config.teacher.reason_first:
+        return lengths.teacher
+    teacher = lengths.teacher + config.teacher.analysis_tokens
+    return min(teacher, config.prompts.teacher.max_tokens or teacher)
+
+
+def _learning(
+    config: Config, available: int | None, lengths: Lengths, measured: _Measured
+) -> TokenLedger:
     """Tokens of the steps, and of the analyses of a teacher that reasons first."""
     train, method = config.train, methods.get(config)
-    analyses = _analyses(config, available)
-    teacher = lengths.teacher
-    if config.teacher.reason_first:  # its analysis joins its prompt
-        teacher += config.teacher.analysis_tokens
-        teacher = min(teacher, config.prompts.teacher.max_tokens or teacher)
+    analyses = _analyses(config, available, measured)
+    teacher = _teacher_prompt(config, lengths)
     kept = train.steps * train.questions_per_step * method.rollouts_per_question()
     replacements = method.resampling_rounds() * train.questions_per_step
     if available is not None:  # a step uses no question twice
@@ -171,7 +224,7 @@ def _learning(config: Config, available: int | None, lengths: Lengths) -> TokenL
     )
 
 
-def _analyses(config: Config, available: int | None) -> int:
+def _analyses(config: Config, available: int | None, measured: _Measured) -> int:
     """The number of analyses that a teacher writes if it reasons first."""
     method = methods.get(config)
     if not (config.teacher.reason_first and method.needs.teacher):
@@ -182,4 +235,4 @@ def _analyses(config: Config, available: int | None) -> int:
     written = preflight + method.steps_with_teacher() * config.train.questions_per_step
     if config.teacher.weights == "initial" and available is not None:
         written = min(written, available)
-    return written
+    return written + measured.problems

@@ -39,10 +39,12 @@ def collapse_verdict(
         none = "no step has these metrics"
         return f"<p>No verdict: {few if len(metrics) < FEWEST_STEPS else none}.</p>"
     accuracy = accuracy_change(evaluations)
+    graded = all(row["accuracy"] is not None for row in evaluations)
     rows = [_accuracy_row(accuracy)] if accuracy is not None else []
     rows += [_row(change) for change in changes]
     return (
-        f"<p><b>Verdict:</b> {escape(_sentence(changes, accuracy) + _doubt(evaluations, accuracy))}"
+        f"<p><b>Verdict:</b> "
+        f"{escape(_sentence(changes, accuracy, graded) + _doubt(evaluations, accuracy))}"
         "</p>"
         f"<p>{escape(_crossed(changes, metrics))}</p>"
         f"{table(HEADS, rows)}"
@@ -52,10 +54,10 @@ def collapse_verdict(
     )
 
 
-def _sentence(changes: Sequence[Change], accuracy: Accuracy) -> str:
+def _sentence(changes: Sequence[Change], accuracy: Accuracy, graded: bool) -> str:
     names = _listed([c.metric.name.partition(",")[0] for c in changes if c.as_in_collapse])
     moved = f"{names} moved as in a collapse"
-    said = "the accuracy was not measured twice"
+    said = "the accuracy was not measured twice" if graded else "nothing is graded"
     if accuracy is not None:
         split, first, last = accuracy
         change = f"{'fell' if last < first else 'rose'} from {share(first)} to {share(last)}"

@@ -21,7 +21,7 @@ from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.evaluation.stored import StoredEvaluation
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_holder
-from opsd_cli.formatting import count, gain_by_part, percent, points, score, share
+from opsd_cli.formatting import count, gain_by_part, nats, percent, points, score, share
 from opsd_cli.reports.page import folded, html_page, named_adapter, named_model, scrolled, table
 from opsd_cli.statistics import Estimate
 
@@ -81,7 +81,7 @@ def write_evaluation_report(
             )
             link = target.relative_to(out).as_posix()
             rows.append(_row(place, link, known[problem_id], samples))
-        sections.append(_problems(name, rows))
+        sections.append(_problems(name, rows, result.graded))
     sections.append(_measured(description))
     page = html_page(f"opsd eval: {directory.path.name}", sections)
     out.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def _verdict(
         model += f" with the adapter {named_adapter(description['adapter'])}"
     if not results:
         return f"The evaluation of {model} has not finished: no problem has all of its samples yet."
-    parts = [f"{name} {percent(result.accuracy)}" for name, result in results.items()]
+    parts = [f"{name} {_measured_text(result)}" for name, result in results.items()]
     k = next(iter(results.values())).samples_per_problem
     samples = "1 sample" if k == 1 else f"{k} samples"
     if unfinished is not None:
@@ -134,23 +134,37 @@ def _verdict(
         return f"The evaluation of {model} has not finished. {so_far} problems so far: " + (
             f"{', '.join(parts)}; {samples} a problem."
         )
-    return (
-        f"Accuracy of {model}: {', '.join(parts)}; {samples} a problem, 95% intervals by problem."
-    )
+    graded = all(result.graded for result in results.values())
+    what = "Accuracy" if graded else "Nothing is graded; log-probability of the solutions"
+    return f"{what} of {model}: {', '.join(parts)}; {samples} a problem, 95% intervals by problem."
+
+
+def _measured_text(result: Evaluation) -> str:
+    """The accuracy or, where nothing is graded, the likelihood of the solutions."""
+    if result.accuracy is not None:
+        return percent(result.accuracy)
+    likely = result.reference_log_prob
+    return "unknown (there are none)" if likely is None else f"{nats(likely)} nats a token"
 
 
 def _results(results: Mapping[str, Evaluation], summary: Mapping[str, Any]) -> str:
+    graded = all(result.graded for result in results.values())
     flexible = any(result.flexible_accuracy is not None for result in results.values())
     scored = any(result.mean_score is not None for result in results.values())
     voted = any(result.majority is not None for result in results.values())
     columns: list[tuple[str, bool, Callable[[Evaluation], str]]] = [
-        ("avg@k", True, lambda one: percent(one.accuracy)),
+        ("avg@k", graded, lambda one: _or_dash(one.accuracy, percent)),
+        (
+            "log-probability of the solutions, nats a token",
+            not graded,
+            lambda one: _or_dash(one.reference_log_prob, nats),
+        ),
         ("mean score", scored, lambda one: _or_dash(one.mean_score, score)),
         ("flexible", flexible, lambda one: _or_dash(one.flexible_accuracy, percent)),
-        ("pass@k", True, lambda one: percent(one.pass_at[one.samples_per_problem])),
+        ("pass@k", graded, lambda one: percent(one.pass_at[one.samples_per_problem])),
         ("maj@k", voted, lambda one: _or_dash(one.majority, percent)),
         ("cut off", True, lambda one: share(one.truncated)),
-        ("no answer", True, lambda one: share(one.no_answer)),
+        ("no answer", graded, lambda one: share(one.no_answer or 0)),
     ]
     shown = [(head, cell) for head, there, cell in columns if there]
     rows = []
@@ -186,25 +200,28 @@ def _or_dash(estimate: Estimate | None, shown: Callable[[Estimate], str]) -> str
 
 def _lengths(results: Mapping[str, Evaluation]) -> str:
     """A table of the completions' lengths in tokens."""
+    kinds = {
+        "mean": "mean", "mean_of_right": "mean if right", "mean_of_wrong": "mean if wrong",
+        "median": "median", "p90": "90% have at most", "max": "longest",
+        "total": "all samples together",
+    }  # fmt: skip
+    if not all(result.graded for result in results.values()):
+        del kinds["mean_of_right"], kinds["mean_of_wrong"]
     rows = []
     for name, result in results.items():
         found = result.token_statistics()
-        kinds = ("mean", "mean_of_right", "mean_of_wrong", "median", "p90", "max", "total")
         rows.append((name, *(_count(found[kind]) for kind in kinds)))
-    heads = (
-        "benchmark", "mean", "mean if right", "mean if wrong", "median", "90% have at most",
-        "longest", "all samples together",
-    )  # fmt: skip
-    return table(heads, rows)
+    return table(("benchmark", *kinds.values()), rows)
 
 
-def _problems(name: str, rows: Sequence[str]) -> str:
-    heads = ("#", "problem", "answer", "right", "commonest wrong answer", "mean tokens")
+def _problems(name: str, rows: Sequence[str], graded: bool) -> str:
+    grades = ("answer", "right", "commonest wrong answer") if graded else ()
+    heads = ("#", "problem", *grades, "mean tokens")
     return f"<h2>{escape(name)}</h2>{scrolled(heads, ''.join(rows))}"
 
 
 def _row(place: int, link: str, known: Mapping[str, str], samples: Sequence[Sample]) -> str:
-    right = sum(sample.correct for sample in samples)
+    right = sum(bool(sample.correct) for sample in samples)
     wrong = Counter(s.answer for s in samples if not s.correct and s.answer is not None)
     commonest = ""
     if wrong:
@@ -212,10 +229,12 @@ def _row(place: int, link: str, known: Mapping[str, str], samples: Sequence[Samp
         commonest = f"{escape(_short(answer, 40))} <span class=dim>× {times}</span>"
     question = escape(_short(known["question"], QUESTION_SHOWN))
     mean = sum(sample.tokens for sample in samples) / len(samples)
+    first = f'<tr><td>{place + 1}<td><a href="{link}">{question}</a>'
+    if any(sample.correct is None for sample in samples):
+        return f"{first}<td>{count(mean)}"
     bar = f"<meter min=0 max={len(samples)} value={right}></meter> {right}/{len(samples)}"
     return (
-        f'<tr><td>{place + 1}<td><a href="{link}">{question}</a>'
-        f"<td>{escape(_short(known['answer'], 40))}<td class=nowrap>{bar}<td>{commonest}"
+        f"{first}<td>{escape(_short(known['answer'], 40))}<td class=nowrap>{bar}<td>{commonest}"
         f"<td>{count(mean)}"
     )
 
@@ -231,7 +250,8 @@ def _problem_page(
     links = ['<a href="../../report.html">all problems</a>']
     links += [f'<a href="{place}.html">previous</a>'] if place > 0 else []
     links += [f'<a href="{place + 2}.html">next</a>'] if place < last else []
-    right = sum(sample.correct for sample in samples)
+    right = sum(bool(sample.correct) for sample in samples)
+    found = f": {right} of {len(samples)} right" if result.graded else ""
     cards = []
     for sample in samples:
         verdict = "right" if sample.correct else sample.status.replace("_", " ")
@@ -251,10 +271,10 @@ def _problem_page(
     title = f"{name}, problem {place + 1} of {last + 1}"
     sections = [
         f"<p>{' · '.join(links)}</p>",
-        f"<h1>{escape(title)}: {right} of {len(samples)} right</h1>",
+        f"<h1>{escape(title)}{found}</h1>",
         f"<p class=dim>id {escape(result.problem_ids[place])}</p>",
         f"<h2>Question</h2><pre>{escape(known['question'])}</pre>",
-        f"<h2>Answer</h2><pre>{escape(known['answer'])}</pre>",
+        f"<h2>Answer</h2><pre>{escape(known['answer'])}</pre>" if known["answer"] else "",
         folded("prompt as sent", known["prompt"]) if known["prompt"] else "",
         f"<h2>Samples</h2>{''.join(cards)}",
     ]

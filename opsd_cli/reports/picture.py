@@ -22,7 +22,7 @@ def write_picture(run_dir: Path, out: Path) -> Path:
         `out`.
 
     Raises:
-        RunError: the run has not finished, or its result is damaged.
+        RunError: the run has not finished, its result is damaged, or nothing was graded in it.
     """
     import matplotlib
 
@@ -34,6 +34,11 @@ def write_picture(run_dir: Path, out: Path) -> Path:
         raise RunError(
             f"the run in {run_dir} has not finished, or its {run_directory.RESULT} is damaged",
             f"go on with it: opsd train --resume --out {run_dir}",
+        )
+    if not result["accuracy"]:
+        raise RunError(
+            f"the run in {run_dir} has no accuracy to draw: nothing was graded in it",
+            "its report.html has the curves of what was measured instead",
         )
     rows = [r for r in read_rows(run_dir / run_directory.EVALUATIONS) if r["split"] == "validation"]
     tokens = [row["generated"] / 1000 for row in rows]

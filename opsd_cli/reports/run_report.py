@@ -17,6 +17,7 @@ from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.formatting import count, duration, gibibytes, percent
 from opsd_cli.reports.chart import Series, line_chart
 from opsd_cli.reports.collapse_verdict import collapse_verdict
+from opsd_cli.reports.held_out_section import held_out_section, held_out_verdict, ungraded
 from opsd_cli.reports.page import figure, folded, html_page, model_name, table
 from opsd_cli.statistics import Estimate
 from opsd_cli.training import run_directory
@@ -59,7 +60,7 @@ def build_page(run_dir: Path) -> str:
             f"<p class=remark>{escape(sentence[0].upper() + sentence[1:])}.</p>"
             for sentence in remarks(metrics, evaluations)
         ),
-        accuracy_section(result, evaluations),
+        (held_out_section if ungraded(evaluations) else accuracy_section)(result, evaluations),
         learning_section(metrics),
         collapse_section(metrics, evaluations),
         totals_section(totals_of(result, metrics, evaluations, preflight), result is not None),
@@ -80,6 +81,8 @@ def verdict(
     if result is None:
         steps = f" of {metrics[-1]['steps']}" if metrics and "steps" in metrics[-1] else ""
         return f"Training of {model} has not finished: {len(metrics)}{steps} steps are done."
+    if not result["accuracy"]:
+        return held_out_verdict(result, metrics, model)
     base, best, final = (
         percent(Estimate(**result["accuracy"][name])) for name in ("base", "best", "final")
     )
@@ -172,9 +175,10 @@ def learning_section(metrics: list[dict[str, Any]]) -> str:
     verdicts = not any("correct" in row for row in metrics)  # else the grader gives numbers
     reward = "share of training rollouts that are right"
     reward = reward if verdicts else "mean score of training rollouts"
+    graded = not metrics or any(row.get("reward") is not None for row in metrics)
     charts = [
         ("loss", [("loss", "loss")], False),
-        (reward, [("reward", "right" if verdicts else "score")], verdicts),
+        *([(reward, [("reward", "right" if verdicts else "score")], verdicts)] if graded else []),
         ("gradient norm", [("grad_norm", "norm")], False),
         ("entropy, nats a token", [("entropy", "student"), ("teacher_entropy", "teacher")], False),
     ]
@@ -276,7 +280,7 @@ def rollouts_section(rollouts: list[dict[str, Any]]) -> str:
         mine = [row for row in rollouts if row["step"] == step]
         prompts = {row["problem_id"]: row for row in mine if "prompt" in row}
         cards = "".join(
-            f"<p class=dim>{escape(row['problem_id'])}: {'right' if row['correct'] else 'wrong'}, "
+            f"<p class=dim>{escape(row['problem_id'])}: {_verdict_of(row)}"
             f"{row['tokens']} tokens{_divergence(row)}</p>"
             f"<pre>{escape(row['completion'])}</pre>"
             f"{_prompts(prompts.get(row['problem_id'], {}), row)}"
@@ -284,6 +288,11 @@ def rollouts_section(rollouts: list[dict[str, Any]]) -> str:
         )
         columns.append(f"<div><h3>step {step}</h3>{cards}</div>")
     return f"<h2>Rollouts</h2><div class=grid2>{''.join(columns)}</div>"
+
+
+def _verdict_of(row: dict[str, Any]) -> str:
+    """Whether a rollout is right, in words; empty where nothing is graded."""
+    return "" if row["correct"] is None else "right, " if row["correct"] else "wrong, "
 
 
 def _prompts(first: dict[str, Any], row: dict[str, Any]) -> str:

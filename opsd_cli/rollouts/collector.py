@@ -154,7 +154,7 @@ class RolloutCollector:
         grades = self._grader.grade([Item(p, text) for p, text in zip(asked, texts, strict=True)])
         return [
             GradedRollout(
-                rollout, problem, text, grade.correct,
+                rollout, problem, text, grade.verdict,
                 score=grade.score, feedback=grade.feedback, numeric=grade.numeric,
                 ungraded=grade.ungraded,
             )

@@ -27,7 +27,7 @@ class GradedRollout:
     Attributes:
         rollout: a completion of N tokens.
         text: the completion without its end token.
-        correct: whether the grader found the answer right.
+        correct: whether the grader found the answer right; None where nothing is graded.
         importance: [N] importance weights of the tokens; empty where all are 1.
         score: the reward, in 0..1; by default 1.0 if correct, else 0.0.
         feedback: what the grader says of this completion.
@@ -38,7 +38,7 @@ class GradedRollout:
     rollout: Rollout
     problem: Problem
     text: str
-    correct: bool
+    correct: bool | None
     importance: tuple[float, ...] = ()
     score: float = None  # type: ignore[assignment]  # set below
     feedback: str | None = None
@@ -47,7 +47,7 @@ class GradedRollout:
 
     def __post_init__(self) -> None:
         if self.score is None:
-            object.__setattr__(self, "score", float(self.correct))
+            object.__setattr__(self, "score", float(bool(self.correct)))
 
     @property
     def key(self) -> RolloutKey:
@@ -94,9 +94,9 @@ class StepRollouts:
     def reward(self) -> float | None:
         """Mean score of all rollouts: the share that is right, unless the grader gives numbers.
 
-        None where there are no rollouts.
+        None where there are no rollouts, or nothing is graded.
         """
-        if not self.everything:
+        if not self.everything or any(graded.correct is None for graded in self.everything):
             return None
         return float(np.mean([graded.score for graded in self.everything]))
 

@@ -135,17 +135,18 @@ class TrackedListener(Listener):
     def evaluation(self, row: EvaluationRow) -> None:
         self._inner.evaluation(row)
         split = row.split
-        self._log(
-            {
-                f"{split}/accuracy": row.accuracy.value,
-                f"{split}/accuracy_low": row.accuracy.low,
-                f"{split}/accuracy_high": row.accuracy.high,
-                f"{split}/truncated": row.truncated,
-                f"{split}/no_answer": row.no_answer,
-                f"{split}/mean_tokens": row.mean_tokens,
-            },
-            row.step,
-        )
+        numbers = {
+            f"{split}/truncated": row.truncated,
+            f"{split}/no_answer": row.no_answer,
+            f"{split}/mean_tokens": row.mean_tokens,
+        }
+        for name in ("accuracy", "divergence", "reference_log_prob"):
+            estimate = getattr(row, name)
+            if estimate is not None:
+                numbers[f"{split}/{name}"] = estimate.value
+                numbers[f"{split}/{name}_low"] = estimate.low
+                numbers[f"{split}/{name}_high"] = estimate.high
+        self._log(_numbers(numbers), row.step)
 
     def close(self) -> None:
         """Close every tracker."""

@@ -124,7 +124,8 @@ def accuracy_change(evaluations: Sequence[dict[str, Any]]) -> tuple[str, float, 
         evaluations: rows of `evaluations.jsonl`; validation is taken before test.
     """
     for split in ("validation", "test"):
-        rows = sorted((r for r in evaluations if r["split"] == split), key=lambda r: r["step"])
+        of_split = (r for r in evaluations if r["split"] == split and r["accuracy"] is not None)
+        rows = sorted(of_split, key=lambda r: r["step"])
         if len(rows) > 1:
             first, last = (float(row["accuracy"]["value"]) for row in (rows[0], rows[-1]))
             return split, first, last

@@ -1,4 +1,6 @@
-"""What a run measures of itself: validation, test and watch accuracy, each measured once.
+"""What a run measures of itself on validation, test and watch problems, each measured once.
+
+That is the accuracy or, where nothing is graded, `opsd_cli.evaluation.held_out`.
 
 A recorded measurement is never repeated: a run that was killed or stopped reads it from
 `evaluations.jsonl`, with the tokens it took. An incomplete measurement has its samples in a file of
@@ -12,11 +14,13 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from backends.interface import Policy
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluation_view
+from opsd_cli.evaluation.held_out import HeldOut, measured
 from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.files.jsonl_log import Log
 from opsd_cli.grading import Grader
@@ -25,6 +29,7 @@ from opsd_cli.problems import Problem, ProblemSet
 from opsd_cli.problems.sources import Splits
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import Prompt
+from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
 from opsd_cli.rollouts.types import training_sampling
 from opsd_cli.seeds import derive_seed
 from opsd_cli.statistics import Estimate
@@ -55,7 +60,7 @@ class Measurements:
         stop: Stop,
     ) -> None:
         self._config = run.config
-        self._policy = policy
+        self.policy = policy
         self._splits = splits
         self._run = run
         self._state = state
@@ -68,6 +73,10 @@ class Measurements:
             )
             for prompt in {each.prompt for name, each in splits.named().items() if name != "train"}
         }
+        self._analysts = {
+            prompt: TeacherAnalyst(run.config, policy, builder, None, listener)
+            for prompt, builder in self._builders.items()
+        }
 
     # -- validation and test -------------------------------------------------------------------
 
@@ -78,15 +87,17 @@ class Measurements:
             return state.best_step == state.step
         known = self._recorded("validation", state.step)
         if known is not None:
-            return state.evaluated((known.get("mean_score") or known["accuracy"])["value"])
-        result, seconds = self._timed(self._splits.validation, "validation")
+            selected = known.get("mean_score") or known["accuracy"]
+            return state.evaluated(selected["value"] if selected else HeldOut.in_row(known).quality)
+        result, held, seconds = self._timed(self._splits.validation, "validation")
         # Where the grader gives numbers, few samples may reach `grading.pass_at`.
-        best = state.evaluated((result.mean_score or result.accuracy).value)
-        self._record("validation", state.step, result, best, seconds)
+        selected = result.mean_score or result.accuracy
+        best = state.evaluated(held.quality if selected is None else selected.value)
+        self._record("validation", state.step, result, held, best, seconds)
         return best
 
-    def test(self, label: str, step: int, split: str = "test") -> Estimate:
-        """Accuracy on the test split with the weights as they are, or as recorded before.
+    def test(self, label: str, step: int, split: str = "test") -> None:
+        """Measure the test split with the weights as they are, unless its record is there.
 
         Args:
             split: "test", or "watch" where the run has a watch set.
@@ -94,38 +105,38 @@ class Measurements:
         Raises:
             RunError: "base" is needed after the first step, and its record is lost.
         """
-        known = self._recorded(split, step)
-        if known is not None:
-            return Estimate(**known["accuracy"])
+        if self._recorded(split, step) is not None:
+            return
         if step == 0 and self._state.step > 0:
             raise RunError(
                 f"{self._run.directory} has lost the accuracy that was measured before the first "
                 f"step ({run_directory.EVALUATIONS})",
                 "bring the file back from a copy, or start again with another --out",
             )
-        result, seconds = self._timed(self._splits.named()[split], f"{split} ({label})")
-        return self._record(split, step, result, False, seconds).accuracy
+        result, held, seconds = self._timed(self._splits.named()[split], f"{split} ({label})")
+        self._record(split, step, result, held, False, seconds)
 
-    def watch(self, label: str, step: int) -> dict[str, Estimate]:
-        """The accuracy on the watch set by its label, as `test`; empty without a watch set."""
-        if self._splits.watch is None:
-            return {}
-        return {label: self.test(label, step, "watch")}
+    def watch(self, label: str, step: int) -> None:
+        """Measure the watch set, as `test`; nothing without one."""
+        if self._splits.watch is not None:
+            self.test(label, step, "watch")
 
-    def flexible(self, steps: dict[str, int]) -> dict[str, Estimate]:
-        """Accuracy on the test split by the flexible rule, as recorded by `test`.
+    def recorded(self, key: str, steps: dict[str, int], split: str = "test") -> dict[str, Estimate]:
+        """An estimate of several steps' records.
 
         Args:
+            key: of the records, as "accuracy".
             steps: label -> the step of its measurement.
 
         Returns:
-            label -> its accuracy; empty where a record is of an earlier version.
+            label -> its estimate; empty where a record lacks it: it is of an earlier version, or
+            the grader gives no such number.
         """
         found = {}
         for label, step in steps.items():
-            row = self._recorded("test", step) or {}
-            if row.get("flexible_accuracy") is not None:
-                found[label] = Estimate(**row["flexible_accuracy"])
+            row = self._recorded(split, step) or {}
+            if row.get(key) is not None:
+                found[label] = Estimate(**row[key])
         return found if found.keys() == steps.keys() else {}
 
     def _recorded(self, split: str, step: int) -> dict[str, Any] | None:
@@ -134,15 +145,36 @@ class Measurements:
                 return row
         return None
 
-    def _timed(self, problems: ProblemSet, label: str) -> tuple[Evaluation, tuple[float, float]]:
-        wall, cpu = time.perf_counter(), cpu_time(self._policy)
+    def _timed(
+        self, problems: ProblemSet, label: str
+    ) -> tuple[Evaluation, HeldOut, tuple[float, float]]:
+        wall, cpu = time.perf_counter(), cpu_time(self.policy)
         result = self.evaluate(problems, label, self._builders[problems.prompt].student)
-        self._state.ledger += TokenLedger(evaluation=result.all_tokens)
-        return result, (time.perf_counter() - wall, cpu_time(self._policy) - cpu)
+        held = HeldOut() if result.graded else self._held_out(problems, result)
+        self._state.ledger += TokenLedger(evaluation=result.all_tokens) + held.spent
+        return result, held, (time.perf_counter() - wall, cpu_time(self.policy) - cpu)
+
+    def _held_out(self, problems: ProblemSet, result: Evaluation) -> HeldOut:
+        """Divergence from the teacher, and likelihood of the solutions, with the weights as now."""
+        return measured(
+            self.policy,
+            problems.problems,
+            result.samples,
+            self._builders[problems.prompt],
+            self._analysts[problems.prompt],
+            self._config,
+            self._stop,
+        )
 
     def _record(
-        self, split: str, step: int, result: Evaluation, best: bool, seconds: tuple[float, float]
-    ) -> EvaluationRow:
+        self,
+        split: str,
+        step: int,
+        result: Evaluation,
+        held: HeldOut,
+        best: bool,
+        seconds: tuple[float, float],
+    ) -> None:
         problems = self._splits.named()[split]
         ledger, training_cpu_seconds = self._spent_by(step)
         row = EvaluationRow(
@@ -157,18 +189,20 @@ class Measurements:
             ledger=ledger,
             training_cpu_seconds=training_cpu_seconds,
             problems=problems.digest(),
-            correct=tuple(result.correct_PK.mean(axis=1).tolist()),
+            correct=tuple(result.correct_PK.mean(axis=1).tolist()) if result.graded else None,
             evaluation_tokens=result.all_tokens,
             seconds=seconds[0],
             cpu_seconds=seconds[1],
             flexible_accuracy=result.flexible_accuracy,
             mean_score=result.mean_score,
             hedges_per_100_words=mean_hedge_rate([each.completion for each in result.samples]),
+            divergence=held.divergence,
+            reference_log_prob=held.reference_log_prob,
+            read=None if result.graded else held.spent,
         )
         self._run.append(run_directory.EVALUATIONS, row.as_dict())
         self.forget_samples()
         self._listener.evaluation(row)
-        return row
 
     def _spent_by(self, step: int) -> tuple[TokenLedger, float]:
         """Tokens and CPU seconds spent by a step, which may be one long past."""
@@ -201,9 +235,10 @@ class Measurements:
         whose = {"measuring": label, "step": self._state.step}
         log = Log(self._run.directory / run_directory.UNFINISHED)
         done = [Sample(**row["sample"]) for row in log.rows() if row["measuring"] == label]
+        done = [replace(each, completion_ids=tuple(each.completion_ids)) for each in done]
         self._listener.phase(label, len(problems.problems) * samples, len(done))
         return evaluate(
-            self._policy,
+            self.policy,
             label,
             problems.problems,
             prompt_of,
@@ -212,7 +247,7 @@ class Measurements:
             seed=derive_seed(config.seed, label) if as_in_training else config.seed,
             grader=self._grader,
             listener=self._listener,
-            on_sample=lambda sample: log.append(sealed_row(whose | {"sample": sample.as_dict()})),
+            on_sample=lambda sample: log.append(sealed_row(whose | {"sample": _kept(sample)})),
             done=done,
             stop=self._stop,
         )
@@ -236,6 +271,13 @@ class Measurements:
     def forget_samples(self) -> None:
         """Drop the samples of a measurement whose record is on disk."""
         (self._run.directory / run_directory.UNFINISHED).unlink(missing_ok=True)
+
+
+def _kept(sample: Sample) -> dict[str, Any]:
+    """What is kept of a sample until its measurement is complete."""
+    # Where nothing is graded its tokens are still to be measured.
+    tokens = {} if sample.correct is not None else {"completion_ids": list(sample.completion_ids)}
+    return sample.as_dict() | tokens
 
 
 def sealed_row(row: dict[str, Any]) -> dict[str, Any]:

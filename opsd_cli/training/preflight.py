@@ -1,7 +1,8 @@
 """The check before the first step that the reference helps the teacher.
 
 The teacher (question and reference) and the student (question alone) answer the same training
-problems. Where the teacher is no better there is nothing to distil, and the run ends. The record is
+problems. Where the teacher is no better there is nothing to distil, and the run ends. Where nothing
+is graded, `opsd_cli.training.preflight_divergence` says what is measured instead. The record is
 made once: a resumed run reads it, with what it cost. Every completion is kept beside it.
 """
 
@@ -27,6 +28,11 @@ from opsd_cli.tracking.listener import Listener
 from opsd_cli.training import run_directory
 from opsd_cli.training.analyses import save_analyses
 from opsd_cli.training.measuring import Measurements
+from opsd_cli.training.preflight_divergence import (
+    divergence_record,
+    is_ungraded,
+    require_divergence,
+)
 from opsd_cli.training.preflight_failure import (
     described_sample,
     failure_line,
@@ -103,8 +109,15 @@ def measured(
         if warning:
             listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
         found["student"] = completions_of("student", chosen, builder.student, measurements)
-        found["teacher"] = completions_of("teacher", chosen, teacher_prompt_of, measurements)
-        more |= record_of(found, len(chosen))
+        if found["student"].graded:
+            found["teacher"] = completions_of("teacher", chosen, teacher_prompt_of, measurements)
+            more |= record_of(found, len(chosen))
+        else:
+            roles = (builder.student, teacher_prompt_of)
+            own_record, read = divergence_record(
+                measurements.policy, chosen, found["student"], roles, run.config
+            )
+            more, spent = more | own_record, spent + read
     spent += TokenLedger(evaluation=sum(each.all_tokens for each in found.values()))
     record = {
         "problems": len(chosen),
@@ -142,7 +155,7 @@ def record_of(found: Mapping[str, Evaluation], problems: int) -> dict[str, Any]:
         teacher.correct_PK, student.correct_PK, problem_ids=student.problem_ids
     )
     return {
-        **{role: each.accuracy.as_dict() for role, each in found.items()},
+        **{role: each.as_dict()["accuracy"] for role, each in found.items()},
         "gain": gain.as_dict(),
         **_mean_scores(found),
         "truncated": {role: each.truncated for role, each in found.items()},
@@ -171,6 +184,9 @@ def require_gain(record: dict[str, Any], problems: int, run: Run, listener: List
     Where the grader gives numbers the mean scores decide, since few may reach `grading.pass_at`.
     Its record and samples stay on disk, and one sample of the teacher is reported.
     """
+    if is_ungraded(record):
+        require_divergence(record, run, listener)
+        return
     student, teacher = Estimate(**record["student"]), Estimate(**record["teacher"])
     listener.preflight(student, teacher, problems)
     scores = {role: Estimate(**each) for role, each in record.get("mean_score", {}).items()}

@@ -26,6 +26,7 @@ from opsd_cli.tracking.listener import Listener
 from opsd_cli.training import run_directory
 from opsd_cli.training.measuring import Measurements
 from opsd_cli.training.preflight import measured
+from opsd_cli.training.preflight_divergence import is_ungraded, verdict_of_divergence
 from opsd_cli.training.preflight_failure import described_pair, read_samples, telling_pair
 from opsd_cli.training.preflight_references import no_reference
 from opsd_cli.training.preflight_verdict import Outcome, Verdict, verdict_of
@@ -142,6 +143,8 @@ def check(
                 shutil.copyfile(run.directory / name, directory / name)
     if not record["problems"]:
         raise no_reference(record, directory)
+    if is_ungraded(record):
+        return PreflightResult(record, verdict_of_divergence(record), "", directory)
     verdict = verdict_of(record, config)
     pair = telling_pair(rows, verdict)
     limit = evaluation_sampling(config).max_new_tokens

@@ -17,7 +17,7 @@ from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.printable import shortened
 from opsd_cli.problems import Problem
 from opsd_cli.training.layout import PREFLIGHT_SAMPLES
-from opsd_cli.training.preflight_verdict import Cause, Outcome, Verdict
+from opsd_cli.training.preflight_verdict import Outcome, Verdict
 
 #: How to look at what the preflight measured; the flags are those of `opsd train`.
 LOOK = (
@@ -82,7 +82,7 @@ _SHOWS: dict[str, Callable[[dict[str, Any]], bool]] = {
 
 
 def telling_sample(
-    rows: Sequence[dict[str, Any]], cause: Cause, role: str = "teacher"
+    rows: Sequence[dict[str, Any]], cause: str, role: str = "teacher"
 ) -> dict[str, Any] | None:
     """The role's first sample that shows the cause; its first one if none does."""
     shows = _SHOWS.get(cause, lambda row: row["status"] != "correct")

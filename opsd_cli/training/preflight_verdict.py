@@ -26,6 +26,8 @@ Cause = Literal[
     # It is not.
     "solved", "misleading", "ungraded", "truncated", "endless", "no_answer", "too_hard", "equal",
 ]  # fmt: skip
+#: Causes where nothing is graded (`opsd_cli.training.preflight_divergence`).
+UngradedCause = Literal["divergence", "no_divergence", "references_cut"]
 
 #: From this accuracy of the student on, there is little left for a reference to add.
 SOLVED = 0.9
@@ -233,12 +235,13 @@ class Verdict:
     """What a preflight found.
 
     Attributes:
+        cause: one of the two lists above.
         goes_on: whether a run trains after it.
         meaning: what the numbers mean, a sentence without capital and full stop.
         advice: what to change; may be empty.
     """
 
-    cause: Cause
+    cause: Cause | UngradedCause
     goes_on: bool
     meaning: str
     advice: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from opsd_cli.evaluation.held_out import HeldOut
 from opsd_cli.formatting import share
 
 #: From this share of a run's rollouts on, those without a reference are worth a remark.
@@ -73,16 +74,28 @@ def _no_gradient(metrics: Sequence[dict[str, Any]]) -> str | None:
 
 
 def _never_better(evaluations: Sequence[dict[str, Any]]) -> str | None:
-    accuracy = {
-        row["step"]: row["accuracy"]["value"] for row in evaluations if row["split"] == "validation"
+    rows = [row for row in evaluations if row["split"] == "validation"]
+    graded = all(row["accuracy"] is not None for row in rows)
+    quality = {
+        row["step"]: row["accuracy"]["value"] if graded else HeldOut.in_row(row).quality
+        for row in rows
     }
-    later = {step: value for step, value in accuracy.items() if step > 0}
-    if 0 not in accuracy or not later or max(later.values()) > accuracy[0]:
+    later = {step: value for step, value in quality.items() if step > 0 and value is not None}
+    before = quality.get(0)
+    if before is None or not later or max(later.values()) > before:
         return None
     step = max(later, key=later.__getitem__)
+    if graded:
+        what = f"validation accuracy was never above the {share(before)}"
+        since = f"highest since: {share(later[step])}"
+    elif any(row.get("divergence") for row in rows):
+        what = f"validation divergence was never below the {-before:.4f} nats a token"
+        since = f"lowest since: {-later[step]:.4f}"
+    else:
+        what = f"validation log-probability was never above the {before:.4f} nats a token"
+        since = f"highest since: {later[step]:.4f}"
     return (
-        f"validation accuracy was never above the {share(accuracy[0])} before the first step "
-        f"(highest since: {share(later[step])} at step {step}): no step was better than the "
+        f"{what} before the first step ({since} at step {step}): no step was better than the "
         "untrained model on validation, so sample, eval and export take step 0, and step "
         f"{max(later)} with --checkpoint last"
     )

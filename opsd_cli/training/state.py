@@ -21,6 +21,8 @@ class RunState:
     Attributes:
         measured: the newest step whose measurements are complete; less than `step` only where the
             run was stopped between the two.
+        best_accuracy: the highest value of what validation selects by (`evaluated`); None before
+            any.
         validated: the newest step whose validation has been taken into account; -1 before any.
         validations_without_improvement: validations in a row that were no improvement.
         seconds, cpu_seconds: of all processes that worked on the run.
@@ -33,7 +35,7 @@ class RunState:
     measured: int = 0
     validated: int = -1
     best_step: int = 0
-    best_accuracy: float = -1.0
+    best_accuracy: float | None = None
     validations_without_improvement: int = 0
     ledger: TokenLedger = field(default_factory=TokenLedger)
     seconds: float = 0.0
@@ -67,17 +69,20 @@ class RunState:
                 "go on with the version that made it",
             ) from error
 
-    def evaluated(self, accuracy: float) -> bool:
+    def evaluated(self, quality: float | None) -> bool:
         """Take this step's validation into account; True where it is the best so far.
 
         Args:
-            accuracy: on validation; the mean score where the grader gives numbers.
+            quality: what validation selects by, higher is better: the accuracy, the mean score
+                where the grader gives numbers, or, where nothing is graded,
+                `opsd_cli.evaluation.held_out.HeldOut.quality`. None is no improvement.
 
         A tie is no improvement: the earlier checkpoint stays the best.
         """
-        best = accuracy > self.best_accuracy
+        highest = self.best_accuracy
+        best = quality is not None and (highest is None or quality > highest)
         if best:
-            self.best_accuracy, self.best_step = accuracy, self.step
+            self.best_accuracy, self.best_step = quality, self.step
         without = self.validations_without_improvement
         self.validations_without_improvement = 0 if best else without + 1
         self.validated = self.step

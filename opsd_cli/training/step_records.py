@@ -93,7 +93,7 @@ def _metrics(
             ],
         )
     if any(g.numeric for g in rollouts.everything):
-        found["correct"] = float(np.mean([g.correct for g in rollouts.everything]))
+        found["correct"] = float(np.mean([bool(g.correct) for g in rollouts.everything]))
     if ungraded := sum(g.ungraded for g in rollouts.everything):
         found["ungraded"] = float(ungraded)
     found |= loss_metrics(plan.batches, reports, policy.tokenizer, policy.stop_ids)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opsd_cli.token_ledger import TokenLedger
+
 #: Kinds of tokens in the order of the ledger: the name for people, and what it contains.
 TOKEN_KINDS = {
     "generated": ("generated", "sampled in training rollouts, and in the teacher's analyses"),
@@ -32,6 +34,12 @@ TIME_KINDS = {
     "cpu_seconds": ("CPU time", "the same, over all threads"),
     "training_cpu_seconds": ("CPU time of training", "the steps alone, as comparisons count it"),
 }
+
+
+def tokens_of(row: Mapping[str, Any]) -> TokenLedger:
+    """The tokens of a measurement, from its row of evaluations.jsonl."""
+    read = TokenLedger(**row.get("read", {}))
+    return read + TokenLedger(evaluation=row.get("evaluation_tokens", 0))
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,9 @@ def totals_of(
         tokens = dict(preflight.get("spent", ()))
     # Measurements at a step come after its row.
     for row in (row for row in evaluations if row["step"] >= last.get("step", 0)):
-        tokens["evaluation"] = tokens.get("evaluation", 0) + row.get("evaluation_tokens", 0)
+        for kind, number in tokens_of(row).as_dict().items():
+            if number or kind == "evaluation":
+                tokens[kind] = tokens.get(kind, 0) + number
         for kind in ("seconds", "cpu_seconds"):
             times[kind] = times.get(kind, 0.0) + row.get(kind, 0.0)
     return Totals(tokens, times, memory)

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from backends.interface import BatchReport, LossBatch, Policy
 from opsd_cli import methods
 from opsd_cli.errors import Interrupted, TrainingError
-from opsd_cli.grading import Grader, open_grader
+from opsd_cli.grading import Grader, grades, open_grader
 from opsd_cli.interruption import Stop, never
 from opsd_cli.methods.base import StepInputs
 from opsd_cli.problems.sources import Splits
@@ -33,7 +33,6 @@ from opsd_cli.rollouts.prefetch import Prefetcher
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
 from opsd_cli.rollouts.types import StepRequests, training_sampling
 from opsd_cli.rollouts.watching import LearningWatch, observed
-from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import GRADIENT, Listener
 from opsd_cli.training import run_directory
 from opsd_cli.training.analyses import load_analyses, save_analyses
@@ -41,13 +40,14 @@ from opsd_cli.training.checkpoints import state_of, whole_checkpoint
 from opsd_cli.training.measuring import Measurements
 from opsd_cli.training.preflight import preflight
 from opsd_cli.training.remarks import remarks
-from opsd_cli.training.result import ACCURACIES, TrainResult, finished_result
+from opsd_cli.training.result import ACCURACIES, ESTIMATES, TrainResult, finished_result
 from opsd_cli.training.run_directory import Run
 from opsd_cli.training.schedule import QuestionOrder, learning_rate, require_enough
 from opsd_cli.training.state import Clock, RunState, cpu_time
 from opsd_cli.training.step_records import rollout_rows, step_row, step_tokens
 from opsd_cli.training.stopped import stopped
 from opsd_cli.training.thinking import thinking_warning
+from opsd_cli.training.totals import tokens_of
 from opsd_cli.training.work_ahead import Foreseeing
 
 
@@ -96,7 +96,7 @@ class Trainer:
     def begin(self) -> None:
         """Preflight and the measurements at step 0, or the state of the newest checkpoint."""
         for row in self.run.kept:
-            self.state.ledger += TokenLedger(evaluation=row.get("evaluation_tokens", 0))
+            self.state.ledger += tokens_of(row)
             self.state.seconds += row.get("seconds", 0.0)
             self.state.cpu_seconds += row.get("cpu_seconds", 0.0)
         self.measurements.restore_samples()
@@ -233,27 +233,26 @@ class Trainer:
 
     def finish(self, why: str) -> TrainResult:
         """Measure test and watch at the end and at the best checkpoint, and write the result."""
-        state, test, watch = self.state, self.measurements.test, self.measurements.watch
+        state, measurements = self.state, self.measurements
         state.ledger += self.prefetcher.discard()
-        accuracy = {"base": test("base", 0)}
-        accuracy["final"] = test("final", state.step)
-        watched = watch("base", 0) | watch("final", state.step)
-        if state.best_step not in (0, state.step):
-            self.policy.load_adapter(whole_checkpoint(self.run.checkpoint_path(state.best_step)))
-        accuracy["best"] = test("best", state.best_step)
-        watched |= watch("best", state.best_step)
+        steps = {"base": 0, "final": state.step, "best": state.best_step}
+        for label, step in steps.items():
+            if label == "best" and step not in (0, state.step):
+                self.load_best()
+            measurements.test(label, step)
+            measurements.watch(label, step)
         self.clock.tick()
+        shown = {label: steps[label] for label in ACCURACIES}
         result = TrainResult(
             run_dir=str(self.run.directory),
             method=self.config.method,
             backend=self.config.backend,
             steps=state.step,
             tokens=state.ledger,
-            accuracy={name: accuracy[name] for name in ACCURACIES},
-            flexible_accuracy=self.measurements.flexible(
-                {"base": 0, "best": state.best_step, "final": state.step}
-            ),
-            watch_accuracy={name: watched[name] for name in ACCURACIES if watched},
+            **{
+                key: measurements.recorded(column, shown, split)
+                for key, (column, split) in ESTIMATES.items()
+            },
             best_step=state.best_step,
             seconds=state.seconds,
             cpu_seconds=state.cpu_seconds,
@@ -268,6 +267,14 @@ class Trainer:
         )
         self.run.write_result(result.as_dict())
         return result
+
+    def load_best(self) -> None:
+        """Take the best checkpoint's weights."""
+        path = whole_checkpoint(self.run.checkpoint_path(self.state.best_step))
+        if grades(self.config.grading):
+            self.policy.load_adapter(path)
+        else:  # its teacher's average of the weights is measured too
+            self.policy.restore(path)
 
     def interrupted(self) -> Interrupted:
         """The error for a user who stopped the run."""
