@@ -23,6 +23,7 @@ from benchmarks.domains.registry import DOMAINS
 from benchmarks.domains.results import MEASURED, Outcome, correct_of, outcome_of, table
 from opsd_cli import evaluate, load_config, train
 from opsd_cli.errors import OpsdError
+from opsd_cli.files.atomic_write import write_atomic
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +61,7 @@ def remeasured(name: str, folder: Path, run: Path, seed: int, grader: str) -> No
         evaluate(each, "test").only.correct_PK.mean(axis=1).tolist()
         for each in (config, load_config(config, adapter=str(run)))
     )
-    write_atomically(run / MEASURED, json.dumps({"before": before, "after": after}))
+    write_atomic(run / MEASURED, json.dumps({"before": before, "after": after}))
 
 
 def trained(name: str, folder: Path, seeds: range) -> Outcome:

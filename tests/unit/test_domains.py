@@ -37,7 +37,7 @@ each_domain = pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
 def test_domain_preset_reads_its_problems_and_grades_them(
     domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The right completion of each problem is correct, and that of another problem is wrong."""
+    """The right completion of each problem is correct, and an attempt with a fault is wrong."""
     kit.write_problems(domain, tmp_path, FEW)
     config = kit.config_of(domain, tmp_path)
     assert resolve(domain.preset).grading == config.grading
@@ -49,10 +49,14 @@ def test_domain_preset_reads_its_problems_and_grades_them(
     if domain.measured_by:
         config = kit.config_of(domain, tmp_path, **{"grading.grader": domain.measured_by})
     monkeypatch.chdir(Path(__file__).parents[2])  # where the path of the grader's file begins
-    rights = [example.right for example in examples]
-    pairs = zip(splits.train.problems * 2, rights + [*rights[1:], rights[0]], strict=True)
+    items = [
+        Item(problem, example.right)
+        for problem, example in zip(splits.train.problems, examples, strict=True)
+    ]
+    faulty = (e for e in domain.examples("train") if not domain.accepts(e, e.attempt))
+    items += [Item(base.problem_of(e, config), e.attempt) for e in islice(faulty, 4)]
     with open_grader(config.grading) as grader:
-        grades = grader.grade([Item(problem, text) for problem, text in pairs])
+        grades = grader.grade(items)
     assert [grade.correct for grade in grades] == [True] * 4 + [False] * 4
 
 
@@ -76,11 +80,15 @@ def test_domain_documents_have_faults_only_without_the_teacher_prompt(domain: Do
     prompts = base.Prompts(config, TOKENIZER)
 
     def first(faults: bool) -> list[tuple[bool, str, str]]:
-        stream = base.documents(domain, prompts, TOKENIZER, 0, faults)
+        stream = islice(base.documents(domain, prompts, TOKENIZER, 0, faults), 40)
+        drawn = zip(domain.examples("pretrain", 0), stream, strict=False)
         return [
-            (prompts.ids(example, None) == found.prompt, example.right, text)
-            for example, found in zip(domain.examples("pretrain", 0), islice(stream, 40))
-            for text in [TOKENIZER.decode(found.completion).removesuffix("<|im_end|>")]
+            (
+                prompts.ids(example, None) == found.prompt,
+                example.right,
+                TOKENIZER.decode(found.completion).removesuffix("<|im_end|>"),
+            )
+            for example, found in drawn
         ]
 
     assert all(text == right for _, right, text in first(faults=False))
@@ -95,11 +103,10 @@ def test_domain_prompts_are_those_of_a_run(domain: Domain) -> None:
     prompts, builder = base.Prompts(config, TOKENIZER), PromptBuilder(config, TOKENIZER)
     example = next(domain.examples("train"))
     problem = base.problem_of(example, config)
-    reference = Reference("columns", example.reference)
+    reference = Reference(example.reference, "columns")
     assert prompts.ids(example, None) == builder.student(problem).ids
     assert (
-        prompts.ids(example, example.reference)
-        == builder.teacher(problem, reference=reference).ids
+        prompts.ids(example, example.reference) == builder.teacher(problem, reference=reference).ids
     )
 
 
@@ -124,8 +131,7 @@ def test_domain_rules_say_which_constraint_is_broken(
 def test_domain_base_model_is_written_with_its_measurements(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     domain = DOMAINS["constraints"]
-    config = kit.config_of(domain, tmp_path)
-    config = replace_tokens(config)
+    config = kit.config_of(domain, tmp_path, **{"sampling.max_new_tokens": 2})
     recipe = replace(
         base.RECIPE, hidden=16, layers=1, intermediate=16, heads=1, key_value_heads=1, batch=4,
         school=1, steps=2, evaluate_every=2, evaluate_problems=2,
@@ -135,12 +141,6 @@ def test_domain_base_model_is_written_with_its_measurements(tmp_path: Path) -> N
     assert [step for step, _, _ in told] == [1, 2] and told[1][2] == history[0]
     written = json.loads((tmp_path / "recipe.json").read_text())
     assert written["history"][0]["step"] == 2 and (tmp_path / "model.safetensors").is_file()
-
-
-def replace_tokens(config: Any) -> Any:
-    """The config with completions of two tokens."""
-    sampling = config.sampling.model_copy(update={"max_new_tokens": 2})
-    return config.model_copy(update={"sampling": sampling})
 
 
 def test_domain_folder_is_made_again_only_where_its_sources_changed(
