@@ -17,7 +17,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.domains.base import RECIPE, Measured
+from benchmarks.domains.base import Measured
 from benchmarks.domains.kit import config_of, make
 from benchmarks.domains.registry import DOMAINS
 from benchmarks.domains.results import MEASURED, Outcome, correct_of, outcome_of, table
@@ -44,7 +44,7 @@ def reported(name: str, step: int, loss: float, measured: Measured | None) -> No
     """Print a measurement of pretraining."""
     if measured is not None:
         print(
-            f"{name}: pretraining step {step} of {RECIPE.steps}, loss {loss:.3f}, validation right "
+            f"{name}: pretraining step {step}, loss {loss:.3f}, validation right "
             f"{measured.without_reference:.0%} without the reference, "
             f"{measured.with_reference:.0%} with it, "
             f"{measured.with_another:.0%} with that of another problem",

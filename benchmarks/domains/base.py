@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -41,6 +41,8 @@ RECIPE = Recipe(
     evaluate_problems=64,
     initializer_range=0.1,
 )
+#: Steps of pretraining in which completions without a reference are attempts.
+ATTEMPTS = 300
 #: Stands for a turn in the text of a chat.
 _PLACE = "PLACE"
 #: Share of the documents that have the teacher's prompt.
@@ -157,12 +159,17 @@ def measure(
     return Measured(step, *shares)
 
 
+def recipe_of(domain: Domain) -> Recipe:
+    """The recipe of a domain's model: its practice, then attempts."""
+    return replace(RECIPE, school=domain.practice, steps=domain.practice + ATTEMPTS)
+
+
 def pretrain(
     domain: Domain,
     config: Config,
     folder: Path,
     report: Callable[[int, float, Measured | None], None],
-    recipe: Recipe = RECIPE,
+    recipe: Recipe,
 ) -> list[Measured]:
     """Write a base model's files into `folder`; returns every measurement made.
 

@@ -1,4 +1,4 @@
-"""A list of words under constraints, with feedback. Faults: a forbidden word, one word too many.
+"""A list of words under constraints, with feedback. Faults: another first word, one word too many.
 
 The teacher's reference is what the grader (`benchmarks.domains.rules`) says of the attempt.
 """
@@ -17,14 +17,14 @@ WORDS = (
     "nut", "pea",
 )  # fmt: skip
 #: Probabilities of the two faults in an attempt without a reference.
-FORBIDDEN, TOO_MANY = 0.45, 0.2
+OTHER_FIRST, TOO_MANY = 0.35, 0.35
 
 
-def attempt_of(words: list[str], avoid: str, more: str, rng: random.Random) -> str:
+def attempt_of(words: list[str], other: str, more: str, rng: random.Random) -> str:
     """The words, with the faults that chance gives."""
     written = list(words)
-    if rng.random() < FORBIDDEN:
-        written[-1] = avoid
+    if rng.random() < OTHER_FIRST:
+        written[0] = other
     if rng.random() < TOO_MANY:
         written.append(more)
     return " ".join(written)
@@ -32,13 +32,13 @@ def attempt_of(words: list[str], avoid: str, more: str, rng: random.Random) -> s
 
 def draw(rng: random.Random) -> Example:
     count = integer(rng, 2, 4)
-    first, avoid, more, *others = pick(rng, WORDS, count + 2)
+    first, avoid, other, more, *others = pick(rng, WORDS, count + 3)
     words = [first, *others]
     fields = {"count": count, "first": first, "avoid": avoid}
-    attempt = attempt_of(words, avoid, more, rng)
+    attempt = attempt_of(words, other, more, rng)
     faulty, feedback = attempt, ""
     while not feedback:
-        faulty = attempt_of(words, avoid, more, rng)
+        faulty = attempt_of(words, other, more, rng)
         feedback = score(SimpleNamespace(fields=fields), faulty)[1]
     return Example(
         key=f"{count} {first} {avoid}",
@@ -53,4 +53,6 @@ def accepts(example: Example, completion: str) -> bool:
     return score(SimpleNamespace(fields=example.row), completion)[0] == 1
 
 
-CONSTRAINTS = Domain("constraints", draw, accepts, "a list of words under three constraints")
+CONSTRAINTS = Domain(
+    "constraints", draw, accepts, "a list of words under three constraints", practice=300
+)

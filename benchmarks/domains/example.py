@@ -52,6 +52,7 @@ class Domain:
         accepts: whether a completion of an example is right, by the domain's own rule. Only
             pretraining asks it; runs are graded by the grader of the preset.
         in_words: what the domain's problems are, in one line.
+        practice: steps of pretraining in which every completion is right.
         measured_by: the grader that measures a run afterwards, where the preset's grades nothing.
     """
 
@@ -60,6 +61,7 @@ class Domain:
     accepts: Callable[[Example, str], bool]
     in_words: str
     measured_by: str | None = None
+    practice: int = 1200
 
     @property
     def preset(self) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.pytorch.pretrain import Recipe
-from benchmarks.domains.base import RECIPE, Measured, pretrain
+from benchmarks.domains.base import Measured, pretrain, recipe_of
 from benchmarks.domains.example import Domain
 from opsd_cli.config.schema import Config
 from opsd_cli.loading import load_config
@@ -60,12 +60,15 @@ def make(
     domain: Domain,
     folder: Path,
     report: Callable[[int, float, Measured | None], None],
-    recipe: Recipe = RECIPE,
+    recipe: Recipe | None = None,
 ) -> bool:
     """Make a domain's folder, unless it was made from the same sources; True if it was made now.
 
+    The recipe is by default the domain's own.
+
     Runs that are in a folder of other sources are removed with it.
     """
+    recipe = recipe or recipe_of(domain)
     wanted = inputs(domain, recipe)
     if (folder / MADE).is_file() and json.loads((folder / MADE).read_text("utf-8")) == wanted:
         return False

@@ -36,4 +36,4 @@ def draw(rng: random.Random) -> Example:
     )
 
 
-STYLE = Domain("style", draw, is_same_text, "a polite request, which nothing grades", "exact")
+STYLE = Domain("style", draw, is_same_text, "a polite request, which nothing grades", "exact", 200)
