@@ -170,7 +170,7 @@ class DivergenceItem:
         teacher_prompt: token ids.
         completion: token ids.
         weight: factor of each token's divergence in the loss.
-        token_weights: N further factors (importance weights); empty if all are 1.
+        token_weights: N further factors (importance and token weights); empty if all are 1.
     """
 
     student_prompt: tuple[int, ...]
@@ -190,7 +190,7 @@ class DivergenceBatch:
         teacher: whose weights the teacher has.
         again: True if this same batch will be trained on again. With a teacher of initial weights
             a backend then reads the teacher's sequences only the first time and keeps their hidden
-            states [N, D]; later reports count no teacher tokens.
+            states [N, D] until another such batch comes; later reports count no teacher tokens.
     """
 
     items: tuple[DivergenceItem, ...]

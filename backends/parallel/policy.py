@@ -36,7 +36,7 @@ from backends.parallel.dealing import UNITS, block, deal, deal_requests
 from backends.parallel.messages import Call, Cancel, Done, Failed
 from backends.parallel.progress import MergedProgress, RankProgress
 from backends.parallel.sharding import is_sharded
-from backends.parallel.share import Share, files_of, merged, passes_of
+from backends.parallel.share import RecentBatches, Share, files_of, merged, passes_of
 from backends.shared.delegation import DelegatingPolicy
 from backends.shared.loss_batches import sequences_of
 from backends.shared.micro_batches import PromptAndCompletion, require_readable
@@ -77,7 +77,7 @@ class ParallelPolicy(DelegatingPolicy):
         self._sharded = is_sharded(config, self._size)
         self._units = units_of(config, self._size)
         self._progress: MergedProgress | None = None
-        self._batch: LossBatch | None = None
+        self._recent = RecentBatches()
         #: CPU seconds of each worker, as of its last result.
         self._cpu_seconds: dict[int, float] = {}
         self._require_equal()
@@ -210,13 +210,14 @@ class ParallelPolicy(DelegatingPolicy):
         sequences = sequences_of(batch)
         units = deal([max(len(p) + len(c) for p, c in pairs) for pairs in sequences], self._units)
         passes = self._passes(units, sequences)
-        again = batch is self._batch
-        self._batch = batch
+        place = self._recent.place(batch)
+        if place is None:
+            self._recent.add(batch)
         if self._progress is not None:
             self._progress.begin(self._size)
 
         def arguments(rank: int) -> tuple[Any, ...]:
-            return None if again else batch, self._own(units, rank), passes
+            return batch if place is None else place, self._own(units, rank), passes
 
         answers = self._everywhere("accumulate", arguments, self._share.accumulate)
         self._everywhere("add_up", lambda rank: (), self._share.add_up)

@@ -46,6 +46,29 @@ class ShareReport:
     teacher_tokens: int
 
 
+class RecentBatches:
+    """The last two batches, in the order in which they came: an update reads at most two.
+
+    Rank 0 and the workers each keep them by this rule, so that a batch which comes again is named
+    by its place instead of being sent, and is the same object as before.
+    """
+
+    def __init__(self) -> None:
+        self._batches: list[LossBatch] = []
+
+    def place(self, batch: LossBatch) -> int | None:
+        """Where a batch is; None if it has to be added."""
+        return next((n for n, each in enumerate(self._batches) if each is batch), None)
+
+    def add(self, batch: LossBatch) -> None:
+        """Keep a batch, and the one before it."""
+        self._batches = [*self._batches[-1:], batch]
+
+    def at(self, place: int) -> LossBatch:
+        """The batch at a place."""
+        return self._batches[place]
+
+
 class Share:
     """A rank's replica of the model, and its gradients that are not added up yet.
 
@@ -60,7 +83,7 @@ class Share:
     ) -> None:
         self.config, self.policy = config, policy
         self._exchange = exchange
-        self._batch: LossBatch | None = None
+        self._recent = RecentBatches()
         self._gradients: list[Any] = []
 
     def fingerprint(self) -> tuple[str, list[float]]:
@@ -96,16 +119,18 @@ class Share:
         return scores
 
     def accumulate(
-        self, batch: LossBatch | None, units: Sequence[Sequence[int]], passes: int = 0
+        self, batch: LossBatch | int, units: Sequence[Sequence[int]], passes: int = 0
     ) -> ShareReport:
         """Compute the gradients of some units, and keep them.
 
         Args:
-            batch: None for the batch of the last call, whose teacher's hidden states may be kept.
+            batch: or the place of a recent one, whose teacher's hidden states may be kept.
             passes: forward passes that every rank makes, where the base is sharded; else 0.
         """
-        self._batch = batch = self._batch if batch is None else batch
-        assert batch is not None
+        if isinstance(batch, int):
+            batch = self._recent.at(batch)
+        else:
+            self._recent.add(batch)
         policy = cast(SharesGradients, self.policy)
         report, self._gradients = policy.accumulate_units(batch, units, passes)
         read = {index: report.tokens[index] for unit in units for index in unit}

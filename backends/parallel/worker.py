@@ -137,7 +137,7 @@ class Worker:
         self._loaded.policy.measure(batch)
 
     def accumulate(
-        self, batch: LossBatch | None, units: Sequence[Sequence[int]], passes: int
+        self, batch: LossBatch | int, units: Sequence[Sequence[int]], passes: int
     ) -> ShareReport:
         """As `Share.accumulate`."""
         return self._loaded.accumulate(batch, units, passes)

@@ -90,6 +90,12 @@ def _divergences() -> Iterable[str]:
     return KINDS
 
 
+def _weighings() -> Iterable[str]:
+    from opsd_cli.losses.token_weights import WEIGHINGS
+
+    return WEIGHINGS
+
+
 BackendName = Annotated[str, OneOf(_backends)]
 EngineName = Annotated[str, OneOf(_engines)]
 MethodName = Annotated[str, OneOf(_methods)]
@@ -99,3 +105,4 @@ GraderName = Annotated[
     str, OneOf(_graders, (r"^[^:].*:[A-Za-z_]\w*$", "FILE.py:FUNCTION, a function of your own"))
 ]
 DivergenceKind = Annotated[str, OneOf(_divergences)]
+WeighingName = Annotated[str, OneOf(_weighings)]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from opsd_cli.config.bounds import Positive, Seconds, Section, Share
 from opsd_cli.config.choices import GraderName
+
+if TYPE_CHECKING:
+    from opsd_cli.config.sections import Train
 
 
 def _words(value: Any) -> Any:
@@ -73,17 +76,17 @@ def wrong_graders(grading: Grading) -> str | None:
     return None
 
 
-def wrong_without_grades(grading: Grading, learn_from: str, reference: str) -> str | None:
+def wrong_without_grades(grading: Grading, train: Train, reference: str) -> str | None:
     """Why a grader that grades nothing does not go with other settings, as `wrong_graders`.
 
     Args:
-        learn_from: `train.learn_from`.
         reference: `teacher.reference`.
     """
     asked = {
         "grading.weights": (bool(grading.weights), "weighs the scores of graders"),
         "grading.pass_at": (grading.pass_at != 1, "is the least score that counts as correct"),
-        "train.learn_from": (learn_from != "all", "chooses rollouts by their grade"),
+        "train.learn_from": (train.learn_from != "all", "chooses rollouts by their grade"),
+        "train.weigh_groups": (train.weigh_groups != "none", "weighs questions by their grades"),
         "teacher.reference": (
             reference in ("sibling", "feedback"),
             f"is {reference}, which exists for graded rollouts alone",

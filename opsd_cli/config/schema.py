@@ -19,11 +19,11 @@ from pydantic import BaseModel, Field, model_validator
 
 from opsd_cli.config.bounds import LARGEST_SEED, Section
 from opsd_cli.config.choices import BackendName, MethodName, TrackerName
+from opsd_cli.config.divergence_section import Divergence, wrong_strength
 from opsd_cli.config.grading_section import Grading, wrong_graders, wrong_without_grades
 from opsd_cli.config.rollout_sections import Rollouts, SamplingSection
 from opsd_cli.config.sections import (
     Data,
-    Divergence,
     EvaluationSection,
     Grpo,
     Hybrid,
@@ -115,7 +115,8 @@ class Config(Section):
             or wrong_arguments(vllm.arguments)
             or wrong_servers(vllm.url, vllm.replicas, vllm.devices, vllm.gpu_memory_utilization)
             or wrong_graders(self.grading)
-            or wrong_without_grades(self.grading, self.train.learn_from, self.teacher.reference)
+            or wrong_without_grades(self.grading, self.train, self.teacher.reference)
+            or wrong_strength(self.divergence)
             or wrong_reference(self.teacher, rollouts.per_question, self.grading)
         )
         if wrong is not None:

@@ -1,4 +1,4 @@
-"""Config sections for data, prompts, losses, optimisation and evaluation."""
+"""Config sections for data, prompts, methods, optimisation and evaluation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from opsd_cli.config.bounds import (
     LARGEST_SEED,
-    LEAST_TEMPERATURE,
     BelowOne,
     ChatArguments,
     Count,
@@ -21,8 +20,6 @@ from opsd_cli.config.bounds import (
     Tokens,
     Whole,
 )
-from opsd_cli.config.choices import DivergenceKind
-from opsd_cli.losses.divergence import DivergenceSpec
 from opsd_cli.prompts.rendering import STUDENT_TEMPLATE, require_placeholders
 from opsd_cli.prompts.teacher import ANALYSIS_TEMPLATE, SYSTEM_TEMPLATE, TEACHER_TEMPLATE
 
@@ -142,40 +139,6 @@ class Prompts(Section):
     gives the teacher the student's ending."""
 
 
-class Divergence(Section):
-    """The divergence of a run, with a recipe's defaults (temperature 1.1, as published for OPSD).
-
-    A run always uses these values: `spec` hands every one of them to the loss. The defaults of
-    `DivergenceSpec` are neutral (temperature 1.0) and apply only to direct callers of the loss.
-    """
-
-    kind: DivergenceKind = "forward_kl"
-    """Divergence between teacher T and student S: forward_kl is KL(T||S), reverse_kl is KL(S||T),
-    jsd the generalised Jensen-Shannon divergence."""
-    beta: Share = 0.5
-    """Weight of the teacher in JSD's mixture."""
-    temperature: float = Field(1.1, ge=LEAST_TEMPERATURE, le=1e3)
-    """Temperature by which both models' logits are divided inside the loss."""
-    clip: Literal["none", "pointwise", "token"] = "none"
-    """Clipping: none, pointwise (each vocabulary term, as the paper does), or token (a token's
-    divergence, summed over the vocabulary)."""
-    clip_at: Positive = 0.05
-    """Upper limit of either clip, in nats; ignored with clip: none or vocabulary: sampled."""
-    top_k: Count | None = None
-    """Restrict the divergence to the teacher's k most probable tokens; by default it covers the
-    full vocabulary."""
-    tail: bool = True
-    """With top_k: true adds the remaining probability as one more outcome, false renormalises the
-    k tokens."""
-    vocabulary: Literal["full", "sampled"] = "full"
-    """full: the divergence over the vocabulary. sampled: policy gradient with the sampled token's
-    log-ratio of teacher to student as its advantage."""
-
-    def spec(self) -> DivergenceSpec:
-        """These settings as the loss takes them."""
-        return DivergenceSpec(**self.model_dump(exclude={"vocabulary"}))
-
-
 class Grpo(Section):
     scale: Literal["group", "none"] = "group"
     """Divide a group's advantages by its rewards' standard deviation, or not (Dr. GRPO)."""
@@ -261,6 +224,15 @@ class Train(Section):
     learn_from: Literal["all", "correct", "incorrect"] = "all"
     """With opsd: the rollouts that are learnt from, by their grade; the others are sampled, graded
     and left out of the loss."""
+    weigh_groups: Literal["none", "pass_rate"] = "none"
+    """With opsd and several rollouts a question: pass_rate weighs a question of whose rollouts a
+    share p is right by sqrt(p (1 - p)); one with all right or all wrong is left out."""
+    anchor: Literal["none", "kl", "sft"] = "none"
+    """With opsd, a second loss in every update that holds the student near its beginning: kl, the
+    KL divergence of the student from the initial policy on the student's own rollouts, or sft, the
+    cross-entropy of the reference solutions."""
+    anchor_weight: NotNegative = 0.1
+    """Weight of the anchor's loss beside the divergence."""
     passes: Count = 1
     """Gradient passes over each step's rollouts; more passes train on more tokens for the same
     number of generated ones."""

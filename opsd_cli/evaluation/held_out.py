@@ -150,6 +150,7 @@ def divergence(
 ) -> HeldOut:
     """The divergence between teacher and student on completions, by the config's loss.
 
+    Token weights (`divergence.weigh`) and anchors are left out, so that it compares between them.
     With `divergence.vocabulary: sampled` it is that of the whole vocabulary, which the loss
     estimates from one token: the reverse KL.
 

@@ -136,7 +136,7 @@ class DivergenceSpec:
 
     The defaults here are neutral: the plain divergence at temperature 1, for callers of the loss
     functions. A run takes every value from the config section `divergence`
-    (`opsd_cli.config.sections.Divergence`), whose defaults are a recipe's.
+    (`opsd_cli.config.divergence_section.Divergence`), whose defaults are a recipe's.
 
     Attributes:
         kind: a name of `KINDS`.

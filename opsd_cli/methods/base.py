@@ -19,6 +19,8 @@ from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
 from opsd_cli.rollouts.types import GradedRollout
 from opsd_cli.token_ledger import TokenLedger
 
+#: The value of `train.weigh_groups` and `train.anchor` that changes nothing.
+NONE = "none"
 Headline = Literal["tested", "baseline"]
 
 
@@ -65,11 +67,14 @@ class LossPlan:
         batches: an optimiser step is taken after each; empty where there is nothing to learn.
         spent: tokens of forward passes that the method itself asked for.
         metrics: the method's own numbers for `metrics.jsonl`.
+        anchor: a second loss batch, whose gradient is added to that of each of `batches` before
+            the optimiser step; None leaves it out.
     """
 
     batches: tuple[LossBatch, ...]
     spent: TokenLedger = field(default_factory=TokenLedger)
     metrics: dict[str, float] = field(default_factory=dict)
+    anchor: LossBatch | None = None
 
 
 @dataclass(frozen=True)
@@ -99,12 +104,13 @@ class Method(ABC):
         needs: what it cannot do without.
         headline: its part in a comparison's headline: the method under test, or the baseline.
         distils: whether the loss on a completion is its divergence from the teacher alone. Single
-            completions can then be left out (`train.learn_from`), and the warning of
+            completions can then be left out (`train.learn_from`), questions weighed
+            (`train.weigh_groups`) and an anchor added (`train.anchor`), and the warning of
             `opsd_cli.training.thinking` applies.
 
     Raises:
-        ConfigError: `train.learn_from` is set for a method that cannot leave completions out, or
-            the method needs rewards and nothing is graded.
+        ConfigError: one of these keys is set for a method that cannot do this, or the method needs
+            rewards and nothing is graded.
     """
 
     name: ClassVar[str]
@@ -113,14 +119,18 @@ class Method(ABC):
     distils: ClassVar[bool] = False
 
     def __init__(self, config: Config) -> None:
-        chosen = config.train.learn_from
-        if chosen != ALL and not self.distils:
-            raise ConfigError(
-                f"train.learn_from is {chosen}, and {self.name} cannot leave rollouts out by their "
-                "grade",
-                "it is a setting of opsd: leave it out, or set it for that method alone, in a "
-                f"file: methods: {{opsd: {{train: {{learn_from: {chosen}}}}}}}",
-            )
+        train = config.train
+        for key, chosen, neutral, cannot in (
+            ("learn_from", train.learn_from, ALL, "cannot leave rollouts out by their grade"),
+            ("weigh_groups", train.weigh_groups, NONE, "does not weigh questions"),
+            ("anchor", train.anchor, NONE, "has no anchor"),
+        ):
+            if chosen != neutral and not self.distils:
+                raise ConfigError(
+                    f"train.{key} is {chosen}, and {self.name} {cannot}",
+                    "it is a setting of opsd: leave it out, or set it for that method alone, in a "
+                    f"file: methods: {{opsd: {{train: {{{key}: {chosen}}}}}}}",
+                )
         if self.needs.rewards and not grades(config.grading):
             raise ConfigError(
                 f"{self.name} learns from rewards, and grading.grader=none gives none",

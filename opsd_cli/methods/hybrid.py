@@ -19,7 +19,7 @@ import numpy as np
 from backends.interface import DivergenceItem, Policy
 from opsd_cli.methods.base import LossPlan, Needs, RunSizes, StepInputs
 from opsd_cli.methods.grpo import Grpo, group_advantages, policy_gradient_plan
-from opsd_cli.methods.opsd import teacher_and_student_scores
+from opsd_cli.methods.scores import teacher_and_student_scores
 from opsd_cli.token_ledger import TokenLedger
 
 

@@ -17,6 +17,13 @@ reads them once.
 With `divergence.vocabulary` "sampled", only the sampled token is compared: its log-ratio of teacher
 to student is an advantage, held constant, in a policy gradient. Its expectation is the gradient of
 the reverse KL, estimated from one token where the full vocabulary gives it exactly.
+
+"no_teacher" is a control without a teacher (`opsd_cli.methods.without_teacher`).
+
+Tokens can be weighed (`divergence.weigh`: `opsd_cli.losses.token_weights`), questions by their pass
+rate (`train.weigh_groups`: `opsd_cli.methods.pass_rates`), and an anchor can hold the student near
+its beginning (`train.anchor`: `opsd_cli.methods.anchor`). Token weights are computed once a step,
+and multiply importance weights.
 """
 
 from __future__ import annotations
@@ -24,20 +31,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from backends.interface import (
     DivergenceBatch,
     DivergenceItem,
     Policy,
     PolicyGradientBatch,
     PolicyGradientItem,
-    Sampling,
 )
 from opsd_cli.config.schema import Config
+from opsd_cli.errors import ConfigError
 from opsd_cli.losses.reduction import completion_weights
-from opsd_cli.methods.base import LossPlan, Method, Needs, RunSizes, StepInputs
+from opsd_cli.methods.anchor import SFT, anchor_batch, anchor_tokens
+from opsd_cli.methods.base import NONE, LossPlan, Method, Needs, RunSizes, StepInputs
 from opsd_cli.methods.chosen import chosen_rollouts
+from opsd_cli.methods.pass_rates import (
+    PASS_RATE,
+    group_weights,
+    weighed_completions,
+    zero_variance_metric,
+)
+from opsd_cli.methods.scores import (
+    teacher_and_student_scores,
+    tokens_read_for_scores,
+    tokens_read_to_weigh,
+    weighed_tokens,
+)
+from opsd_cli.methods.without_teacher import control_plan
 from opsd_cli.prompts.references import SIBLING
 from opsd_cli.rollouts.types import GradedRollout
 from opsd_cli.token_ledger import TokenLedger
@@ -48,34 +67,74 @@ SIBLINGS = 8
 
 
 class Opsd(Method):
-    """Divergence between the teacher and the student over the student's rollouts."""
+    """Divergence between the teacher and the student over the student's rollouts.
+
+    Raises:
+        ConfigError: as `Method`; `train.weigh_groups` is set for one rollout a question; or weights
+            are set for the control without a teacher.
+    """
 
     name = "opsd"
     needs = Needs(teacher=True)
     headline = "tested"
     distils = True
 
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        if self._control and (self._weighs_groups or config.divergence.weigh != NONE):
+            key = "train.weigh_groups" if self._weighs_groups else "divergence.weigh"
+            raise ConfigError(
+                f"{key} weighs what a teacher teaches, and divergence.vocabulary=no_teacher has no "
+                "teacher",
+                f"leave {key} out",
+            )
+        if self._weighs_groups and self.rollouts_per_question() == 1:
+            raise ConfigError(
+                "train.weigh_groups=pass_rate needs several rollouts of a question, and "
+                "rollouts.per_question is 1",
+                "set rollouts.per_question=8, or leave train.weigh_groups out",
+            )
+
     def rollouts_per_question(self) -> int:
         siblings = self._config.teacher.reference == SIBLING
         return self._config.rollouts.per_question or (SIBLINGS if siblings else 1)
 
     def updates_per_step(self) -> int:
-        return 1 if self._sampled else self._config.train.passes
+        return 1 if self._sampled or self._control else self._config.train.passes
+
+    def steps_with_teacher(self) -> int:
+        return 0 if self._control else super().steps_with_teacher()
+
+    def reads_solutions(self) -> bool:
+        return super().reads_solutions() or self._config.train.anchor == SFT
 
     def build_loss(self, inputs: StepInputs, policy: Policy) -> LossPlan:
-        chosen, learnt = chosen_rollouts(inputs.rollouts, self._config.train.learn_from)
+        config = self._config
+        chosen, metrics = chosen_rollouts(inputs.rollouts, config.train.learn_from)
+        groups: dict[tuple[str, str], float] = {}
+        if self._weighs_groups and inputs.rollouts:
+            groups = group_weights(inputs.rollouts)
+            metrics |= zero_variance_metric(groups)
+            chosen = [graded for graded in chosen if groups[graded.problem.key]]
         if not chosen:
-            return LossPlan((), metrics=learnt)
+            return LossPlan((), metrics=metrics)
+        if self._control:
+            plan = control_plan(chosen, policy, config)
+            anchor = anchor_batch(chosen, inputs, policy, config)
+            return replace(plan, metrics=metrics, anchor=anchor)
         teacher = inputs.analyst.of_rollouts(chosen, inputs.rollouts)
-        metrics = learnt | teacher.metrics
+        metrics |= teacher.metrics
         # Without a reference there is nothing to learn from a rollout: it is not in the mean.
         taught = [(graded, prompt) for graded in chosen if (prompt := teacher.of(graded))]
         if not taught:
             return LossPlan((), teacher.spent, metrics)
         rollouts = [graded for graded, _ in taught]
         lengths = [len(graded.rollout.completion_ids) for graded in rollouts]
-        weights = completion_weights(lengths, self._config.train.reduction)
-        items = tuple(
+        weights = completion_weights(lengths, config.train.reduction)
+        if groups:
+            factors = [groups[graded.problem.key] for graded in rollouts]
+            weights = weighed_completions(weights, factors, lengths)
+        items = [
             DivergenceItem(
                 student_prompt=graded.rollout.request.prompt_ids,
                 teacher_prompt=prompt.ids,
@@ -84,80 +143,83 @@ class Opsd(Method):
                 token_weights=graded.importance,
             )
             for (graded, prompt), weight in zip(taught, weights, strict=True)
+        ]
+        learn = self._policy_gradient if self._sampled else self._divergence
+        plan = learn(items, rollouts, policy)
+        return replace(
+            plan,
+            spent=plan.spent + teacher.spent,
+            metrics=plan.metrics | metrics,
+            anchor=anchor_batch(rollouts, inputs, policy, config),
         )
-        if self._sampled:
-            plan = self._policy_gradient(items, rollouts, policy, teacher.spent)
-            return replace(plan, metrics=plan.metrics | metrics)
-        passes = self._config.train.passes
-        batch = DivergenceBatch(
-            items, self._config.divergence.spec(), self._config.teacher.weights, again=passes > 1
-        )
-        return LossPlan((batch,) * passes, teacher.spent, metrics)
 
     def tokens_read(self, sizes: RunSizes) -> TokenLedger:
         student = sizes.rollouts * sizes.student_sequence
         teacher = sizes.rollouts * sizes.teacher_sequence
+        updates = self.updates_per_step()
+        more = tokens_read_to_weigh(self._config, sizes)
+        more += anchor_tokens(self._config, sizes, updates)
+        if self._control:
+            return more + tokens_read_for_scores(self._config, sizes) + TokenLedger(trained=student)
         if self._sampled:
-            return TokenLedger(teacher_scored=teacher, scored=student, trained=student)
-        passes = self._config.train.passes
+            return more + TokenLedger(teacher_scored=teacher, scored=student, trained=student)
         # An initial teacher scores a batch once, however many passes train on it.
-        readings = 1 if self._config.teacher.weights == "initial" else passes
-        return TokenLedger(teacher_scored=teacher * readings, trained=student * passes)
+        readings = 1 if self._config.teacher.weights == "initial" else updates
+        return more + TokenLedger(teacher_scored=teacher * readings, trained=student * updates)
 
     @property
     def _sampled(self) -> bool:
         """True if only the sampled token is compared, not the full vocabulary."""
         return self._config.divergence.vocabulary == "sampled"
 
+    @property
+    def _control(self) -> bool:
+        """True for the control that asks no teacher."""
+        return self._config.divergence.vocabulary == "no_teacher"
+
+    @property
+    def _weighs_groups(self) -> bool:
+        return self._config.train.weigh_groups == PASS_RATE
+
+    def _divergence(
+        self, items: Sequence[DivergenceItem], rollouts: Sequence[GradedRollout], policy: Policy
+    ) -> LossPlan:
+        config, passes = self._config, self._config.train.passes
+        weighed = weighed_tokens(items, rollouts, policy, config)
+        if weighed.weights is not None:
+            items = [
+                replace(item, token_weights=graded.with_importance(weights_N.tolist()))
+                for item, graded, weights_N in zip(items, rollouts, weighed.weights, strict=True)
+            ]
+        batch = DivergenceBatch(
+            tuple(items), config.divergence.spec(), config.teacher.weights, again=passes > 1
+        )
+        return LossPlan((batch,) * passes, weighed.spent, weighed.metrics)
+
     def _policy_gradient(
-        self,
-        items: Sequence[DivergenceItem],
-        rollouts: Sequence[GradedRollout],
-        policy: Policy,
-        analyses: TokenLedger,
+        self, items: Sequence[DivergenceItem], rollouts: Sequence[GradedRollout], policy: Policy
     ) -> LossPlan:
         temperature = self._config.divergence.temperature
         teacher, student, spent = teacher_and_student_scores(
             items, policy, self._config, temperature
         )
         gaps = [t - s for t, s in zip(teacher, student, strict=True)]
+        weighed = weighed_tokens(items, rollouts, policy, self._config, gaps)
+        advantages = gaps
+        if weighed.weights is not None:
+            advantages = [g * w for g, w in zip(gaps, weighed.weights, strict=True)]
         learnt = tuple(
             PolicyGradientItem(
                 item.student_prompt,
                 item.completion,
-                graded.with_importance(gap_N.tolist()),
+                graded.with_importance(advantage_N.tolist()),
                 item.weight,
             )
-            for item, graded, gap_N in zip(items, rollouts, gaps, strict=True)
+            for item, graded, advantage_N in zip(items, rollouts, advantages, strict=True)
         )
         gap = sum(i.weight * float(gap_N.sum()) for i, gap_N in zip(items, gaps, strict=True))
         return LossPlan(
             (PolicyGradientBatch(learnt, temperature),),
-            spent + analyses,
-            {"sampled_reverse_kl": -gap},
+            spent + weighed.spent,
+            {"sampled_reverse_kl": -gap, **weighed.metrics},
         )
-
-
-def teacher_and_student_scores(
-    items: Sequence[DivergenceItem], policy: Policy, config: Config, temperature: float
-) -> tuple[list[np.ndarray], list[np.ndarray], TokenLedger]:
-    """Log-probabilities of every completion's tokens under both prompts, and what they cost.
-
-    Returns:
-        The teacher's and the student's, float32 [N] an item, and the tokens read.
-    """
-    sampling = Sampling(temperature)
-    teacher = policy.score(
-        [(item.teacher_prompt, item.completion) for item in items],
-        "teacher",
-        config.teacher.weights,
-        sampling,
-    )
-    student = policy.score(
-        [(item.student_prompt, item.completion) for item in items], sampling=sampling
-    )
-    spent = TokenLedger(
-        teacher_scored=sum(len(i.teacher_prompt) + len(i.completion) for i in items),
-        scored=sum(len(i.student_prompt) + len(i.completion) for i in items),
-    )
-    return teacher, student, spent

@@ -101,24 +101,31 @@ class Chain:
 
 
 def draw_chain(rng: random.Random) -> Chain:
-    """Draw a chain with every value between 1 and 99, by rejection sampling."""
+    """Draw a chain with every value between 1 and 99, by rejection sampling.
 
-    def integer(low: int, high: int) -> int:
-        return low + int(rng.random() * (high - low + 1))
-
+    Every command on the embedded problems draws some hundred thousand, so nothing is called that
+    can be written out. A rejected chain takes as many random numbers as a whole one.
+    """
+    draw = rng.random
     while True:
-        values = [integer(10, 99)]
-        operations: list[tuple[str, int]] = []
-        for _ in range(integer(2, 3)):
-            op = "+-*"[integer(0, 2)]
-            operand = integer(2, 9) if op == "*" else integer(10, 99)
-            value = values[-1]
-            result = (
-                value + operand if op == "+" else value - operand if op == "-" else value * operand
-            )
-            operations.append((op, operand))
-            values.append(result)
-        if all(1 <= value <= LARGEST for value in values):
+        value = 10 + int(draw() * 90)
+        values, operations = [value], []
+        for left in range(1 + int(draw() * 2), -1, -1):
+            kind = int(draw() * 3)
+            operand = 2 + int(draw() * 8) if kind == 2 else 10 + int(draw() * 90)
+            if kind == 0:
+                value += operand
+            elif kind == 1:
+                value -= operand
+            else:
+                value *= operand
+            if not 1 <= value <= LARGEST:
+                for _ in range(2 * left):
+                    draw()
+                break
+            operations.append(("+-*"[kind], operand))
+            values.append(value)
+        else:
             return Chain(tuple(operations), tuple(values))
 
 
@@ -128,7 +135,7 @@ def chains(split: Split, seed: int = 0) -> Iterator[Chain]:
     seen: set[str] = set()
     while True:
         chain = draw_chain(rng)
-        question = chain.question()
-        if chain.split == split and question not in seen:
-            seen.add(question)
-            yield chain
+        if chain.split != split or (question := chain.question()) in seen:
+            continue
+        seen.add(question)
+        yield chain

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -84,8 +85,12 @@ class Splits:
         } | more
 
 
+@cache
 def embedded(split: Split, limit: int | None = None) -> ProblemSet:
-    """The embedded problems of a split, the same for every run seed."""
+    """The embedded problems of a split, the same for every run seed.
+
+    Kept, since the plan of a comparison loads them for each of its arms.
+    """
     size = min(SIZES[split], limit or SIZES[split])
     problems = tuple(chain.problem() for chain in islice(chains(split), size))
     return ProblemSet(f"embedded {split}", problems, LoadReport(rows=size, used=size))

@@ -10,11 +10,13 @@ from opsd_cli.reports.chart import Series, line_chart
 from opsd_cli.reports.page import figure, table
 from opsd_cli.statistics import Estimate
 
-#: Key of rows and results -> its name on the page, and its direction of improvement.
+#: Key of rows and results -> its name on the page, and what its direction says.
 MEASURES = {
-    "divergence": ("divergence from the teacher", "lower is better"),
-    "reference_log_prob": ("log-probability of the solutions", "higher is better"),
-}
+    "divergence": ("divergence from the teacher", "lower is nearer to the teacher"),
+    "reference_log_prob": (
+        "log-probability of the solutions", "higher is nearer to their own words",
+    ),
+}  # fmt: skip
 COLOURS = {"validation": "var(--one)", "test": "var(--two)"}
 
 
@@ -41,17 +43,22 @@ def held_out_verdict(
             f"before training; nothing is graded. The run took {spent}."
         )
     changes = [
-        f"{MEASURES[key][0]} from {nats(Estimate(**result[key]['base']))} to "
-        f"{nats(Estimate(**result[key]['best']))}"
+        f"the {MEASURES[key][0]} went from {_value(result[key]['base'])} to "
+        f"{_value(result[key]['best'])}"
         for key in measures_of([result])
     ]
     where = f"checkpoint of step {result['best_step']}, chosen on validation"
     if not changes:
         return f"Trained {model} ({where}) with {spent}; the test split has nothing to measure by."
     return (
-        f"On unseen test problems {model} went in nats a token: {'; '.join(changes)} ({where}), "
-        f"with {spent}. Nothing is graded."
+        f"On unseen test problems of {model}, {' and '.join(changes)} nats a token ({where}) with "
+        f"{spent}. Nothing is graded."
     )
+
+
+def _value(estimate: Mapping[str, float]) -> str:
+    value = estimate["value"]
+    return nats(Estimate(value, value, value))
 
 
 def held_out_section(
@@ -59,7 +66,14 @@ def held_out_section(
 ) -> str:
     """A chart of each measure against generated tokens, and the table of the test split."""
     figures = []
-    for key in measures_of(evaluations):
+    keys = measures_of(evaluations)
+    chosen = (
+        "The best checkpoint has the lowest divergence on validation. Divergences of two runs "
+        "compare only if divergence and teacher are the same in both."
+        if "divergence" in keys
+        else "The best checkpoint has the highest log-probability of the solutions on validation."
+    )
+    for key in keys:
         name, better = MEASURES[key]
         series = [_series(key, split, evaluations) for split in COLOURS]
         chart = line_chart([each for each in series if each.points], "generated tokens", name)
@@ -69,9 +83,8 @@ def held_out_section(
         watched = {key: result.get(f"watch_{key}") for key in MEASURES}
         tables = _table("test split", result, result) + _table("watch set", watched, result)
     return (
-        "<h2>Held-out measures</h2><p>Nothing is graded in this run, so there is no accuracy. The "
-        "best checkpoint has the lowest divergence on validation. Divergences of two runs compare "
-        "only if divergence and teacher are the same in both.</p>"
+        "<h2>Held-out measures</h2><p>Nothing is graded in this run, so there is no accuracy. "
+        f"{chosen}</p>"
         f"<div class=grid2>{''.join(figures)}</div>{tables}"
     )
 

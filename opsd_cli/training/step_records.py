@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,15 +25,48 @@ from opsd_cli.training.collapse_metrics import (
 from opsd_cli.training.state import RunState
 
 
-def step_tokens(
-    rollouts: StepRollouts, plan: LossPlan, reports: Sequence[BatchReport]
-) -> TokenLedger:
+@dataclass(frozen=True)
+class Learnt:
+    """What a step's updates report.
+
+    Attributes:
+        reports: one for each of the plan's batches.
+        anchors: one for each of them too, of the plan's anchor; empty without one.
+        grad_norm: the largest gradient norm of the updates, before clipping.
+    """
+
+    reports: list[BatchReport]
+    anchors: list[BatchReport]
+    grad_norm: float
+
+    @property
+    def loss(self) -> float:
+        """The mean loss of an update, the anchor's included; 0 without an update."""
+        loss = float(np.mean([report.loss for report in self.reports])) if self.reports else 0.0
+        if self.anchors:
+            loss += float(np.mean([report.loss for report in self.anchors]))
+        return loss
+
+    @property
+    def tokens(self) -> TokenLedger:
+        """Tokens that the updates have read."""
+        reports = [*self.reports, *self.anchors]
+        return TokenLedger(
+            teacher_scored=sum(report.teacher_tokens for report in reports),
+            trained=sum(report.trained_tokens for report in reports),
+        )
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """`anchor`: the mean of the anchor's tokens, in nats and without its weight."""
+        found = [tokens.value for report in self.anchors for tokens in report.tokens]
+        values_N = np.concatenate(found) if found else np.zeros(0)
+        return {"anchor": float(values_N.mean())} if len(values_N) else {}
+
+
+def step_tokens(rollouts: StepRollouts, plan: LossPlan, learnt: Learnt) -> TokenLedger:
     """All tokens of one step: sampled, compared, scored for the method, and trained on."""
-    learnt = TokenLedger(
-        teacher_scored=sum(report.teacher_tokens for report in reports),
-        trained=sum(report.trained_tokens for report in reports),
-    )
-    return plan.spent + rollouts.spent + rollouts.sampled + learnt
+    return plan.spent + rollouts.spent + rollouts.sampled + learnt.tokens
 
 
 def step_row(
@@ -40,9 +74,8 @@ def step_row(
     state: RunState,
     rollouts: StepRollouts,
     plan: LossPlan,
-    reports: Sequence[BatchReport],
+    learnt: Learnt,
     rate: float,
-    grad_norm: float,
     builder: PromptBuilder,
     policy: Policy,
     taught: Mapping[RolloutKey, Taught | None],
@@ -50,9 +83,8 @@ def step_row(
     """The row of the step that `state` has just completed.
 
     Args:
-        reports: one for each of the plan's batches.
+        learnt: of its updates.
         rate: the step's learning rate.
-        grad_norm: the largest gradient norm of the step's updates, before clipping.
         builder: the prompts of training.
         taught: what the teacher read of each rollout.
     """
@@ -60,11 +92,11 @@ def step_row(
     return StepRow(
         step=state.step,
         steps=config.train.steps,
-        loss=float(np.mean([report.loss for report in reports])) if reports else 0.0,
-        grad_norm=grad_norm,
+        loss=learnt.loss,
+        grad_norm=learnt.grad_norm,
         learning_rate=rate,
         reward=rollouts.reward,
-        metrics=_metrics(rollouts, plan, reports, builder, policy, taught),
+        metrics=_metrics(rollouts, plan, learnt, builder, policy, taught),
         ledger=state.ledger,
         seconds=state.seconds,
         cpu_seconds=state.cpu_seconds,
@@ -76,13 +108,13 @@ def step_row(
 def _metrics(
     rollouts: StepRollouts,
     plan: LossPlan,
-    reports: Sequence[BatchReport],
+    learnt: Learnt,
     builder: PromptBuilder,
     policy: Policy,
     taught: Mapping[RolloutKey, Taught | None],
 ) -> dict[str, Any]:
     """A step's metrics beyond its loss and its tokens."""
-    found: dict[str, Any] = {**plan.metrics}
+    found: dict[str, Any] = {**plan.metrics, **learnt.metrics}
     if rollouts.graded:
         found |= rollout_metrics(
             [g.rollout for g in rollouts.graded],
@@ -96,7 +128,7 @@ def _metrics(
         found["correct"] = float(np.mean([bool(g.correct) for g in rollouts.everything]))
     if ungraded := sum(g.ungraded for g in rollouts.everything):
         found["ungraded"] = float(ungraded)
-    found |= loss_metrics(plan.batches, reports, policy.tokenizer, policy.stop_ids)
+    found |= loss_metrics(plan.batches, learnt.reports, policy.tokenizer, policy.stop_ids)
     found["references_shortened"] = builder.shortened
     return found | rollouts.metrics
 

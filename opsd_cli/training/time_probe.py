@@ -143,7 +143,12 @@ def _scaled_down(config: Config, problems: int) -> Config:
     questions = min(ROWS, config.train.questions_per_step, problems)
     tokens = min(LONG, config.sampling.max_new_tokens)
     changes: Mapping[str, Mapping[str, Any]] = {
-        "train": {"questions_per_step": questions, "steps": 1, "learn_from": "all"},
+        "train": {
+            "questions_per_step": questions,
+            "steps": 1,
+            "learn_from": "all",
+            "weigh_groups": "none",
+        },
         "sampling": {"max_new_tokens": tokens},
         "teacher": {"analysis_tokens": min(LONG, config.teacher.analysis_tokens)},
         "grpo": {"zero_variance": "keep"},
@@ -227,7 +232,7 @@ def _gradient(trainer: Trainer, config: Config) -> float:
         started = time.perf_counter()
         inputs = StepInputs(1, some, rollouts.graded, trainer.builder, trainer.analyst)
         loss = trainer.method.build_loss(inputs, trainer.policy)
-        trainer.update(1, loss.batches, config.optimizer.learning_rate)
+        trainer.update(1, loss, config.optimizer.learning_rate)
         return time.perf_counter() - started, rollouts
 
     first, _ = timed(questions[:1])  # compiles, and fills the caches

@@ -17,14 +17,14 @@ first step, at the best checkpoint and at the end, and decides nothing; so is th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import replace
 
 from backends.interface import BatchReport, LossBatch, Policy
 from opsd_cli import methods
 from opsd_cli.errors import Interrupted, TrainingError
 from opsd_cli.grading import Grader, grades, open_grader
 from opsd_cli.interruption import Stop, never
-from opsd_cli.methods.base import StepInputs
+from opsd_cli.methods.base import LossPlan, StepInputs
 from opsd_cli.problems.sources import Splits
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.rollouts.collector import RolloutCollector
@@ -44,7 +44,7 @@ from opsd_cli.training.result import ACCURACIES, ESTIMATES, TrainResult, finishe
 from opsd_cli.training.run_directory import Run
 from opsd_cli.training.schedule import QuestionOrder, learning_rate, require_enough
 from opsd_cli.training.state import Clock, RunState, cpu_time
-from opsd_cli.training.step_records import rollout_rows, step_row, step_tokens
+from opsd_cli.training.step_records import Learnt, rollout_rows, step_row, step_tokens
 from opsd_cli.training.stopped import stopped
 from opsd_cli.training.thinking import thinking_warning
 from opsd_cli.training.totals import tokens_of
@@ -162,48 +162,58 @@ class Trainer:
             self.prefetcher.start(self.order.of_step(step + 1), step + 1)
         inputs = StepInputs(step, questions, rollouts.graded, self.builder, self.analyst)
         plan = self.method.build_loss(inputs, self.policy)
-        reports, norm = self.update(step, plan.batches, rate)
+        learnt = self.update(step, plan, rate)
 
         state = self.state
         state.step = step
-        state.ledger += step_tokens(rollouts, plan, reports)
+        state.ledger += step_tokens(rollouts, plan, learnt)
         state.training_cpu_seconds += cpu_time(self.policy) - cpu_started
         self.clock.tick()
         taught = self.analyst.take_taught()
         row = step_row(
-            self.config, state, rollouts, plan, reports, rate, norm, self.builder, self.policy,
-            taught,
+            self.config, state, rollouts, plan, learnt, rate, self.builder, self.policy, taught,
         )  # fmt: skip
         self.run.append(run_directory.METRICS, row.as_dict())
-        rows = rollout_rows(step, rollouts, plan, reports, self.builder, taught)
+        rows = rollout_rows(step, rollouts, plan, learnt.reports, self.builder, taught)
         self.run.append(run_directory.ROLLOUTS, *rows)
         save_analyses(self.run, step, self.analyst.take_unsaved())
         self.listener.step(row)
 
-    def update(
-        self, step: int, batches: Sequence[LossBatch], rate: float
-    ) -> tuple[list[BatchReport], float]:
-        """An optimiser step for each batch; returns their reports and the largest gradient norm.
+    def update(self, step: int, plan: LossPlan, rate: float) -> Learnt:
+        """An optimiser step for each of the plan's batches, each with the plan's anchor.
 
         Raises:
             TrainingError: a loss is not finite.
         """
-        self.listener.phase(GRADIENT, len(batches))
-        watch = LearningWatch(batches, self.listener)
-        reports, norm = [], 0.0
-        for batch in batches:
-            with observed(self.policy, watch):
-                report = self.policy.accumulate(batch)
-            if not math.isfinite(report.loss):
-                raise TrainingError(
-                    f"the loss of step {step} is {report.loss}",
-                    "lower optimizer.learning_rate, or try divergence.kind=jsd, which is bounded",
-                )
-            norm = max(norm, self.policy.apply(rate))
-            reports.append(report)
-            watch.batch_done()
+        self.listener.phase(GRADIENT, len(plan.batches))
+        anchors = () if plan.anchor is None else (plan.anchor,)
+        watch = LearningWatch(
+            [each for batch in plan.batches for each in (batch, *anchors)], self.listener
+        )
+        learnt = Learnt([], [], 0.0)
+        for batch in plan.batches:
+            learnt.reports.append(self.accumulated(step, batch, watch))
+            learnt.anchors.extend(self.accumulated(step, anchor, watch) for anchor in anchors)
+            norm = max(learnt.grad_norm, self.policy.apply(rate))
+            learnt = replace(learnt, grad_norm=norm)
             self.listener.advance()
-        return reports, norm
+        return learnt
+
+    def accumulated(self, step: int, batch: LossBatch, watch: LearningWatch) -> BatchReport:
+        """The report of a batch whose gradient is added to the adapter's.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        with observed(self.policy, watch):
+            report = self.policy.accumulate(batch)
+        if not math.isfinite(report.loss):
+            raise TrainingError(
+                f"the loss of step {step} is {report.loss}",
+                "lower optimizer.learning_rate, or try divergence.kind=jsd, which is bounded",
+            )
+        watch.batch_done()
+        return report
 
     def measure(self) -> bool:
         """Make the measurements that are due at this step; True where it is the best so far."""

@@ -163,6 +163,26 @@ def test_gradient_checkpointing_leaves_the_gradient_unchanged(
     oracle.assert_close(found[1], found[0], 1e-5)
 
 
+def test_gradient_of_a_kl_anchor_joins_that_of_the_divergence(
+    load: Load, model_folder, adapter_folder, tmp_path: Path
+) -> None:
+    """The anchor: the student's own prompt for the teacher too, whose weights are the initial."""
+    main = DivergenceBatch(ITEMS[:2], DivergenceSpec(), "initial")
+    own = [replace(item, teacher_prompt=item.student_prompt, weight=0.3) for item in ITEMS[:2]]
+    anchor = DivergenceBatch(tuple(own), DivergenceSpec("reverse_kl"), "initial")
+    policy = load()
+    # Before the first update student and initial policy are the same.
+    assert policy.measure(anchor).loss == pytest.approx(0, abs=1e-6)
+    policy.load_adapter(adapter_folder())
+    student = oracle.Dense(model_folder("qwen3"), adapter_folder())
+    teacher = oracle.dense(model_folder("qwen3"))
+    loss = sum(dense_loss(batch, student, teacher)[1] for batch in (main, anchor))
+    reports = [policy.accumulate(batch) for batch in (main, anchor)]
+    assert sum(report.loss for report in reports) == pytest.approx(float(loss.detach()), rel=1e-4)
+    assert reports[1].loss > 1e-3
+    oracle.assert_close(oracle.gradient(policy, tmp_path / "step"), student.gradient(loss))
+
+
 def test_gradients_of_two_batches_add_up(load: Load, adapter_folder, tmp_path: Path) -> None:
     policy = load()
     policy.load_adapter(adapter_folder())
@@ -185,6 +205,7 @@ def test_teacher_cache_serves_a_repeated_batch_of_an_initial_teacher(
         batch = DivergenceBatch(ITEMS, DivergenceSpec("jsd"), teacher, again)  # type: ignore[arg-type]
         first = policy.accumulate(batch)
         policy.apply(0.05)
+        policy.measure(replace(batch, again=False))  # an anchor, too, comes between two passes
         second = policy.accumulate(batch)
         gradient = oracle.gradient(policy, tmp_path / str(again))
         other = policy.accumulate(replace(batch))

@@ -101,7 +101,8 @@ class FakePolicy:
         scored = sum(len(i.teacher_prompt) + len(i.completion) for i in batch.items)
         if batch is self._read:  # the initial teacher scores a batch once
             scored = 0
-        self._read = batch if batch.again and batch.teacher == "initial" else None
+        if batch.again and batch.teacher == "initial":
+            self._read = batch
         return BatchReport(loss, tuple(tokens), trained, scored)
 
     def _policy_gradient(self, batch: PolicyGradientBatch) -> BatchReport:

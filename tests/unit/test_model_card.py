@@ -82,6 +82,18 @@ def test_model_card_has_the_facts_of_the_run(run: Path) -> None:
     assert "from_pretrained('exports/mine')" in code_of(card_of(None, "transformers"))
 
 
+def test_model_card_of_a_run_without_grades_has_its_held_out_measures(run: Path) -> None:
+    result = json.loads((run / "result.json").read_text())
+    result["divergence"], result["accuracy"] = result["accuracy"], {}
+    (run / "result.json").write_text(json.dumps(result))
+    text = card_of(None)
+    assert (
+        "- Measured on the test split (95% interval), in nats a token: divergence from the teacher "
+        "0.6250 (0.5000 to 0.7500); before training 0.2500 (0.1250 to 0.3750); nothing was graded"
+    ) in text
+    assert "Accuracy on" not in text
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "steps", "accuracy"),
     [

@@ -103,6 +103,7 @@ def test_ctrl_c_saves_and_another_number_of_ranks_goes_on(
     assert left(tmp_path / "run") == alone
 
 
+@pytest.mark.long  # test_hosts.py has this under a launcher, and the other direction is above
 def test_ctrl_c_on_two_ranks_saves_and_one_goes_on(alone: dict[str, Any], tmp_path: Path) -> None:
     process = start(tmp_path, *TRAIN, "--devices", "2", "--out", "run")
     after_checkpoint(tmp_path / "run", 1)
@@ -126,6 +127,7 @@ def test_an_evaluation_on_two_ranks_has_the_samples_of_one(tmp_path: Path) -> No
     assert len(one) == 12
 
 
+@pytest.mark.long  # evaluations, which deal their rollouts alike, are above
 def test_a_sample_on_two_ranks_is_that_of_one(tmp_path: Path) -> None:
     require_backend("cpu")
     words = ("sample", "--json", "--backend", "cpu", "--limit", "3", "--divergence")

@@ -137,12 +137,14 @@ def test_rollouts_and_log_probabilities_do_not_depend_on_the_ranks(
 def test_a_batch_that_comes_again_needs_no_second_pass_of_the_teacher(
     loaded: Loaded, sizes: Sequence[int]
 ) -> None:
-    batch = divergence_batch(9, again=True)
+    batch, anchor = divergence_batch(9, again=True), divergence_batch(9)
     for size in sizes[:2]:
         with loaded(size) as policy:
             first = policy.accumulate(batch)
+            policy.accumulate(anchor)
             policy.apply(0.01)
             second = policy.accumulate(batch)
+            policy.accumulate(anchor)
         assert first.teacher_tokens > 0
         assert second.teacher_tokens == 0
 

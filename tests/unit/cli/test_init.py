@@ -73,15 +73,14 @@ def test_init_then_train_on_the_embedded_model(
     from opsd_cli.problems.sources import embedded
 
     monkeypatch.setitem(backends.BACKENDS, "cpu", "backends.pytorch.backend:CpuBackend")
-    problems = embedded("train", 400).problems
-    (tmp_path / "own.jsonl").write_text(
-        "".join(
-            json.dumps({"question": p.question, "solution": p.solution, "answer": p.answer}) + "\n"
-            for p in problems
-        )
-    )
+    rows = [
+        json.dumps({"question": p.question, "solution": p.solution, "answer": p.answer})
+        for p in embedded("train", 200).problems
+    ]
+    (tmp_path / "own.jsonl").write_text("\n".join(rows))
     first(opsd, "init --model embedded --data own.jsonl")
-    code, out, err = opsd("train --config opsd.yaml --backend cpu --json")
+    small = "--backend cpu --steps 4 --set data.test_problems=40 --set evaluation.samples=1"
+    code, out, err = opsd(f"train --config opsd.yaml --json {small}")
     assert code == 0, err
     accuracy = json.loads(out)["accuracy"]
     assert accuracy["best"]["value"] > accuracy["base"]["value"]

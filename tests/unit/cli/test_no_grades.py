@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 
 import opsd_cli
+from opsd_cli.cli.console import Output
+from opsd_cli.cli.listeners import LiveListener
+from opsd_cli.tracking.listener import EvaluationRow, Listener
+from opsd_cli.tracking.trackers import TrackedListener
 from tests.support.cli import QUICK, Opsd
 from tests.support.fakes import FakeBackend, FakePolicy
+from tests.support.training_runs import begin
 
 #: A set without any answer.
 PLAIN = "".join(
@@ -87,3 +92,33 @@ def test_sample_and_the_python_api_without_grades(opsd: Opsd) -> None:
     found = opsd_cli.evaluate(config, "plain.jsonl", limit=2)
     assert found.accuracy is None
     assert found.only.reference_log_prob is not None
+
+
+def test_panel_and_trackers_show_held_out_measures(tmp_path: Path) -> None:
+    """The best of the panel is the lowest divergence; trackers get numbers alone."""
+    begin(tmp_path / "run", NONE.removeprefix("--set "), listener=(kept := Kept()))
+    live = LiveListener(Output(quiet=True))
+    logged: list[dict[str, float]] = []
+
+    class Recorder:
+        def log(self, numbers: dict[str, float], step: int) -> None:
+            logged.append(numbers)
+
+    tracked = TrackedListener(live, {"recorder": Recorder()})  # type: ignore[dict-item]
+    for row in kept.rows:
+        tracked.evaluation(row)
+    latest, best = live._validated()
+    assert latest.startswith("0.0500 ") and best == "0.0500"
+    assert logged[0]["test/divergence"] == pytest.approx(0.35)
+    assert "test/accuracy" not in logged[0] and "test/no_answer" not in logged[0]
+    assert all(isinstance(value, float) for numbers in logged for value in numbers.values())
+
+
+class Kept(Listener):
+    """Keeps the evaluations of a run."""
+
+    def __init__(self) -> None:
+        self.rows: list[EvaluationRow] = []
+
+    def evaluation(self, row: EvaluationRow) -> None:
+        self.rows.append(row)

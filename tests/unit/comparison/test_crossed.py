@@ -99,6 +99,14 @@ def test_seeds_needed_are_unknown_with_one_seed_or_too_few_problems() -> None:
     assert CrossedMean(0.0, 3, 100, 0.001, 0.0, 0.1).seeds_needed() is None
 
 
+def test_seeds_needed_are_known_at_once_where_none_would_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = CrossedMean(0.02, 3, 100, 0.001, 0.1, 0.1)
+    monkeypatch.setattr(CrossedMean, "detectable", lambda *_: pytest.fail("asked a thousand times"))
+    assert found.seeds_needed() is None
+
+
 def test_seeds_needed_grow_with_the_number_of_comparisons() -> None:
     found = CrossedMean(0.03, 3, 400, 0.0005, 0.01, 0.09)
     one, many = found.seeds_needed(0.05), found.seeds_needed(0.01)

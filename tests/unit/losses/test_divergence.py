@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from opsd_cli.config.sections import Divergence
+from opsd_cli.config.divergence_section import Divergence
 from opsd_cli.errors import ConfigError
 from opsd_cli.losses import divergence
 from opsd_cli.losses.divergence import (

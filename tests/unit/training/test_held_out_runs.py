@@ -159,7 +159,7 @@ def test_page_and_remarks_without_grades_show_no_accuracy(tmp_path: Path) -> Non
     begin(tmp_path / "run", NONE, "train.curve=true")
     page = write_run_report(tmp_path / "run").read_text()
     body = page.partition("<details>")[0].partition("</style>")[2]
-    assert "divergence from the teacher from 0.3" in body and "Nothing is graded" in body
+    assert "divergence from the teacher went from 0.3" in body and "Nothing is graded" in body
     assert "Held-out measures" in body and "on the test split" in body
     assert "nan" not in body and "None" not in body
     assert ", wrong, " not in body and "training rollouts that are right" not in body
