@@ -21,10 +21,12 @@ from transformers import AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForC
 
 from backends.shared.tokenizer import HuggingFaceTokenizer
 from opsd_cli.embedded.corpus import END_OF_TURN, Document, Shares, document, documents
-from opsd_cli.embedded.tokenizer import END_OF_TEXT, build_tokenizer
+from opsd_cli.embedded.tokenizer import END_OF_TEXT, build_tokenizer, training_texts
 from opsd_cli.problems.arithmetic import chains
 
 IGNORED = -100
+#: Problems whose texts the tokenizer is trained on.
+TOKENIZER_PROBLEMS = 2000
 LONGEST_COMPLETION = 80
 SCHOOL = Shares(reference=0.4, drill=0.5, slips=False)
 HABITS = Shares(reference=0.5, drill=0.1)
@@ -51,6 +53,7 @@ class Recipe:
     habits_shares: Shares = HABITS
     evaluate_every: int = 250
     evaluate_problems: int = 200
+    initializer_range: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def make_model(recipe: Recipe, vocabulary: int, eos: int, pad: int) -> Qwen3ForC
         head_dim=recipe.head_dim,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
+        initializer_range=recipe.initializer_range,
         eos_token_id=eos,
         pad_token_id=pad,
         bos_token_id=None,
@@ -109,6 +113,35 @@ def collate(batch: list[Document], pad: int) -> tuple[torch.Tensor, torch.Tensor
 
 
 @torch.no_grad()
+def sampled(
+    model: Qwen3ForCausalLM,
+    tokenizer: HuggingFaceTokenizer,
+    prompts: list[tuple[int, ...]],
+    longest: int,
+    seed: int,
+) -> list[str]:
+    """One completion of at most `longest` tokens for each prompt, at temperature 1, as text.
+
+    The texts have the stop token and padding.
+    """
+    torch.manual_seed(seed)
+    width = max(map(len, prompts))
+    pad = tokenizer.pad_id
+    ids = torch.tensor([(pad,) * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    model.eval()
+    out = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=longest,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+    )
+    return [tokenizer.decode(row) for row in out[:, width:].tolist()]
+
+
 def accuracy(
     model: Qwen3ForCausalLM,
     tokenizer: HuggingFaceTokenizer,
@@ -117,36 +150,24 @@ def accuracy(
     seed: int,
 ) -> float:
     """Share of validation problems answered correctly by one sample each, at temperature 1."""
-    torch.manual_seed(seed)
     drawn = list(islice(chains("validation"), problems))
     docs = [document(chain, tokenizer, reference=reference, thinking=False) for chain in drawn]
-    width = max(len(d.prompt) for d in docs)
-    pad = tokenizer.pad_id
-    ids = torch.tensor([(pad,) * (width - len(d.prompt)) + d.prompt for d in docs])
-    mask = torch.tensor([[0] * (width - len(d.prompt)) + [1] * len(d.prompt) for d in docs])
-    model.eval()
-    out = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=LONGEST_COMPLETION,
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-    )
-    right = 0
-    for chain, row in zip(drawn, out[:, width:].tolist(), strict=True):
-        right += f"\\boxed{{{chain.values[-1]}}}" in tokenizer.decode(row)
-    return right / problems
+    texts = sampled(model, tokenizer, [d.prompt for d in docs], LONGEST_COMPLETION, seed)
+    right = [
+        f"\\boxed{{{chain.values[-1]}}}" in text for chain, text in zip(drawn, texts, strict=True)
+    ]
+    return sum(right) / problems
 
 
-class Pretraining:
-    """Model, optimiser and measurements of one run of a recipe. Use `pretrain`."""
+class Learner:
+    """A new model of a recipe, with its tokenizer and its optimiser.
 
-    def __init__(self, recipe: Recipe, folder: Path, report: Report) -> None:
+    Args:
+        folder: has the tokenizer's files (`opsd_cli.embedded.tokenizer.build_tokenizer`).
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.recipe = recipe
-        self.report = report
-        build_tokenizer(folder, recipe.seed)
         self.tokenizer = HuggingFaceTokenizer(AutoTokenizer.from_pretrained(folder))
         eos, self.pad = (
             self.tokenizer.wrapped.convert_tokens_to_ids(token)
@@ -159,11 +180,15 @@ class Pretraining:
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-        self.step = 0
-        self.history: list[Measured] = []
 
-    def learn(self, batch: list[Document], learning_rate: float) -> float:
-        """One optimiser step; returns its loss."""
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step, from 1: it rises, stays, and falls to zero."""
+        rise = min(1.0, step / self.recipe.warmup)
+        fall = min(1.0, (self.recipe.steps - step + 1) / self.recipe.decay)
+        return self.recipe.learning_rate * rise * fall
+
+    def learn(self, batch: list[Document], step: int) -> float:
+        """One optimiser step, from 1; returns its loss in nats per token."""
         ids, labels = collate(batch, self.pad)
         self.model.train()
         hidden = self.model.model(input_ids=ids).last_hidden_state[:, :-1]
@@ -172,39 +197,46 @@ class Pretraining:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = self.learning_rate(step)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.step += 1
         return loss.item()
 
-    def measure(self, loss: float) -> Measured:
+
+class Pretraining:
+    """Model and measurements of one run of a recipe. Use `pretrain`."""
+
+    def __init__(self, recipe: Recipe, folder: Path, report: Report) -> None:
+        self.recipe = recipe
+        self.report = report
+        build_tokenizer(folder, training_texts(TOKENIZER_PROBLEMS, recipe.seed))
+        self.learner = Learner(recipe, folder)
+        self.history: list[Measured] = []
+
+    def measure(self, step: int, loss: float) -> Measured:
         """Accuracies with and without the reference, with the weights as they are."""
         count, seed = self.recipe.evaluate_problems, self.recipe.seed
         without, with_it = (
-            accuracy(self.model, self.tokenizer, reference, count, seed)
+            accuracy(self.learner.model, self.learner.tokenizer, reference, count, seed)
             for reference in (False, True)
         )
-        self.history.append(Measured(self.step, loss, without, with_it))
+        self.history.append(Measured(step, loss, without, with_it))
         return self.history[-1]
 
     def run(self) -> None:
         """Take every step of the recipe."""
         recipe = self.recipe
         school, habits = (
-            batches(documents(self.tokenizer, seed, shares, "pretrain"), recipe.batch)
+            batches(documents(self.learner.tokenizer, seed, shares, "pretrain"), recipe.batch)
             for seed, shares in (
                 (recipe.seed, recipe.school_shares),
                 (recipe.seed + 1, recipe.habits_shares),
             )
         )
         for step in range(1, recipe.steps + 1):
-            rise = min(1.0, step / recipe.warmup)
-            fall = min(1.0, (recipe.steps - step + 1) / recipe.decay)
-            batch = next(school if step <= recipe.school else habits)
-            loss = self.learn(batch, recipe.learning_rate * rise * fall)
+            loss = self.learner.learn(next(school if step <= recipe.school else habits), step)
             due = step % recipe.evaluate_every == 0 or step == recipe.steps
-            self.report(step, loss, self.measure(loss) if due else None)
+            self.report(step, loss, self.measure(step, loss) if due else None)
 
 
 def pretrain(
@@ -219,7 +251,7 @@ def pretrain(
         torch.set_num_threads(threads)
     run = Pretraining(recipe, folder, report)
     run.run()
-    run.model.save_pretrained(folder)
+    run.learner.model.save_pretrained(folder)
     history = [asdict(measured) for measured in run.history]
     (folder / "recipe.json").write_text(
         json.dumps({"recipe": asdict(recipe), "history": history}, indent=1) + "\n"

@@ -7,7 +7,7 @@ sees numbers as sequences of digits.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -49,8 +49,8 @@ def training_texts(count: int, seed: int) -> Iterator[str]:
         yield "user\nassistant\nsystem\nYou are a helpful assistant.\n\n"
 
 
-def build_tokenizer(folder: Path, seed: int, texts: int = 2000) -> None:
-    """Train the tokenizer and write its files into `folder`."""
+def build_tokenizer(folder: Path, texts: Iterable[str]) -> None:
+    """Train the tokenizer on prompts and completions, and write its files into `folder`."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -66,7 +66,7 @@ def build_tokenizer(folder: Path, seed: int, texts: int = 2000) -> None:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(training_texts(texts, seed), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in SPECIAL])
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in THINK])
     folder.mkdir(parents=True, exist_ok=True)

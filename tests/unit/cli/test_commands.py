@@ -212,7 +212,11 @@ def test_resume_on_another_backend(
 
 @pytest.mark.parametrize(
     "preset",
-    [name for name in preset_names() if not name.startswith(("embedded", "eval", "small"))],
+    [
+        name
+        for name in preset_names()
+        if not name.startswith(("domain", "embedded", "eval", "small"))
+    ],
 )
 def test_dry_run_of_every_recipe_without_its_model_or_data(opsd: Opsd, preset: str) -> None:
     code, out, err = opsd(f"train --config {preset} --dry-run --json")
