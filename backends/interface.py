@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from backends.traits import BackendTraits
     from opsd_cli.config.schema import Config
 
-TeacherWeights = Literal["initial", "live", "ema"]
+TeacherWeights = Literal["initial", "live", "ema", "model"]
+#: Teachers whose weights are the same throughout a run.
+FIXED_TEACHERS: tuple[TeacherWeights, ...] = ("initial", "model")
 FinishReason = Literal["stop", "length"]
 
 
@@ -188,9 +190,10 @@ class DivergenceBatch:
         items: the completions.
         spec: which divergence.
         teacher: whose weights the teacher has.
-        again: True if this same batch will be trained on again. With a teacher of initial weights
-            a backend then reads the teacher's sequences only the first time and keeps their hidden
-            states [N, D] until another such batch comes; later reports count no teacher tokens.
+        again: True if this same batch will be trained on again. With a teacher whose weights do not
+            change (`FIXED_TEACHERS`) a backend then reads the teacher's sequences only the first
+            time and keeps their hidden states [N, D] until another such batch comes; later reports
+            count no teacher tokens.
     """
 
     items: tuple[DivergenceItem, ...]
@@ -352,8 +355,10 @@ class Policy(Protocol):
     """A loaded model with a trainable adapter, able to act as student and as teacher.
 
     A role names a prompt and weights: the student always has the current weights; `teacher` says
-    which ones the teacher has: those at the start ("initial"), the current ones ("live") or their
-    moving average ("ema").
+    which ones the teacher has: those at the start ("initial"), the current ones ("live"), their
+    moving average ("ema"), or those of another model of the same vocabulary ("model",
+    `teacher.model`), which is read with its own context limit and stops at its own stop ids; such
+    a last token is given as one of `stop_ids`, where there are any.
     """
 
     tokenizer: Tokenizer

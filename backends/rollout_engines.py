@@ -101,15 +101,16 @@ def samples_here(config: Config, teacher: bool) -> bool:
     """True if the trainer's own weights sample for a role, whatever the engine.
 
     An engine of its own gets the student's adapter. It has no file of a teacher that is a moving
-    average, or the adapter that the run started from.
+    average, another model, or the adapter that the run started from.
 
     Args:
         teacher: the role.
     """
     if not get_engine(config.rollouts.engine).separate_from_trainer:
         return True
-    weights = config.teacher.weights
-    return teacher and (weights == "ema" or (weights == "initial" and config.adapter is not None))
+    weights = config.teacher.acting
+    own = weights in ("ema", "model")
+    return teacher and (own or (weights == "initial" and config.adapter is not None))
 
 
 def planned_rollouts(config: Config) -> str | None:

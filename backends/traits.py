@@ -65,6 +65,7 @@ class BackendTraits:
             of `auto_on`, and it works there without a separate GPU card.
         on_cpu: True if it works on the machine's own memory, where `train.dtype` auto means
             float32; assumed in a plan where its packages are missing and no device can be asked.
+        quantizes: True if it can quantise a model while it loads it (`teacher.quantize`).
         shards: True if it can divide a frozen base over several processes (`train.shard`).
     """
 
@@ -75,6 +76,7 @@ class BackendTraits:
     installed_by_default: bool = False
     on_cpu: bool = False
     shards: bool = False
+    quantizes: bool = False
 
     @property
     def install_command(self) -> str:

@@ -12,12 +12,12 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opsd_cli.comparison import session as comparison_session
-from opsd_cli.comparison.jobs import Job
+from opsd_cli.comparison.new_arms import Wanted, begin_new
+from opsd_cli.comparison.noted_jobs import noted_jobs
 from opsd_cli.comparison.session import Comparison
-from opsd_cli.comparison.supervisor import run_jobs
 from opsd_cli.config.bounds import require_accuracy, require_counts
 from opsd_cli.config.schema import Config
 from opsd_cli.devices.number import Devices, require_loaded_here
@@ -52,9 +52,6 @@ from opsd_cli.training.session import TrainingSession
 
 if TYPE_CHECKING:
     from backends.interface import Policy
-
-#: The methods that `compare` trains by default.
-COMPARED = ("opsd", "grpo")
 
 
 def load_policy(
@@ -266,9 +263,15 @@ def _measured_in_memory(
 
 
 def compare(
-    what: Mapping[str, Config] | Sequence[str | Path] | None = None,
+    what: Mapping[str, Config] | Config | Sequence[str | Path] | None = None,
     out: str | Path | None = None,
     *,
+    vary: Mapping[str, Sequence[Any]] | None = None,
+    grid: bool = False,
+    halving: bool = False,
+    halving_rounds: int | None = None,
+    halving_fraction: float | None = None,
+    watch: str | Path | None = None,
     seeds: int = 3,
     tune: bool = False,
     target: float | None = None,
@@ -278,16 +281,17 @@ def compare(
 ) -> Comparison:
     """Compare methods on equal terms, as `opsd compare` does: tokens for the same accuracy.
 
-        compare({m: load_config("embedded", method=m) for m in ("opsd", "grpo")}, "comparison")
-
     Args:
-        what: configs to train, by a label that starts with the method's name; or the directories of
-            finished runs. By default `opsd` and `grpo` on the embedded preset.
+        what: configs to train, by a label that starts with the method's name, or one with `vary`;
+            or finished runs. By default `opsd` and `grpo` (with `vary` `opsd`), embedded.
+        vary: config key -> values; the arms are variants of the first config, one change each.
+        grid: with `vary`, all combinations of the values.
+        halving, halving_rounds, halving_fraction: end the worse arms early, as `--halving` does.
+        watch: problems of another kind (`data.watch`), measured and deciding nothing.
         out: a new directory; by default a fresh one under `runs/`.
         seeds: runs of each config, counted from the first config's seed.
         tune: first choose each learning rate on validation.
-        target: test accuracy to count tokens to, within [0, 1]; by default the best that the
-            weakest of the methods that improve reaches.
+        target: test accuracy to count tokens to, within [0, 1]; by default as the command's.
         jobs: runs side by side, each in a process of its own.
         resume: resume the comparison in `out`.
         listener: receives a note for each run that has finished.
@@ -296,8 +300,7 @@ def compare(
         The summary (the object of `opsd compare --json`), its verdict, picture and report.
 
     Raises:
-        UsageError: fewer than two configs or runs, a label that cannot name a directory, or a
-            number out of range.
+        UsageError: too few configs or runs, a wrong label or number.
         RunError: `out` holds something already, or a run has not finished.
         TrainingError: a run failed.
         Interrupted: Ctrl-C; every run keeps its newest checkpoint.
@@ -306,33 +309,26 @@ def compare(
     require_counts(seeds=seeds, jobs=jobs)
     require_accuracy(target)
     directory = Path(out) if out is not None else None
-    if what is not None and not isinstance(what, Mapping):
-        runs = [Path(run) for run in what]
-        result = comparison_session.compare_finished(runs, directory, messages, target)
-        write_comparison_pages(result, messages)
-        return result
+    wanted = Wanted(vary, grid, halving, halving_rounds, halving_fraction, watch)
+    wanted.require_new(not resume and isinstance(what, Mapping | Config | None))
+    if what is not None and not isinstance(what, Mapping | Config):
+        return _compare_finished(what, directory, messages, target)
     if not resume:
-        configs = what or {name: load_config(method=name) for name in COMPARED}
-        comparison_session.require_labels(list(configs))
-        alike = comparison_session.measured_alike(configs, seeds)
-        if directory is not None:
-            comparison_session.refuse_used(directory)
-        directory = comparison_session.begin(alike, directory, seeds, tune, target, messages)
+        directory = begin_new(what, wanted, directory, (seeds, tune, target), messages)
     elif directory is None or what is not None:
         raise UsageError("a comparison is resumed with its own plan", "give out, and no configs")
     with comparison_session.held(directory):
-        run = _run_jobs(jobs, messages)
+        run = noted_jobs(jobs, messages)
         result = comparison_session.train_and_compare(directory, run, messages, target)
         write_comparison_pages(result, messages)
         return result
 
 
-def _run_jobs(at_once: int, messages: Listener) -> comparison_session.RunJobs:
-    """Runs jobs so many at once, with a note for each that has finished."""
-
-    def run(directory: Path, jobs: Sequence[Job]) -> None:
-        run_jobs(
-            directory, jobs, at_once, comparison_session.noting_finished(messages), messages.warn
-        )
-
-    return run
+def _compare_finished(
+    runs: Sequence[str | Path], directory: Path | None, messages: Listener, target: float | None
+) -> Comparison:
+    result = comparison_session.compare_finished(
+        [Path(run) for run in runs], directory, messages, target
+    )
+    write_comparison_pages(result, messages)
+    return result

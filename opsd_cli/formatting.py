@@ -36,6 +36,12 @@ def nats(estimate: Estimate) -> str:
     return value if estimate.low == estimate.high else f"{value} ({low} to {high})"
 
 
+def score_change(difference: Mapping[str, float]) -> str:
+    """A difference of mean scores with its interval, as in "+0.031 (-0.002 to +0.064)"."""
+    value, low, high = (f"{difference[key]:+.3f}" for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
 def points(difference: Estimate) -> str:
     """A difference of accuracies with its interval, as in "+3.2 points (-1.0 to +7.4)"."""
     value, low, high = (signed(x) for x in (difference.value, difference.low, difference.high))

@@ -29,7 +29,7 @@ from opsd_cli.seeds import derive_seed
 from opsd_cli.tracking.listener import Listener, Messages
 
 if TYPE_CHECKING:
-    from backends.interface import Policy, Rollout, TokenReport
+    from backends.interface import Policy, Rollout, TeacherWeights, TokenReport
 
 
 SPLITS = ("train", "validation", "test")
@@ -160,6 +160,7 @@ def draw(
     n: int,
     listener: Listener | None = None,
     on_unfinished: Callable[[Unfinished], None] | None = None,
+    teacher: TeacherWeights | None = None,
 ) -> list[Rollout]:
     """Sample n completions of every problem with the config's `sampling`, by sample index.
 
@@ -167,6 +168,7 @@ def draw(
         prompt_of: the prompt of a problem: `PromptBuilder.student`, or `TeacherPrompts.of`.
         listener: receives the phase and its progress.
         on_unfinished: called a few times a second with the completions that are being decoded.
+        teacher: sample with these weights of the teacher; None samples with the student's.
     """
     requests = [
         RolloutRequest(
@@ -178,7 +180,11 @@ def draw(
     ]  # fmt: skip
     sampling, listener = training_sampling(config), listener or Listener()
     listener.phase("sampling", len(requests))
-    rollouts = policy.generate(requests, sampling)
+    rollouts = (
+        policy.generate(requests, sampling)
+        if teacher is None
+        else policy.generate(requests, sampling, "teacher", teacher)
+    )
     drawn = []
     for rollout in watched(rollouts, requests, sampling, policy, listener, on_unfinished):
         drawn.append(rollout)
@@ -236,7 +242,13 @@ def token_divergences(
         )
         for rollout in rollouts
     )
-    return policy.measure(DivergenceBatch(items, config.divergence.spec(), "live")).tokens
+    weights = model_or_live(config)
+    return policy.measure(DivergenceBatch(items, config.divergence.spec(), weights)).tokens
+
+
+def model_or_live(config: Config) -> TeacherWeights:
+    """Whose weights the teacher of `opsd sample` has: `teacher.model`'s, or the student's own."""
+    return "live" if config.teacher.model is None else "model"
 
 
 def divergence_entry(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opsd_cli import methods
 from opsd_cli.adapters import (
     adapter_folder,
     base_model_of,
@@ -166,10 +167,16 @@ def resolved_config(
 
 
 def with_absolute_adapter(config: Config) -> Config:
-    """The config with an absolute path to its adapter, valid from any working directory."""
-    if config.adapter is None:
-        return config
-    return config.model_copy(update={"adapter": str(Path(config.adapter).resolve())})
+    """The config with absolute paths to its adapter and to its teacher's model, where they are
+    folders: valid from any working directory."""
+    changed: dict[str, Any] = {}
+    if config.adapter is not None:
+        changed["adapter"] = str(Path(config.adapter).resolve())
+    other = config.teacher_config
+    if other is not None and other.model != EMBEDDED and other.is_local:
+        folder = str(Path(other.model).expanduser().resolve())
+        changed["teacher"] = config.teacher.model_copy(update={"model": folder})
+    return config.model_copy(update=changed)
 
 
 def choose_backend(config: Config, messages: Messages) -> tuple[Config, Choice]:
@@ -228,6 +235,7 @@ def loaded_policy(
         waiting.enter_context(messages.working("loading the model"))
         workers = stack.enter_context(opened(number))
         config = _with_shard_decided(config, here().size, messages)
+        config = _without_idle_teacher(config) if trainable else config
         try:
             backend = backends.get(config.backend)
             policy = stack.enter_context(
@@ -262,6 +270,14 @@ def _with_shard_decided(config: Config, devices: int, messages: Messages) -> Con
             f"{devices} devices divide it"
         )
     return decided
+
+
+def _without_idle_teacher(config: Config) -> Config:
+    """The config without `teacher.model` where its method asks no teacher: GRPO, SFT."""
+    if config.teacher.model is None or methods.teacher_model(config) is not None:
+        return config
+    teacher = config.teacher.model_copy(update={"model": None, "quantize": "none"})
+    return config.model_copy(update={"teacher": teacher})
 
 
 def _made_for_another_base(error: ModelError, config: Config) -> ModelError:

@@ -178,9 +178,21 @@ def _facts(config: Config, trained: Config | None, run: Path | None) -> str:
         lines += [
             f"- Training data: `{trained.data.train}`",
             f"- Method: `{trained.method}`, LoRA of rank {trained.lora.rank}, seed {trained.seed}",
+            *_teacher(trained),
             *_results(Path(config.adapter or ""), trained, run),
         ]
     return "\n".join([*lines, f"- Exported by opsd {__version__}"])
+
+
+def _teacher(trained: Config) -> list[str]:
+    """The model that taught, where it was another one, and what it read beside the question."""
+    from opsd_cli.methods import teacher_model
+    from opsd_cli.prompts.references import shown_reference
+
+    if teacher_model(trained) is None:
+        return []
+    reference = shown_reference(trained.teacher.reference)
+    return [f"- Teacher: `{trained.teacher.model}`; its reference: `{reference}`"]
 
 
 def _results(adapter: Path, trained: Config, run: Path) -> list[str]:

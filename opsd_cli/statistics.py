@@ -74,33 +74,16 @@ def mean_score_at_k(score_PK: ArrayLike, *, problem_ids: Sequence[str] | None = 
     Raises:
         UsageError: no problems, no samples, ragged counts, or a score outside 0..1.
     """
-    rows = _rows_of_equal_length(score_PK, problem_ids)
-    scores_PK = np.asarray(rows, np.float64)
-    if scores_PK.ndim != 2 or not ((scores_PK >= 0) & (scores_PK <= 1)).all():
-        raise UsageError("a score must be a number from 0 to 1", "scale the scores")
+    scores_PK = _scores(score_PK, problem_ids)
     return _mean(scores_PK.mean(axis=1), draws_per_problem=scores_PK.shape[1])
 
 
-def mean_of_problems(value_P: ArrayLike, weight_P: ArrayLike | None = None) -> Estimate:
-    """The weighted mean of per-problem values of any size, with its interval mean ± t·SE.
-
-    With weights it is a ratio of two totals over problems, whose variance is that of its linear
-    approximation. One problem has no interval: both limits are the value.
-
-    Args:
-        value_P: numbers [P], at least one.
-        weight_P: not negative, with a positive sum; by default all equal.
-    """
-    values_P = np.asarray(value_P, np.float64)
-    weights_P = np.ones_like(values_P) if weight_P is None else np.asarray(weight_P, np.float64)
-    problems = len(values_P)
-    mean = float(weights_P @ values_P / weights_P.sum())
-    if problems == 1:
-        return Estimate(mean, mean, mean)
-    residual_P = weights_P * (values_P - mean) / weights_P.mean()
-    error = math.sqrt(float(residual_P @ residual_P) / (problems - 1) / problems)
-    half = student_t_quantile((1.0 + CONFIDENCE) / 2, problems - 1) * error
-    return Estimate(mean, mean - half, mean + half)
+def _scores(score_PK: ArrayLike, problem_ids: Sequence[str] | None) -> np.ndarray:
+    """The scores as an array [P, K]; raises `UsageError` as `mean_score_at_k`."""
+    scores_PK = np.asarray(_rows_of_equal_length(score_PK, problem_ids), np.float64)
+    if scores_PK.ndim != 2 or not ((scores_PK >= 0) & (scores_PK <= 1)).all():
+        raise UsageError("a score must be a number from 0 to 1", "scale the scores")
+    return scores_PK
 
 
 def pass_at_k(
@@ -188,7 +171,25 @@ def paired_difference(
     Raises:
         UsageError: as `average_at_k`, or the runs hold different numbers of problems.
     """
-    a_PK, b_PK = _grades(a_PK, problem_ids), _grades(b_PK, problem_ids)
+    return _paired(_grades(a_PK, problem_ids), _grades(b_PK, problem_ids))
+
+
+def paired_score_difference(
+    a_PK: ArrayLike, b_PK: ArrayLike, *, problem_ids: Sequence[str] | None = None
+) -> Estimate:
+    """Mean score of run a minus that of run b, as `paired_difference`.
+
+    Args:
+        a_PK, b_PK: numbers in 0..1 [P, K], with a K of their own.
+        problem_ids: names for error messages.
+
+    Raises:
+        UsageError: as `mean_score_at_k`, or the runs hold different numbers of problems.
+    """
+    return _paired(_scores(a_PK, problem_ids), _scores(b_PK, problem_ids))
+
+
+def _paired(a_PK: np.ndarray, b_PK: np.ndarray) -> Estimate:
     problems = len(a_PK)
     if len(b_PK) != problems:
         raise UsageError(

@@ -14,7 +14,13 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_unflatten
-from mlx_lm.utils import dequantize_model, load_model, save_config, save_model
+from mlx_lm.utils import (
+    dequantize_model,
+    load_model,
+    quantize_model,
+    save_config,
+    save_model,
+)
 
 from backends.mlx.generation import require_batches
 from backends.mlx.model_config import (
@@ -32,6 +38,7 @@ from backends.shared.model_files import (
     transformers_config,
     write_both_spellings,
 )
+from backends.shared.quantization import GROUP
 from backends.shared.tokenizer import HuggingFaceTokenizer
 from backends.shared.weight_files import stored_dtype
 from opsd_cli.config.schema import Config
@@ -53,8 +60,11 @@ class Loaded:
     folder: Path
 
 
-def load(config: Config) -> Loaded:
+def load(config: Config, bits: int | None = None) -> Loaded:
     """Load `config.model`.
+
+    Args:
+        bits: of each weight of its linear layers and embedding; None leaves them as stored.
 
     Raises:
         ModelError: there is no such model, or it cannot be used.
@@ -63,6 +73,8 @@ def load(config: Config) -> Loaded:
     wrapped = load_tokenizer(folder, config)
     model, settings = _model(config, folder)
     _set_dtype(model, config)
+    if bits is not None:
+        model, settings = _quantised(model, settings, bits, config.model)
     vocabulary = max(wrapped.get_vocab().values()) + 1
     split_model = SplitModel(model, settings, vocabulary)
     split_model.require_same_logits(config.model)
@@ -123,6 +135,24 @@ def _model(config: Config, folder: Path) -> tuple[Any, dict[str, Any]]:
         raise _refusal(error, config.model) from error
     require_same_meaning(model, meant, config.model)
     with_exact_embedding_scale(model)
+    return model, settings
+
+
+def _quantised(
+    model: Any, settings: dict[str, Any], bits: int, name: str
+) -> tuple[Any, dict[str, Any]]:
+    """The model with weights of so many bits, by mlx-lm.
+
+    Raises:
+        ModelError: it is quantised already.
+    """
+    if settings.get("quantization"):
+        raise ModelError(
+            f"the weights of {name} are quantised already",
+            "leave teacher.quantize out: they are read as they are",
+        )
+    model, settings = quantize_model(model, settings, group_size=GROUP, bits=bits)
+    mx.eval(model.parameters())
     return model, settings
 
 

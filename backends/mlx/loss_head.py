@@ -50,23 +50,26 @@ def chunked_divergence(
     spec: DivergenceSpec,
     gradient: bool,
     chunk_tokens: int | None = None,
+    teacher_head: Head | None = None,
 ) -> TokenColumns:
     """Divergence of each token: value, student's and teacher's entropy, clipped.
 
     Args:
-        head: the output projection that both roles share.
+        head: the output projection.
         student_ND: its inputs for the student at the N completion positions.
-        teacher_ND: the same for the teacher.
+        teacher_ND: the same for the teacher; with a head of its own its D may differ.
         spec: the divergence.
         gradient: whether to compute the Jacobian.
         chunk_tokens: tokens projected at once, C; None sizes it from vocabulary and free memory.
+        teacher_head: the teacher's output projection, over the same V ids; None for `head`.
     """
+    of_teacher = teacher_head or head
 
     def chunk_columns(
         student_CD: mx.array, teacher_CD: mx.array
     ) -> tuple[list[mx.array], mx.array]:
         logits_CV = head.logits(student_CD)
-        found = compute_divergence(logits_CV, head.logits(teacher_CD), spec, mx)
+        found = compute_divergence(logits_CV, of_teacher.logits(teacher_CD), spec, mx)
         columns = [
             found.value_N, found.student_entropy_N, found.teacher_entropy_N, found.clipped_N,
         ]  # fmt: skip

@@ -23,12 +23,13 @@ from backends.mlx.generation import MlxBatch
 from backends.mlx.loading import Loaded, load, save_merged
 from backends.mlx.optimizer import AdapterOptimizer
 from backends.mlx.pullback import vjp
-from backends.mlx.split_model import SplitModel
+from backends.mlx.split_model import Head, SplitModel
 from backends.mlx.traits import MLX
 from backends.shared.description import abbreviated
 from backends.shared.loss_batches import EMPTY, has_old, surrogate_of
 from backends.shared.micro_batches import PromptAndCompletion, pad_right
 from backends.shared.policy_base import PolicyBase
+from backends.shared.quantization import BITS
 from opsd_cli.config.schema import Config
 from opsd_cli.losses.divergence import DivergenceSpec
 
@@ -79,7 +80,7 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
         device = "CPU" if mx.default_device() == mx.cpu else "GPU"
         return (
             f"{_architecture(settings)} on MLX, {abbreviated(self._base_size)} parameters, "
-            f"{abbreviated(adapter)} in the adapter, {kind} on the {device}"
+            f"{abbreviated(adapter)} in the adapter, {kind} on the {device}{self._taught_by}"
         )
 
     @property
@@ -91,6 +92,9 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
         """As `Policy.save_merged`."""
         self._require_adapter()
         save_merged(self._split_model, folder, self._folder, self.tokenizer.wrapped, dtype)
+
+    def _load_teacher(self, config: Config, quantize: str) -> MlxPolicy:
+        return MlxPolicy(config, load(config, BITS[quantize]), trainable=False)
 
     def _attach(self, folder: Path) -> None:
         self._adapter = adapter_from_folder(self._split_model, folder, self.config.lora.dropout)
@@ -118,13 +122,16 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
         self,
         pairs: Sequence[PromptAndCompletion],
         teacher_ND: mx.array,
+        teacher_head: Head,
         weights_N: np.ndarray,
         spec: DivergenceSpec,
         training: bool,
     ) -> TokenReport:
         def loss(student_ND: mx.array, _: mx.array) -> tuple[TokenReport, mx.array | None]:
             head = self._split_model.head
-            found = loss_head.chunked_divergence(head, student_ND, teacher_ND, spec, training)
+            found = loss_head.chunked_divergence(
+                head, student_ND, teacher_ND, spec, training, teacher_head=teacher_head
+            )
             report = TokenReport(*found.columns)
             if found.jacobian_ND is None:
                 return report, None
@@ -216,8 +223,11 @@ class MlxPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, mx.array]):
 
 
 def load_policy(config: Config, trainable: bool) -> MlxPolicy:
-    """Model, tokenizer and adapter of a config."""
-    return MlxPolicy(config, load(config), trainable)
+    """Model, tokenizer and adapter of a config, and the model of its teacher where it trains."""
+    policy = MlxPolicy(config, load(config), trainable)
+    if trainable and config.teacher.model is not None:
+        policy.load_teacher_model()
+    return policy
 
 
 def _size(model: Any) -> int:

@@ -120,6 +120,15 @@ class SplitModel:
         """
         return self._decoder(ids_BL, cache=None if cache is None else list(cache))
 
+    @property
+    def vocabulary(self) -> int:
+        """Token ids that the head scores."""
+        return self.head.vocabulary
+
+    def narrow(self, vocabulary: int) -> None:
+        """Score only the first `vocabulary` ids from now on."""
+        self.head = Head(self.head_layer, vocabulary, self.head.softcap, self.head.scale)
+
     def new_cache(self) -> list[Any]:
         """An empty cache for one sequence, one part per layer."""
         return make_prompt_cache(self.model)

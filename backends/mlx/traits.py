@@ -23,4 +23,5 @@ MLX = BackendTraits(
         length_multiple=32,  # every new shape is compiled again on Metal
         loss_beside_transients=False,
     ),
+    quantizes=True,
 )

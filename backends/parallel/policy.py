@@ -325,9 +325,11 @@ class ParallelPolicy(DelegatingPolicy):
             apart = max(abs(a - b) for a, b in zip(scores, others, strict=True))
             if digest != adapter or not apart <= TOLERANCE:
                 what = "adapter" if digest != adapter else "model"
+                other = self._config.teacher.model
+                taught = "" if other is None else f" and of its teacher {other}"
                 raise ModelError(
                     f"rank {rank} has loaded another {what} than rank 0",
-                    f"give each machine the same files of {self._config.model}",
+                    f"give each machine the same files of {self._config.model}{taught}",
                 )
 
 

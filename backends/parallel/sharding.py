@@ -25,6 +25,12 @@ def obstacle(config: Config, backend: str) -> UsageError | None:
             f"train.shard=full: backend {backend!r} cannot divide a base over devices",
             f"use {' or '.join(able)}, or train.shard=none",
         )
+    if config.teacher.model is not None:
+        return UsageError(
+            "train.shard=full divides the student's base alone, and teacher.model names a second "
+            "model, which each device would have to hold whole",
+            "leave teacher.model out, or set train.shard=none",
+        )
     if not get_engine(config.rollouts.engine).separate_from_trainer:
         others = [name for name in ENGINES if get_engine(name).separate_from_trainer]
         return UsageError(

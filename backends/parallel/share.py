@@ -87,9 +87,14 @@ class Share:
         self._gradients: list[Any] = []
 
     def fingerprint(self) -> tuple[str, list[float]]:
-        """The digest of the adapter, and log-probabilities of `PROBE`: equal in all replicas."""
-        scores = self.policy.score(PROBE)
-        return self.digest(), [float(number) for number in scores[0]]
+        """The digest of the adapter, and log-probabilities of `PROBE`: equal in all replicas.
+
+        Those of `teacher.model` too, where there is one.
+        """
+        scores = list(self.policy.score(PROBE)[0])
+        if self.config.teacher.model is not None:
+            scores += list(self.policy.score(PROBE, "teacher", "model")[0])
+        return self.digest(), [float(number) for number in scores]
 
     def digest(self) -> str:
         """SHA-256 of the adapter's file; empty without an adapter."""

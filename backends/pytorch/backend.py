@@ -133,7 +133,7 @@ def _load(
 
     policy = load_policy(config, torch.device(device), trainable)
     if device == "cpu":
-        _choose_threads(policy.parameter_count)
+        _choose_threads(policy.parameter_count + policy.teacher_parameters)
     return policy
 
 

@@ -25,7 +25,7 @@ _BLOCK_BYTES_CPU = 5 * 2**19
 
 
 class Head:
-    """The output projection that both roles share.
+    """The output projection, which both roles of one model share.
 
     Args:
         weight_VD: the projection; frozen.

@@ -74,12 +74,14 @@ def chunked_divergence(
     spec: DivergenceSpec,
     chunk_tokens: int | None = None,
     kernel: LossKernel = "auto",
+    teacher_head: Head | None = None,
 ) -> ChunkedDivergence:
     """Weighted divergence of teacher and student over a completion (OPSD, arXiv 2601.18734).
 
     Args:
         student_hidden_ND: the head's inputs for the student at the N completion positions.
-        teacher_hidden_ND: the teacher's, at the same positions; never given a gradient.
+        teacher_hidden_ND: the teacher's, at the same positions; never given a gradient. With a head
+            of its own its D may differ.
         head: the output projection.
         weights_N: each token's weight in the loss; 1/N each for the mean over all tokens.
         spec: the divergence.
@@ -88,21 +90,27 @@ def chunked_divergence(
         kernel: `plain` is the shared body; `triton` one kernel that does the same on a GPU
             (`backends.pytorch.triton_divergence`); `auto` the faster of the two there, else the
             plain one.
+        teacher_head: the teacher's output projection, over the same V ids; None for `head`.
 
     Raises:
         ValueError: shapes that do not go together.
     """
-    if student_hidden_ND.shape != teacher_hidden_ND.shape:
+    if student_hidden_ND.shape != teacher_hidden_ND.shape and teacher_head in (None, head):
         raise ValueError(
             f"student and teacher hidden states must share one shape, not "
             f"{list(student_hidden_ND.shape)} and {list(teacher_hidden_ND.shape)}"
+        )
+    if len(student_hidden_ND) != len(teacher_hidden_ND):
+        raise ValueError(
+            f"{len(teacher_hidden_ND)} tokens of the teacher for {len(student_hidden_ND)}"
         )
     if weights_N.shape != student_hidden_ND.shape[:1]:
         raise ValueError(f"{len(weights_N)} weights for {len(student_hidden_ND)} tokens")
     rows = _Rows(student_hidden_ND, outputs=4)
     with torch.no_grad():
+        heads = (head, teacher_head or head)
         _walk_divergence(
-            rows, student_hidden_ND, teacher_hidden_ND, head, spec, chunk_tokens, kernel
+            rows, student_hidden_ND, teacher_hidden_ND, heads, spec, chunk_tokens, kernel
         )
     value_N, clipped_N, student_entropy_N, teacher_entropy_N = rows.outputs
     attached_N = rows.attach(student_hidden_ND, value_N)
@@ -119,18 +127,19 @@ def _walk_divergence(
     rows: _Rows,
     student_ND: Tensor,
     teacher_ND: Tensor,
-    head: Head,
+    heads: tuple[Head, Head],
     spec: DivergenceSpec,
     chunk_tokens: int | None,
     kernel: LossKernel,
 ) -> None:
-    """Fill `rows` with the divergence of every token, chunk by chunk."""
+    """Fill `rows` with the divergence of every token, chunk by chunk; student's head first."""
+    head, teacher_head = heads
     chunk_tokens = head.chunk_tokens(chunk_tokens, len(student_ND))
-    student_buffer, teacher_buffer = head.buffer(chunk_tokens), head.buffer(chunk_tokens)
+    student_buffer, teacher_buffer = head.buffer(chunk_tokens), teacher_head.buffer(chunk_tokens)
     by_kernel: bool | None = None
     for chunk in _slices(len(student_ND), chunk_tokens):
         student_CV = head.logits(student_ND[chunk], student_buffer)
-        teacher_CV = head.logits(teacher_ND[chunk], teacher_buffer)
+        teacher_CV = teacher_head.logits(teacher_ND[chunk], teacher_buffer)
         if by_kernel is None:
             by_kernel = _takes_kernel(kernel, student_CV, teacher_CV, spec)
         if by_kernel:
@@ -151,6 +160,8 @@ def _takes_kernel(
 ) -> bool:
     """True if these logits go through the Triton kernel."""
     on_gpu = student_CV.device.type == "cuda"
+    if student_CV.dtype != teacher_CV.dtype:  # the kernel reads both as one; a quantised teacher
+        return False
     if kernel == "plain" or (kernel == "auto" and not (on_gpu and _has_triton())):
         return False
     from backends.pytorch.triton_divergence import choose, supports

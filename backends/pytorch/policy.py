@@ -21,6 +21,7 @@ from backends.interface import PolicyGradientBatch, Sampling, TokenReport
 from backends.pytorch import device_memory
 from backends.pytorch.adapter import Adapter, adapter_from_folder, fresh_adapter
 from backends.pytorch.generation import TorchBatch
+from backends.pytorch.head import Head
 from backends.pytorch.loading import Loaded, load
 from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs, filtered_log_probs
 from backends.pytorch.optimizer import AdapterOptimizer
@@ -32,6 +33,7 @@ from backends.shared.loss_batches import EMPTY, has_old, surrogate_of
 from backends.shared.micro_batches import PromptAndCompletion, pad_right
 from backends.shared.model_files import model_folder, quiet, write_both_spellings
 from backends.shared.policy_base import PolicyBase
+from backends.shared.quantization import quantizes_nothing
 from backends.shared.weight_files import stored_dtype
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, TrainingError, UsageError
@@ -104,7 +106,7 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         return (
             f"{type(self._model).__name__}, {abbreviated(total - adapter)} parameters, "
             f"{abbreviated(adapter)} in the adapter, {dtype} on {self._split_model.device}"
-            f"{', the base sharded' if self._sharded else ''}"
+            f"{', the base sharded' if self._sharded else ''}{self._taught_by}"
         )
 
     @property
@@ -152,6 +154,11 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         has_triton = on_gpu and importlib.util.find_spec("triton") is not None
         return super()._loss_kernels() | ({"triton"} if has_triton else frozenset())
 
+    def _load_teacher(self, config: Config, quantize: str) -> TorchPolicy:
+        if quantize != "none":
+            raise quantizes_nothing(quantize)
+        return load_policy(config, self._device, trainable=False)
+
     def _attach(self, folder: Path) -> None:
         self._adapter = adapter_from_folder(self._model, folder, self.config.lora.dropout)
 
@@ -180,6 +187,7 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         self,
         pairs: Sequence[PromptAndCompletion],
         teacher_ND: Tensor,
+        teacher_head: Head,
         weights_N: np.ndarray,
         spec: DivergenceSpec,
         training: bool,
@@ -193,6 +201,7 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
                 self._tensor(weights_N),
                 spec,
                 kernel=self.config.train.loss_kernel,
+                teacher_head=teacher_head,
             )
         if training:
             found.loss.backward()
@@ -240,8 +249,15 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
 
 
 def load_policy(config: Config, device: torch.device, trainable: bool) -> TorchPolicy:
-    """Model, tokenizer and adapter of a config; frozen weights in `config.train.dtype`."""
-    return TorchPolicy(config, load(config, base_dtype(config, device)), device, trainable)
+    """Model, tokenizer and adapter of a config; frozen weights in `config.train.dtype`.
+
+    With `trainable`, the model of `teacher.model` is loaded too, where there is one; else when it
+    is first needed.
+    """
+    policy = TorchPolicy(config, load(config, base_dtype(config, device)), device, trainable)
+    if trainable and config.teacher.model is not None:
+        policy.load_teacher_model()
+    return policy
 
 
 def base_dtype(config: Config, device: torch.device) -> torch.dtype:

@@ -144,6 +144,11 @@ class SplitModel:
             return logits_NV
         return torch.tanh(logits_NV / head.softcap) * head.softcap
 
+    def narrow(self, vocabulary: int) -> None:
+        """Score only the first `vocabulary` ids from now on."""
+        self.vocabulary, own = vocabulary, self.head
+        self.head = Head(own.weight_VD, own.bias_V, own.softcap, vocabulary)
+
     def new_cache(self) -> Cache:
         """An empty cache, of the kinds of layers the model has."""
         return new_cache(self.config)

@@ -46,13 +46,17 @@ from backends.shared.observed import LearningReporter, Observed
 from backends.shared.policy_passes import PassesOfABackend
 from backends.shared.policy_protocols import AdapterT, MemoryMeter, OptimizerT, SplitModelT
 from backends.shared.teacher_cache import Hidden, TeacherCache
+from backends.shared.teacher_model import HasTeacherModel
 from backends.shared.tokenizer import HuggingFaceTokenizer
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, TrainingError, UsageError
 
 
 class PolicyBase(
-    Observed, PassesOfABackend[Hidden], Generic[SplitModelT, AdapterT, OptimizerT, Hidden]
+    Observed,
+    HasTeacherModel,
+    PassesOfABackend[Hidden],
+    Generic[SplitModelT, AdapterT, OptimizerT, Hidden],
 ):
     """See `backends.interface.Policy`.
 
@@ -104,6 +108,9 @@ class PolicyBase(
         teacher: TeacherWeights = "initial",
     ) -> Iterator[Rollout]:
         """As `Policy.generate`."""
+        if role == "teacher" and teacher == "model":
+            yield from self._generated_by_model(requests, sampling)
+            return
         with self._reporting_out_of_memory("generate"):
             rollouts = generate(
                 self._new_batch(sampling),
@@ -127,6 +134,8 @@ class PolicyBase(
     ) -> list[np.ndarray]:
         """As `Policy.score`; greedy sampling scores as the plain distribution does."""
         weights: TeacherWeights = teacher if role == "teacher" else "live"
+        if weights == "model":
+            return self.load_teacher_model().score(sequences, sampling=sampling)
         scores = [EMPTY for _ in sequences]
         with self._reporting_out_of_memory("learn"):
             for rows in batched([[pair] for pair in sequences], self._budget):
@@ -267,15 +276,17 @@ class PolicyBase(
             with self._dropping_out(rows, pairs, training):
                 return self._policy_gradient_pass(pairs, part, weights_N, training)
         items = part.items
+        reader = self.load_teacher_model() if part.teacher == "model" else self
 
         def read_teacher() -> Hidden:
             with self._acting_with(part.teacher):
-                return self._teacher_hidden([(i.teacher_prompt, i.completion) for i in items])
+                return reader._teacher_hidden([(i.teacher_prompt, i.completion) for i in items])
 
         teacher_ND = self._teacher_cache.hidden_states(rows, read_teacher)
         pairs = [(item.student_prompt, item.completion) for item in items]
+        head = reader._split_model.head
         with self._dropping_out(rows, pairs, training):
-            return self._divergence_pass(pairs, teacher_ND, weights_N, part.spec, training)
+            return self._divergence_pass(pairs, teacher_ND, head, weights_N, part.spec, training)
 
     def _dropping_out(
         self, rows: list[int], pairs: Sequence[PromptAndCompletion], on: bool
@@ -296,7 +307,7 @@ class PolicyBase(
             TrainingError: `ema`, and no EMA is kept.
         """
         adapter, optimizer = self._adapter, self._optimizer
-        if adapter is None or weights == "live":
+        if adapter is None or weights in ("live", "model"):
             yield
         elif weights == "initial":
             with adapter.at_start():

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Generic, Literal
+from typing import Any, Generic, Literal
 
 import numpy as np
 
@@ -42,12 +42,14 @@ class PassesOfABackend(ABC, Generic[Hidden]):
         self,
         pairs: Sequence[PromptAndCompletion],
         teacher_ND: Hidden,
+        teacher_head: Any,
         weights_N: np.ndarray,
         spec: DivergenceSpec,
         training: bool,
     ) -> TokenReport:
         """Divergences of a micro-batch's N tokens; with `training`, add the gradient of their sum
-        weighted by `weights_N`, float32."""
+        weighted by `weights_N`, float32. `teacher_head` is the head of the model that the teacher's
+        hidden states are of: the student's own, or another's over the same ids."""
 
     @abstractmethod
     def _policy_gradient_pass(

@@ -19,6 +19,17 @@ class SplitModel(Protocol):
     def context_limit(self) -> int | None:
         """The most positions of a sequence; None: unknown."""
 
+    @property
+    def head(self) -> Any:
+        """The output head, as the backend's `loss_head` takes it."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids that the head scores."""
+
+    def narrow(self, vocabulary: int) -> None:
+        """Score only so many ids from now on, the first ones."""
+
 
 class Adapter(Protocol):
     """What the base asks of a backend's adapter (`backends.shared.adapter_base`)."""

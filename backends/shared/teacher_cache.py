@@ -1,9 +1,9 @@
 """The teacher's hidden states, kept while the same batch is trained on again.
 
-A teacher of initial weights gives the same hidden states for the same tokens however the student
-changes, so later passes over a batch need no teacher pass. The cache holds [N, D] numbers, never
-logits, of one batch at a time: the last one that is trained on again. A batch that is not, such as
-an update's anchor, may come between two passes over it.
+A teacher of initial weights, or of another model, gives the same hidden states for the same tokens
+however the student changes, so later passes over a batch need no teacher pass. The cache holds
+[N, D] numbers, never logits, of one batch at a time: the last one that is trained on again. A batch
+that is not, such as an update's anchor, may come between two passes over it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from backends.interface import DivergenceBatch, LossBatch
+from backends.interface import FIXED_TEACHERS, DivergenceBatch, LossBatch
 
 Hidden = TypeVar("Hidden")
 """Hidden states [N, D] as the backend has them."""
@@ -34,7 +34,9 @@ class TeacherCache(Generic[Hidden]):
         if batch is self._batch:
             self._reads_kept = True
             return True
-        keeps = isinstance(batch, DivergenceBatch) and batch.again and batch.teacher == "initial"
+        keeps = (
+            isinstance(batch, DivergenceBatch) and batch.again and batch.teacher in FIXED_TEACHERS
+        )
         self._reads_kept = keeps
         if keeps:
             self._batch, self._hidden = batch, {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import hashlib
 import json
 import math
 import re
@@ -33,6 +34,8 @@ AGAIN = "download the model again, whole"
 #: Names of the number of layers.
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _WHOLE_NUMBER = 2**48
+#: Bytes at either end of a file that `quick_digest` reads.
+_SAMPLED = 2**20
 #: safetensors' names of the dtypes that a model is stored in -> the libraries'.
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
@@ -100,6 +103,29 @@ def require_whole(folder: Path) -> None:
             _require_json(path)
     headers = [read_header(path) for path in weight_files(folder)]
     _require_layers(settings, sum(len(header.names) for header in headers), folder)
+
+
+def quick_digest(folder: Path) -> str:
+    """A digest that tells a model's files from others, without reading all of the weights.
+
+    It covers config.json, and of each weights' file its name, its size and its first and last MiB.
+
+    Raises:
+        ModelError: one of them cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        digest.update((folder / "config.json").read_bytes())
+        for path in weight_files(folder):
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size}".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_SAMPLED))
+                file.seek(max(0, size - _SAMPLED))
+                digest.update(file.read())
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be read: {error.strerror or error}", AGAIN) from error
+    return digest.hexdigest()[:16]
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -146,13 +146,14 @@ class VllmPolicy(DelegatingPolicy):
         """As `Policy.generate`; it first waits for prefetched rollouts.
 
         The backend's own engine samples for a teacher whose weights are in no adapter file of the
-        server: a moving average, or the adapter that the run started from.
+        server: a moving average, another model, or the adapter that the run started from.
         """
         if self._prefetching is not None:
             until_done(self._prefetching)
             self._prefetching = None
         live = role == "student" or teacher == "live"
-        if not live and (teacher == "ema" or self._config.adapter is not None):
+        elsewhere = teacher in ("ema", "model") or self._config.adapter is not None
+        if not live and elsewhere:
             self._pool.sleep()
             yield from super().generate(requests, sampling, role, teacher)
             return

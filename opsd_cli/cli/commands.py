@@ -195,6 +195,9 @@ def compare(
     methods: compare_options.Methods = None,
     vary: compare_options.Vary = None,
     grid: compare_options.Grid = False,
+    halving: compare_options.Halving = False,
+    halving_rounds: compare_options.HalvingRounds = None,
+    halving_fraction: compare_options.HalvingFraction = None,
     seeds: compare_options.Seeds = 3,
     tune: compare_options.Tune = False,
     target: compare_options.Target = None,
@@ -220,6 +223,7 @@ def compare(
     [dim]opsd compare[/dim]
     [dim]opsd compare --methods opsd,grpo,sft --seeds 5 --tune[/dim]
     [dim]opsd compare --vary divergence.kind=forward_kl,jsd --vary train.passes=4,16[/dim]
+    [dim]opsd compare --vary optimizer.learning_rate=1e-5,3e-5,1e-4 --halving[/dim]
     [dim]opsd compare runs/a runs/b --require-ratio 4[/dim]
     """
     from opsd_cli.cli import compare
@@ -232,7 +236,8 @@ def compare(
         compare.Options(
             finished=tuple(finished or ()), methods=methods, seeds=seeds, tune=tune,
             target=target, require_ratio=require_ratio, jobs=jobs, out=out, resume=resume,
-            vary=tuple(vary or ()), grid=grid,
+            vary=tuple(vary or ()), grid=grid, halving=halving, halving_rounds=halving_rounds,
+            halving_fraction=halving_fraction,
         ),
     )  # fmt: skip
 

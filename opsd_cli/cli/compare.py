@@ -8,12 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from opsd_cli.cli.compare_halving import cost_sentence, halving_of_flags, rounds_table
 from opsd_cli.cli.compare_output import show, watched_jobs
 from opsd_cli.cli.compare_variants import Cost, cost_of_arms, varied
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.plan import plan_table, prompts_of
 from opsd_cli.cli.request import Request
 from opsd_cli.comparison import session
+from opsd_cli.comparison.common_rows import common_rows, sentence
+from opsd_cli.comparison.halving import Halving
+from opsd_cli.comparison.planned_tokens import halving_cost
 from opsd_cli.comparison.session import Comparison
 from opsd_cli.comparison.token_plans import comparison_plan
 from opsd_cli.comparison.variants import Variation, require_measured_alike
@@ -26,6 +30,7 @@ from opsd_cli.planning.readiness import (
     require_problems_at_hand,
     require_ready,
 )
+from opsd_cli.planning.token_plan import TokenPlan
 from opsd_cli.reports.comparison_pages import write_comparison_pages
 from opsd_cli.tracking import trackers
 from opsd_cli.tracking.listener import Listener
@@ -49,11 +54,15 @@ class Options:
     resume: bool
     vary: tuple[str, ...] = ()
     grid: bool = False
+    halving: bool = False
+    halving_rounds: int | None = None
+    halving_fraction: float | None = None
 
     @property
     def varies(self) -> bool:
-        """Whether a flag gives arms of a method."""
-        return bool(self.vary) or self.grid
+        """Whether a flag gives arms of a method, or ends some early."""
+        rounds = (self.halving_rounds, self.halving_fraction) != (None, None)
+        return bool(self.vary) or self.grid or self.halving or rounds
 
 
 def run(request: Request, options: Options) -> None:
@@ -61,7 +70,7 @@ def run(request: Request, options: Options) -> None:
     out = request.out
     if options.varies and (options.finished or options.resume):
         raise UsageError(
-            "--vary and --grid give the arms of a new comparison",
+            "--vary, --grid and --halving give the arms of a new comparison",
             "leave them out here, or start a new comparison",
         )
     if options.grid and not options.vary:
@@ -104,17 +113,25 @@ def _begin(request: Request, options: Options) -> None:
     configs = session.measured_alike(named, options.seeds)
     if variation is not None:
         require_measured_alike(configs, variation)
+    halving = halving_of_flags(
+        configs, next(iter(configs)) if variation is None else variation.base, options.halving,
+        options.halving_rounds, options.halving_fraction, options.tune,
+    )  # fmt: skip
     if options.out is not None:
         session.refuse_used(options.out)
     if request.dry_run:
-        _show_plan(request, configs, options, variation)
+        _show_plan(request, configs, options, variation, halving)
         return
-    if variation is not None:
-        plans = comparison_plan(configs, None, Listener()).runs
+    plans = comparison_plan(configs, None, Listener()).runs
+    if halving is not None:
+        cost = halving_cost(halving, configs, plans, options.seeds)
+        request.out.note(cost_sentence(cost))
+    elif variation is not None:
         request.out.note(cost_of_arms(plans, variation, options.seeds).sentence)
     directory = session.begin(
-        configs, options.out, options.seeds, options.tune, options.target, request.out, variation
-    )
+        configs, options.out, options.seeds, options.tune, options.target, request.out, variation,
+        halving, plans,
+    )  # fmt: skip
     _train(directory, options, request.out)
 
 
@@ -173,7 +190,7 @@ def named_methods(text: str, least: int = 2) -> tuple[str, ...]:
 
 def _show_rest(directory: Path, out: Output) -> None:
     """What resuming a comparison would train: the runs of its plan, and where each is."""
-    rest = [(entry, entry.job.config.train.steps) for entry in session.progress(directory)]
+    rest = [(entry, entry.job.until) for entry in session.progress(directory)]
     for entry, steps in rest:
         out.show(f"{entry.job.name}: {entry.state}, step {entry.step} of {steps}")
     left = sum(entry.state != "done" for entry, _ in rest)
@@ -190,7 +207,11 @@ def _show_rest(directory: Path, out: Output) -> None:
 
 
 def _show_plan(
-    request: Request, named: dict[str, Config], options: Options, variation: Variation | None
+    request: Request,
+    named: dict[str, Config],
+    options: Options,
+    variation: Variation | None,
+    halving: Halving | None,
 ) -> None:
     """The tokens of every method side by side, also of those that were not asked for.
 
@@ -224,11 +245,12 @@ def _show_plan(
     cost = None if variation is None else cost_of_arms(plans, variation, options.seeds)
     if cost is not None:
         out.show(cost.sentence)
+    rounds = _show_rounds(halving, named, plans, options.seeds, out)
+    rows = common_rows(named, planned.splits)
+    if rows is not None:
+        out.show(sentence(rows.as_dict()))
     out.show("nothing was written")
-    tuned = {
-        "runs": len(planned.tuning),
-        "generated_tokens_at_most": planned.tuning_generated,
-    }
+    tuned = {"runs": len(planned.tuning), "generated_tokens_at_most": planned.tuning_generated}
     out.object(
         {
             "plan": {name: plan.as_dict() for name, plan in plans.items()},
@@ -236,6 +258,8 @@ def _show_plan(
             "seeds": options.seeds,
             "tuning": tuned if options.tune else None,
             **_variation_object(variation, cost),
+            **({} if rows is None else {"common_rows": rows.as_dict()}),
+            **rounds,
         }
     )
     for name, config in named.items():
@@ -248,6 +272,23 @@ def _show_once(lines: Mapping[str, str], variation: Variation | None, out: Outpu
     for label, text in lines.items():
         if variation is None or label not in variation.changes or text != lines[variation.base]:
             out.show(f"{label}: {text}")
+
+
+def _show_rounds(
+    halving: Halving | None,
+    named: Mapping[str, Config],
+    plans: Mapping[str, TokenPlan],
+    seeds: int,
+    out: Output,
+) -> dict[str, Any]:
+    """Show what the rounds take; returns the key `halving` of the plan's JSON object, if any."""
+    if halving is None:
+        return {}
+    cost = halving_cost(halving, named, plans, seeds)
+    out.show("\nthe rounds of --halving, tokens at most:")
+    out.show(rounds_table(cost))
+    out.show(cost_sentence(cost))
+    return {"halving": {**halving.as_dict(), "cost_at_most": cost.as_dict()}}
 
 
 def _variation_object(variation: Variation | None, cost: Cost | None) -> dict[str, Any]:

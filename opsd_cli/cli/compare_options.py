@@ -38,6 +38,27 @@ Vary = Annotated[
 Grid = Annotated[
     bool, typer.Option("--grid", help="With several --vary: all combinations of their values.")
 ]
+Halving = Annotated[
+    bool,
+    typer.Option(
+        "--halving",
+        help="End the worse half of the arms early, on validation; the rest goes on.",
+    ),
+]
+HalvingRounds = Annotated[
+    int | None,
+    typer.Option(
+        "--halving-rounds", min=1,
+        help="Rounds before the last; by default as many as leave two or three arms.",
+    ),
+]  # fmt: skip
+HalvingFraction = Annotated[
+    float | None,
+    typer.Option(
+        "--halving-fraction", min=0.05, max=0.95,
+        help="Share of the arms that goes on after a round; by default 0.5.",
+    ),
+]  # fmt: skip
 Seeds = Annotated[
     int, typer.Option("--seeds", min=1, help="Runs of each method, counted from --seed.")
 ]

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from opsd_cli.cli.compare_variants import choices_table
 from opsd_cli.cli.console import SILENT_SECONDS, Output
 from opsd_cli.cli.progress import READING, pace_text, remaining
-from opsd_cli.comparison.choice_words import caution
+from opsd_cli.comparison.choice_words import caution, chosen_on, ended_text
 from opsd_cli.comparison.jobs import seconds_left
-from opsd_cli.comparison.session import Comparison, noting_finished
+from opsd_cli.comparison.noted_jobs import noting_finished
+from opsd_cli.comparison.planned_tokens import planned_sentence
+from opsd_cli.comparison.session import Comparison
 from opsd_cli.comparison.supervisor import run_jobs
 from opsd_cli.comparison.verdict import tokens_needed, tokens_spent
 from opsd_cli.formatting import count, duration, percent
@@ -78,6 +80,12 @@ def show(result: Comparison, out: Output) -> None:
     out.show(result.verdict)
     if "choices" in summary:
         out.show(caution(summary["choices"], len(summary["seeds"])))
+    if "halving" in summary:
+        for label, how in summary["halving"]["ended"].items():
+            out.show(f"{label}: {ended_text(how)}")
+        out.show(chosen_on(summary["halving"]))
+    if "planned" in summary:
+        out.show(planned_sentence(summary["planned"]))
     if len(summary["seeds"]) == 1:
         out.warn(
             "one seed: the interval is of the problems alone; how much runs vary between seeds is "
@@ -122,17 +130,24 @@ def progress_table(progress: Sequence[Progress], at_once: int) -> Group:
     for heading in ("run", "", "step", "accuracy", "generated", "time"):
         table.add_column(heading, ratio=1 if not heading else None, no_wrap=True)
     for entry in progress:
-        steps = entry.job.config.train.steps
+        steps = entry.job.until
         table.add_row(
             entry.job.name,
             ProgressBar(steps, entry.step),
             f"{entry.step}/{steps}" if entry.state != "waiting" else "waiting",
-            "–" if entry.accuracy is None else f"{entry.accuracy:.1%}",
+            _newest(entry),
             count(entry.generated),
             duration(entry.current.seconds if entry.current else entry.seconds),
         )
     lines = [*running_lines(progress), *left_line(progress, at_once)]
     return Group(table, *(Text(visible(text), style="dim", no_wrap=True) for text in lines))
+
+
+def _newest(entry: Progress) -> str:
+    """The newest accuracy on test, or on validation where test waits for the end."""
+    if entry.accuracy is not None:
+        return f"{entry.accuracy:.1%}"
+    return "–" if entry.validation is None else f"{entry.validation:.1%} (validation)"
 
 
 def _result_table(summary: dict[str, Any]) -> Table:

@@ -26,7 +26,15 @@ from opsd_cli.evaluation.preparation import (
 from opsd_cli.evaluation.result import EvaluationResult
 from opsd_cli.evaluation.session import ready_to_draw
 from opsd_cli.evaluation.session import run as run_evaluation
-from opsd_cli.formatting import count, gain_by_part, nats, percent, points, strict_and_flexible
+from opsd_cli.formatting import (
+    count,
+    gain_by_part,
+    nats,
+    percent,
+    points,
+    score_change,
+    strict_and_flexible,
+)
 from opsd_cli.grading import traits_of
 from opsd_cli.planning.readiness import require_model_at_hand, require_ready
 from opsd_cli.reports.evaluation_report import write_evaluation_report
@@ -177,6 +185,8 @@ def _show_pairs(result: EvaluationResult, out: Output) -> None:
         if flexible := paired["flexible_difference"]:
             parts = gain_by_part(paired["difference"]["value"], flexible["value"])
             out.show(f"{name}, of that difference: {parts}")
+        if "score_difference" in paired:
+            out.show(f"{name}, mean score: {score_change(paired['score_difference'])}")
         differing = paired["settings_that_differ"]
         if differing:
             named = ", ".join(map(setting_name, differing[:MOST_NAMED]))

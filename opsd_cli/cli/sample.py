@@ -18,6 +18,7 @@ from opsd_cli.inspection import (
     completions_of,
     divergence_entry,
     draw,
+    model_or_live,
     problems_to_inspect,
     prompts_of_roles,
     sampled_as,
@@ -127,10 +128,14 @@ def _sample(
         f"{sampling.max_new_tokens:,} tokens"
     )
     prompt_of = teacher.of if options.privileged else prompts.student
+    other = options.privileged and config.teacher.model is not None
+    teacher_weights = model_or_live(config) if other else None
 
     def drawn(listener: Listener) -> list[Rollout]:
         shown_while = listener.unfinished if isinstance(listener, StreamListener) else None
-        return draw(policy, problems, prompt_of, drawn_as, options.n, listener, shown_while)
+        return draw(
+            policy, problems, prompt_of, drawn_as, options.n, listener, shown_while, teacher_weights
+        )
 
     rollouts = watched(
         out,

@@ -15,7 +15,7 @@ from opsd_cli.cli.request import Request
 from opsd_cli.cli.stopping import stop_on_signal
 from opsd_cli.devices.number import Devices, ranks
 from opsd_cli.devices.number import count as count_devices
-from opsd_cli.errors import UsageError
+from opsd_cli.errors import Interrupted, UsageError
 from opsd_cli.formatting import count, duration, nats, percent, share
 from opsd_cli.loading import choose_backend, loaded_policy, with_absolute_adapter
 from opsd_cli.planning.available_splits import available_splits
@@ -28,6 +28,7 @@ from opsd_cli.problems.sources import load_splits
 from opsd_cli.reports.run_report import write_run_report
 from opsd_cli.tracking import trackers
 from opsd_cli.training import run_directory, session
+from opsd_cli.training.pausing import asked_pause
 from opsd_cli.training.remaining import remaining
 from opsd_cli.training.schedule import require_enough
 from opsd_cli.training.session import TrainingSession
@@ -139,15 +140,22 @@ def _plan(
 def _train(opened: TrainingSession, out: Output, devices: Devices) -> None:
     result = opened.finished
     if result is None:
+        pause = asked_pause(opened.run.directory)
 
         def work(policy: Policy, listener: Listener) -> TrainResult:
-            return session.work(opened, policy, listener, stopped.is_set)
+            return session.work(opened, policy, listener, lambda: stopped.is_set() or pause())
 
         with (
             loaded_policy(opened.run.config, out, True, opened.engine_folder, devices) as policy,
             stop_on_signal(out) as stopped,
         ):
-            result = watched(out, partial(work, policy))
+            try:
+                result = watched(out, partial(work, policy))
+            except Interrupted as error:
+                if stopped.is_set() or not pause():
+                    raise
+                out.note(error.message)
+                return
     show_result(result, write_run_report(opened.run.directory), out)
     out.object(result.as_dict())
 

@@ -8,7 +8,7 @@ from typing import Any
 from opsd_cli.comparison.choices import HELPED, HURT, UNKNOWN
 from opsd_cli.comparison.crossed import MOST_SEEDS
 from opsd_cli.comparison.variants import change_text
-from opsd_cli.formatting import points, signed
+from opsd_cli.formatting import points, share, signed
 from opsd_cli.statistics import CONFIDENCE, Estimate
 
 Choices = Mapping[str, Any]
@@ -51,6 +51,42 @@ def needed_text(arm: Mapping[str, Any], seeds: int) -> str:
     if not arm["difference"]["best"]["value"]:
         return "no difference was observed"
     return f"{MOST_SEEDS:,} seeds would not tell; more test problems may"
+
+
+def ended_text(how: Mapping[str, Any]) -> str:
+    """When an arm of `--halving` was ended, and what that rests on.
+
+    Args:
+        how: the values of an `opsd_cli.comparison.halving.Ended`.
+    """
+    found = how["difference"]
+    difference = points(Estimate(found["value"], found["low"], found["high"]))
+    told = "worse there" if how["worse"] else "not shown to be worse there"
+    return (
+        f"ended at step {how['step']} of {how['steps']} after validation "
+        f"{share(how['validation'])} vs {share(how['than_validation'])} of {how['than']}, the last "
+        f"that went on ({difference}, seed {how['seed']}): {told}"
+    )
+
+
+def ended_names(halving: Mapping[str, Any] | None) -> str:
+    """The arms that were ended early, in a sentence; empty if none was.
+
+    Args:
+        halving: the object `halving` of a summary.
+    """
+    names = [] if halving is None else list(halving["ended"])
+    return f" Ended early, on validation: {', '.join(names)}." if names else ""
+
+
+def chosen_on(halving: Mapping[str, Any]) -> str:
+    """What the verdicts on arms that were chosen on one of their own seeds allow for."""
+    return (
+        f"The arms that went on were chosen on validation with seed {halving['seed']}, before any "
+        "test problem was sampled. Their runs with that seed count here too, which favours the "
+        "chosen arms a little against the base, as it is always kept; other seeds (--seed) confirm "
+        "a choice."
+    )
 
 
 def headline(choices: Choices) -> str:

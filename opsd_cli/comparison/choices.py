@@ -16,6 +16,7 @@ import numpy as np
 
 from opsd_cli.comparison.crossed import crossed_mean, seed_mean
 from opsd_cli.comparison.curves import Curve
+from opsd_cli.comparison.scores import mean_score, score_difference
 from opsd_cli.comparison.variants import Variation
 from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.statistics import CONFIDENCE, holm_adjusted
@@ -58,6 +59,7 @@ def choices(groups: Mapping[str, Sequence[Curve]], variation: Variation) -> dict
                 "best": difference.estimate().as_dict() | {"p": difference.p_value},
                 "last": outcomes[label].difference(base, "last").estimate().as_dict(),
                 **outcomes[label].paired(base),
+                **_given("mean_score", score_difference(groups[label], groups[variation.base])),
             },
             "p_adjusted": p_adjusted,
             "verdict": (HELPED if difference.value > 0 else HURT) if decided else UNKNOWN,
@@ -78,6 +80,10 @@ def variation_of(found: Mapping[str, Any]) -> Variation:
         label: arm["changes"] for label, arm in found["arms"].items() if label != found["base"]
     }
     return Variation(found["base"], found["base_values"], changes, {})
+
+
+def _given(name: str, value: Any) -> dict[str, Any]:
+    return {} if value is None else {name: value}
 
 
 def _rows(curve: Curve) -> Rows:
@@ -143,6 +149,7 @@ class _Outcomes:
             },
             "watch_change": None if watched is None else crossed_mean(watched).estimate().as_dict(),
             **{name: None if each is None else seed_mean(each) for name, each in measured.items()},
+            **_given("mean_score", mean_score(self.curves)),
         }
 
     def difference(self, base: _Outcomes, when: str) -> Any:

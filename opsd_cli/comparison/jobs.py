@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import last_row, read_rows
 from opsd_cli.tracking.published import Published, read_published
 from opsd_cli.training import run_directory
+from opsd_cli.training.pausing import reached
 
 PLAN = "plan.json"
 #: Multiples of a method's configured learning rate that `--tune` trains with.
@@ -33,11 +34,31 @@ TUNE_SEED_OFFSET = 1000
 
 @dataclass(frozen=True)
 class Job:
-    """One training run: the name of its directory, its method and its config."""
+    """One training run: the name of its directory, its method and its config.
+
+    Attributes:
+        pause: the step at which it stops for now; None trains it to its result.
+    """
 
     name: str
     method: str
     config: Config
+    pause: int | None = None
+
+    @property
+    def until(self) -> int:
+        """The step at which it stops."""
+        return self.config.train.steps if self.pause is None else self.pause
+
+    def done(self, directory: Path) -> bool:
+        """Whether nothing of it is left to do.
+
+        Args:
+            directory: the comparison's.
+        """
+        run = directory / self.name
+        paused = self.pause is not None and reached(run, self.pause)
+        return paused or run_directory.result_of(run) is not None
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,7 @@ class Progress:
         state: "waiting", "running" or "done".
         step: steps completed.
         accuracy: newest accuracy on the test split; None before the first.
+        validation: newest accuracy on validation; None before the first.
         generated: tokens generated.
         seconds: wall time.
         current: the progress of its current phase, while it is running.
@@ -60,6 +82,7 @@ class Progress:
     generated: int = 0
     seconds: float = 0.0
     current: Published | None = None
+    validation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,9 +105,16 @@ class Tuned:
     cpu_seconds: float
 
 
-def prepared(config: Config) -> Config:
-    """A config as a comparison trains it: with a test curve, without early stopping."""
-    train = config.train.model_copy(update={"curve": True, "patience": None})
+def prepared(config: Config, test_at_end: bool = False) -> Config:
+    """A config as a comparison trains it: with a test curve, without early stopping.
+
+    Args:
+        test_at_end: no test problem is sampled before the last step.
+    """
+    changes: dict[str, Any] = {"curve": True, "patience": None}
+    if test_at_end:
+        changes["test_at_end"] = True
+    train = config.train.model_copy(update=changes)
     return config.model_copy(update={"train": train})
 
 
@@ -121,16 +151,24 @@ def with_seed(config: Config, seed: int) -> Config:
 
 
 def comparison_jobs(
-    configs: dict[str, Config], seeds: Sequence[int], folders: Mapping[str, str] | None = None
+    configs: Mapping[str, Config],
+    seeds: Sequence[int],
+    folders: Mapping[str, str] | None = None,
+    test_at_end: bool = False,
 ) -> list[Job]:
     """A job per seed and method; seed by seed, so that methods progress side by side.
 
     Args:
         folders: what run directories begin with, for labels that cannot name one.
+        test_at_end: as `prepared` takes it.
     """
     named = folders or {}
     return [
-        Job(f"{named.get(label, label)}-s{seed}", label, with_seed(prepared(config), seed))
+        Job(
+            f"{named.get(label, label)}-s{seed}",
+            label,
+            with_seed(prepared(config, test_at_end), seed),
+        )
         for seed in seeds
         for label, config in configs.items()
     ]
@@ -206,10 +244,12 @@ def plan_of(
     tune: bool,
     target: float | None,
     variation: Variation | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The contents of plan.json."""
+    """The contents of plan.json; `more` is added where it has a value."""
     return {
         **({} if variation is None else {"variation": variation.as_dict()}),
+        **{key: value for key, value in (more or {}).items() if value is not None},
         "seeds": list(seeds),
         "tune": tune,
         "target": target,
@@ -224,19 +264,31 @@ def configs_of(plan: dict[str, Any]) -> dict[str, Config]:
 def progress_of(directory: Path, job: Job, running: bool) -> Progress:
     """The progress of a job, read from its run directory."""
     run = directory / job.name
-    finished = run_directory.result_of(run) is not None
-    state = "done" if finished else "running" if running else "waiting"
+    state = "done" if job.done(directory) else "running" if running else "waiting"
     metrics = last_row(run / run_directory.METRICS)
-    tests = [r for r in read_rows(run / run_directory.EVALUATIONS) if r["split"] == "test"]
+    step = metrics["step"] if metrics else 0
+    newest = {
+        row["split"]: row["accuracy"]["value"] for row in read_rows(run / run_directory.EVALUATIONS)
+    }
     return Progress(
         job=job,
         state=state,
-        step=metrics["step"] if metrics else 0,
-        accuracy=tests[-1]["accuracy"]["value"] if tests else None,
+        step=step,
+        accuracy=newest.get("test"),
         generated=metrics["ledger"]["generated"] if metrics else 0,
         seconds=metrics["seconds"] if metrics else 0.0,
-        current=read_published(progress_file(run)) if state == "running" else None,
+        current=_published(run, job, step) if state == "running" else None,
+        validation=newest.get("validation"),
     )
+
+
+def _published(run: Path, job: Job, step: int) -> Published | None:
+    """What a running job publishes, with the time left until it pauses, as far as steps tell."""
+    found = read_published(progress_file(run))
+    if found is None or found.left is None or job.pause is None:
+        return found
+    share = max(0, job.pause - step) / max(1, job.config.train.steps - step)
+    return replace(found, left=found.left * share)
 
 
 def progress_file(run: Path) -> Path:

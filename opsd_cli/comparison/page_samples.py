@@ -14,9 +14,11 @@ from typing import Any
 
 from opsd_cli.comparison.curves import Curve
 from opsd_cli.comparison.supervisor import ending
+from opsd_cli.config.schema import Config
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.json_files import read_object
 from opsd_cli.processes.child_processes import OPSD, package_environment, tied
+from opsd_cli.prompts.references import OF_ONE_ROLLOUT
 from opsd_cli.tracking.listener import Messages
 
 SAMPLES = "samples.json"
@@ -38,10 +40,7 @@ def page_samples(
     drawn: dict[str, list[dict[str, Any]]] = {}
     with messages.working("drawing samples for the page"):
         for label, curves in groups.items():
-            command = [
-                *OPSD, "sample", "--json", "--quiet", "--divergence", "--show-prompts",
-                "--adapter", str(curves[0].directory), "--limit", str(SAMPLED_PROBLEMS),
-            ]  # fmt: skip
+            command = sampling_command(curves[0].directory, curves[0].config)
             answer = subprocess.run(
                 command,
                 capture_output=True,
@@ -59,6 +58,18 @@ def page_samples(
     if len(drawn) == len(groups):  # otherwise retry next time
         write_atomic(path, json.dumps(drawn, ensure_ascii=False) + "\n")
     return drawn
+
+
+def sampling_command(run: Path, config: Config) -> list[str]:
+    """The command that samples a run's completions.
+
+    Without divergences where the teacher's reference exists only while a step learns.
+    """
+    divergence = () if config.teacher.reference in OF_ONE_ROLLOUT else ("--divergence",)
+    return [
+        *OPSD, "sample", "--json", "--quiet", *divergence, "--show-prompts",
+        "--adapter", str(run), "--limit", str(SAMPLED_PROBLEMS),
+    ]  # fmt: skip
 
 
 def stored_samples(directory: Path) -> dict[str, list[dict[str, Any]]]:

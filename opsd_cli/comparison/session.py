@@ -13,23 +13,24 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from opsd_cli.comparison.common_rows import common_rows, sentence, with_common_rows
 from opsd_cli.comparison.curves import Curve, comparable, labelled, read_curve
+from opsd_cli.comparison.halving import Halving
 from opsd_cli.comparison.jobs import (
     PLAN,
     TUNE_SEED_OFFSET,
-    Job,
     Progress,
     Tuned,
-    comparison_jobs,
     configs_of,
     evaluated_alike,
     plan_of,
+    prepared,
     progress_of,
     read_plan,
     tuned,
@@ -37,6 +38,8 @@ from opsd_cli.comparison.jobs import (
     with_rate,
     write_plan,
 )
+from opsd_cli.comparison.phases import RunJobs, facts_of, jobs_of, train_arms
+from opsd_cli.comparison.planned_tokens import halving_cost, stored_plan
 from opsd_cli.comparison.summary import COMPARISON, summarise
 from opsd_cli.comparison.supervisor import stopped
 from opsd_cli.comparison.variants import Variation, folders_of
@@ -47,17 +50,16 @@ from opsd_cli.errors import GateNotMet, RunError, UsageError
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_directory
 from opsd_cli.files.fresh_directory import fresh_directory
-from opsd_cli.formatting import count, duration, json_safe, times
+from opsd_cli.formatting import json_safe, times
 from opsd_cli.grading import check_grader, grades
 from opsd_cli.loading import choose_backend
+from opsd_cli.planning.token_plan import TokenPlan, token_plan
 from opsd_cli.problems.sources import load_splits
 from opsd_cli.tracking import trackers
 from opsd_cli.tracking.listener import Messages
 from opsd_cli.training import run_directory
 
 PICTURE, REPORT = "comparison.png", "report.html"
-RunJobs = Callable[[Path, Sequence[Job]], None]
-"""Runs the jobs of a directory that have not finished, and returns when all have."""
 
 
 @dataclass(frozen=True)
@@ -128,19 +130,23 @@ def refuse_used(directory: Path) -> None:
     run_directory.refuse_used(directory)
 
 
-def require_labels(labels: Sequence[str]) -> None:
-    """Raise `UsageError` unless there are two labels or more that can each name a directory."""
+def require_labels(labels: Sequence[str], arms: int | None = None) -> None:
+    """Raise `UsageError` unless there are two labels or more that can each name a directory.
+
+    Args:
+        arms: in place of the number of labels.
+    """
     for label in labels:
         if not re.fullmatch(r"[\w][\w .+=-]*", label):
             raise UsageError(
                 f"the label {label!r} cannot name a directory", "use letters, digits and -+=._"
             )
-    if len(labels) < 2:
+    if (len(labels) if arms is None else arms) < 2:
         raise UsageError("one config cannot be compared with itself", "give two or more")
 
 
 def measured_alike(configs: Mapping[str, Config], seeds: int) -> dict[str, Config]:
-    """The configs with one evaluation for all (`evaluated_alike`).
+    """The configs with one evaluation for all (`evaluated_alike`), and the same training rows.
 
     Raises:
         UsageError: there is no room for so many seeds above a config's own, or nothing is graded.
@@ -152,7 +158,7 @@ def measured_alike(configs: Mapping[str, Config], seeds: int) -> dict[str, Confi
                 "choose a grading.grader that grades (docs/graders.md), or train each config on "
                 "its own and compare the log-probability of the solutions in their results",
             )
-    alike = evaluated_alike(dict(configs))
+    alike = with_common_rows(evaluated_alike(dict(configs)))
     highest = LARGEST_SEED - seeds - TUNE_SEED_OFFSET
     if any(config.seed > highest for config in alike.values()):
         raise UsageError("--seed leaves no room for --seeds", f"give {highest:,} or less")
@@ -167,6 +173,8 @@ def begin(
     target: float | None,
     messages: Messages,
     variation: Variation | None = None,
+    halving: Halving | None = None,
+    plans: Mapping[str, TokenPlan] | None = None,
 ) -> Path:
     """Check that every config can be trained, and write the plan of a new comparison.
 
@@ -177,6 +185,8 @@ def begin(
         tune: first choose each learning rate on validation.
         target: the test accuracy to count tokens to; by default from the curves.
         variation: how the arms of `--vary` differ.
+        halving: the rounds after which arms are ended.
+        plans: the tokens of one run of each, if they are known already.
 
     Returns:
         The comparison's directory.
@@ -190,7 +200,12 @@ def begin(
     for config in configs.values():
         trackers.require(config.log)
         check_grader(config.grading)
-        load_splits(config)
+    splits = {label: load_splits(config) for label, config in configs.items()}
+    rows = common_rows(configs, splits)
+    if rows is not None:
+        messages.note(sentence(rows.as_dict()))
+    if plans is None:
+        plans = {label: token_plan(prepared(c), splits[label]) for label, c in configs.items()}
     first = next(iter(configs.values()))
     chosen, _ = choose_backend(first, messages)
     configs = {
@@ -199,7 +214,15 @@ def begin(
     }
     counted = range(first.seed, first.seed + seeds)
     directory = directory or make_default_directory()
-    write_plan(directory, plan_of(configs, list(counted), tune, target, variation))
+    more = {
+        "common_rows": None if rows is None else rows.as_dict(),
+        "planned": stored_plan(plans),
+        "halving": None if halving is None else halving.as_dict(),
+        "halving_cost": None
+        if halving is None
+        else halving_cost(halving, configs, plans, seeds).as_dict(),
+    }
+    write_plan(directory, plan_of(configs, list(counted), tune, target, variation, more))
     return directory
 
 
@@ -209,12 +232,7 @@ def progress(directory: Path) -> list[Progress]:
     Raises:
         RunError: there is no comparison.
     """
-    plan = read_plan(directory)
-    configs = configs_of(plan)
-    folders = folders_of(plan)
-    jobs = tuning_jobs(configs, folders) if plan["tune"] else []
-    jobs += comparison_jobs(configs, plan["seeds"], folders)
-    return [progress_of(directory, job, running=False) for job in jobs]
+    return [progress_of(directory, job, running=False) for job in jobs_of(directory)]
 
 
 @contextlib.contextmanager
@@ -255,8 +273,7 @@ def train_and_compare(
         configs = {name: with_rate(c, found[name].chosen) for name, c in configs.items()}
         for name, entry in found.items():
             messages.note(f"{name}: learning rate {entry.chosen:g}, chosen on validation")
-    jobs = comparison_jobs(configs, plan["seeds"], folders_of(plan))
-    run_jobs(directory, jobs)
+    jobs = train_arms(directory, plan, configs, run_jobs, messages)
     curves = [read_curve(directory / job.name, job.method) for job in jobs]
     wanted = plan["target"] if target is None else target
     return _conclude(curves, directory, messages, wanted, found, Variation.of_plan(plan))
@@ -301,23 +318,7 @@ def _conclude(
     groups = labelled(kept)
     with messages.working("calculating intervals"):
         summary = summarise(groups, directory, target, left_out, found, variation=variation)
+        summary |= facts_of(directory, groups)
     directory.mkdir(parents=True, exist_ok=True)
     write_atomic(directory / COMPARISON, json.dumps(json_safe(summary), indent=1) + "\n")
     return Comparison(summary, groups, directory)
-
-
-def noting_finished(messages: Messages) -> Callable[[list[Progress]], None]:
-    """A watcher of `run_jobs` that notes each run once, when it has finished."""
-    done: set[str] = set()
-
-    def note(progress: list[Progress]) -> None:
-        for entry in progress:
-            if entry.state == "done" and entry.job.name not in done:
-                done.add(entry.job.name)
-                if entry.accuracy is not None:
-                    messages.note(
-                        f"{entry.job.name}: test accuracy {entry.accuracy:.1%} after "
-                        f"{count(entry.generated)} generated tokens, {duration(entry.seconds)}"
-                    )
-
-    return note

@@ -8,20 +8,10 @@ from typing import Any
 
 from opsd_cli.comparison.choices import variation_of
 from opsd_cli.comparison.curves import Curve, read_curve
-from opsd_cli.comparison.jobs import (
-    PLAN,
-    Job,
-    Progress,
-    Tuned,
-    comparison_jobs,
-    configs_of,
-    progress_of,
-    read_plan,
-    tuning_jobs,
-)
+from opsd_cli.comparison.jobs import PLAN, Progress, Tuned, progress_of
+from opsd_cli.comparison.phases import facts_of, jobs_of
 from opsd_cli.comparison.session import Comparison
 from opsd_cli.comparison.summary import COMPARISON, summarise
-from opsd_cli.comparison.variants import folders_of
 from opsd_cli.errors import RunError
 from opsd_cli.files.json_files import read_object
 
@@ -65,7 +55,8 @@ def _summary(
         for name, entry in found["tuned"].items()
     }  # fmt: skip
     variation = variation_of(found["choices"]) if found.get("choices") else None
-    return summarise(groups, directory, target, found["left_out"], tuned, variation=variation)
+    summary = summarise(groups, directory, target, found["left_out"], tuned, variation=variation)
+    return summary | facts_of(directory, groups)
 
 
 def _run(directory: Path, run: str) -> Path:
@@ -80,9 +71,4 @@ def stored_progress(directory: Path) -> Sequence[Progress]:
     Raises:
         RunError: `plan.json` is missing or damaged.
     """
-    plan = read_plan(directory)
-    configs = configs_of(plan)
-    folders = folders_of(plan)
-    jobs: list[Job] = tuning_jobs(configs, folders) if plan["tune"] else []
-    jobs += comparison_jobs(configs, plan["seeds"], folders)
-    return [progress_of(directory, job, running=False) for job in jobs]
+    return [progress_of(directory, job, running=False) for job in jobs_of(directory)]

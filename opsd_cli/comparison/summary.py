@@ -14,6 +14,7 @@ from opsd_cli.comparison.choices import choices
 from opsd_cli.comparison.curves import COSTS, Curve
 from opsd_cli.comparison.efficiency import REPLICATES, Efficiency
 from opsd_cli.comparison.jobs import Tuned
+from opsd_cli.comparison.scores import mean_score, score_difference
 from opsd_cli.comparison.variants import Variation
 from opsd_cli.formatting import json_safe
 
@@ -90,7 +91,7 @@ def summarise(
         "token_efficiency_all": named[WITH_TEACHER],
         "efficiency": named,
         "differences": [
-            {"one": a, "other": b, **_difference(efficiency, a, b)}
+            {"one": a, "other": b, **_difference(efficiency, a, b), **_scores(groups, a, b)}
             for index, a in enumerate(names)
             for b in names[index + 1 :]
         ],
@@ -110,9 +111,11 @@ def _method_summary(
     Args:
         to_target: by kind of cost and method, the cost of the target accuracy, in tokens.
     """
+    score = mean_score(curves)
     return {
         "method": curves[0].method,
         "accuracy": chosen_accuracy(efficiency, name),
+        **({} if score is None else {"mean_score": score}),
         "base_accuracy": float(np.mean([curve.accuracy_E[0] for curve in curves])),
         "best": efficiency.best(name),
         "tokens_generated": float(np.mean([c.cost_E[GENERATED][-1] for c in curves])),
@@ -150,6 +153,12 @@ def chosen_accuracy(efficiency: Efficiency, name: str) -> dict[str, float]:
 def _difference(efficiency: Efficiency, one: str, other: str) -> dict[str, float]:
     value, low, high = efficiency.difference(one, other)
     return {"value": value, "low": low, "high": high}
+
+
+def _scores(groups: Mapping[str, Sequence[Curve]], one: str, other: str) -> dict[str, Any]:
+    """The difference of mean scores at the chosen checkpoints, where the grader gives numbers."""
+    found = score_difference(groups[one], groups[other])
+    return {} if found is None else {"mean_score": found}
 
 
 def _mean_tokens(curves: Sequence[Curve]) -> dict[str, float]:

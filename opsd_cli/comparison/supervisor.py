@@ -26,6 +26,7 @@ from opsd_cli.machine import available_cores
 from opsd_cli.processes.child_processes import GRACE_SECONDS, OPSD, package_environment, tied
 from opsd_cli.tracking.published import PROGRESS_FILE
 from opsd_cli.training import run_directory
+from opsd_cli.training.pausing import PAUSE_STEP
 
 #: Time between two looks at the child processes.
 POLL_SECONDS = 0.5
@@ -79,7 +80,7 @@ def run_jobs(
         TrainingError: a run failed; the others save and stop.
         Interrupted: Ctrl-C or SIGTERM; every run keeps its newest checkpoint.
     """
-    waiting = [job for job in jobs if run_directory.result_of(directory / job.name) is None]
+    waiting = [job for job in jobs if not job.done(directory)]
     _refuse_busy(directory, waiting)
     running: dict[str, subprocess.Popen[bytes]] = {}
     devices = device_names(jobs[0].config.backend, at_once) if jobs else []
@@ -182,6 +183,8 @@ def start(
         write_atomic(config, to_yaml(job.config))
         command += ["--config", str(config)]
     environment = package_environment() | {PROGRESS_FILE: str(progress_file(run).resolve())}
+    if job.pause is not None:
+        environment[PAUSE_STEP] = str(job.pause)
     progress_file(run).unlink(missing_ok=True)  # what a killed run left
     if device is not None:
         environment[VISIBLE_DEVICES] = device

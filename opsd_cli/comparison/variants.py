@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from opsd_cli.comparison.curves import basis_of
 from opsd_cli.config.resolve import holds_text
@@ -29,6 +29,7 @@ REFUSED = {
 }
 #: Letters of a value in an arm's label, and of a label in a folder's name.
 LONGEST_VALUE, LONGEST_FOLDER = 40, 100
+Choice = TypeVar("Choice")
 _CLOSING = {"[": "]", "{": "}"}
 
 
@@ -106,6 +107,16 @@ def arms_of(
                 f"--vary names {key} twice", f"give all its values at once: --vary {key}=A,B,C"
             )
         choices[key] = assignments
+    return arms_of_choices(method, choices, grid, config_with)
+
+
+def arms_of_choices(
+    method: str,
+    choices: Mapping[str, Sequence[Choice]],
+    grid: bool,
+    config_with: Callable[[Sequence[Choice]], Config],
+) -> tuple[dict[str, Config], Variation]:
+    """As `arms_of`, from a list of choices for each key, which `config_with` applies."""
     base = config_with(())
     combinations = (
         itertools.product(*choices.values())
@@ -144,8 +155,7 @@ def parse_vary(text: str) -> tuple[str, list[str]]:
         raise UsageError(
             f"--vary {text!r} is not KEY=A,B", "write --vary divergence.kind=forward_kl,jsd"
         )
-    if key in REFUSED:
-        raise UsageError(f"--vary cannot vary {key}", REFUSED[key])
+    require_variable(key)
     pieces = split_values(values)
     if not all(pieces):
         raise UsageError(
@@ -154,6 +164,12 @@ def parse_vary(text: str) -> tuple[str, list[str]]:
     if holds_text(key):
         pieces = [_unquoted(piece) for piece in pieces]
     return key, [f"{key}={piece}" for piece in pieces]
+
+
+def require_variable(key: str) -> None:
+    """Raise `UsageError` for a key that is no choice of an arm."""
+    if key in REFUSED:
+        raise UsageError(f"--vary cannot vary {key}", REFUSED[key])
 
 
 def split_values(text: str) -> list[str]:

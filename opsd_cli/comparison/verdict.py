@@ -25,8 +25,10 @@ def verdict(summary: Summary) -> str:
     That of one method's variants says which choice helped, and not which takes fewer tokens.
     """
     if choice_words.only_choices(summary):
-        return choice_words.headline(summary["choices"])
-    return f"{_headline(summary)}{_never_improved(summary)}"
+        found = choice_words.headline(summary["choices"])
+    else:
+        found = f"{_headline(summary)}{_never_improved(summary)}"
+    return found + choice_words.ended_names(summary.get("halving"))
 
 
 def _never_improved(summary: Summary) -> str:

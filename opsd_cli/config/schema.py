@@ -35,7 +35,12 @@ from opsd_cli.config.sections import (
     Train,
 )
 from opsd_cli.config.server_settings import wrong_address, wrong_arguments, wrong_servers
-from opsd_cli.config.teacher_section import Teacher, wrong_reference
+from opsd_cli.config.teacher_section import (
+    Teacher,
+    name_and_revision,
+    wrong_model,
+    wrong_reference,
+)
 from opsd_cli.embedded import EMBEDDED, MODEL_DIR
 
 #: The method of a config that names none.
@@ -68,7 +73,7 @@ class Config(Section):
     divergence: Divergence = Divergence()
     """The loss of opsd."""
     teacher: Teacher = Teacher()
-    """The teacher's reference, weights and analyses."""
+    """The teacher's model, reference, weights and analyses."""
     sampling: SamplingSection = SamplingSection()
     """Sampling of training rollouts."""
     rollouts: Rollouts = Rollouts()
@@ -116,12 +121,23 @@ class Config(Section):
             or wrong_servers(vllm.url, vllm.replicas, vllm.devices, vllm.gpu_memory_utilization)
             or wrong_graders(self.grading)
             or wrong_without_grades(self.grading, self.train, self.teacher.reference)
+            or wrong_model(self.teacher)
             or wrong_strength(self.divergence)
             or wrong_reference(self.teacher, rollouts.per_question, self.grading)
         )
         if wrong is not None:
             raise ValueError(wrong)
         return self
+
+    @property
+    def teacher_config(self) -> Config | None:
+        """The config that loads `teacher.model`, without an adapter; None where there is none."""
+        if self.teacher.model is None:
+            return None
+        name, revision = name_and_revision(self.teacher.model)
+        train = self.train.model_copy(update={"shard": "none"})
+        own = {"model": name, "revision": revision, "adapter": None, "teacher": Teacher()}
+        return self.model_copy(update={**own, "train": train})
 
     @property
     def thinks(self) -> bool:

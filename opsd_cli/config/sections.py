@@ -51,6 +51,10 @@ class Data(Section):
     own."""
     fields: tuple[str, ...] = ()
     """More columns that the problems keep, for graders and reference templates that read them."""
+    usable_for: tuple[str, ...] = ()
+    """Other values of teacher.reference that every training problem must be usable for: rows
+    without a solution, or a column, that one of them needs are left out. `opsd compare` sets it
+    where its arms would train on different rows."""
     limit: Count | None = None
     """Maximum number of training problems: the first ones are used."""
     validation_problems: Count = 200
@@ -247,6 +251,10 @@ class Train(Section):
     stops early."""
     curve: bool = False
     """Evaluate on the test split too at every validation; nothing is selected on it."""
+    test_at_end: bool = False
+    """Measure the test split only after the last step, with the weights kept in checkpoints: the
+    same numbers as otherwise, and no test problem is sampled before. With `curve` the checkpoint of
+    every validation is kept until then."""
     micro_batch_tokens: Tokens = 16384
     """Maximum number of tokens in one forward pass, padding included."""
     reduce: Literal["fast", "exact"] = "fast"

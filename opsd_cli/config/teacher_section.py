@@ -1,22 +1,37 @@
-"""The config section of the teacher: its reference, weights and analyses."""
+"""The config section of the teacher: its model, reference, weights and analyses."""
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import field_validator
 
 from opsd_cli.config.bounds import BelowOne, Section, Tokens
 from opsd_cli.config.grading_section import Grading
 
+if TYPE_CHECKING:
+    from backends.interface import TeacherWeights
+
+#: `teacher.reference` of a teacher that sees the question alone (`opsd_cli.prompts.references`).
+NO_REFERENCE = "none"
+
 
 class Teacher(Section):
+    model: str | None = None
+    """Another model as the teacher: `embedded`, a local folder, or a hub id, which may end in
+    @REVISION. Its weights stay as they are, and it must have the student's vocabulary. By default,
+    and with `none`, the teacher is the student's own model."""
+    quantize: Literal["none", "int8", "int4"] = "none"
+    """With model: quantise its weights while it is loaded, in groups of 64 (mlx only). A folder or
+    hub id that is quantised already is read as it is."""
     reference: str = "solution"
     """What the teacher's prompt holds beside the question: `solution` (the worked solution),
     `answer` (the final answer alone), `sibling` (a rollout of the same question that was graded
     right in the same step), `feedback` (what the grader said of the rollout itself), a column of
     the training set, or a template with columns in braces ("Hint: {hint}"), in which {question},
-    {solution} and {answer} are the problem's own."""
+    {solution} and {answer} are the problem's own. With model, also `none`: the student's own
+    prompt."""
     without_reference: Literal["skip", "answer", "solution"] = "skip"
     """With reference: sibling or feedback, what a rollout has that no other right rollout of its
     question exists for, or that the grader said nothing of: skip (it is not trained on), answer or
@@ -34,13 +49,63 @@ class Teacher(Section):
     analysis_tokens: Tokens = 512
     """Maximum length of an analysis, in tokens."""
 
+    @field_validator("model")
+    @classmethod
+    def _none(cls, model: str | None) -> str | None:
+        return None if model == "none" else model
+
     @field_validator("reference")
     @classmethod
     def _not_blank(cls, reference: str) -> str:
         if not reference.strip():
-            kinds = "solution, answer, sibling, feedback, a column or a template"
+            kinds = "solution, answer, sibling, feedback, none, a column or a template"
             raise ValueError(f"should be {kinds}")
         return reference
+
+    @property
+    def acting(self) -> TeacherWeights:
+        """Whose weights score and write as the teacher, in the words of `backends.interface`."""
+        return self.weights if self.model is None else "model"
+
+
+def name_and_revision(model: str) -> tuple[str, str | None]:
+    """The folder or hub id, and the revision, that a value of `teacher.model` names."""
+    name, at, revision = model.rpartition("@")
+    try:
+        is_folder = Path(model).expanduser().exists()
+    except OSError:  # a name that no folder can have
+        is_folder = False
+    return (name, revision) if at and name and revision and not is_folder else (model, None)
+
+
+def wrong_model(teacher: Teacher) -> str | None:
+    """Why a teacher's model does not go with its other settings: two lines, the second a hint."""
+    if teacher.model is None:
+        if teacher.quantize != "none":
+            return (
+                f"teacher.quantize={teacher.quantize} needs teacher.model: without one the teacher "
+                "is the student's own model\nset teacher.model, or leave teacher.quantize out"
+            )
+        if teacher.reference == NO_REFERENCE:
+            return (
+                "teacher.reference=none needs teacher.model: the student's own model without a "
+                "reference is the student, and there is nothing to distil\nset teacher.model, or "
+                "another teacher.reference"
+            )
+        return None
+    if not teacher.model.strip():
+        return "teacher.model is empty\nname a folder or a hub id, or leave it out"
+    if teacher.weights != "initial":
+        return (
+            f"teacher.weights={teacher.weights} is of the student's own weights, and teacher.model "
+            "names another model\nleave one of them out"
+        )
+    if teacher.reference == NO_REFERENCE and teacher.reason_first:
+        return (
+            "teacher.reason_first needs a reference to write about, and teacher.reference is none"
+            "\nleave one of them out"
+        )
+    return None
 
 
 def wrong_reference(teacher: Teacher, per_question: int | None, grading: Grading) -> str | None:

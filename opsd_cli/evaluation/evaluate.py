@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from backends.interface import Policy, Rollout, RolloutRequest, Sampling
+from backends.interface import Policy, Rollout, RolloutRequest, Sampling, TeacherWeights
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.samples import Evaluation, Sample, assemble, graded
 from opsd_cli.grading import Grader, Item
@@ -144,6 +144,7 @@ def evaluate(
     on_sample: Callable[[Sample], None] | None = None,
     done: Collection[Sample] = (),
     stop: Stop = never,
+    teacher: TeacherWeights | None = None,
 ) -> Evaluation:
     """Sample and grade what is missing of `samples` completions (K) for each problem (P).
 
@@ -153,6 +154,7 @@ def evaluate(
         on_sample: called with each newly graded sample, in the order of grading.
         done: samples that exist already; they are kept as they are.
         stop: polled after each finished rollout.
+        teacher: sample with these weights of the teacher; None samples with the student's.
 
     Raises:
         Interrupted: `stop` returned True; the samples so far are graded and went to `on_sample`.
@@ -171,7 +173,12 @@ def evaluate(
     generated = 0
     queue = _GradingQueue(policy, by_id, grader, have, on_sample, sampling.stop)
     try:
-        drawn = watched(policy.generate(requests, sampling), requests, sampling, policy, listener)
+        rollouts = (
+            policy.generate(requests, sampling)
+            if teacher is None
+            else policy.generate(requests, sampling, "teacher", teacher)
+        )
+        drawn = watched(rollouts, requests, sampling, policy, listener)
         for rollout in until_stopped(drawn, len(requests), stop):
             generated += len(rollout.completion_ids)
             queue.add(rollout)

@@ -13,7 +13,7 @@ from opsd_cli.errors import RunError, UsageError
 from opsd_cli.evaluation.directory import EXTENT, EvaluationDirectory
 from opsd_cli.evaluation.samples import Evaluation, assemble
 from opsd_cli.grading import grades
-from opsd_cli.statistics import Estimate, paired_difference
+from opsd_cli.statistics import Estimate, paired_difference, paired_score_difference
 
 
 def require_grades(grading: Grading, other: Path) -> None:
@@ -47,7 +47,8 @@ def against(
         benchmark -> the difference with its 95% interval (Newcombe's method 10 on per-problem
         rates), the number of problems on which each is ahead, the other's samples per problem, and
         the settings in which the two differ. `flexible_difference` is the same by the flexible
-        rule, None unless both have it.
+        rule, None unless both have it; `score_difference` is that of mean scores, and there only
+        where the grader of both gives numbers.
 
     Raises:
         RunError: the other is not an evaluation, has other problems or answers, or is incomplete.
@@ -84,6 +85,7 @@ def against(
         found[name] = {
             "difference": difference.as_dict(),
             "flexible_difference": _flexible(result, paired),
+            **_of_scores(result, paired),
             "theirs": accuracy.as_dict(),
             "samples": paired.samples_per_problem,
             "problems_ahead": int((ahead > 0).sum()),
@@ -99,6 +101,15 @@ def _flexible(ours: Evaluation, theirs: Evaluation) -> dict[str, float] | None:
     if ours_PK is None or theirs_PK is None:
         return None
     return paired_difference(ours_PK, theirs_PK, problem_ids=ours.problem_ids).as_dict()
+
+
+def _of_scores(ours: Evaluation, theirs: Evaluation) -> dict[str, dict[str, float]]:
+    """The difference of mean scores; empty unless both have numbers of a grader."""
+    ours_PK, theirs_PK = ours.score_PK, theirs.score_PK
+    if ours_PK is None or theirs_PK is None:
+        return {}
+    found = paired_score_difference(ours_PK, theirs_PK, problem_ids=ours.problem_ids)
+    return {"score_difference": found.as_dict()}
 
 
 def difference_of(entry: Mapping[str, Any]) -> Estimate:

@@ -183,10 +183,17 @@ class Evaluation:
     @property
     def mean_score(self) -> Estimate | None:
         """Mean score with its interval clustered by problem; None without numbers of a grader."""
+        score_PK = self.score_PK
+        if score_PK is None:
+            return None
+        return mean_score_at_k(score_PK, problem_ids=self.problem_ids)
+
+    @property
+    def score_PK(self) -> np.ndarray | None:
+        """The score of each sample, [P, K]; None without numbers of a grader."""
         if all(sample.score is None for sample in self.samples):
             return None
-        score_PK = np.array([[sample.reward for sample in row] for row in self._grid])
-        return mean_score_at_k(score_PK, problem_ids=self.problem_ids)
+        return np.array([[sample.reward for sample in row] for row in self._grid])
 
     @property
     def majority(self) -> Estimate | None:

@@ -40,3 +40,8 @@ def method_class(name: str) -> type[Method]:
 def get(config: Config) -> Method:
     """The method that a config names; raises `ConfigError` as `method_class`."""
     return method_class(config.method)(config)
+
+
+def teacher_model(config: Config) -> Config | None:
+    """The config that loads `teacher.model`; None without one, or where no teacher is asked."""
+    return config.teacher_config if get(config).needs.teacher else None

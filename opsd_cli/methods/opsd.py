@@ -10,9 +10,12 @@ over the completions that are learnt from. Reduction `sequences` is the formula 
 in the paper's code, divides by the step's token count instead, which gives long completions more
 weight.
 
+With `teacher.model` p_T is another model of the same vocabulary; with `teacher.reference: none` as
+well y* is empty, which is on-policy distillation (GKD, arXiv 2306.13649).
+
 With `train.passes` above 1 a step takes several updates on the same completions. They are then
-slightly off-policy, but the divergence on them is still exact, and a teacher of initial weights
-reads them once.
+slightly off-policy, but the divergence on them is still exact, and a teacher whose weights do not
+change reads them once.
 
 With `divergence.vocabulary` "sampled", only the sampled token is compared: its log-ratio of teacher
 to student is an advantage, held constant, in a policy gradient. Its expectation is the gradient of
@@ -32,6 +35,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from backends.interface import (
+    FIXED_TEACHERS,
     DivergenceBatch,
     DivergenceItem,
     Policy,
@@ -163,8 +167,8 @@ class Opsd(Method):
             return more + tokens_read_for_scores(self._config, sizes) + TokenLedger(trained=student)
         if self._sampled:
             return more + TokenLedger(teacher_scored=teacher, scored=student, trained=student)
-        # An initial teacher scores a batch once, however many passes train on it.
-        readings = 1 if self._config.teacher.weights == "initial" else updates
+        # A teacher that does not change scores a batch once, however many passes train on it.
+        readings = 1 if self._config.teacher.acting in FIXED_TEACHERS else updates
         return more + TokenLedger(teacher_scored=teacher * readings, trained=student * updates)
 
     @property
@@ -192,7 +196,7 @@ class Opsd(Method):
                 for item, graded, weights_N in zip(items, rollouts, weighed.weights, strict=True)
             ]
         batch = DivergenceBatch(
-            tuple(items), config.divergence.spec(), config.teacher.weights, again=passes > 1
+            tuple(items), config.divergence.spec(), config.teacher.acting, again=passes > 1
         )
         return LossPlan((batch,) * passes, weighed.spent, weighed.metrics)
 

@@ -147,7 +147,7 @@ def _teacher_scores(
     scores = policy.score(
         [(item.teacher_prompt, item.completion) for item in items],
         "teacher",
-        config.teacher.weights,
+        config.teacher.acting,
         Sampling(temperature),
     )
     read = sum(len(item.teacher_prompt) + len(item.completion) for item in items)

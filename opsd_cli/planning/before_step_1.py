@@ -35,7 +35,8 @@ class RolloutsBeforeStep1:
         """The numbers in words."""
         return (
             f"{self.total:,} rollouts precede step 1: {self.preflight:,} of preflight, "
-            f"{self.validation:,} of validation, {self.test:,} of test"
+            f"{self.validation:,} of validation"
+            + (f", {self.test:,} of test" if self.test else "")
             + (f", {self.watch:,} of watch" if self.watch else "")
         )
 
@@ -63,7 +64,7 @@ def before_step_1(config: Config, problems: Mapping[str, int]) -> RolloutsBefore
     return RolloutsBeforeStep1(
         preflight_rollouts(config, problems["train"]),
         samples * problems["validation"],
-        samples * problems["test"],
+        0 if config.train.test_at_end else samples * problems["test"],
         samples * problems.get("watch", 0),
     )
 

@@ -21,7 +21,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.formatting import gibibytes
 from opsd_cli.grading import open_grader
-from opsd_cli.planning import memory_plan
+from opsd_cli.planning import memory_plan, smaller_settings
 from opsd_cli.planning.before_step_1 import before_step_1
 from opsd_cli.planning.model_reading import (
     ModelReading,
@@ -309,7 +309,7 @@ class _Suggestions:
             return memory_plan.plan(config, shape, prompts, device.memory, device.on_cpu).peak
 
         config, most = self.config, int(MEMORY_SHARE * limit)
-        changes = memory_plan.nearest_that_fits(config, most, peak)
+        changes = smaller_settings.nearest_that_fits(config, most, peak)
         if changes is None:
             self.notes.append(
                 f"memory: {gibibytes(peak(config))} planned, of {gibibytes(limit)} on "

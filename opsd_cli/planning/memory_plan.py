@@ -1,6 +1,7 @@
 """The memory that a run needs, computed from its config and the model's config.json alone.
 
-The peak is weights, adapter and optimiser, plus the larger of two phases that never overlap:
+The peak is weights, also those of `teacher.model`, adapter and optimiser, plus the larger of two
+phases that never overlap:
 sampling rollouts (a cache of keys and values, the logits of one position) and learning from them
 (the activations of one micro-batch, the divergence's chunk). The sizes of arrays are counted. What
 a framework keeps beside them is the backend's own declaration (`backends.traits.MemoryTraits`),
@@ -9,16 +10,17 @@ fitted to measured peaks with `python benchmarks/memory_plan.py`. All sizes are 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from backends.interface import FIXED_TEACHERS
 from backends.traits import MemoryTraits
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
+from opsd_cli.config.teacher_section import NO_REFERENCE
 from opsd_cli.grading.judgements import LONGEST_TEXT
 from opsd_cli.planning.model_shape import Shape
+from opsd_cli.planning.trainer_sampling import trainer_samples
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.references import FEEDBACK, SIBLING, reference_of
 
@@ -55,6 +57,8 @@ class MemoryPlan:
         divergence: hidden states and logits of the loss.
         together: True if the transient part and the divergence are counted at the same time
             (`MemoryTraits.loss_beside_transients`).
+        teacher: the weights of `teacher.model`; 0 without one.
+        teacher_pass: its activations, of one block at a time, while it reads a micro-batch.
     """
 
     weights: int
@@ -64,12 +68,19 @@ class MemoryPlan:
     transient: int
     divergence: int
     together: bool
+    teacher: int = 0
+    teacher_pass: int = 0
 
     @property
     def parts(self) -> dict[str, int]:
         """Bytes by part, under names for people."""
+        teacher = {
+            "teacher's weights": self.teacher,
+            "teacher's activations": self.teacher_pass,
+        }
         return {
             "weights": self.weights,
+            **(teacher if self.teacher else {}),
             "adapter and optimiser": self.adapter,
             "rollouts (KV cache)": self.rollouts,
             "activations": self.activations,
@@ -81,7 +92,8 @@ class MemoryPlan:
         """Highest number of bytes at any moment; sampling and learning do not overlap."""
         beside_loss = self.activations - (0 if self.together else self.transient)
         most = max(self.activations, beside_loss + self.divergence)
-        return self.weights + self.adapter + max(self.rollouts, most)
+        fixed = self.weights + self.teacher + self.adapter
+        return fixed + max(self.rollouts, most, self.teacher_pass)
 
 
 def estimated(config: Config, problems: Sequence[Problem]) -> Prompts:
@@ -89,6 +101,13 @@ def estimated(config: Config, problems: Sequence[Problem]) -> Prompts:
 
     Without problems: a long question, and the longest reference that the config allows.
     """
+    found = _estimated(config, problems)
+    if config.teacher.reference == NO_REFERENCE:  # the teacher has the student's prompt
+        return Prompts(found.student, found.student)
+    return found
+
+
+def _estimated(config: Config, problems: Sequence[Problem]) -> Prompts:
     shots = config.prompts.few_shot.examples
     if not problems:
         few_shot = shots * (_UNSEEN_QUESTION + _UNSEEN_REFERENCE)
@@ -147,6 +166,7 @@ def plan(
     memory: MemoryTraits,
     on_cpu: bool,
     parts: int = 1,
+    teacher: Shape | None = None,
 ) -> MemoryPlan:
     """The parts of a run's memory, on one device.
 
@@ -157,23 +177,35 @@ def plan(
         memory: what the backend declares.
         on_cpu: True if the backend computes on a CPU, where `train.dtype` auto means float32.
         parts: devices that the base is divided over (`train.shard`); 1 if each holds it whole.
+        teacher: the shape of `teacher.model`; None without one.
     """
     number_bytes = 4 if config.train.dtype == "float32" else 2
     if config.train.dtype == "auto":
         number_bytes = 4 if on_cpu else 2
-    stored = number_bytes if shape.bits is None else shape.bits / 8
     # Weight, gradient and two moments; an average, and the adapter started from, where there are.
     copies = 4 + (config.teacher.weights == "ema") + (config.adapter is not None)
     kept, transient = _activations(config, shape, prompts, memory, number_bytes)
     return MemoryPlan(
-        weights=int(_base_parameters(shape, parts) * stored),
+        weights=_stored(shape, number_bytes, _base_parameters(shape, parts)),
         adapter=_FLOAT32 * copies * _adapter_parameters(config, shape),
-        rollouts=_rollouts(config, shape, prompts, number_bytes),
+        rollouts=max(
+            _rollouts(config, shape, prompts, number_bytes),
+            _cache_of_teacher(config, teacher, prompts, number_bytes),
+        ),
         activations=kept + transient,
         transient=transient,
-        divergence=_divergence(config, shape, prompts, memory, number_bytes),
+        divergence=_divergence(config, shape, prompts, memory, number_bytes, teacher or shape),
         together=memory.loss_beside_transients,
+        teacher=0 if teacher is None else _stored(teacher, number_bytes, teacher.parameters),
+        teacher_pass=0
+        if teacher is None
+        else int(_block(config, teacher, prompts, memory, number_bytes, prompts.teacher)),
     )
+
+
+def _stored(shape: Shape, number_bytes: int, parameters: float) -> int:
+    """Bytes of so many of a model's weights."""
+    return int(parameters * (number_bytes if shape.bits is None else shape.bits / 8))
 
 
 def _base_parameters(shape: Shape, parts: int) -> float:
@@ -211,20 +243,6 @@ def _completion(config: Config, prompts: Prompts) -> int:
     return config.sampling.max_new_tokens
 
 
-def trainer_samples(config: Config) -> bool:
-    """True if the trainer's own weights sample in a run: all rollouts, or the teacher's analyses.
-
-    With an engine of its own the latter: where the engine has no file of the teacher's weights
-    (`backends.rollout_engines.samples_here`).
-    """
-    from backends.rollout_engines import samples_here
-
-    if samples_here(config, teacher=False):
-        return True
-    analyses = config.teacher.reason_first and methods.get(config).needs.teacher
-    return analyses and samples_here(config, teacher=True)
-
-
 def _rollouts(config: Config, shape: Shape, prompts: Prompts, number_bytes: int) -> int:
     """Bytes of the cache and the logits, where the trainer samples.
 
@@ -235,12 +253,29 @@ def _rollouts(config: Config, shape: Shape, prompts: Prompts, number_bytes: int)
 
     if not trainer_samples(config):
         return 0
-    rows = config.rollouts.batch_size
     # Evaluations are sampled in the same batches, and may be longer.
     longest = max(config.sampling.max_new_tokens, config.evaluation.max_new_tokens or 0)
     length = prompts.student + longest
     if not samples_here(config, teacher=False):
         length = prompts.teacher + config.teacher.analysis_tokens
+    return _cache(config, shape, length, number_bytes)
+
+
+def _cache_of_teacher(
+    config: Config, shape: Shape | None, prompts: Prompts, number_bytes: int
+) -> int:
+    """Bytes of cache and logits where `teacher.model` samples: its analyses, or the preflight."""
+    analyses = config.teacher.analysis_tokens if config.teacher.reason_first else 0
+    longest = config.evaluation.max_new_tokens or config.sampling.max_new_tokens
+    longest = max(longest if config.preflight.enabled else 0, analyses)
+    if shape is None or not longest:
+        return 0
+    return _cache(config, shape, prompts.teacher + longest, number_bytes)
+
+
+def _cache(config: Config, shape: Shape, length: int, number_bytes: int) -> int:
+    """Bytes of the keys and values of a batch's sequences of this length, and of its logits."""
+    rows = config.rollouts.batch_size
     cache = rows * length * shape.layers * 2 * shape.kv_heads * shape.head_dim * number_bytes
     # A cache is copied as it grows, one layer at a time.
     logits = 4 * rows * shape.vocabulary * _FLOAT32
@@ -261,6 +296,23 @@ def _activations(
     """Bytes kept from the forward pass to the backward pass, and those that the latter adds."""
     rows = _micro_batch_rows(config, prompts)
     tokens = prompts.student + _completion(config, prompts)
+    block = _block(config, shape, prompts, memory, number_bytes, prompts.student)
+    if config.train.gradient_checkpointing:
+        boundary = memory.boundary * rows * tokens * shape.hidden * number_bytes
+        return int(shape.layers * boundary), int(memory.recomputed_blocks * block)
+    return int(shape.layers * block), int(memory.transient_blocks * block)
+
+
+def _block(
+    config: Config,
+    shape: Shape,
+    prompts: Prompts,
+    memory: MemoryTraits,
+    number_bytes: int,
+    prompt: int,
+) -> float:
+    """Bytes that one block keeps of a micro-batch whose prompts have `prompt` tokens."""
+    tokens = prompt + _completion(config, prompts)
     length = -(-tokens // memory.length_multiple) * memory.length_multiple
     token_numbers = (
         memory.hidden * shape.hidden
@@ -268,67 +320,24 @@ def _activations(
         + memory.heads * (shape.heads + 2 * shape.kv_heads) * shape.head_dim
         + memory.scores * shape.heads * length
     )
-    block = number_bytes * rows * length * token_numbers
-    if config.train.gradient_checkpointing:
-        boundary = memory.boundary * rows * tokens * shape.hidden * number_bytes
-        return int(shape.layers * boundary), int(memory.recomputed_blocks * block)
-    return int(shape.layers * block), int(memory.transient_blocks * block)
+    return number_bytes * _micro_batch_rows(config, prompts) * length * token_numbers
 
 
 def _divergence(
-    config: Config, shape: Shape, prompts: Prompts, memory: MemoryTraits, number_bytes: int
+    config: Config,
+    shape: Shape,
+    prompts: Prompts,
+    memory: MemoryTraits,
+    number_bytes: int,
+    teacher: Shape,
 ) -> int:
     tokens = _micro_batch_rows(config, prompts) * _completion(config, prompts)
     logits = min(memory.chunk_bytes, tokens * shape.vocabulary * _FLOAT32)
     # Hidden states of student and teacher, and the gradient in float32.
-    hidden = tokens * shape.hidden * (2 * number_bytes + _FLOAT32)
+    hidden = tokens * shape.hidden * (number_bytes + _FLOAT32)
+    hidden += tokens * teacher.hidden * number_bytes
     kept = 0
-    if config.train.passes > 1 and config.teacher.weights == "initial":
+    if config.train.passes > 1 and config.teacher.acting in FIXED_TEACHERS:
         kept = _step_sequences(config) * config.sampling.max_new_tokens
-        kept *= shape.hidden * number_bytes
+        kept *= teacher.hidden * number_bytes
     return int(memory.chunk_copies * logits) + hidden + kept
-
-
-def nearest_that_fits(
-    config: Config, limit: int, peak: Callable[[Config], int]
-) -> dict[str, Any] | None:
-    """Settings that bring the peak within the limit, those that affect results least first.
-
-    Recomputed activations and smaller batches do not change the training result; a lower rank and
-    shorter completions do, and are tried last. A setting that does not lower the peak is kept.
-
-    Args:
-        config: the run that does not fit.
-        limit: bytes.
-        peak: gives a config's peak in bytes.
-
-    Returns:
-        New values by config key; None if no combination fits, since the model is too large.
-    """
-    from opsd_cli.config.resolve import assigned
-
-    changed: dict[str, Any] = {}
-    while peak(config) > limit:
-        for key, reduced in _SMALLER:
-            value = reduced(config)
-            if value is not None and peak(tried := assigned(config, key, value)) < peak(config):
-                config = tried
-                changed[key] = value
-                break
-        else:
-            return None
-    return changed
-
-
-def _half(number: int, minimum: int) -> int | None:
-    return None if number <= minimum else max(minimum, math.ceil(number / 2))
-
-
-_SMALLER: tuple[tuple[str, Callable[[Config], Any]], ...] = (
-    ("train.micro_batch_tokens", lambda c: _half(c.train.micro_batch_tokens, 2048)),
-    ("train.gradient_checkpointing", lambda c: None if c.train.gradient_checkpointing else True),
-    ("train.micro_batch_tokens", lambda c: _half(c.train.micro_batch_tokens, 256)),
-    ("rollouts.batch_size", lambda c: _half(c.rollouts.batch_size, 1)),
-    ("lora.rank", lambda c: _half(c.lora.rank, 8)),
-    ("sampling.max_new_tokens", lambda c: _half(c.sampling.max_new_tokens, 64)),
-)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelNotAtHand
 
@@ -92,6 +93,21 @@ def configured_shape(config: Config) -> Shape | None:
         if shape is None:
             raise
         return shape
+
+
+def teacher_shape(config: Config) -> Shape | None:
+    """The shape of `teacher.model` as it is loaded; None without one, or for an unknown one.
+
+    Raises: as `configured_shape`.
+    """
+    from backends.shared.quantization import BITS, GROUP
+
+    teacher = methods.teacher_model(config)
+    shape = None if teacher is None else configured_shape(teacher)
+    bits = BITS[config.teacher.quantize]
+    if shape is None or bits is None or shape.bits is not None:
+        return shape
+    return replace(shape, bits=bits + 32 / GROUP)
 
 
 _QWEN3 = {"head_dim": 128, "num_key_value_heads": 8, "vocab_size": 151936}

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import OpsdError
 from opsd_cli.planning import memory_plan
 from opsd_cli.planning.memory_plan import MemoryPlan, Prompts
-from opsd_cli.planning.model_shape import configured_shape
+from opsd_cli.planning.model_shape import configured_shape, teacher_shape
 from opsd_cli.planning.planned_device import PlannedDevice, planned_device
 from opsd_cli.planning.prompt_lengths import prompt_lengths
 from opsd_cli.planning.sharding import with_shard_decided
+from opsd_cli.planning.smaller_settings import nearest_that_fits
 from opsd_cli.problems.sources import Splits
 from opsd_cli.tracking.listener import Messages
 
@@ -79,19 +81,21 @@ def planned_memory(
         device = planned_device(config)
         if device.note:
             messages.note(device.note)
-        shape = configured_shape(config)
+        shape, teacher = configured_shape(config), teacher_shape(config)
     except OpsdError as error:
         return UnknownMemory(error.message)
-    if shape is None:
+    if shape is None or (teacher is None and methods.teacher_model(config) is not None):
         return UnknownMemory()
     prompts = prompt_lengths(config, splits.train.problems if splits else [])
 
     parts = devices if is_sharded(config, devices) else 1
 
     def planned(changed: Config) -> MemoryPlan:
-        return memory_plan.plan(changed, shape, prompts, device.memory, device.on_cpu, parts)
+        return memory_plan.plan(
+            changed, shape, prompts, device.memory, device.on_cpu, parts, teacher
+        )
 
     found, nearest = planned(config), None
     if device.limit is not None and found.peak > device.limit:
-        nearest = memory_plan.nearest_that_fits(config, device.limit, lambda c: planned(c).peak)
+        nearest = nearest_that_fits(config, device.limit, lambda c: planned(c).peak)
     return PlannedMemory(device, prompts, found, nearest, devices, parts > 1)

@@ -12,6 +12,7 @@ from opsd_cli.planning.memory_plan import Prompts, estimated
 from opsd_cli.planning.model_reading import read_model, teacher_characters, text_lengths
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
+from opsd_cli.prompts.other_model import other_model
 from opsd_cli.prompts.teacher import ANALYSIS_HEADING
 
 
@@ -27,10 +28,12 @@ def prompt_lengths(config: Config, problems: Sequence[Problem]) -> Prompts:
     Raises:
         ConfigError: the chat template refuses the prompts.
     """
-    if not problems or not _at_hand(config):
+    models = (config, config.teacher_config or config)
+    if not problems or not all(_at_hand(each) for each in models):
         return estimated(config, problems)
     try:
         reading = read_model(config)
+        other_model(config)
     except ModelError:  # said by the checks of the model itself
         return estimated(config, problems)
     if reading.tokenizer is None:

@@ -9,25 +9,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from opsd_cli import hub
+from opsd_cli import hub, methods
 from opsd_cli.adapters import refuse_other_base, untrained
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import ModelNotAtHand
 from opsd_cli.grading import check_grader
+from opsd_cli.planning.teacher_checks import require_teacher
 from opsd_cli.problems.sources import Splits, load_splits
 from opsd_cli.tracking.listener import Messages
 
 
 def require_ready(config: Config, messages: Messages, learns: bool) -> None:
-    """Check the adapter, the rollout engine and the model's files.
+    """Check the adapter, the rollout engine, and the files of the model and of its teacher's.
 
     Args:
         learns: True for training, which makes an adapter if the config names none.
 
     Raises:
-        ModelError: there is no such model, one of its files cannot be used, or `lora.targets`
-            names a layer that it does not have.
+        ModelError: there is no such model, one of its files cannot be used, `lora.targets` names
+            a layer that it does not have, or `teacher.model` has another vocabulary.
         ConfigError: the grader cannot be used.
         UsageError, BackendMissing: the rollout engine cannot be used.
     """
@@ -40,6 +41,8 @@ def require_ready(config: Config, messages: Messages, learns: bool) -> None:
         messages.warn(warning)
     try:
         _require_model(config, learns)
+        if learns:
+            require_teacher(config, messages)
     except ModelNotAtHand as error:
         if not hub.offline_by_choice():
             messages.warn(f"planned without the model, and the run would stop: {error.message}")
@@ -66,10 +69,11 @@ def require_model_at_hand(config: Config) -> None:
     """
     if not hub.offline_by_choice():
         return
-    if config.model != EMBEDDED:
-        from backends.shared.model_files import model_folder
+    from backends.shared.model_files import model_folder
 
-        model_folder(config)
+    for each in (config, methods.teacher_model(config)):
+        if each is not None and each.model != EMBEDDED:
+            model_folder(each)
 
 
 def _require_model(config: Config, learns: bool) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import OpsdError, UsageError
 from opsd_cli.planning import memory_plan
-from opsd_cli.planning.memory_plan import trainer_samples
-from opsd_cli.planning.model_shape import configured_shape
+from opsd_cli.planning.model_shape import configured_shape, teacher_shape
 from opsd_cli.planning.planned_device import planned_device
+from opsd_cli.planning.trainer_sampling import trainer_samples
 
 
 def with_shard_decided(config: Config, devices: int) -> Config:
@@ -63,10 +63,11 @@ def _fits(config: Config) -> bool:
     """True if one device suffices, or if that is not known."""
     try:
         device, shape = planned_device(config), configured_shape(config)
+        teacher = teacher_shape(config)
     except OpsdError:
         return True
     if shape is None or device.limit is None:
         return True
     prompts = memory_plan.estimated(config, [])
-    plan = memory_plan.plan(config, shape, prompts, device.memory, device.on_cpu)
+    plan = memory_plan.plan(config, shape, prompts, device.memory, device.on_cpu, teacher=teacher)
     return plan.peak <= device.limit

@@ -28,6 +28,9 @@ from opsd_cli.problems.sources import Splits
 from opsd_cli.rollouts.importance import COMPARED_ROLLOUTS
 from opsd_cli.token_ledger import TokenLedger
 
+#: The splits whose accuracy is measured before the first step.
+SPLITS_MEASURED = ("validation", "test", "watch")
+
 
 @dataclass(frozen=True)
 class Lengths:
@@ -107,6 +110,11 @@ def token_plan(config: Config, splits: Splits | None, lengths: Lengths | None = 
         sizes = {split: len(each.problems) for split, each in splits.named().items()}
     if lengths is None:
         lengths = planned_lengths(config, _problems_read(config, splits))
+    return plan_of_sizes(config, sizes, lengths)
+
+
+def plan_of_sizes(config: Config, sizes: dict[str, int | None], lengths: Lengths) -> TokenPlan:
+    """As `token_plan`, from the number of problems of each split."""
     evaluations = _evaluation_rollouts(config, sizes)
     longest = config.evaluation.max_new_tokens or config.sampling.max_new_tokens
     measured = _Measured.of(config, sizes, evaluations)
@@ -129,12 +137,16 @@ def _evaluation_rollouts(config: Config, sizes: dict[str, int | None]) -> int:
     tests = 1 + (due if train.curve else min(2, due))
     problems = due * (sizes["validation"] or 0) + (tests - 1) * (sizes["test"] or 0)
     problems += min(2, due) * (sizes.get("watch") or 0)  # the last and the best step
-    return _rollouts_before_step_1(config, sizes) + config.evaluation.samples * problems
+    before = _rollouts_before_step_1(config, sizes)
+    if train.test_at_end:  # that of the untrained model among them
+        problems += sizes["test"] or 0
+    return before + config.evaluation.samples * problems
 
 
 def _rollouts_before_step_1(config: Config, sizes: dict[str, int | None]) -> int:
     """Completions of preflight, and of validation and test of the untrained model."""
-    problems = sum(sizes.get(split) or 0 for split in ("validation", "test", "watch"))
+    measured = ("validation", "watch") if config.train.test_at_end else SPLITS_MEASURED
+    problems = sum(sizes.get(split) or 0 for split in measured)
     return preflight_rollouts(config, sizes["train"]) + config.evaluation.samples * problems
 
 

@@ -28,7 +28,10 @@ def required_fields(config: Config, split: Split) -> tuple[str, ...]:
 
     They do not depend on the method, so that all methods of a comparison have the same problems.
     """
-    return columns_of(config.teacher.reference) if split == "train" else ()
+    if split != "train":
+        return ()
+    references = (config.teacher.reference, *config.data.usable_for)
+    return tuple(dict.fromkeys(column for each in references for column in columns_of(each)))
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,11 @@ def _needs_solutions(config: Config) -> bool | None:
     """
     if methods.get(config).reads_solutions():
         return True
-    return None if reads_solutions(config.teacher) else False
+    teachers = [config.teacher] + [
+        config.teacher.model_copy(update={"reference": reference})
+        for reference in config.data.usable_for
+    ]
+    return None if any(map(reads_solutions, teachers)) else False
 
 
 def _notes(read: ProblemSet) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from opsd_cli.config.schema import Config
 from opsd_cli.config.teacher_section import Teacher
@@ -12,6 +13,7 @@ from opsd_cli.problems import Problem
 from opsd_cli.problems.few_shot import examples_of, response_of
 from opsd_cli.problems.same_questions import divided
 from opsd_cli.prompts.conversations import in_conversation
+from opsd_cli.prompts.other_model import OtherModel, other_model
 from opsd_cli.prompts.references import (
     WORDS,
     Kind,
@@ -41,8 +43,9 @@ class PromptBuilder:
     Args:
         config: the prompt templates, the worked examples (`prompts.few_shot`), the teacher's
             reference, and `sampling.max_new_tokens`.
-        tokenizer: of the model.
-        context_limit: tokens of the model's context. Where it is known and
+        tokenizer: of the model. With `teacher.model` the teacher's prompts are rendered by that
+            model's own, which is loaded with the first of them.
+        context_limit: tokens of the model's context. Where the teacher's is known and
             `prompts.teacher.max_tokens` is not set, teacher prompts are kept short enough for a
             completion of `sampling.max_new_tokens` to follow.
 
@@ -53,13 +56,11 @@ class PromptBuilder:
     def __init__(
         self, config: Config, tokenizer: Tokenizer, context_limit: int | None = None
     ) -> None:
-        student, teacher = config.prompts.student, config.prompts.teacher
+        student = config.prompts.student
         self.tokenizer = tokenizer
         self._config = config
         self._student = Template(student.template, student.system, student.chat_arguments)
-        self._max_tokens = teacher.max_tokens
-        if self._max_tokens is None and context_limit is not None:
-            self._max_tokens = max(1, context_limit - config.sampling.max_new_tokens)
+        self._context_limit = context_limit
         self._match_boundary = config.prompts.boundary == "match"
         self._examples = examples_of(config)
         self._response = config.prompts.few_shot.response
@@ -75,13 +76,23 @@ class PromptBuilder:
         """Number of problems whose reference was shortened so far."""
         return len(self._shortened)
 
+    @cached_property
+    def _teacher(self) -> OtherModel:
+        """The model that reads the teacher's prompts: `teacher.model`, or the student's own."""
+        return other_model(self._config) or OtherModel(self.tokenizer, self._context_limit)
+
+    @property
+    def _max_tokens(self) -> int | None:
+        """Most tokens of a teacher's prompt; None for any number."""
+        if self._config.prompts.teacher.max_tokens is not None:
+            return self._config.prompts.teacher.max_tokens
+        limit = self._teacher.context_limit
+        return None if limit is None else max(1, limit - self._config.sampling.max_new_tokens)
+
     def student(self, problem: Problem) -> Prompt:
         """The student's prompt: the question alone."""
         if problem.key not in self._student_prompts:
-            template = self._with_examples(self._student, problem, teacher=False)
-            self._student_prompts[problem.key] = student_prompt(
-                problem.last_turn, template, self.tokenizer
-            )
+            self._student_prompts[problem.key] = self._without_reference(problem, self.tokenizer)
         return self._student_prompts[problem.key]
 
     def reference(self, problem: Problem) -> Reference | None:
@@ -105,20 +116,23 @@ class PromptBuilder:
         known = self._teacher_prompts.get(problem.key)
         if known is not None and known[0] == (analysis, reference):
             return known[1]
-        own = reference or self._required(problem)
-        template = self._teacher_template(own.kind)
-        prompt = teacher_prompt(
-            problem.last_turn,
-            own.text,
-            self._with_examples(template, problem, teacher=True),
-            self.tokenizer,
-            self._max_tokens,
-            analysis,
-        )
+        own, tokenizer = reference or self._required(problem), self._teacher.tokenizer
+        if own.kind == "none":
+            prompt = self._without_reference(problem, tokenizer)
+        else:
+            template = self._teacher_template(own.kind)
+            prompt = teacher_prompt(
+                problem.last_turn,
+                own.text,
+                self._with_examples(template, problem, tokenizer, teacher=True),
+                tokenizer,
+                self._max_tokens,
+                analysis,
+            )
         if prompt.shortened:
             self._shortened.add(problem.key)
         if self._match_boundary:
-            prompt = match_boundary(self.student(problem), prompt, self.tokenizer)
+            prompt = match_boundary(self.student(problem), prompt, tokenizer)
         self._teacher_prompts[problem.key] = ((analysis, reference), prompt)
         return prompt
 
@@ -130,13 +144,19 @@ class PromptBuilder:
         if text == ANALYSIS_TEMPLATE:
             text = WORDS[reference.kind][1]
         arguments = self._config.prompts.student.chat_arguments
+        tokenizer = self._teacher.tokenizer
         return teacher_prompt(
             problem.last_turn,
             reference.text,
-            in_conversation(Template(text, teacher.system, arguments), problem, self.tokenizer),
-            self.tokenizer,
+            in_conversation(Template(text, teacher.system, arguments), problem, tokenizer),
+            tokenizer,
             self._max_tokens,
         )
+
+    def _without_reference(self, problem: Problem, tokenizer: Tokenizer) -> Prompt:
+        """The student's prompt, rendered by a tokenizer: its own, or that of `teacher.model`."""
+        template = self._with_examples(self._student, problem, tokenizer, teacher=False)
+        return student_prompt(problem.last_turn, template, tokenizer)
 
     def _required(self, problem: Problem) -> Reference:
         found = self.reference(problem)
@@ -157,7 +177,9 @@ class PromptBuilder:
         text = WORDS[kind][0] if teacher.template == TEACHER_TEMPLATE else teacher.template
         return Template(text, teacher.system, teacher.chat_arguments)
 
-    def _with_examples(self, template: Template, problem: Problem, *, teacher: bool) -> Template:
+    def _with_examples(
+        self, template: Template, problem: Problem, tokenizer: Tokenizer, *, teacher: bool
+    ) -> Template:
         """The template in the problem's conversation, worked examples in the same words before it.
 
         So the teacher's examples have their references and show how one is used. A problem that is
@@ -173,8 +195,8 @@ class PromptBuilder:
                 if section
                 else template
             )
-            turns += example_turns([example], shown, self._response, self.tokenizer, section)
-        template = in_conversation(template, problem, self.tokenizer)
+            turns += example_turns([example], shown, self._response, tokenizer, section)
+        template = in_conversation(template, problem, tokenizer)
         return replace(template, examples=turns) if turns else template
 
 

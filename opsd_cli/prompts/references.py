@@ -6,6 +6,8 @@
   arXiv 2601.20802). Which one is chosen is `opsd_cli.rollouts.siblings`.
 - `feedback`: what the grader said of the very rollout that the teacher scores: a failing test, a
   violated rule (SDPO too).
+- `none`: nothing. The teacher is then another model (`teacher.model`) that has the student's own
+  prompt.
 - any other text: a column of the training set, or a template with columns in braces
   ("Hint: {hint}"). The names in `OWN_PLACES` stand for the problem's own values there, whatever
   their columns are called.
@@ -20,6 +22,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from opsd_cli.config.teacher_section import NO_REFERENCE
 from opsd_cli.problems.cells import field_text
 from opsd_cli.prompts.rendering import ANSWER_INSTRUCTION, Template
 from opsd_cli.prompts.teacher import ANALYSIS_TEMPLATE, TEACHER_TEMPLATE
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from opsd_cli.config.teacher_section import Teacher
     from opsd_cli.problems import Problem
 
-Kind = Literal["solution", "answer", "sibling", "feedback", "columns"]
+Kind = Literal["solution", "answer", "sibling", "feedback", "columns", "none"]
 
 SOLUTION, ANSWER, SIBLING, FEEDBACK = "solution", "answer", "sibling", "feedback"
 #: References that belong to one rollout, and not to its problem.
@@ -122,7 +125,7 @@ class Reference:
 
 def kind_of(reference: str) -> Kind:
     """The kind of reference that a value of `teacher.reference` names."""
-    if reference in (SOLUTION, ANSWER, *OF_ONE_ROLLOUT):
+    if reference in (SOLUTION, ANSWER, NO_REFERENCE, *OF_ONE_ROLLOUT):
         return reference  # type: ignore[return-value]
     return "columns"
 
@@ -162,6 +165,8 @@ def reference_of(problem: Problem, teacher: Teacher) -> Reference | None:
     if named == SKIP and of_one_rollout:
         return None
     kind = kind_of(named)
+    if kind == "none":
+        return Reference("", kind)
     own = {"question": problem.question, "solution": problem.solution, "answer": problem.answer}
     if kind != "columns":
         text = own[kind]

@@ -22,7 +22,7 @@ from opsd_cli.comparison.choice_words import (
 )
 from opsd_cli.comparison.choices import HELPED, HURT, UNKNOWN
 from opsd_cli.comparison.variants import change_text
-from opsd_cli.formatting import count, percent, points, signed
+from opsd_cli.formatting import count, percent, points, score, score_change, signed
 from opsd_cli.reports.page import figure, table
 from opsd_cli.reports.scales import nice_ticks
 from opsd_cli.statistics import Estimate
@@ -139,6 +139,8 @@ def outcomes_table(choices: Choices) -> str:
     heads = ["choice"]
     heads += [f"pass@{k}"] * (k > 1)
     heads += ["tokens generated", "completion length, tokens", "hedging words per 100"]
+    scored = all("mean_score" in arm for arm in arms.values())
+    heads += ["mean score"] * scored
     watched = any(arm["watch_change"] for arm in arms.values())
     heads += ["change on the watch set"] * watched
     rows = []
@@ -152,6 +154,10 @@ def outcomes_table(choices: Choices) -> str:
         for key in ("mean_tokens", "hedges_per_100_words"):
             value = arm[key]
             row.append("" if value is None else _with(_interval(value), less.get(key), _of_number))
+        if scored:
+            row.append(
+                _with(score(_estimate(arm["mean_score"])), less.get("mean_score"), score_change)
+            )
         if watched:
             value = arm["watch_change"]
             change = "" if value is None else _points(value)

@@ -12,6 +12,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opsd_cli.comparison.common_rows import sentence
 from opsd_cli.comparison.curves import COSTS
 from opsd_cli.comparison.verdict import (
     generates_nothing,
@@ -23,11 +24,12 @@ from opsd_cli.comparison.verdict import (
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.formatting import count, duration, percent, share, signed
+from opsd_cli.formatting import count, duration, percent, score_change, share, signed
 from opsd_cli.reports.chart import Series, line_chart
 from opsd_cli.reports.choices_section import choices_section
 from opsd_cli.reports.collapse_verdict import collapse_verdict
 from opsd_cli.reports.page import figure, folded, html_page, named_model, table
+from opsd_cli.reports.plan_sections import halving_section, planned_section, tuning_section
 from opsd_cli.reports.run_report import COLOURS, REPORT
 from opsd_cli.reports.scales import linear_until
 from opsd_cli.statistics import Estimate
@@ -81,11 +83,13 @@ def write_comparison_report(
         f"<h1>{escape(verdict(summary))}</h1>",
         f"<p class=dim>{escape(what_was_compared(summary, groups))}</p>",
         choices_section(summary),
+        halving_section(summary),
         curves_section(summary),
         methods_section(summary),
         efficiency_section(summary),
         differences_section(summary),
         tokens_section(summary),
+        planned_section(summary),
         tuning_section(summary),
         collapse_section(summary, groups),
         samples_section(samples),
@@ -104,11 +108,13 @@ def what_was_compared(summary: Summary, groups: Groups) -> str:
     )
     left = "".join(f" Left out: {path}, {why}." for path, why in summary["left_out"].items())
     what = "arms" if "choices" in summary else "methods"
+    rows = f" {sentence(summary['common_rows'])}" if "common_rows" in summary else ""
     return (
         f"Model: {model}. {len(summary['methods'])} {what}, "
         f"{seeds}, "
         f"{summary['test_problems']} test problems, which chose nothing. The target is "
-        f"{summary['target_from']}. Intervals: paired bootstrap over seeds and problems.{left}"
+        f"{summary['target_from']}. Intervals: paired bootstrap over seeds and problems."
+        f"{rows}{left}"
     )
 
 
@@ -182,14 +188,15 @@ def efficiency_section(summary: Summary) -> str:
 
 def differences_section(summary: Summary) -> str:
     """Paired differences of best accuracy, for each pair of methods."""
+    scored = all("mean_score" in d for d in summary["differences"])
     rows = [
         (f"{d['one']} less {d['other']}", f"{signed(d['value'])} points",
-         f"{signed(d['low'])} to {signed(d['high'])}")
+         f"{signed(d['low'])} to {signed(d['high'])}",
+         *([score_change(d["mean_score"])] if scored else []))
         for d in summary["differences"]
     ]  # fmt: skip
-    return "<h2>Best accuracy, paired differences</h2>" + table(
-        ("", "difference", "95% interval"), rows
-    )
+    heads = ("", "difference", "95% interval", *(["mean score, chosen checkpoints"] * scored))
+    return "<h2>Best accuracy, paired differences</h2>" + table(heads, rows)
 
 
 def tokens_section(summary: Summary) -> str:
@@ -204,30 +211,6 @@ def tokens_section(summary: Summary) -> str:
     named = [TOKEN_KINDS.get(kind, (kind, ""))[0] for kind in kinds]
     heads = ("method, mean of its runs", *named, TIME_KINDS["training_cpu_seconds"][0])
     return "<h2>Tokens and time</h2>" + table(heads, rows)
-
-
-def tuning_section(summary: Summary) -> str:
-    """The learning rates tried by `--tune`, and the one selected for each method."""
-    if not summary["tuned"]:
-        return (
-            "<h2>Learning rates</h2><p>Taken from the config; no search was part of this "
-            "comparison (<code>--tune</code> makes one).</p>"
-        )
-    rows = [
-        (
-            name,
-            ", ".join(
-                f"{rate:g}: {share(accuracy)}"
-                for rate, accuracy in zip(entry["rates"], entry["validation"], strict=True)
-            ),
-            f"{entry['chosen']:g}",
-            count(entry["generated"]),
-            duration(entry["cpu_seconds"]),
-        )
-        for name, entry in summary["tuned"].items()
-    ]
-    heads = ("method", "best validation accuracy at each rate", "chosen", "tokens", "CPU")
-    return "<h2>The search over learning rates, on validation alone</h2>" + table(heads, rows)
 
 
 def collapse_section(summary: Summary, groups: Groups) -> str:

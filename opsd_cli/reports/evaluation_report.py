@@ -21,7 +21,16 @@ from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.evaluation.stored import StoredEvaluation
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_holder
-from opsd_cli.formatting import count, gain_by_part, nats, percent, points, score, share
+from opsd_cli.formatting import (
+    count,
+    gain_by_part,
+    nats,
+    percent,
+    points,
+    score,
+    score_change,
+    share,
+)
 from opsd_cli.reports.page import folded, html_page, named_adapter, named_model, scrolled, table
 from opsd_cli.statistics import Estimate
 
@@ -187,6 +196,8 @@ def _results(results: Mapping[str, Evaluation], summary: Mapping[str, Any]) -> s
             text_of = points(value)
             if flexible := against.get("flexible_difference"):
                 text_of += f": {gain_by_part(value.value, flexible['value'])}"
+            if "score_difference" in against:
+                text_of += f"; mean score {score_change(against['score_difference'])}"
             differences.append(f"<li>{escape(name)}: {text_of}")
     if differences:
         other = escape(str(summary["against"]))

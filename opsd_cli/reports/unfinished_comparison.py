@@ -17,7 +17,10 @@ from opsd_cli.reports.run_report import COLOURS, REPORT
 from opsd_cli.reports.scales import linear_until
 from opsd_cli.training import run_directory
 
-HEADS = ("run", "state", "steps", "newest test accuracy", "tokens generated", "time")
+HEADS = (
+    "run", "state", "steps", "newest validation", "newest test accuracy", "tokens generated",
+    "time",
+)  # fmt: skip
 #: What `Progress.state` says where no process is at work.
 STATES = {"done": "finished", "waiting": "not begun"}
 
@@ -43,8 +46,9 @@ def write_unfinished_comparison(
     rows = [
         (
             entry.job.name,
-            STATES[entry.state] if entry.state == "done" or not entry.step else "begun",
+            _state(entry),
             f"{entry.step} of {entry.job.config.train.steps}",
+            "–" if entry.validation is None else share(entry.validation),
             "–" if entry.accuracy is None else share(entry.accuracy),
             count(entry.generated),
             duration(entry.seconds),
@@ -64,6 +68,13 @@ def write_unfinished_comparison(
     return path
 
 
+def _state(entry: Progress) -> str:
+    """What a run is at where no process is at work."""
+    if entry.state == "done" and entry.job.pause is not None:
+        return "at the end of its round"
+    return STATES[entry.state] if entry.state == "done" or not entry.step else "begun"
+
+
 def _curves(progress: Sequence[Progress], directory: Path) -> str:
     series: list[Series] = []
     for entry in progress:
@@ -77,6 +88,8 @@ def _curves(progress: Sequence[Progress], directory: Path) -> str:
         if points:
             colour = COLOURS[len(series) % len(COLOURS)]
             series.append(Series(entry.job.name, colour, points, band))
+    if not series:
+        return ""
     bend = linear_until([[x for x, _ in line.points] for line in series])
     chart = line_chart(series, "tokens generated", "accuracy", percent=True, bend=bend)
     return f"<h2>So far</h2>{figure('test accuracy of each run, with 95% intervals', chart)}"

@@ -237,7 +237,7 @@ class TeacherAnalyst:
         if requests:
             self._listener.phase(ANALYSES, len(requests))
         drawn = watched(
-            self._policy.generate(requests, sampling, "teacher", config.teacher.weights),
+            self._policy.generate(requests, sampling, "teacher", config.teacher.acting),
             requests, sampling, self._policy, self._listener,
         )  # fmt: skip
         for rollout in until_stopped(drawn, len(requests), stop):

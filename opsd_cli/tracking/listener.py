@@ -77,6 +77,7 @@ class EvaluationRow:
         flexible_accuracy: accuracy by the flexible rule (`opsd_cli.grading.flexible`); None in rows
             of earlier versions, and where answers are not mathematics.
         mean_score: mean of the grader's numbers; None where it gives verdicts alone.
+        scores: each problem's mean score, as `correct`; None as `mean_score`.
         hedges_per_100_words: hedging words of the completions
             (`opsd_cli.training.collapse_metrics`); None in rows of earlier versions.
         divergence: where nothing is graded, the mean divergence of the teacher from the student on
@@ -103,6 +104,7 @@ class EvaluationRow:
     cpu_seconds: float = 0.0
     flexible_accuracy: Estimate | None = None
     mean_score: Estimate | None = None
+    scores: tuple[float, ...] | None = None
     hedges_per_100_words: float | None = None
     divergence: Estimate | None = None
     reference_log_prob: Estimate | None = None
@@ -110,7 +112,7 @@ class EvaluationRow:
 
     def as_dict(self) -> dict[str, Any]:
         """The row as it is written; what only some graders give, only where there is such."""
-        given = ("mean_score", "divergence", "reference_log_prob", "read")
+        given = ("mean_score", "scores", "divergence", "reference_log_prob", "read")
         return {k: v for k, v in asdict(self).items() if k not in given or v is not None}
 
 

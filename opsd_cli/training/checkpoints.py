@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +116,10 @@ class Checkpoints:
         path.rename(aside)
         return aside
 
-    def prune(self, keep: int, best_step: int) -> None:
-        """Delete all checkpoints but the newest `keep` and the best."""
+    def prune(self, keep: int, needed: Collection[int]) -> None:
+        """Delete all checkpoints but the newest `keep` and those of the steps that are needed."""
         for path in self.all()[::-1][keep:]:
-            if path != self.path(best_step):
+            if step_of(path) not in needed:
                 shutil.rmtree(path)
 
 
@@ -166,8 +166,12 @@ def whole_checkpoint(path: Path) -> Path:
     A checkpoint of an earlier version has no manifest and is not verified.
 
     Raises:
-        RunError: a file is missing or does not match its digest.
+        RunError: it or a file of it is missing, or a file does not match its digest.
     """
+    if not path.is_dir():
+        raise RunError(
+            f"the checkpoint {path} is missing", "bring it back from a copy, or start a new run"
+        )
     fault = fault_of(path) if (path / MANIFEST).exists() else None
     if fault is not None:
         raise RunError(

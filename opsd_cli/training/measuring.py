@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from backends.interface import Policy
+from backends.interface import Policy, TeacherWeights
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluation_view
 from opsd_cli.evaluation.held_out import HeldOut, measured
@@ -85,7 +85,7 @@ class Measurements:
         state = self._state
         if state.validated == state.step:
             return state.best_step == state.step
-        known = self._recorded("validation", state.step)
+        known = self.recorded("validation", state.step)
         if known is not None:
             selected = known.get("mean_score") or known["accuracy"]
             return state.evaluated(selected["value"] if selected else HeldOut.in_row(known).quality)
@@ -96,18 +96,19 @@ class Measurements:
         self._record("validation", state.step, result, held, best, seconds)
         return best
 
-    def test(self, label: str, step: int, split: str = "test") -> None:
+    def test(self, label: str, step: int, split: str = "test", kept: bool = False) -> None:
         """Measure the test split with the weights as they are, unless its record is there.
 
         Args:
             split: "test", or "watch" where the run has a watch set.
+            kept: the weights are those of this step again, from its checkpoint.
 
         Raises:
             RunError: "base" is needed after the first step, and its record is lost.
         """
-        if self._recorded(split, step) is not None:
+        if self.recorded(split, step) is not None:
             return
-        if step == 0 and self._state.step > 0:
+        if step == 0 and self._state.step > 0 and not kept:
             raise RunError(
                 f"{self._run.directory} has lost the accuracy that was measured before the first "
                 f"step ({run_directory.EVALUATIONS})",
@@ -121,7 +122,9 @@ class Measurements:
         if self._splits.watch is not None:
             self.test(label, step, "watch")
 
-    def recorded(self, key: str, steps: dict[str, int], split: str = "test") -> dict[str, Estimate]:
+    def estimates(
+        self, key: str, steps: dict[str, int], split: str = "test"
+    ) -> dict[str, Estimate]:
         """An estimate of several steps' records.
 
         Args:
@@ -134,12 +137,13 @@ class Measurements:
         """
         found = {}
         for label, step in steps.items():
-            row = self._recorded(split, step) or {}
+            row = self.recorded(split, step) or {}
             if row.get(key) is not None:
                 found[label] = Estimate(**row[key])
         return found if found.keys() == steps.keys() else {}
 
-    def _recorded(self, split: str, step: int) -> dict[str, Any] | None:
+    def recorded(self, split: str, step: int) -> dict[str, Any] | None:
+        """The row of a measurement that has been made; None for another."""
         for row in self._run.rows(run_directory.EVALUATIONS):
             if row["split"] == split and row["step"] == step:
                 return row
@@ -195,6 +199,7 @@ class Measurements:
             cpu_seconds=seconds[1],
             flexible_accuracy=result.flexible_accuracy,
             mean_score=result.mean_score,
+            scores=_problem_scores(result),
             hedges_per_100_words=mean_hedge_rate([each.completion for each in result.samples]),
             divergence=held.divergence,
             reference_log_prob=held.reference_log_prob,
@@ -221,6 +226,7 @@ class Measurements:
         prompt_of: Callable[[Problem], Prompt],
         samples: int | None = None,
         as_in_training: bool = False,
+        teacher: TeacherWeights | None = None,
     ) -> Evaluation:
         """Sample and grade, keeping each sample on disk until `forget_samples`.
 
@@ -229,6 +235,7 @@ class Measurements:
         Args:
             samples: completions a problem; by default `evaluation.samples`.
             as_in_training: sample as rollouts are, and with seeds of this label's own.
+            teacher: whose weights sample, as `opsd_cli.evaluation.evaluate.evaluate` has it.
         """
         config = self._config
         samples = samples or config.evaluation.samples
@@ -250,6 +257,7 @@ class Measurements:
             on_sample=lambda sample: log.append(sealed_row(whose | {"sample": _kept(sample)})),
             done=done,
             stop=self._stop,
+            teacher=teacher,
         )
 
     def restore_samples(self) -> None:
@@ -278,6 +286,12 @@ def _kept(sample: Sample) -> dict[str, Any]:
     # Where nothing is graded its tokens are still to be measured.
     tokens = {} if sample.correct is not None else {"completion_ids": list(sample.completion_ids)}
     return sample.as_dict() | tokens
+
+
+def _problem_scores(result: Evaluation) -> tuple[float, ...] | None:
+    """Each problem's mean score; None without numbers of a grader."""
+    score_PK = result.score_PK
+    return None if score_PK is None else tuple(score_PK.mean(axis=1).tolist())
 
 
 def sealed_row(row: dict[str, Any]) -> dict[str, Any]:

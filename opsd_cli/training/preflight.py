@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from backends.interface import TeacherWeights
+from opsd_cli.config.teacher_section import NO_REFERENCE
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.samples import Evaluation
@@ -110,7 +112,12 @@ def measured(
             listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
         found["student"] = completions_of("student", chosen, builder.student, measurements)
         if found["student"].graded:
-            found["teacher"] = completions_of("teacher", chosen, teacher_prompt_of, measurements)
+            # Before the first step the teacher's weights are the student's, or those of
+            # teacher.model.
+            whose = run.config.teacher.acting if run.config.teacher.model else None
+            found["teacher"] = completions_of(
+                "teacher", chosen, teacher_prompt_of, measurements, whose
+            )
             more |= record_of(found, len(chosen))
         else:
             roles = (builder.student, teacher_prompt_of)
@@ -137,15 +144,17 @@ def completions_of(
     problems: Sequence[Problem],
     prompt_of: Callable[[Problem], Prompt],
     measurements: Measurements,
+    teacher: TeacherWeights | None = None,
 ) -> Evaluation:
     """Graded completions of the student, or of a teacher with one source of what it sees.
 
     Args:
         role: names the measurement; an interrupted one of this name continues.
         prompt_of: the prompt of that role: what the teacher sees is in it.
+        teacher: whose weights sample; None for the student's.
     """
     asked = ProblemSet(run_directory.PREFLIGHT, tuple(problems), LoadReport(0, 0))
-    return measurements.evaluate(asked, f"preflight: {role}", prompt_of)
+    return measurements.evaluate(asked, f"preflight: {role}", prompt_of, teacher=teacher)
 
 
 def record_of(found: Mapping[str, Evaluation], problems: int) -> dict[str, Any]:
@@ -188,6 +197,12 @@ def require_gain(record: dict[str, Any], problems: int, run: Run, listener: List
         require_divergence(record, run, listener)
         return
     student, teacher = Estimate(**record["student"]), Estimate(**record["teacher"])
+    if run.config.teacher.model is not None:
+        sees = "the question alone" if run.config.teacher.reference == NO_REFERENCE else "it"
+        listener.note(
+            f"preflight: with the reference means by {run.config.teacher.model}, which sees "
+            f"{sees}; without it, by the student"
+        )
     listener.preflight(student, teacher, problems)
     scores = {role: Estimate(**each) for role, each in record.get("mean_score", {}).items()}
     if scores:

@@ -54,7 +54,7 @@ def divergence_record(
     roles = {
         "student": reference_log_prob(policy, problems, prompts[0]),
         "teacher": reference_log_prob(
-            policy, problems, prompts[1], "teacher", config.teacher.weights
+            policy, problems, prompts[1], "teacher", config.teacher.acting
         ),
     }
     likely = {

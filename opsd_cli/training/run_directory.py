@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -274,9 +274,9 @@ class Run:
         if not path.is_file() or path.read_bytes() != text.encode():
             write_atomic(path, text)
 
-    def prune(self, keep: int, best_step: int) -> None:
-        """Delete all checkpoints but the newest `keep` and the best."""
-        self.checkpoints.prune(keep, best_step)
+    def prune(self, keep: int, needed: Collection[int]) -> None:
+        """Delete all checkpoints but the newest `keep` and those of the steps that are needed."""
+        self.checkpoints.prune(keep, needed)
 
     # -- the result ----------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The questions and the learning rate of a step, from its number alone.
+"""The questions, the learning rate and the measurements of a step, from its number alone.
 
 Nothing here has state, so a checkpoint does not hold any of it.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from opsd_cli.config.sections import Optimizer
+from opsd_cli.config.sections import Optimizer, Train
 from opsd_cli.errors import ConfigError
 from opsd_cli.problems import Problem
 from opsd_cli.seeds import derive_seed
@@ -32,6 +32,19 @@ def learning_rate(step: int, steps: int, optimizer: Optimizer) -> float:
         "cosine": 0.5 * (1 + math.cos(math.pi * done)),
     }[optimizer.schedule]
     return optimizer.learning_rate * fall
+
+
+def validated(train: Train) -> tuple[int, ...]:
+    """The steps after which validation is measured, without that before training."""
+    every = [*range(train.evaluate_every, train.steps + 1, train.evaluate_every)]
+    return (*every, *([] if every and every[-1] == train.steps else [train.steps]))
+
+
+def tested_at_end(train: Train) -> tuple[int, ...]:
+    """With `train.test_at_end`, the steps whose weights are measured on test after the last one."""
+    if not train.test_at_end:
+        return ()
+    return (0, *validated(train)) if train.curve else (0,)
 
 
 def require_enough(questions: int, problems: int) -> None:

@@ -21,6 +21,8 @@ from opsd_cli.grading import check_grader, function_files
 from opsd_cli.interruption import Stop, never
 from opsd_cli.loading import choose_backend, with_absolute_adapter
 from opsd_cli.planning.before_step_1 import before_step_1
+from opsd_cli.planning.teacher_checks import KEY as TEACHER
+from opsd_cli.planning.teacher_checks import identity, require_same_teacher, require_teacher
 from opsd_cli.problems.sources import Splits, load_splits
 from opsd_cli.provenance import provenance
 from opsd_cli.tracking import trackers
@@ -65,12 +67,14 @@ def prepared(config: Config, messages: Messages) -> tuple[Config, Splits, Choice
         DataError: the problems cannot be read.
         BackendMissing: the backend cannot run on this machine.
         ConfigError: the grader cannot be used.
+        ModelError: `teacher.model` is not there, or has another vocabulary.
         ConfigError, ModelError: recommended sampling numbers are not available.
     """
     config = with_absolute_adapter(config)
     check_grader(config.grading)
     splits = load_splits(config)
     config, choice = choose_backend(config, messages)
+    require_teacher(config, messages)
     config, _ = with_recommended(config, messages)
     return config, splits, choice
 
@@ -88,6 +92,7 @@ def begin(config: Config, directory: Path | None, messages: Messages) -> Iterato
         ConfigError: the grader cannot be used.
         DataError: the problems cannot be read.
         BackendMissing: the backend cannot run on this machine.
+        ModelError: `teacher.model` is not there, or has another vocabulary.
         ConfigError, ModelError: recommended sampling numbers are not available.
     """
     from backends.shared.model_files import commit_of
@@ -98,6 +103,8 @@ def begin(config: Config, directory: Path | None, messages: Messages) -> Iterato
     config, splits, choice = prepared(config, messages)
     where = provenance(choice.name, choice.reason)
     where |= {"data": splits.provenance(), "model_commit": commit_of(config)}
+    teacher = identity(config)
+    where |= {TEACHER: teacher} if teacher else {}
     files = function_files(config.grading)
     where |= {"grader_files": files} if files else {}
     with Run.create(directory, config, where) as run:
@@ -125,7 +132,8 @@ def resume(
         steps: of a finished run, its new and greater number of steps.
 
     Raises:
-        RunError: there is no run, it is in use, or what is needed to resume it is lost.
+        RunError: there is no run, it is in use, what is needed to resume it is lost, or
+            `teacher.model` is not what it was.
         DataError: the problems cannot be read.
         BackendMissing: the backend cannot run on this machine.
     """
@@ -147,6 +155,7 @@ def resume(
         trackers.require(run.config.log)
         check_grader(run.config.grading)
         _warn_of_changed_grader(run, messages)
+        require_same_teacher(run.config, (run.environment() or {}).get(TEACHER))
         _choose_again(run, backend, messages)
         splits = load_splits(run.config)
         if run.environment() is None:

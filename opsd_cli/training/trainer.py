@@ -11,7 +11,8 @@ dropped, since it has changed nothing yet; an incomplete measurement keeps its s
 continues both.
 
 The best checkpoint is chosen on validation problems alone. The test split is measured before the
-first step, at the best checkpoint and at the end, and decides nothing; so is the watch set.
+first step, at the best checkpoint and at the end, and decides nothing; so is the watch set. With
+`train.test_at_end` all of this waits for the end.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from opsd_cli.training.preflight import preflight
 from opsd_cli.training.remarks import remarks
 from opsd_cli.training.result import ACCURACIES, ESTIMATES, TrainResult, finished_result
 from opsd_cli.training.run_directory import Run
-from opsd_cli.training.schedule import QuestionOrder, learning_rate, require_enough
+from opsd_cli.training.schedule import QuestionOrder, learning_rate, require_enough, tested_at_end
 from opsd_cli.training.state import Clock, RunState, cpu_time
 from opsd_cli.training.step_records import Learnt, rollout_rows, step_row, step_tokens
 from opsd_cli.training.stopped import stopped
@@ -107,7 +108,7 @@ class Trainer:
                 questions = self.order.of_step(self.state.prefetched["step"])
                 self.prefetcher.restore(self.state.prefetched, questions)
             self.run.mark_best(self.state.best_step)
-            self.run.prune(self.config.train.keep_checkpoints, self.state.best_step)
+            self.prune()
             self.listener.note(f"resumed at step {self.state.step}")
             return
         warning = thinking_warning(self.config, lambda: self.policy.tokenizer)
@@ -118,7 +119,8 @@ class Trainer:
                 self.run, self.splits.train, self.builder, self.analyst, self.measurements,
                 self.listener, self.stop,
             )  # fmt: skip
-        self.measurements.test("base", 0)
+        if not self.config.train.test_at_end:
+            self.measurements.test("base", 0)
         self.measurements.watch("base", 0)
         self.measurements.validate()
         self.checkpoint()
@@ -136,7 +138,8 @@ class Trainer:
                 if state.measured < state.step:
                     best = self.measure()
                     done = state.step == train.steps or self.early_stop
-                    if best or done or state.step % train.checkpoint_every == 0:
+                    due = state.step % train.checkpoint_every == 0
+                    if best or done or due or state.step in self.tested_later:
                         self.checkpoint()
                         saved = state.step
                 if state.step == train.steps:
@@ -221,7 +224,7 @@ class Trainer:
         best = False
         if state.step % train.evaluate_every == 0 or state.step == train.steps:
             best = self.measurements.validate()
-            if train.curve:
+            if train.curve and not train.test_at_end:
                 self.measurements.test("curve", state.step)
         state.measured = state.step
         return best
@@ -238,17 +241,37 @@ class Trainer:
         self.clock.tick()
         path = self.run.write_checkpoint(self.state.step, self.policy.save, self.state.as_dict())
         self.run.mark_best(self.state.best_step)
-        self.run.prune(self.config.train.keep_checkpoints, self.state.best_step)
+        self.prune()
         self.listener.checkpoint(self.state.step, str(path))
+
+    def prune(self) -> None:
+        """Delete old checkpoints, without those that the test split is still measured at."""
+        needed = {self.state.best_step, *self.tested_later}
+        self.run.prune(self.config.train.keep_checkpoints, needed)
+
+    @property
+    def tested_later(self) -> tuple[int, ...]:
+        """With `train.test_at_end`, the steps so far whose weights are measured at the end."""
+        return tuple(s for s in tested_at_end(self.config.train) if s <= self.state.step)
+
+    def test_at_end(self) -> None:
+        """Measure test at the steps that were left for the end, and take the last weights again."""
+        for step in self.tested_later:
+            if not self.measurements.recorded("test", step):
+                self.load(step)
+                self.measurements.test(f"step {step}", step, kept=True)
+        if self.tested_later:
+            self.load(self.state.step)
 
     def finish(self, why: str) -> TrainResult:
         """Measure test and watch at the end and at the best checkpoint, and write the result."""
         state, measurements = self.state, self.measurements
         state.ledger += self.prefetcher.discard()
+        self.test_at_end()
         steps = {"base": 0, "final": state.step, "best": state.best_step}
         for label, step in steps.items():
             if label == "best" and step not in (0, state.step):
-                self.load_best()
+                self.load(step)
             measurements.test(label, step)
             measurements.watch(label, step)
         self.clock.tick()
@@ -260,7 +283,7 @@ class Trainer:
             steps=state.step,
             tokens=state.ledger,
             **{
-                key: measurements.recorded(column, shown, split)
+                key: measurements.estimates(column, shown, split)
                 for key, (column, split) in ESTIMATES.items()
             },
             best_step=state.best_step,
@@ -276,15 +299,15 @@ class Trainer:
             ),
         )
         self.run.write_result(result.as_dict())
+        if self.tested_later:
+            self.run.prune(self.config.train.keep_checkpoints, {state.best_step})
         return result
 
-    def load_best(self) -> None:
-        """Take the best checkpoint's weights."""
-        path = whole_checkpoint(self.run.checkpoint_path(self.state.best_step))
-        if grades(self.config.grading):
-            self.policy.load_adapter(path)
-        else:  # its teacher's average of the weights is measured too
-            self.policy.restore(path)
+    def load(self, step: int) -> None:
+        """Take a checkpoint's weights, and without grades, where it is measured, its EMA too."""
+        path = whole_checkpoint(self.run.checkpoint_path(step))
+        graded = grades(self.config.grading)
+        (self.policy.load_adapter if graded else self.policy.restore)(path)
 
     def interrupted(self) -> Interrupted:
         """The error for a user who stopped the run."""

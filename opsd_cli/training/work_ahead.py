@@ -24,6 +24,7 @@ from opsd_cli.tracking.listener import (
     StepRow,
     WorkAhead,
 )
+from opsd_cli.training.schedule import tested_at_end
 from opsd_cli.training.state import RunState
 
 #: Names of the phases outside the steps, in the order in which a run has them.
@@ -33,6 +34,8 @@ PREFLIGHT = (
 BASE, VALIDATION, CURVE, FINAL, BEST = (
     "test (base)", "validation", "test (curve)", "test (final)", "test (best)",
 )  # fmt: skip
+#: With `train.test_at_end`, the test of the weights of a step.
+AT_END = "test (step "
 #: Those of the watch set, each right after the test's of the same name.
 WATCH_BASE, WATCH_FINAL, WATCH_BEST = "watch (base)", "watch (final)", "watch (best)"
 
@@ -72,7 +75,7 @@ def _problems_ahead(config: Config, splits: Splits, state: RunState, phase: str)
     asked = min(config.preflight.problems, len(splits.train.problems))
     # What follows siblings or feedback, student and teacher: both roles, the teacher, no role.
     count += dict(zip(PREFLIGHT, (2 * asked, 2 * asked, asked, 0), strict=True)).get(phase, 0)
-    if phase in PREFLIGHT:
+    if phase in PREFLIGHT and not train.test_at_end:
         count += test
     if phase in (*PREFLIGHT, BASE):
         count += watch
@@ -80,6 +83,11 @@ def _problems_ahead(config: Config, splits: Splits, state: RunState, phase: str)
         count += validation
     due = -(-train.steps // train.evaluate_every)
     done = due if state.step >= train.steps else state.step // train.evaluate_every
+    if train.test_at_end:
+        count += (due - done) * validation
+        after = int(phase.removeprefix(AT_END).rstrip(")")) if phase.startswith(AT_END) else -1
+        count += test * sum(step > after for step in tested_at_end(train))
+        return count if train.curve else count + 2 * test
     count += (due - done) * (validation + test * train.curve)
     if train.curve:  # every validation's step is tested, the last and the best among them
         return count + test * (phase == VALIDATION and state.step > 0)

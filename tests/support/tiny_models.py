@@ -124,6 +124,17 @@ def build_model(folder: Path, family: str, seed: int = 0) -> Path:
     return build(folder, SETTINGS[family], seed, family == "qwen3", stops, padding)
 
 
+def build_teacher(folder: Path) -> Path:
+    """Write a teacher for qwen3: its tokenizer, another D, other layers and heads, an untied head,
+    no padded rows, another stop id."""
+    bigger = {
+        "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "tie_word_embeddings": False,
+    }  # fmt: skip
+    settings = {**SETTINGS["qwen3"], **bigger}
+    return build(folder, settings, seed=7, pad_is_end=True, stops=[1])
+
+
 def build(
     folder: Path,
     settings: Mapping[str, Any],

@@ -94,6 +94,15 @@ def test_model_card_of_a_run_without_grades_has_its_held_out_measures(run: Path)
     assert "Accuracy on" not in text
 
 
+def test_model_card_names_another_model_that_taught(run: Path) -> None:
+    assert "Teacher:" not in card_of(None)
+    config = opsd_cli.load_config(
+        model="org/base", **{"teacher.model": "org/big@v1", "teacher.reference": "answer"}
+    )
+    (run / "config.yaml").write_text(to_yaml(config))
+    assert "- Teacher: `org/big@v1`; its reference: `answer`\n" in card_of(None)
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "steps", "accuracy"),
     [

@@ -17,9 +17,11 @@ from backends.interface import (
     RolloutRequest,
     Sampling,
 )
+from backends.parallel.share import PROBE
 from opsd_cli.errors import ModelError, UsageError
 from tests.support.ragged_batches import divergence_batch, gradient_batch, tokens
 from tests.support.ranks import Loaded
+from tests.support.tiny_models import build_teacher
 
 SAMPLING = Sampling(temperature=0.8, top_p=0.9, max_new_tokens=6)
 
@@ -72,6 +74,19 @@ def test_an_average_as_the_teacher_is_the_same_bits_too(
         with loaded(size, teacher={"weights": "ema", "ema_decay": 0.5}) as policy:
             found.append(trained(policy, batches, tmp_path / str(size)))
     assert all(each == found[0] for each in found)
+
+
+def test_another_model_as_the_teacher_is_the_same_bits_on_two_ranks(
+    loaded: Loaded, tmp_path: Path
+) -> None:
+    teacher = {"model": str(build_teacher(tmp_path / "teacher"))}
+    batches = [divergence_batch(9, "model"), divergence_batch(7)]
+    found = []
+    for size in (1, 2):
+        with loaded(size, teacher=teacher) as policy:
+            found.append(trained(policy, batches, tmp_path / str(size)))
+            found[-1][1].append(policy.score(PROBE, "teacher", "model")[0].tolist())
+    assert found[0] == found[1]
 
 
 def test_dropout_is_the_same_on_every_number_of_ranks(

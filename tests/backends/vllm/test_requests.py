@@ -34,6 +34,7 @@ def test_rollouts_of_a_teacher_use_its_weights(served: Served) -> None:
     assert models_asked(server) == {"v000001"}
     server.calls.clear()
     list(policy.generate(REQUESTS, SAMPLING, role="teacher", teacher="ema"))
+    list(policy.generate(REQUESTS, SAMPLING, role="teacher", teacher="model"))
     assert not server.calls  # no file holds those: the backend's own engine draws
 
 

@@ -69,6 +69,7 @@ def test_dry_run_of_vary_has_other_methods_and_a_grid(opsd: Opsd) -> None:
         ("--vary optimizer.learning_rate=1e-3 --tune", "--tune chooses", "leave out one"),
         ("--vary train.passes=2 --resume --out c", "new comparison", "leave them out"),
         ("a b --vary train.passes=2", "new comparison", "leave them out"),
+        ("--halving --resume --out c", "new comparison", "leave them out"),
     ],
 )
 def test_vary_refuses_before_anything_is_written(
@@ -78,6 +79,22 @@ def test_vary_refuses_before_anything_is_written(
     code, _, err = opsd(f"compare {words}")
     assert code == 2 and message in err and hint in err.partition("hint:")[2], err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_dry_run_of_halving_has_the_cost_of_each_round(opsd: Opsd) -> None:
+    words = "compare --vary divergence.kind=jsd,forward_kl --vary train.passes=2 --grid --halving"
+    code, out, err = opsd(f"{words} --halving-fraction 0.6 --seeds 2 --dry-run --json")
+    assert code == 0, err
+    found = json.loads(out)
+    halving, cost = found["halving"], found["halving"]["cost_at_most"]
+    assert halving["base"] == "opsd" and halving["fraction"] == 0.6
+    assert [each["arms"] for each in cost["rounds"]] == [3, 2]
+    assert [each["runs"] for each in cost["rounds"]] == [3, 4]
+    assert sum(each["generated"] for each in cost["rounds"]) == cost["generated"]
+    one = found["plan"]["opsd"]["generated_tokens_at_most"]
+    assert cost["full_generated"] == 6 * one and 0 < cost["saving"] < 1
+    code, out, _ = opsd(f"{words} --seeds 2 --dry-run")
+    assert code == 0 and "last, all seeds" in out and "% less" in out
 
 
 def test_vary_trains_the_arms_and_resume_goes_on_with_them(

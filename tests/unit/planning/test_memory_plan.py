@@ -13,10 +13,10 @@ from opsd_cli.config.schema import Config
 from opsd_cli.planning.memory_plan import (
     MemoryPlan,
     Prompts,
-    nearest_that_fits,
     plan,
 )
 from opsd_cli.planning.model_shape import Shape, known_shape, shape_of
+from opsd_cli.planning.smaller_settings import nearest_that_fits
 
 GIB = 2**30
 QWEN3 = {"vocab_size": 151936, "head_dim": 128, "num_key_value_heads": 8}

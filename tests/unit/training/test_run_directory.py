@@ -81,7 +81,7 @@ def test_checkpoint_pruning_keeps_the_newest_and_the_best(run: Run) -> None:
     for step in range(5):
         run.write_checkpoint(step, save_adapter, {"step": step})
     run.mark_best(1)
-    run.prune(keep=2, best_step=1)
+    run.prune(2, {1})
     left = sorted(path.name for path in (run.directory / "checkpoints").iterdir())
     assert left == ["step-000001", "step-000003", "step-000004"]
     assert best_checkpoint(run.directory) == run.checkpoint_path(1)

@@ -31,13 +31,14 @@ class Phases(Listener):
 @pytest.mark.parametrize("curve", [False, True])
 @pytest.mark.parametrize("every", [1, 2, 4])
 @pytest.mark.parametrize("watch", [None, problem_set("watch", range(90, 97))])
+@pytest.mark.parametrize("at_end", [False, True])
 def test_work_ahead_of_each_phase_is_what_the_run_then_does(
-    tmp_path: Path, curve: bool, every: int, watch: ProblemSet | None
+    tmp_path: Path, curve: bool, every: int, watch: ProblemSet | None, at_end: bool
 ) -> None:
     listener, splits = Phases(), replace(SPLITS, watch=watch)
     config = run_config(
         f"train.evaluate_every={every}", f"train.curve={curve}", "evaluation.samples=2",
-        "preflight.problems=4", "evaluation.max_new_tokens=64",
+        "preflight.problems=4", "evaluation.max_new_tokens=64", f"train.test_at_end={at_end}",
     )  # fmt: skip
     with Run.create(tmp_path / "run", config, {"packages": {}}) as held:
         result = train(FakePolicy(skill=0.3, gain=0.1), splits, held, listener)

@@ -1,0 +1,114 @@
+"""What is checked of `teacher.model` before a run exists, from its small files, and on resuming."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from opsd_cli import methods
+from opsd_cli.config.schema import Config
+from opsd_cli.embedded import EMBEDDED
+from opsd_cli.errors import RunError
+from opsd_cli.tracking.listener import Messages
+
+#: Key of environment.json that has `identity`.
+KEY = "teacher_model"
+
+
+def require_teacher(config: Config, messages: Messages) -> None:
+    """Check the tokenizer and config of `teacher.model`, where the method asks a teacher.
+
+    Warns where the two models end a turn with different tokens.
+
+    Raises:
+        ModelError: there is no such model, or it has another vocabulary than the student.
+        UsageError: the backend cannot quantise it.
+    """
+    import backends
+    from backends.shared.model_files import model_folder
+    from backends.shared.quantization import quantizes_nothing
+    from backends.shared.vocabulary import check_files
+
+    teacher = methods.teacher_model(config)
+    if teacher is None:
+        return
+    quantize = config.teacher.quantize
+    chosen = config.backend
+    if chosen == backends.AUTO and quantize != "none":
+        chosen = backends.choose(chosen).name
+    if quantize != "none" and not backends.traits_of(chosen).quantizes:
+        raise quantizes_nothing(quantize)
+    if teacher.is_local and teacher.model != EMBEDDED:
+        model_folder(teacher)
+    warning = None if check_files(config) else other_end(config)
+    if warning is not None:
+        messages.warn(warning)
+
+
+def other_end(config: Config) -> str | None:
+    """A warning if the two models end a turn with different tokens; None if they do not.
+
+    The student's completions end with its own. The teacher gives that token a low probability, and
+    the student would learn not to end.
+    """
+    from backends.shared.model_files import load_tokenizer
+    from backends.shared.tokenizer import HuggingFaceTokenizer, tokenizer_folder
+
+    teacher = config.teacher_config
+    assert teacher is not None
+    student, other = (
+        HuggingFaceTokenizer(load_tokenizer(tokenizer_folder(each), each))
+        for each in (config, teacher)
+    )
+    ends = [student.end_of_turn, other.end_of_turn]
+    if ends[0] == ends[1] or None in ends:
+        return None
+    ours, theirs = (student.decode([end]) for end in ends if end is not None)
+    return (
+        f"the student ends a turn with {ours!r}, and teacher.model {teacher.model} with "
+        f"{theirs!r}: the teacher finds the end of every completion improbable, and the student "
+        "may learn not to end"
+    )
+
+
+def identity(config: Config) -> dict[str, Any] | None:
+    """What tells a run's `teacher.model` from another: its name, revision, and commit or digest.
+
+    Returns:
+        None where the run has none.
+
+    Raises:
+        ModelError: it cannot be found.
+    """
+    from backends.shared.model_files import commit_of
+    from backends.shared.weight_files import quick_digest
+
+    teacher = methods.teacher_model(config)
+    if teacher is None:
+        return None
+    found: dict[str, Any] = {"model": teacher.model, "revision": teacher.revision}
+    if teacher.is_local:
+        return found | {"digest": quick_digest(Path(teacher.model_path).expanduser())}
+    return found | {"commit": commit_of(teacher)}
+
+
+def require_same_teacher(config: Config, recorded: dict[str, Any] | None) -> None:
+    """Check on resuming that `teacher.model` is what the run began with.
+
+    Args:
+        recorded: `identity` as environment.json has it; None if that is not known.
+
+    Raises:
+        RunError: its weights or its commit are others.
+        ModelError: it cannot be found.
+    """
+    if recorded is None:
+        return
+    now = identity(config) or {}
+    for key, what in (("digest", "weights"), ("commit", "commit")):
+        if recorded.get(key) != now.get(key):
+            raise RunError(
+                f"teacher.model {recorded.get('model')} has other {what} than when this run began "
+                f"({now.get(key)} in place of {recorded.get(key)})",
+                "bring the model back as it was, or start a new run with another --out",
+            )
