@@ -26,6 +26,12 @@ def score(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})"
 
 
+def score_change(difference: Mapping[str, float]) -> str:
+    """A difference of mean scores with its interval, as in "+0.031 (-0.002 to +0.064)"."""
+    value, low, high = (f"{difference[key]:+.3f}" for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
 def nats(estimate: Estimate) -> str:
     """Nats a token with their 95% interval, as in "0.5230 (0.4810 to 0.5640)".
 
@@ -34,12 +40,6 @@ def nats(estimate: Estimate) -> str:
     digits = 4 if abs(estimate.value) < 1 else 3
     value, low, high = (f"{x:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
     return value if estimate.low == estimate.high else f"{value} ({low} to {high})"
-
-
-def score_change(difference: Mapping[str, float]) -> str:
-    """A difference of mean scores with its interval, as in "+0.031 (-0.002 to +0.064)"."""
-    value, low, high = (f"{difference[key]:+.3f}" for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
 
 
 def points(difference: Estimate) -> str:

@@ -24,15 +24,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from opsd_cli.errors import UsageError
+from opsd_cli.student_t import student_t_quantile
 
 CONFIDENCE = 0.95
 
@@ -206,64 +206,6 @@ def _paired(a_PK: np.ndarray, b_PK: np.ndarray) -> Estimate:
     below = _hypotenuse(a.value - a.low, b.high - b.value, correlation)
     above = _hypotenuse(a.high - a.value, b.value - b.low, correlation)
     return Estimate(value, max(-1.0, value - below), min(1.0, value + above))
-
-
-@lru_cache(maxsize=256)
-def student_t_quantile(probability: float, degrees: int) -> float:
-    """Quantile of Student's t distribution, with a relative error of about 1e-10.
-
-    For whole degrees of freedom the distribution is a finite sum in the angle arctan(t/√degrees)
-    (Abramowitz and Stegun 26.7.3 and 26.7.4); the angle is found by bisection.
-
-    Args:
-        probability: strictly between 0 and 1.
-        degrees: degrees of freedom, at least 1.
-    """
-    if not 0.0 < probability < 1.0 or degrees < 1:
-        raise ValueError(f"no t quantile at {probability} with {degrees} degrees of freedom")
-    central = abs(2.0 * probability - 1.0)
-    within = _within(degrees)
-    low, high = 0.0, math.pi / 2
-    for _ in range(64):
-        middle = (low + high) / 2
-        low, high = (middle, high) if within(middle) < central else (low, middle)
-    return math.copysign(math.sqrt(degrees) * math.tan((low + high) / 2), probability - 0.5)
-
-
-def student_t_p_value(t: float, degrees: int) -> float:
-    """The two-sided p-value of a t statistic: the probability of one at least as far from 0."""
-    return max(0.0, 1.0 - _within(degrees)(math.atan(abs(t) / math.sqrt(degrees))))
-
-
-def _within(degrees: int) -> Callable[[float], float]:
-    """The probability that |t| stays within √degrees · tan(angle), as a function of the angle."""
-    odd = degrees % 2
-    # Coefficients of cos^(2j+odd), j = 0, 1, ...: each the last times (2j-1+odd) / (2j+odd).
-    steps = np.arange(1, (degrees - odd) // 2)
-    terms = np.concatenate([[1.0], np.cumprod((2 * steps - 1 + odd) / (2 * steps + odd))])
-    powers = np.arange(len(terms)) * 2 + odd
-
-    def within(angle: float) -> float:
-        if degrees == 1:
-            return 2.0 * angle / math.pi
-        series = math.sin(angle) * float(terms @ np.cos(angle) ** powers)
-        return 2.0 / math.pi * (angle + series) if odd else series
-
-    return within
-
-
-def holm_adjusted(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values: below 5% where a comparison is significant among all of them.
-
-    The probability of one false verdict among K comparisons stays below 5%, however they depend on
-    each other (Holm 1979). The smallest is multiplied by K, the next by K - 1, and so on; none is
-    below one before it.
-    """
-    adjusted, least = [1.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = least
-    return adjusted
 
 
 def _mean(value_P: NDArray[np.float64], *, draws_per_problem: int) -> Estimate:

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from opsd_cli.comparison.crossed import crossed_mean, seed_mean
+from opsd_cli.comparison.crossed import crossed_mean, holm_adjusted, seed_mean
 from opsd_cli.comparison.curves import Curve
 from opsd_cli.comparison.scores import mean_score, score_difference
 from opsd_cli.comparison.variants import Variation
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.statistics import CONFIDENCE, holm_adjusted
+from opsd_cli.statistics import CONFIDENCE
 from opsd_cli.training import run_directory
 
 HELPED, HURT, UNKNOWN = "helped", "hurt", "cannot be told apart"

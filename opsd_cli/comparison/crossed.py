@@ -33,7 +33,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from opsd_cli.statistics import CONFIDENCE, Estimate, student_t_p_value, student_t_quantile
+from opsd_cli.statistics import CONFIDENCE, Estimate
+from opsd_cli.student_t import student_t_p_value, student_t_quantile
 
 #: Probability with which the number of seeds finds a difference of the observed size.
 POWER = 0.8
@@ -153,3 +154,17 @@ def seed_mean(value_S: Sequence[float]) -> dict[str, float | None]:
     t = student_t_quantile((1.0 + CONFIDENCE) / 2, len(values) - 1)
     half = t * float(values.std(ddof=1)) / math.sqrt(len(values))
     return {"value": mean, "low": mean - half, "high": mean + half}
+
+
+def holm_adjusted(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values: below 5% where a comparison is significant among all of them.
+
+    The probability of one false verdict among K comparisons stays below 5%, however they depend on
+    each other (Holm 1979). The smallest is multiplied by K, the next by K - 1, and so on; none is
+    below one before it.
+    """
+    adjusted, least = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = least
+    return adjusted

@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from opsd_cli.statistics import CONFIDENCE, Estimate, student_t_quantile
+from opsd_cli.statistics import CONFIDENCE, Estimate
+from opsd_cli.student_t import student_t_quantile
 
 
 def mean_of_problems(value_P: ArrayLike, weight_P: ArrayLike | None = None) -> Estimate:

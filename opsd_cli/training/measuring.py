@@ -85,7 +85,7 @@ class Measurements:
         state = self._state
         if state.validated == state.step:
             return state.best_step == state.step
-        known = self.recorded("validation", state.step)
+        known = self.row_of("validation", state.step)
         if known is not None:
             selected = known.get("mean_score") or known["accuracy"]
             return state.evaluated(selected["value"] if selected else HeldOut.in_row(known).quality)
@@ -106,7 +106,7 @@ class Measurements:
         Raises:
             RunError: "base" is needed after the first step, and its record is lost.
         """
-        if self.recorded(split, step) is not None:
+        if self.row_of(split, step) is not None:
             return
         if step == 0 and self._state.step > 0 and not kept:
             raise RunError(
@@ -122,9 +122,7 @@ class Measurements:
         if self._splits.watch is not None:
             self.test(label, step, "watch")
 
-    def estimates(
-        self, key: str, steps: dict[str, int], split: str = "test"
-    ) -> dict[str, Estimate]:
+    def recorded(self, key: str, steps: dict[str, int], split: str = "test") -> dict[str, Estimate]:
         """An estimate of several steps' records.
 
         Args:
@@ -137,12 +135,12 @@ class Measurements:
         """
         found = {}
         for label, step in steps.items():
-            row = self.recorded(split, step) or {}
+            row = self.row_of(split, step) or {}
             if row.get(key) is not None:
                 found[label] = Estimate(**row[key])
         return found if found.keys() == steps.keys() else {}
 
-    def recorded(self, split: str, step: int) -> dict[str, Any] | None:
+    def row_of(self, split: str, step: int) -> dict[str, Any] | None:
         """The row of a measurement that has been made; None for another."""
         for row in self._run.rows(run_directory.EVALUATIONS):
             if row["split"] == split and row["step"] == step:
@@ -281,17 +279,17 @@ class Measurements:
         (self._run.directory / run_directory.UNFINISHED).unlink(missing_ok=True)
 
 
+def _problem_scores(result: Evaluation) -> tuple[float, ...] | None:
+    """Each problem's mean score; None without numbers of a grader."""
+    score_PK = result.score_PK
+    return None if score_PK is None else tuple(score_PK.mean(axis=1).tolist())
+
+
 def _kept(sample: Sample) -> dict[str, Any]:
     """What is kept of a sample until its measurement is complete."""
     # Where nothing is graded its tokens are still to be measured.
     tokens = {} if sample.correct is not None else {"completion_ids": list(sample.completion_ids)}
     return sample.as_dict() | tokens
-
-
-def _problem_scores(result: Evaluation) -> tuple[float, ...] | None:
-    """Each problem's mean score; None without numbers of a grader."""
-    score_PK = result.score_PK
-    return None if score_PK is None else tuple(score_PK.mean(axis=1).tolist())
 
 
 def sealed_row(row: dict[str, Any]) -> dict[str, Any]:

@@ -112,8 +112,7 @@ def measured(
             listener.warn(f"{warning} (--set prompts.boundary=match aligns them)")
         found["student"] = completions_of("student", chosen, builder.student, measurements)
         if found["student"].graded:
-            # Before the first step the teacher's weights are the student's, or those of
-            # teacher.model.
+            # Before the first step the teacher's weights are the student's, or teacher.model's.
             whose = run.config.teacher.acting if run.config.teacher.model else None
             found["teacher"] = completions_of(
                 "teacher", chosen, teacher_prompt_of, measurements, whose

@@ -38,6 +38,7 @@ from opsd_cli.tracking.listener import GRADIENT, Listener
 from opsd_cli.training import run_directory
 from opsd_cli.training.analyses import load_analyses, save_analyses
 from opsd_cli.training.checkpoints import state_of, whole_checkpoint
+from opsd_cli.training.late_tests import measure_kept
 from opsd_cli.training.measuring import Measurements
 from opsd_cli.training.preflight import preflight
 from opsd_cli.training.remarks import remarks
@@ -254,24 +255,15 @@ class Trainer:
         """With `train.test_at_end`, the steps so far whose weights are measured at the end."""
         return tuple(s for s in tested_at_end(self.config.train) if s <= self.state.step)
 
-    def test_at_end(self) -> None:
-        """Measure test at the steps that were left for the end, and take the last weights again."""
-        for step in self.tested_later:
-            if not self.measurements.recorded("test", step):
-                self.load(step)
-                self.measurements.test(f"step {step}", step, kept=True)
-        if self.tested_later:
-            self.load(self.state.step)
-
     def finish(self, why: str) -> TrainResult:
         """Measure test and watch at the end and at the best checkpoint, and write the result."""
         state, measurements = self.state, self.measurements
         state.ledger += self.prefetcher.discard()
-        self.test_at_end()
+        measure_kept(self.tested_later, state.step, self.policy, self.run, measurements)
         steps = {"base": 0, "final": state.step, "best": state.best_step}
         for label, step in steps.items():
             if label == "best" and step not in (0, state.step):
-                self.load(step)
+                self.load_best()
             measurements.test(label, step)
             measurements.watch(label, step)
         self.clock.tick()
@@ -283,7 +275,7 @@ class Trainer:
             steps=state.step,
             tokens=state.ledger,
             **{
-                key: measurements.estimates(column, shown, split)
+                key: measurements.recorded(column, shown, split)
                 for key, (column, split) in ESTIMATES.items()
             },
             best_step=state.best_step,
@@ -303,11 +295,13 @@ class Trainer:
             self.run.prune(self.config.train.keep_checkpoints, {state.best_step})
         return result
 
-    def load(self, step: int) -> None:
-        """Take a checkpoint's weights, and without grades, where it is measured, its EMA too."""
-        path = whole_checkpoint(self.run.checkpoint_path(step))
-        graded = grades(self.config.grading)
-        (self.policy.load_adapter if graded else self.policy.restore)(path)
+    def load_best(self) -> None:
+        """Take the best checkpoint's weights."""
+        path = whole_checkpoint(self.run.checkpoint_path(self.state.best_step))
+        if grades(self.config.grading):
+            self.policy.load_adapter(path)
+        else:  # its teacher's average of the weights is measured too
+            self.policy.restore(path)
 
     def interrupted(self) -> Interrupted:
         """The error for a user who stopped the run."""

@@ -82,6 +82,15 @@ def test_model_card_has_the_facts_of_the_run(run: Path) -> None:
     assert "from_pretrained('exports/mine')" in code_of(card_of(None, "transformers"))
 
 
+def test_model_card_names_another_model_that_taught(run: Path) -> None:
+    assert "Teacher:" not in card_of(None)
+    config = opsd_cli.load_config(
+        model="org/base", **{"teacher.model": "org/big@v1", "teacher.reference": "answer"}
+    )
+    (run / "config.yaml").write_text(to_yaml(config))
+    assert "- Teacher: `org/big@v1`; its reference: `answer`\n" in card_of(None)
+
+
 def test_model_card_of_a_run_without_grades_has_its_held_out_measures(run: Path) -> None:
     result = json.loads((run / "result.json").read_text())
     result["divergence"], result["accuracy"] = result["accuracy"], {}
@@ -92,15 +101,6 @@ def test_model_card_of_a_run_without_grades_has_its_held_out_measures(run: Path)
         "0.6250 (0.5000 to 0.7500); before training 0.2500 (0.1250 to 0.3750); nothing was graded"
     ) in text
     assert "Accuracy on" not in text
-
-
-def test_model_card_names_another_model_that_taught(run: Path) -> None:
-    assert "Teacher:" not in card_of(None)
-    config = opsd_cli.load_config(
-        model="org/base", **{"teacher.model": "org/big@v1", "teacher.reference": "answer"}
-    )
-    (run / "config.yaml").write_text(to_yaml(config))
-    assert "- Teacher: `org/big@v1`; its reference: `answer`\n" in card_of(None)
 
 
 @pytest.mark.parametrize(

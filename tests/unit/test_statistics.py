@@ -18,8 +18,8 @@ from opsd_cli.statistics import (
     majority_at_k,
     paired_difference,
     pass_at_k,
-    student_t_quantile,
 )
+from opsd_cli.student_t import student_t_quantile
 
 # Two-sided 95% and 99% points as printed in statistical tables.
 T_TABLE = {

@@ -7,13 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from opsd_cli.comparison.crossed import CrossedMean, crossed_mean, seed_mean
-from opsd_cli.statistics import (
-    holm_adjusted,
-    paired_difference,
-    student_t_p_value,
-    student_t_quantile,
-)
+from opsd_cli.comparison.crossed import CrossedMean, crossed_mean, holm_adjusted, seed_mean
+from opsd_cli.statistics import paired_difference
+from opsd_cli.student_t import student_t_p_value, student_t_quantile
 
 
 def drawn(

@@ -16,7 +16,7 @@ from opsd_cli.evaluation.samples import Sample
 from opsd_cli.losses.reduction import completion_weights
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt
-from opsd_cli.statistics import student_t_quantile
+from opsd_cli.student_t import student_t_quantile
 from tests.support.fakes import FakePolicy
 
 PROBLEMS = [
