@@ -5,7 +5,7 @@
 - the likelihood of the solutions: their mean log-probability a token under the student's prompt.
 
 Both are in nats a token. The problem is the sampling unit, as for accuracies
-(`opsd_cli.statistics.mean_of_problems`). Divergences of two runs compare only if both have the same
+(`opsd_cli.evaluation.means`). Divergences of two runs compare only if both have the same
 divergence and the same teacher; likelihoods compare between any runs of one model.
 
 Shapes: N tokens, P problems, K samples a problem.
@@ -22,13 +22,14 @@ import numpy as np
 from backends.interface import DivergenceBatch, DivergenceItem, Policy, TeacherWeights
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
+from opsd_cli.evaluation.means import mean_of_problems
 from opsd_cli.evaluation.samples import Sample
 from opsd_cli.interruption import Stop, never
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import Prompt, Tokenizer, escape_control_tokens
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
-from opsd_cli.statistics import Estimate, mean_of_problems
+from opsd_cli.statistics import Estimate
 from opsd_cli.token_ledger import TokenLedger
 
 Prompts = Callable[[Problem], Prompt]

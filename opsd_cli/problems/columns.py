@@ -328,8 +328,8 @@ def _nothing_usable(report: LoadReport, chosen: Mapping[str, str], name: str) ->
     if "answer" not in chosen and report.no_answer:
         return DataError(
             f"none of the {report.rows:,} rows of {name} can be used: {report.skipped()}",
-            f"columns read: {read}; end each solution in \\boxed{{ANSWER}} or a line "
-            "`#### ANSWER`, or name a column of answers: --set data.columns.answer=COLUMN",
+            f"columns read: {read}; end each solution in \\boxed{{ANSWER}} or `#### ANSWER`, name "
+            "answers by --set data.columns.answer=COLUMN, or grade none: --set grading.grader=none",
         )
     return DataError(
         f"none of the {report.rows:,} rows of {name} can be used: {report.skipped()}",

@@ -223,7 +223,7 @@ CASES = [
     Case("train --set data.train=lfs.jsonl", 2, "lfs.jsonl is a Git LFS pointer", "git lfs pull",
          {"lfs.jsonl": POINTER}),
     Case("train --set data.train=chat.jsonl", 2, "40 without an answer",
-         "end each solution in \\boxed{ANSWER}", {"chat.jsonl": CHATS}),
+         "or grade none: --set grading.grader=none", {"chat.jsonl": CHATS}),
     Case("train --set data.train=God.json", 2, "no file 'God.json'", "did you mean 'good.jsonl'?",
          TINY),
     Case("train --set data.train=other.jsonl", 2, "no file 'other.jsonl'",

@@ -18,7 +18,7 @@ PAGES = ("CONTRIBUTING.md", "docs/architecture.md")
 #: `a/b.py`, `a/b.py::Name.method`, `a/b/`; NAME stands for the reader's own.
 CITED = re.compile(r"`((?:[\w.-]+/)+(?:[\w.-]+)?)(?:::([\w.]+))?`")
 LINKED = re.compile(r"\]\(([^)#]+)\)")
-QUESTIONS = 25
+QUESTIONS = 26
 
 
 def citations(page: str) -> list[tuple[str, str]]:

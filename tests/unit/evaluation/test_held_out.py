@@ -11,11 +11,11 @@ import pytest
 from backends.interface import BatchReport, DivergenceBatch, LossBatch, TokenReport
 from opsd_cli.config.resolve import resolve
 from opsd_cli.evaluation.held_out import HeldOut, divergence, reference_log_prob, tokens_of
+from opsd_cli.evaluation.means import mean_of_problems
 from opsd_cli.evaluation.samples import Sample
 from opsd_cli.losses.reduction import completion_weights
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt
-from opsd_cli.statistics import mean_of_problems
 from opsd_cli.student_t import student_t_quantile
 from tests.support.fakes import FakePolicy
 
