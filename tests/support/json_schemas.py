@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -69,6 +70,7 @@ _CHECKS: dict[str, Any] = {
     "additionalItems": _true(lambda v, w: True),
     "type": _true(lambda v, w: isinstance(v, _TYPES[w]) and (w == "boolean" or v is not True)),
     "enum": _true(lambda v, w: v in w),
+    "pattern": _true(lambda v, w: re.search(w, v) is not None),
     "minimum": _true(lambda v, w: v >= w),
     "maximum": _true(lambda v, w: v <= w),
     "exclusiveMinimum": _true(lambda v, w: v > w),
