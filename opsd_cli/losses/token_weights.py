@@ -17,8 +17,8 @@ Sources, and how they were read:
 - *late* is the opposite, PW-OPSD (arXiv 2605.21606): with a privileged teacher, late tokens were
   found to be the reliable ones. The formula is that of its code (SaFo-Lab/PW-OPSD), whose lowest
   weight 0.25 is 1 - s at s = 0.75, and which does not divide by the mean.
-- *gap* is the gate of SDAR (arXiv 2605.15155), beta 5 as in its code. There it multiplies the
-  log-ratio of the sampled token, and is not divided by its mean.
+- *gap* is the gate of SDAR (arXiv 2605.15155), as projects that use it describe it, with their
+  beta of 5; its own code was not read. There it multiplies the log-ratio of the sampled token.
 - *entropy* is ours, after TIP (arXiv 2604.14084), which keeps the half of the tokens with a high
   student entropy, and arXiv 2506.01939, which trains on the fifth with the highest ("forking
   tokens"). A power weighs them instead of leaving the others out. Neither formula was read.

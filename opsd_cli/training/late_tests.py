@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backends.interface import Policy
+from opsd_cli.grading import grades
 from opsd_cli.training.checkpoints import whole_checkpoint
 from opsd_cli.training.measuring import Measurements
 from opsd_cli.training.run_directory import Run
@@ -21,9 +22,11 @@ def measure_kept(
         steps: that have a checkpoint; none where the test split is measured as a run goes on.
         last: the step at which the run stands.
     """
+    # Where nothing is graded, the teacher's average of the weights is measured too.
+    take = policy.load_adapter if grades(run.config.grading) else policy.restore
     for step in steps:
         if not measurements.row_of("test", step):
-            policy.load_adapter(whole_checkpoint(run.checkpoint_path(step)))
+            take(whole_checkpoint(run.checkpoint_path(step)))
             measurements.test(f"step {step}", step, kept=True)
     if steps:
-        policy.load_adapter(whole_checkpoint(run.checkpoint_path(last)))
+        take(whole_checkpoint(run.checkpoint_path(last)))

@@ -50,6 +50,16 @@ def test_test_at_end_measures_the_same_accuracies(tmp_path: Path, curve: bool) -
     assert kept == {f"step-{step:06d}" for step in {6, later.best_step}}
 
 
+def test_test_at_end_without_grades_takes_the_teacher_of_each_step_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A moving average is not in the adapter's files but in the checkpoint's state."""
+    policy = learner()
+    monkeypatch.setattr(policy, "load_adapter", lambda folder: pytest.fail("the adapter alone"))
+    begin(tmp_path / "run", "train.curve=true", "grading.grader=none", *LATER, policy=policy)
+    assert {step for split, step in rows_of(tmp_path / "run") if split == "test"} == {0, 2, 4, 6}
+
+
 def test_test_at_end_samples_no_test_problem_before_the_last_step(tmp_path: Path) -> None:
     policy, stop = learner(), StopAfter(4)
     with pytest.raises(Interrupted):
