@@ -23,8 +23,8 @@ import hypothesis
 import psutil
 import pytest
 
-#: Of the whole suite with coverage, on two cores; the long forms come on top.
-MINUTES, LONG_MINUTES = 24, 30
+#: Of the whole suite on two cores; the long forms come on top.
+MINUTES, LONG_MINUTES = 14, 30
 #: Seconds that a test marked `long` may take, fixtures included.
 LONG_SECONDS = 3600
 #: Paths below tests/ whose tests `nox -s test-fast` leaves out: whole commands in processes of
