@@ -158,8 +158,11 @@ def _result_table(summary: dict[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 2))
     target = f"{summary['target_accuracy']:.1%}"
     for heading in ("method", "test accuracy (95% interval)", f"tokens to {target}", "generated"):
-        side = "left" if heading == "method" else "right"
-        table.add_column(heading, justify=side, overflow="fold")  # an arm's name may be long
+        table.add_column(
+            heading,
+            justify="left" if heading == "method" else "right",
+            overflow="fold",  # an arm's name may be long
+        )
     for name, entry in summary["methods"].items():
         table.add_row(
             name,

@@ -28,7 +28,8 @@ from opsd_cli.comparison.jobs import (
     tuning_jobs,
 )
 from opsd_cli.comparison.planned_tokens import spent_of
-from opsd_cli.comparison.variants import folders_of
+from opsd_cli.comparison.supervisor import PreflightOfRunFailed
+from opsd_cli.comparison.variants import Variation, folders_of
 from opsd_cli.config.schema import Config
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
@@ -61,20 +62,20 @@ def train_arms(
     configs: Mapping[str, Config],
     run_jobs: RunJobs,
     messages: Messages,
-) -> list[Job]:
+) -> tuple[list[Job], dict[str, str]]:
     """Train the rounds of the plan, if it has any, and then the runs that are compared.
 
     Args:
         configs: label -> config, with the learning rates that `--tune` chose.
 
     Returns:
-        The runs that are compared, all finished.
+        The runs that are compared, all finished; and each arm whose preflight failed, with the
+        reason.
     """
     seeds, folders, halving = plan["seeds"], folders_of(plan), Halving.of_plan(plan)
     if halving is None:
         jobs = comparison_jobs(configs, seeds, folders)
-        run_jobs(directory, jobs)
-        return jobs
+        return _without_refused_arms(directory, jobs, Variation.of_plan(plan), run_jobs, messages)
     now = standing(directory, halving, configs, seeds, folders)
     while now.round is not None:
         number = now.round
@@ -89,7 +90,35 @@ def train_arms(
     left = {label: configs[label] for label in now.alive}
     jobs = comparison_jobs(left, seeds, folders, test_at_end=True)
     run_jobs(directory, jobs)
-    return jobs
+    return jobs, {}
+
+
+def _without_refused_arms(
+    directory: Path,
+    jobs: list[Job],
+    variation: Variation | None,
+    run_jobs: RunJobs,
+    messages: Messages,
+) -> tuple[list[Job], dict[str, str]]:
+    """Train the runs; a varied arm whose preflight fails is left out, and the others go on.
+
+    A reference that does not help is an outcome of a comparison of references. The base arm, a
+    method, and the last arm beside the base are not left out: the error is raised.
+    """
+    refused: dict[str, str] = {}
+    while True:
+        try:
+            run_jobs(directory, jobs)
+        except PreflightOfRunFailed as error:
+            arm = next(job.method for job in jobs if job.name == error.run)
+            left = [job for job in jobs if job.method != arm]
+            changed = variation.changes if variation is not None else {}
+            if arm not in changed or not any(job.method in changed for job in left):
+                raise
+            messages.warn(f"{arm} is left out: {error.reason}")
+            refused[arm], jobs = error.reason, left
+        else:
+            return jobs, refused
 
 
 def facts_of(directory: Path, groups: Mapping[str, Sequence[Curve]]) -> dict[str, Any]:

@@ -273,10 +273,11 @@ def train_and_compare(
         configs = {name: with_rate(c, found[name].chosen) for name, c in configs.items()}
         for name, entry in found.items():
             messages.note(f"{name}: learning rate {entry.chosen:g}, chosen on validation")
-    jobs = train_arms(directory, plan, configs, run_jobs, messages)
+    jobs, refused = train_arms(directory, plan, configs, run_jobs, messages)
     curves = [read_curve(directory / job.name, job.method) for job in jobs]
     wanted = plan["target"] if target is None else target
-    return _conclude(curves, directory, messages, wanted, found, Variation.of_plan(plan))
+    variation = Variation.of_plan(plan)
+    return _conclude(curves, directory, messages, wanted, found, variation, refused)
 
 
 def compare_finished(
@@ -310,11 +311,17 @@ def _conclude(
     target: float | None,
     found: Mapping[str, Tuned],
     variation: Variation | None = None,
+    refused: Mapping[str, str] | None = None,
 ) -> Comparison:
-    """Calculate, and write `comparison.json`."""
+    """Calculate, and write `comparison.json`.
+
+    Args:
+        refused: arms that were not trained, with the reason, which the user was told.
+    """
     kept, left_out = comparable(curves)
     for path, reason in left_out.items():
         messages.warn(f"{path} is left out: {reason}")
+    left_out |= refused or {}
     groups = labelled(kept)
     with messages.working("calculating intervals"):
         summary = summarise(groups, directory, target, left_out, found, variation=variation)

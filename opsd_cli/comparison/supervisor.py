@@ -8,6 +8,7 @@ checkpoints.
 
 from __future__ import annotations
 
+import glob
 import os
 import signal
 import subprocess
@@ -27,6 +28,20 @@ from opsd_cli.processes.child_processes import GRACE_SECONDS, OPSD, package_envi
 from opsd_cli.tracking.published import PROGRESS_FILE
 from opsd_cli.training import run_directory
 from opsd_cli.training.pausing import PAUSE_STEP
+
+
+class PreflightOfRunFailed(TrainingError):
+    """A run's preflight found that its teacher has nothing to teach.
+
+    Attributes:
+        run: the name of its directory.
+        reason: what the run said.
+    """
+
+    def __init__(self, run: str, reason: str, hint: str) -> None:
+        super().__init__(f"the run {run} failed: {reason}", hint)
+        self.run, self.reason = run, reason
+
 
 #: Time between two looks at the child processes.
 POLL_SECONDS = 0.5
@@ -77,12 +92,14 @@ def run_jobs(
 
     Raises:
         RunError: another process has one of the runs open.
-        TrainingError: a run failed; the others save and stop.
+        TrainingError: a run failed (`PreflightOfRunFailed`: before its first step); the others save
+            and stop.
         Interrupted: Ctrl-C or SIGTERM; every run keeps its newest checkpoint.
     """
     waiting = [job for job in jobs if not job.done(directory)]
     _refuse_busy(directory, waiting)
     running: dict[str, subprocess.Popen[bytes]] = {}
+    preflights = {job.name: _failed_preflights(directory / job.name) for job in waiting}
     devices = device_names(jobs[0].config.backend, at_once) if jobs else []
     place: dict[str, int] = {}
     with stop_on_signal() as stop:
@@ -99,7 +116,7 @@ def run_jobs(
                     if process.poll() is not None and not stop.asked:
                         del running[name]
                         if process.returncode != 0:
-                            raise _failed(directory / name, process.returncode)
+                            raise _failed(directory / name, process.returncode, preflights[name])
                 watch([progress_of(directory, job, job.name in running) for job in jobs])
         finally:
             _end(list(running.values()), stop, note)
@@ -208,12 +225,22 @@ def ending(code: int) -> str:
     return f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _failed(run: Path, code: int) -> TrainingError:
+def _failed_preflights(run: Path) -> set[Path]:
+    """The directories that a run's failed preflights have left (`Run.keep_failed_preflight`)."""
+    return set(run.parent.glob(f"{glob.escape(run.name)}-failed-preflight*"))
+
+
+def _failed(run: Path, code: int, preflights: set[Path]) -> TrainingError:
+    """The error of a run that ended so.
+
+    Args:
+        preflights: the failed ones that were there before it started.
+    """
     log = run.with_name(f"{run.name}.log")
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     said = next((line for line in lines if line.startswith("error: ")), ending(code))
     hint = next((line for line in lines if line.startswith("hint: ")), "")
-    return TrainingError(
-        f"the run {run.name} failed: {said.removeprefix('error: ')}",
-        hint.removeprefix("hint: ") or f"see {log}",
-    )
+    said, hint = said.removeprefix("error: "), hint.removeprefix("hint: ") or f"see {log}"
+    if _failed_preflights(run) - preflights:
+        return PreflightOfRunFailed(run.name, said, hint)
+    return TrainingError(f"the run {run.name} failed: {said}", hint)

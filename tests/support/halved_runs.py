@@ -93,4 +93,4 @@ def train_halved(directory: Path, runs: HalvedRuns, listener: Listener | None = 
     from opsd_cli.comparison.jobs import configs_of
 
     plan = read_plan(directory)
-    return train_arms(directory, plan, configs_of(plan), runs, listener or Listener())
+    return train_arms(directory, plan, configs_of(plan), runs, listener or Listener())[0]

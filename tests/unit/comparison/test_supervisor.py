@@ -99,6 +99,28 @@ def test_supervisor_names_the_signal_that_killed_a_run(
         supervisor.run_jobs(tmp_path, [made], 1, lambda _: None)
 
 
+@pytest.mark.parametrize("new", [True, False])
+def test_supervisor_tells_a_failed_preflight_from_other_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: bool
+) -> None:
+    made = job(tmp_path)
+    kept = tmp_path / f"{made.name}-failed-preflight"
+    if not new:  # of an earlier attempt: what ends the run now is something else
+        kept.mkdir()
+
+    def start(*_: object) -> subprocess.Popen[bytes]:
+        kept.mkdir(exist_ok=True)
+        said = "error: nothing to distil\nhint: another reference\n"
+        (tmp_path / f"{made.name}.log").write_text(said)
+        return subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
+
+    monkeypatch.setattr(supervisor, "start", start)
+    with pytest.raises(TrainingError, match="opsd-s0 failed: nothing to distil") as failed:
+        supervisor.run_jobs(tmp_path, [made], 1, lambda _: None)
+    assert failed.value.hint == "another reference"
+    assert isinstance(failed.value, supervisor.PreflightOfRunFailed) is new
+
+
 def test_supervisor_names_a_locked_run_before_it_starts_any(tmp_path: Path) -> None:
     made = job(tmp_path)
     holder = lock_directory(tmp_path / made.name)
