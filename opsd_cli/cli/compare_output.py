@@ -80,6 +80,8 @@ def show(result: Comparison, out: Output) -> None:
     out.show(result.verdict)
     if "choices" in summary:
         out.show(caution(summary["choices"], len(summary["seeds"])))
+    if summary["left_out"]:
+        out.show(f"left out: {', '.join(summary['left_out'])}; the page says why")
     if "halving" in summary:
         for label, how in summary["halving"]["ended"].items():
             out.show(f"{label}: {ended_text(how)}")
