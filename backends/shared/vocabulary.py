@@ -14,8 +14,8 @@ from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
 
 HINT = (
-    "choose a teacher of the student's own family, whose tokenizer has the same tokens; models "
-    "with another vocabulary can teach through their answers only (--method sft)"
+    "choose a teacher of the student's own family, whose tokenizer has the same tokens; a "
+    "model with another vocabulary can only write the solutions of your data, for --method sft"
 )
 _LONGEST_TOKEN = 40
 #: What a tokenizer is read from.

@@ -121,10 +121,14 @@ def caution(choices: Choices, seeds: int) -> str:
     )
     found = [arm["detectable"] for arm in others(choices).values()]
     least, most = (signed(edge(found)).lstrip("+") for edge in (min, max))
+    if max(found) > 1:  # no accuracy differs by so much
+        most = "more than 100"
     size = f"{least} points" if least == most else f"{least} to {most} points, by choice,"
     budget = (
         f"At this budget, a true difference is found four times in five if it has {size} or more; "
         "smaller ones mostly cannot be told apart."
+        if min(found) <= 1
+        else "At this budget, no true difference would be found four times in five."
     )
     alone = (
         " One seed: the intervals are of the problems alone, and runs vary between seeds."

@@ -68,6 +68,12 @@ def load_function(settings: dict[str, Any]) -> Callable[[GradedProblem, str], An
             f"grading.grader: {name!r} in {where} is not a function",
             SIGNATURE.format(function=name),
         )
+    if inspect.iscoroutinefunction(function):
+        raise Refused(
+            f"grading.grader: {target} is declared with `async def`, and graders are called, not "
+            "awaited",
+            SIGNATURE.format(function=name),
+        )
     try:
         inspect.signature(function).bind(None, "")
     except TypeError as error:

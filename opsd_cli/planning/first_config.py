@@ -2,8 +2,7 @@
 
 The problems, the tokenizer and the chat template are read, the memory is planned, and no weights
 are loaded. Values are starting points. Where the data, the model or the machine gives a value, the
-comment beside it says so; the others are the published recipe's or, for small models and CPUs,
-which it does not cover, those of the presets `small-cpu` and `small-gpu`, and of `RANKS`.
+comment beside it says so; the others are published, or of `small-cpu`, `small-gpu` and `RANKS`.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ from opsd_cli.problems.catalog import describe
 from opsd_cli.problems.checking import grading_warnings
 from opsd_cli.problems.columns import choose
 from opsd_cli.problems.files import open_file
+from opsd_cli.problems.graded_columns import needs_answer
 from opsd_cli.problems.sources import Splits, load_splits
 from opsd_cli.prompts.rendering import NO_CHAT_TEMPLATE
 from opsd_cli.tracking.listener import Listener
@@ -161,8 +161,8 @@ class _Suggestions:
             return
         names = list(open_file(Path(data.train).expanduser()).names)
         asked = {role: column for role, column in data.columns.model_dump().items() if column}
-        needed = methods.get(self.config).reads_solutions()
-        chosen = choose(names, asked, name=data.train, need_solution=needed, need_answer=True)
+        needed, answers = methods.get(self.config).reads_solutions(), needs_answer(self.config)
+        chosen = choose(names, asked, name=data.train, need_solution=needed, need_answer=answers)
         for role, column in chosen.items():
             self.put(f"data.columns.{role}", column, f"column of the {role}")
         self.facts["columns"] = {"found": names, "used": chosen}

@@ -116,12 +116,10 @@ class DrawnReferences:
     @property
     def sentence(self) -> str:
         """The counts in words."""
-        article = "a " if self.source.called == SIBLING else ""
         return (
             f"{self.counts['found']} of the preflight's {self.counts['problems']} problems have "
-            f"{self.source.wanted}{_among(self.counts['rollouts'])}, "
-            f"{article}{self.source.called} for the teacher to read; compared on "
-            f"{len(self.problems)}"
+            f"{self.source.wanted}{_among(self.counts['rollouts'])}; the teacher reads the "
+            f"{self.source.called}; compared on {len(self.problems)}"
         )
 
 

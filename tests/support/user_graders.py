@@ -56,6 +56,9 @@ def str_of_child():
 def one_argument(completion):
     return True
 
+async def awaited(problem, completion):
+    return True
+
 NOT_A_FUNCTION = 3
 """
 

@@ -128,6 +128,10 @@ def test_choice_words_name_each_verdict_and_the_seeds(compared: Comparison) -> N
     arm["seeds_needed"] = None
     assert "more test problems may" in needed_text(arm, 3)
     assert "as much as 10%" in caution(found, 3) and "Holm's" in caution(found, 3)
+    found["arms"][FASTER]["detectable"], arm["detectable"] = 0.3, 4.0  # two seeds that differ much
+    assert "30.0 to more than 100 points" in caution(found, 3)
+    found["arms"][FASTER]["detectable"] = 2.0
+    assert "no true difference would be found" in caution(found, 3)
 
 
 def test_choices_beside_another_method_leave_the_token_efficiency_its_headline(

@@ -144,6 +144,7 @@ def test_a_child_that_a_function_leaves_behind_ends_with_the_worker(grader: Grad
         ("rules.py:NOT_A_FUNCTION", "is not a function", "def NOT_A_FUNCTION(problem, completion)"),
         ("rules.py:one_argument", "cannot be called with a problem and a completion", "def one_ar"),
         ("no_such_module.at_all:f", "there is no module 'no_such_module.at_all'", "FILE.py:"),
+        ("rules.py:awaited", "is declared with `async def`", "def awaited(problem, completion)"),
         ("broken.py:f", "broken.py, line 2: SyntaxError", "mend it"),
         ("raising.py:f", "raising.py, line 1: ZeroDivisionError", "mend it"),
         ("needy.py:f", "No module named 'a_package_that_nobody_has'", "install what it imports"),

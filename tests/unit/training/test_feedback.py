@@ -59,7 +59,7 @@ def test_preflight_compares_on_the_problems_that_have_feedback(
     assert 0 < measured < 32
     assert notes.notes[0] == (
         f"{measured} of the preflight's 32 problems have a rollout with feedback (one sampled "
-        f"for each), feedback for the teacher to read; compared on {measured}"
+        f"for each); the teacher reads the feedback; compared on {measured}"
     )
     samples = rows_of(run, run_directory.PREFLIGHT_SAMPLES)
     told = {s["problem_id"] for s in samples if s["role"] == "attempt" and "feedback" in s}
