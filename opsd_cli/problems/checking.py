@@ -63,22 +63,43 @@ def left_out_findings(problems: ProblemSet) -> tuple[Finding, ...]:
 def grading_findings(
     problems: ProblemSet, grader: Grader, most: int | None = None
 ) -> tuple[Finding, ...]:
-    """What the grader finds: solutions graded wrong, and answers that it cannot parse.
+    """What the grader finds in answers and solutions.
 
-    Rows that loading has found already are not among them.
+    Of mathematics: solutions graded wrong, and answers that it cannot parse. Of the other graders
+    that need an answer: answers that are not right if a completion consists of them, as a letter
+    without an option. Rows that loading has found already are not among them.
 
     Args:
         most: only so many problems, from the first.
 
     Returns:
-        Nothing where the grader's answers are not mathematics: their form says nothing.
+        Nothing for graders that need no answer: what they read is their own affair.
 
     Raises: as `Grader.grade`.
     """
-    if not grader.traits.mathematics:
+    if not grader.traits.needs_answer:
         return ()
     chosen = [p for p in problems.problems[:most] if p.answer is not None]
-    found = (
+    found: tuple[tuple[str, str, Anomaly], ...] = (
+        (
+            "not_accepted",
+            "answer{s} that the grader does not accept as a completion",
+            _not_accepted(chosen, problems, grader),
+        ),
+    )
+    if grader.traits.mathematics:
+        found = _mathematical(chosen, problems, grader)
+    return tuple(
+        Finding(kind, f"{rows.count:,} {_numbered(what, rows.count)}", rows)
+        for kind, what, rows in found
+        if rows.count
+    )
+
+
+def _mathematical(
+    chosen: Sequence[Problem], problems: ProblemSet, grader: Grader
+) -> tuple[tuple[str, str, Anomaly], ...]:
+    return (
         (
             "graded_wrong",
             "solution{s} graded wrong against {their} own answer",
@@ -89,11 +110,6 @@ def grading_findings(
             "answer{s} that the grader cannot parse: only the same spelling is right",
             _unparsable(chosen, problems, grader),
         ),
-    )
-    return tuple(
-        Finding(kind, f"{rows.count:,} {_numbered(what, rows.count)}", rows)
-        for kind, what, rows in found
-        if rows.count
     )
 
 
@@ -125,6 +141,15 @@ def _graded_wrong(chosen: Sequence[Problem], problems: ProblemSet, grader: Grade
         if grade.status == "wrong" and not differ(problem.answer or "", answer):
             example = f" has {quoted(problem.answer or '')}, its solution "
             rows = rows.with_row(_row(problems, problem) + example + quoted(answer))
+    return rows
+
+
+def _not_accepted(chosen: Sequence[Problem], problems: ProblemSet, grader: Grader) -> Anomaly:
+    rows = NONE
+    grades = grader.grade([Item(problem, problem.answer or "") for problem in chosen])
+    for problem, grade in zip(chosen, grades, strict=True):
+        if not grade.correct:
+            rows = rows.with_row(f"{_row(problems, problem)}: {quoted(problem.answer or '')}")
     return rows
 
 

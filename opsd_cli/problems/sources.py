@@ -242,7 +242,8 @@ def load_one_set(source: str, config: Config, count: int | None = None) -> Probl
     Raises:
         DataError: it cannot be read, or no row is usable.
     """
-    return _load(source, "train", config, need_solution=None, limit=count)
+    needed = None if _needs_solutions(config) else _needs_solutions(config)
+    return _load(source, "train", config, need_solution=needed, limit=count)
 
 
 def load_examples(source: str, config: Config, count: int) -> ProblemSet:

@@ -167,6 +167,8 @@ def test_init_warns_of_solutions_that_the_grader_finds_wrong(opsd: Opsd, faulty:
 
 
 def test_data_check_says_where_no_answer_is_checked(opsd: Opsd) -> None:
-    out = opsd("data check good.jsonl --set grading.grader=exact")[1]
+    out = opsd("data check good.jsonl --set grading.grader=none")[1]
     assert "can parse every answer" not in out
-    assert "nothing was checked here" in out
+    assert "nothing was checked" in out
+    out = opsd("data check good.jsonl --set grading.grader=exact")[1]
+    assert "accepts every answer as a completion" in out

@@ -1,4 +1,4 @@
-"""`opsd init` on a set whose answers cannot be checked: columns that nothing reads are not asked."""
+"""`opsd init` on a set whose answers nothing checks: columns that nothing reads are not asked."""
 
 from __future__ import annotations
 
