@@ -134,7 +134,9 @@ def reference_log_prob(
         means_P += [float(np.mean(scores_N, dtype=np.float64)) for scores_N in scores]
     read = sum(len(prompt) + len(ids) for prompt, ids in pairs)
     spent = TokenLedger(scored=read) if role == "student" else TokenLedger(teacher_scored=read)
-    return HeldOut(reference_log_prob=mean_of_problems(means_P), spent=spent)
+    found = mean_of_problems(means_P)
+    # No log-probability is above 0, and neither is the mean of all problems.
+    return HeldOut(reference_log_prob=replace(found, high=min(0.0, found.high)), spent=spent)
 
 
 def tokens_of(solution: str, tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -242,7 +242,7 @@ def load_one_set(source: str, config: Config, count: int | None = None) -> Probl
     Raises:
         DataError: it cannot be read, or no row is usable.
     """
-    needed = None if _needs_solutions(config) else _needs_solutions(config)
+    needed = False if _needs_solutions(config) is False else None
     return _load(source, "train", config, need_solution=needed, limit=count)
 
 

@@ -52,7 +52,7 @@ from opsd_cli.training.preflight_references import (
     draw_references,
     no_reference,
 )
-from opsd_cli.training.preflight_signal import ATTEMPTS, Signal, signal_of
+from opsd_cli.training.preflight_signal import ATTEMPTS, signal_of
 from opsd_cli.training.preflight_verdict import ASK_SIGNAL, Outcome, verdict_of
 from opsd_cli.training.run_directory import Run
 
@@ -153,49 +153,32 @@ def _of_roles(
 ) -> tuple[dict[str, Any], TokenLedger]:
     """What the record says of student and teacher, and the tokens that were read for it.
 
-    Arguments as `_measured_signal`; `found` receives the completions of each role that is sampled.
+    Args:
+        prompts: the student's and the teacher's.
+        found: receives the completions of each role that is sampled, and new attempts.
+        drawn: the student's rollouts that references were looked for among, if there are any: the
+            attempts that the teacher scores where there are enough of them.
     """
     student_prompt_of, teacher_prompt_of = prompts
+    config, policy = run.config, measurements.policy
     found["student"] = completions_of("student", problems, student_prompt_of, measurements)
     if not found["student"].graded:
-        return divergence_record(
-            measurements.policy, problems, found["student"], prompts, run.config
-        )
+        return divergence_record(policy, problems, found["student"], prompts, config)
     # Before the first step the teacher's weights are the student's, or those of teacher.model.
-    whose = run.config.teacher.acting if run.config.teacher.model else None
+    whose = config.teacher.acting if config.teacher.model else None
     found["teacher"] = completions_of(
         "teacher", problems, teacher_prompt_of, measurements, teacher=whose
     )
     record = record_of(found, len(problems))
-    if verdict_of(record, run.config).cause not in ASK_SIGNAL:
+    if verdict_of(record, config).cause not in ASK_SIGNAL:
         return record, TokenLedger()
-    signal = _measured_signal(problems, prompts, builder, measurements, run, found, drawn)
-    return record | {"signal": signal.as_dict()}, signal.spent
-
-
-def _measured_signal(
-    problems: Sequence[Problem],
-    prompts: tuple[Callable[[Problem], Prompt], Callable[[Problem], Prompt]],
-    builder: PromptBuilder,
-    measurements: Measurements,
-    run: Run,
-    found: dict[str, Evaluation],
-    drawn: Evaluation | None,
-) -> Signal:
-    """What the teacher makes of attempts: those that references were looked for among, or new.
-
-    Args:
-        prompts: the student's and the teacher's.
-        found: receives new attempts.
-        drawn: the student's rollouts, if there are any.
-    """
     if drawn is None or drawn.samples_per_problem < ATTEMPTS:
-        drawn = found[ATTEMPT] = attempts_at(problems, builder, measurements, run.config)
-    policy, tokenizer = measurements.policy, builder.tokenizer
-    return signal_of(
-        drawn.samples, problems, prompts, policy, tokenizer, run.config,
+        drawn = found[ATTEMPT] = attempts_at(problems, builder, measurements, config)
+    signal = signal_of(
+        drawn.samples, problems, prompts, policy, builder.tokenizer, config,
         listener=measurements.listener,
     )  # fmt: skip
+    return record | {"signal": signal.as_dict()}, signal.spent
 
 
 def completions_of(

@@ -114,6 +114,16 @@ def test_likelihood_of_the_solutions_is_a_mean_over_problems(role: Any, kind: st
     assert unsolved.reference_log_prob is None and unsolved.quality is None
 
 
+def test_likelihood_of_two_unlike_solutions_has_no_interval_above_certainty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = Measured()
+    monkeypatch.setattr(policy, "score", lambda pairs, *_: [np.array([-0.1]), np.array([-9.0])])
+    found = reference_log_prob(policy, PROBLEMS, lambda problem: prompts(3)[problem.id])
+    assert found.reference_log_prob is not None
+    assert found.reference_log_prob.low < -4.55 < found.reference_log_prob.high == 0.0
+
+
 def test_mean_of_problems_has_a_t_interval_and_that_of_a_ratio_with_weights() -> None:
     plain = mean_of_problems([-1.0, 2.0, 5.0])
     assert plain.value == 2.0

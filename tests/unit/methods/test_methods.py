@@ -20,19 +20,15 @@ from backends.interface import (
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError, DataError
-from opsd_cli.methods.base import LossPlan, StepInputs
+from opsd_cli.methods.base import LossPlan
 from opsd_cli.methods.grpo import advantages
 from opsd_cli.methods.hybrid import Hybrid, redistributed
 from opsd_cli.methods.sft import target_text
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
 from opsd_cli.rollouts.types import GradedRollout
 from tests.support.fakes import STOP, FakePolicy
-
-PROBLEMS = [
-    Problem(f"p{n}", f"{n} + 1", f"{n} + 1 = {n + 1}", str(n + 1), "made") for n in range(3)
-]
+from tests.support.method_steps import PROBLEMS, loss_plan_of
 
 
 class Scored(FakePolicy):
@@ -78,11 +74,7 @@ def learn(
     step: int = 1,
     questions: Sequence[Problem] = PROBLEMS,
 ) -> LossPlan:
-    policy = policy or Scored()
-    builder = PromptBuilder(config, FakePolicy.tokenizer)
-    analyst = TeacherAnalyst(config, policy, builder)
-    inputs = StepInputs(step, questions, rollouts, builder, analyst)
-    return methods.get(config).build_loss(inputs, policy)
+    return loss_plan_of(config, rollouts, policy or Scored(), step, questions)
 
 
 def test_advantages_of_a_group() -> None:

@@ -22,16 +22,13 @@ from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError, DataError
 from opsd_cli.losses.token_weights import token_weights
-from opsd_cli.methods.base import LossPlan, RunSizes, StepInputs
+from opsd_cli.methods.base import LossPlan, RunSizes
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
-from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
 from opsd_cli.rollouts.types import GradedRollout
 from tests.support.fakes import STOP, FakePolicy
+from tests.support.method_steps import PROBLEMS, loss_plan_of
 
-PROBLEMS = [
-    Problem(f"p{n}", f"{n} + 1", f"{n} + 1 = {n + 1}", str(n + 1), "made") for n in range(3)
-]
 #: What the sampler, the student's forward pass and the teacher's give the tokens of a completion.
 SAMPLED, STUDENT, TEACHER = (-0.5, -0.25, -1.0), (-0.6, -0.25, -1.0), (-0.1, -1.25, -1.0)
 
@@ -94,10 +91,7 @@ def learn(
     policy: Scored | None = None,
     questions: Sequence[Problem] = PROBLEMS,
 ) -> LossPlan:
-    policy = policy or Scored()
-    builder = PromptBuilder(config, FakePolicy.tokenizer)
-    inputs = StepInputs(1, questions, rollouts, builder, TeacherAnalyst(config, policy, builder))
-    return methods.get(config).build_loss(inputs, policy)
+    return loss_plan_of(config, rollouts, policy or Scored(), questions=questions)
 
 
 def weights_of(plan: LossPlan) -> list[tuple[float, ...]]:
