@@ -28,13 +28,14 @@ from backends.pytorch.optimizer import AdapterOptimizer
 from backends.pytorch.quantization import quantise, quantised_layers
 from backends.pytorch.sharding import is_sharded, shard_base
 from backends.pytorch.split_model import SplitModel
+from backends.pytorch.traits import CPU
 from backends.shared.adapter_files import permit
 from backends.shared.description import abbreviated
 from backends.shared.loss_batches import EMPTY, has_old, surrogate_of
 from backends.shared.micro_batches import PromptAndCompletion, pad_right
 from backends.shared.model_files import model_folder, quiet, write_both_spellings
 from backends.shared.policy_base import PolicyBase
-from backends.shared.quantization import BITS
+from backends.shared.quantization import BITS, require_quantizer
 from backends.shared.weight_files import stored_dtype
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, TrainingError, UsageError
@@ -158,6 +159,7 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         return super()._loss_kernels() | ({"triton"} if has_triton else frozenset())
 
     def _load_teacher(self, config: Config, quantize: str) -> TorchPolicy:
+        require_quantizer(self._device.type, CPU, quantize)
         loaded = load(config, base_dtype(config, self._device))
         bits = BITS[quantize]
         if bits is not None:

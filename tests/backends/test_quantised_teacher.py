@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from backends.interface import RolloutRequest, Sampling
+from backends.interface import Backend, RolloutRequest, Sampling
+from opsd_cli.errors import BackendMissing
 from tests.support import oracle, tiny_models
 from tests.support.backend_fixtures import Load
 from tests.support.loss_batches import ITEMS
@@ -15,6 +18,13 @@ from tests.support.loss_batches import ITEMS
 #: Rows of 64 numbers: a group of the quantisation.
 WIDE = {**tiny_models.SETTINGS["qwen3"], "hidden_size": 64, "num_hidden_layers": 1}
 PAIRS = [(item.teacher_prompt, item.completion) for item in ITEMS]
+
+
+@pytest.fixture(autouse=True)
+def quantizer(backend: Backend) -> None:
+    package = backend.traits.quantizer
+    if package and importlib.util.find_spec(package) is None and not os.environ.get("CI"):
+        pytest.skip(f"{package} is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +53,16 @@ def test_quantised_teacher_is_near_the_full_one(load: Load, wide: Path) -> None:
     eight, four = errors
     assert 1e-4 < eight < four
     assert eight < 0.5
+
+
+def test_missing_package_is_named(
+    load: Load, backend: Backend, wide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not backend.traits.quantizer:
+        return
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendMissing, match=backend.traits.quantizer):
+        load(teacher={"model": str(wide), "quantize": "int8"})
 
 
 def test_quantised_teacher_samples(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from backends.pytorch.quantization import QuantizedLinear, quantise, quantised_l
 from backends.shared.quantization import GROUP
 from opsd_cli.errors import ModelError
 from tests.support import tiny_models
+
+if not os.environ.get("CI"):
+    pytest.importorskip("bitsandbytes")
 
 CPU = torch.device("cpu")
 #: The values of NF4 (bitsandbytes' table, from the QLoRA paper's appendix E).
