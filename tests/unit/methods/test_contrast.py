@@ -84,7 +84,8 @@ def test_contrast_takes_the_wrong_references_score_from_the_right_ones() -> None
     assert right_role == wrong_role == "teacher"
     assert ["sum 1\n" in each for each in right] == [True] * 3 + [False] * 2
     assert [a.replace("sum 1", "sum 2") for a in right[:3]] == wrong[:3]  # the same words
-    assert plan.metrics == {"contrast_missing": 0.0, "contrast_gap": pytest.approx(0.4)}
+    skipped = {"contrast_missing": 0.0, "rollouts_skipped": 0.0}
+    assert plan.metrics == {**skipped, "contrast_gap": pytest.approx(0.4)}
     lengths = [len(policy.tokenizer.encode(each)) + 3 for each in (*right, *wrong)]
     assert plan.spent.teacher_scored == sum(lengths) and plan.spent.scored == 0
 
@@ -98,6 +99,7 @@ def test_contrast_with_wrong_rollouts_never_shows_a_rollout_itself() -> None:
     assert "so 8\n" in wrong[1] and "so 9\n" in wrong[2]
     # The second question has no wrong rollout: its two are not learnt from.
     assert plan.metrics["contrast_missing"] == pytest.approx(2 / 5)
+    assert plan.metrics["rollouts_skipped"] == pytest.approx(2 / 5)
 
 
 def test_contrast_in_hybrid_redistributes_the_advantage() -> None:
