@@ -71,7 +71,7 @@ def _mostly_skipped(metrics: Sequence[dict[str, Any]]) -> str | None:
 
 def _mean(metrics: Sequence[dict[str, Any]], key: str) -> float:
     """The mean of a metric over the steps that have it; 0 without one."""
-    found = [row[key] for row in metrics if key in row]
+    found = [float(row[key]) for row in metrics if key in row]
     return sum(found) / max(1, len(found))
 
 
