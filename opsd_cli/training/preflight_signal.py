@@ -182,16 +182,10 @@ def signal_of(
     reading = reading or Reading()
     new = [row for row in rows if _key(row) not in known]
 
-    def pairs(
-        of: Sequence[Sample], prompt: Callable[[Problem], Prompt]
-    ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """A role's prompt and the tokens of each attempt."""
-        return [
-            (prompt(by_id[row.problem_id]).ids, tuple(tokenizer.encode(row.completion)))
-            for row in of
-        ]
-
-    by_student, by_teacher = pairs(new, prompts[0]), pairs(rows, prompts[1])
+    by_student, by_teacher = (
+        [(prompt(by_id[row.problem_id]).ids, tuple(tokenizer.encode(row.completion))) for row in of]
+        for of, prompt in zip((new, rows), prompts, strict=True)
+    )
     lengths_of = [
         [len(ids) + len(completion) for ids, completion in each]
         for each in (by_teacher, by_student)
