@@ -135,12 +135,10 @@ def reference_log_prob(
     pairs = [(prompt, ids) for prompt, ids in pairs if ids]
     if not pairs:
         return HeldOut()
-    means_P: list[float] = []
     lengths = [len(prompt) + len(ids) for prompt, ids in pairs]
     reading.begin(reading.label + LIKELIHOOD, lengths)
-    for part in reading.parts(pairs):
-        scores = policy.score(part, role, teacher)
-        means_P += [float(np.mean(scores_N, dtype=np.float64)) for scores_N in scores]
+    scores = reading.scores(policy, pairs, role, teacher)
+    means_P = [float(np.mean(scores_N, dtype=np.float64)) for scores_N in scores]
     read = sum(lengths)
     spent = TokenLedger(scored=read) if role == "student" else TokenLedger(teacher_scored=read)
     found = mean_of_problems(means_P)

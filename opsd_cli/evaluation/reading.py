@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
+import numpy as np
+
+from backends.interface import PLAIN, Policy, Sampling, TeacherWeights
 from opsd_cli.errors import Interrupted
 from opsd_cli.interruption import Stop, never
 from opsd_cli.tracking.listener import Listener
@@ -61,3 +64,18 @@ class Reading:
                 raise Interrupted(
                     f"stopped after reading {self._done:,} of {len(self._lengths):,} sequences"
                 )
+
+    def scores(
+        self,
+        policy: Policy,
+        sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+        role: Literal["student", "teacher"] = "student",
+        teacher: TeacherWeights = "initial",
+        sampling: Sampling = PLAIN,
+    ) -> list[np.ndarray]:
+        """As `Policy.score` of the next sequences of the phase; raises as `parts`."""
+        return [
+            scores_N
+            for part in self.parts(sequences)
+            for scores_N in policy.score(part, role, teacher, sampling)
+        ]

@@ -191,12 +191,8 @@ def signal_of(
         for each in (by_teacher, by_student)
     ]
     reading.begin(PREFLIGHT_SCORES, [*lengths_of[0], *lengths_of[1]])
-    with_reference: list[np.ndarray] = []
-    for part in reading.parts(by_teacher):
-        with_reference += policy.score(part, "teacher", config.teacher.acting, sampling)
-    without: list[np.ndarray] = []
-    for part in reading.parts(by_student):
-        without += policy.score(part, sampling=sampling)
+    with_reference = reading.scores(policy, by_teacher, "teacher", config.teacher.acting, sampling)
+    without = reading.scores(policy, by_student, sampling=sampling)
     known |= dict(zip(map(_key, new), without, strict=True))
     gaps = iter([t - known[_key(row)] for t, row in zip(with_reference, rows, strict=True)])
     scored = {
