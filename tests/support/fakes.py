@@ -54,7 +54,7 @@ class FakePolicy:
 
     def __init__(self, skill: float = 0.5, taught: float = 1.0, gain: float = 0.1) -> None:
         self.skill, self.taught, self.gain = skill, taught, gain
-        self._read: LossBatch | None = None
+        self._read: list[LossBatch] = []
         self.drawn: list[RolloutRequest] = []
 
     def generate(
@@ -100,10 +100,10 @@ class FakePolicy:
         )
         trained = sum(len(i.student_prompt) + len(i.completion) for i in batch.items)
         scored = sum(len(i.teacher_prompt) + len(i.completion) for i in batch.items)
-        if batch is self._read:  # the initial teacher scores a batch once
+        if any(batch is each for each in self._read):  # the initial teacher scores a batch once
             scored = 0
         if batch.again and batch.teacher == "initial":
-            self._read = batch
+            self._read = [*self._read[-1:], batch]
         return BatchReport(loss, tuple(tokens), trained, scored)
 
     def _policy_gradient(self, batch: PolicyGradientBatch) -> BatchReport:
