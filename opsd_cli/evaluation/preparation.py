@@ -96,7 +96,19 @@ def directory_to_continue(
 
 def with_samples(config: Config, samples: int) -> Config:
     """The config with so many samples per problem."""
-    evaluation = config.evaluation.model_copy(update={"samples": samples})
+    return _evaluating(config, samples=samples)
+
+
+def without_analyses(config: Config) -> Config:
+    """The config as an evaluation loads its model: no teacher is asked, and so none of its analyses
+    (`teacher.reason_first`), which a divided base could not sample."""
+    teacher = config.teacher.model_copy(update={"reason_first": False})
+    return config.model_copy(update={"teacher": teacher})
+
+
+def _evaluating(config: Config, **changes: Any) -> Config:
+    """The config with other values in its `evaluation` section."""
+    evaluation = config.evaluation.model_copy(update=changes)
     return config.model_copy(update={"evaluation": evaluation})
 
 
@@ -109,6 +121,7 @@ def prepare(
     *,
     regrading: bool = False,
     given: Mapping[str, ProblemSet] | None = None,
+    temperature: float | None = None,
 ) -> EvaluationSession:
     """Read the problems and determine benchmarks, problem and sample counts.
 
@@ -118,6 +131,7 @@ def prepare(
             `default_benchmark`.
         limit: at most so many problems of each.
         given: loaded problems, by benchmark.
+        temperature: in place of the recommended one.
 
     Raises:
         UsageError: a benchmark is named twice, or fewer problems or samples than the
@@ -132,6 +146,11 @@ def prepare(
         source = directory.description["sampling_from"]
     else:
         config, source = with_recommended(config, messages)
+        if temperature is not None and config.evaluation.sampling == "recommended":
+            # Stated from here on, so that a resumed evaluation has the same.
+            config = _evaluating(config, temperature=temperature, sampling="stated")
+            config, source = with_recommended(config, messages)
+            messages.note(f"at temperature {temperature:g} instead, as given")
     if directory is None and not benchmarks:
         benchmarks = [default_benchmark(config)]
         if benchmarks != [EMBEDDED]:
