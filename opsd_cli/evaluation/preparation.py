@@ -145,12 +145,7 @@ def prepare(
     if regrading and directory is not None:
         source = directory.description["sampling_from"]
     else:
-        config, source = with_recommended(config, messages)
-        if temperature is not None and config.evaluation.sampling == "recommended":
-            # Stated from here on, so that a resumed evaluation has the same.
-            config = _evaluating(config, temperature=temperature, sampling="stated")
-            config, source = with_recommended(config, messages)
-            messages.note(f"at temperature {temperature:g} instead, as given")
+        config, source = _with_sampling(config, temperature, messages)
     if directory is None and not benchmarks:
         benchmarks = [default_benchmark(config)]
         if benchmarks != [EMBEDDED]:
@@ -178,6 +173,22 @@ def prepare(
         for note in problems.notes:
             messages.warn(note)
     return EvaluationSession(config, sets, source, limit, directory)
+
+
+def _with_sampling(
+    config: Config, temperature: float | None, messages: Messages
+) -> tuple[Config, str]:
+    """As `with_recommended`, with a temperature that takes the place of the recommended one.
+
+    The numbers are stated from there on, so that a resumed evaluation has the same.
+    """
+    found, source = with_recommended(config, messages)
+    if temperature is None or config.evaluation.sampling != "recommended":
+        return found, source
+    messages.note(f"at temperature {temperature:g} instead, as given")
+    return with_recommended(
+        _evaluating(found, temperature=temperature, sampling="stated"), messages
+    )
 
 
 def default_benchmark(config: Config) -> str:
