@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -165,14 +165,19 @@ def prepare(
             for name in names
         }
     )
-    for problems in sets.values():
+    _tell_of(sets.values(), messages)
+    return EvaluationSession(config, sets, source, limit, directory)
+
+
+def _tell_of(sets: Iterable[ProblemSet], messages: Messages) -> None:
+    """What is worth knowing of the problems that were read."""
+    for problems in sets:
         if problems.report.remarkable:
             messages.note(f"{problems.name}: {problems.report.sentence()}")
         if problems.caution:
             messages.note(f"{problems.name}: {problems.caution}")
         for note in problems.notes:
             messages.warn(note)
-    return EvaluationSession(config, sets, source, limit, directory)
 
 
 def _with_sampling(
