@@ -203,6 +203,8 @@ CASES = [
          "grading.grader=code"),
     Case("train --set teacher.reference=none", 2, "teacher.reference=none needs teacher.model",
          "set teacher.model, or another teacher.reference"),
+    Case("train --set teacher.model=embedded --set teacher.reference=none", 2,
+         "teacher and student are the same, and nothing can be learnt", "name a larger model"),
     Case("train --set teacher.model=embedded --set teacher.weights=ema", 2,
          "teacher.weights=ema is of the student's own weights", "leave one of them out"),
     Case("train --set teacher.quantize=int4", 2, "teacher.quantize=int4 needs teacher.model",

@@ -66,8 +66,10 @@ def test_possible_sources_are_those_that_problems_and_grader_have() -> None:
     assert possible_sources(config, unsolved) == ("answer", "sibling", "hint")
     judged = run_config("grading.grader=json", "teacher.reason_first=true")
     assert possible_sources(judged, unsolved) == ("solution", "answer")
-    larger = run_config("teacher.model=embedded", "teacher.reference=none")
+    larger = run_config("teacher.model=org/larger", "teacher.reference=none")
     assert possible_sources(larger, PROBLEMS)[:2] == ("none", "solution")
+    same = run_config("model=embedded", "teacher.model=embedded")
+    assert possible_sources(same, PROBLEMS) == ("solution", "answer", "sibling")
     judged = run_config("grading.grader=json")
     assert "feedback" in possible_sources(judged, unsolved)
 
@@ -79,6 +81,8 @@ def test_possible_sources_are_those_that_problems_and_grader_have() -> None:
 def test_named_sources_that_are_not_possible_are_refused(named: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         chosen_sources(run_config(), PROBLEMS, [named])
+    with pytest.raises(UsageError, match="is the student's own model"):
+        chosen_sources(run_config("model=embedded", "teacher.model=embedded"), PROBLEMS, ["none"])
     assert chosen_sources(run_config(), PROBLEMS, ["answer"]) == ("solution", "answer")
 
 
