@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from backends.shared.weight_files import nearest_folder
 from benchmarks.domains import __main__ as command
 from benchmarks.domains import base, kit, results
 from benchmarks.domains.example import Domain
@@ -243,6 +244,7 @@ def test_missing_files_of_a_domain_preset_name_the_command_that_makes_them(
         hint = how_to_make(path or "") or ""
         assert f"python -m benchmarks.domains --out domains --only {domain.name} --make-" in hint
         assert "a clone of the repository" in hint
+    assert nearest_folder(Path(config.model)) == how_to_make(config.model)
     assert set(made_domains) == set(DOMAINS)
     grader = config.grading.grader.partition(":")[0]
     assert (how_to_make(grader) is not None) == (".py" in grader)
