@@ -358,6 +358,11 @@ CASES = [
     Case("sample --from tset", 2, "no split 'tset'", "train, validation, test"),
     Case("sample ''", 2, "the question is empty", "type a question"),
     # compare
+    Case("compare --steps 5", 2, "no such option: --steps",
+         "--set train.steps=5 gives all of them this one, --set methods.grpo.train.steps=5"),
+    Case("compare --seeds 2 --lr=1e-4", 2, "no such option: --lr",
+         "--set optimizer.learning_rate=1e-4 gives all"),
+    Case("compare --batch", 2, "no such option: --batch", "--set train.questions_per_step=VALUE"),
     Case("compare --methods opsd", 2, "does not name two different methods", "opsd, grpo, sft"),
     Case("compare --methods opsd,gpro", 2, "no method 'gpro'", "did you mean 'grpo'"),
     Case("compare --vary train.passes", 2, "is not KEY=A,B", "divergence.kind=forward_kl,jsd"),
