@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.cli.console import Output
+from opsd_cli.cli.folding import Name
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.request import Request
 from opsd_cli.cli.stopping import stop_on_signal
@@ -206,9 +207,10 @@ def show_sources(compared: Compared, out: Output) -> None:
     )
     headings = ("reference", "right", "favours right", "share", "another problem's", "helps")
     for heading in headings:
-        table.add_column(heading.replace(" ", "\n", 1) if heading != "reference" else heading)
+        first = heading == headings[0]
+        table.add_column(heading if first else heading.replace(" ", "\n", 1), no_wrap=not first)
     for row in compared.rows:
-        name = shown_reference(row["reference"], 24)
+        name = Name(shown_reference(row["reference"], LONGEST_NAME))
         if not row["problems"]:
             table.add_row(name, "", "", "", "", "no problem has it")
             continue
@@ -232,6 +234,8 @@ def show_sources(compared: Compared, out: Output) -> None:
     out.show(f"{take}{compared.reason}.")
 
 
+#: Characters of a reference in the table of sources: a template may be a whole prompt.
+LONGEST_NAME = 60
 #: What the columns of the table of sources are.
 FAVOURS = (
     "favours right: of two of the student's attempts at one question, a right and a wrong one, how "
