@@ -14,7 +14,7 @@ from opsd_cli.cli.request import Request
 from opsd_cli.cli.stopping import stop_on_signal
 from opsd_cli.devices.number import count as count_devices
 from opsd_cli.errors import PreflightFailed, UsageError
-from opsd_cli.formatting import count, percent, points
+from opsd_cli.formatting import count, numbered, percent, points
 from opsd_cli.loading import loaded_policy
 from opsd_cli.planning.available_splits import available_splits
 from opsd_cli.planning.preflight_plan import preflight_plan
@@ -134,7 +134,7 @@ def _ungraded_table(record: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(
-        title=f"preflight on {record['problems']} training problems; nothing is graded",
+        title=f"preflight on {numbered(record['problems'], 'training problem')}; nothing is graded",
         title_justify="left",
         box=None,
         padding=(0, 2, 0, 0),
@@ -151,8 +151,9 @@ def _table(found: PreflightResult) -> Table:
     from rich.table import Table
 
     record = found.record
+    measured = numbered(record["problems"], "training problem")
     table = Table(
-        title=f"preflight on {record['problems']} training problems; the teacher has the reference",
+        title=f"preflight on {measured}; the teacher has the reference",
         title_justify="left",
         box=None,
         padding=(0, 2, 0, 0),

@@ -29,6 +29,7 @@ from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import Listener
 from opsd_cli.training.measuring import Measurements
 from opsd_cli.training.preflight import completions_of, record_of
+from opsd_cli.training.preflight_advice import is_few
 from opsd_cli.training.preflight_references import SOURCES, attempts_at
 from opsd_cli.training.preflight_signal import Signal, helps, signal_of
 from opsd_cli.training.preflight_verdict import verdict_of
@@ -254,6 +255,8 @@ def recommendation(
     """
     helping = [row for row in rows if row["goes_on"]]
     if not helping:
+        if any(row["problems"] > 0 and is_few(row["problems"]) for row in rows):
+            return None, "these are too few problems to tell whether one of these references helps"
         return None, "none of these references helps"
     best, *others = sorted(helping, key=lambda row: -row["teacher"]["value"])
     name, right = best["reference"], f"{best['teacher']['value']:.0%}"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from opsd_cli.evaluation.samples import Evaluation
+from opsd_cli.grading.interface import FAILED as STATUSES
 
 #: Key of a preflight's record; it is there only if the grader failed.
 FAILED = "grader_failed"
@@ -24,7 +25,7 @@ def failures(found: Iterable[Evaluation]) -> dict[str, Any]:
     Its `statuses` are counts of completions, and `reason` is the first one known.
     """
     samples = [sample for each in found for sample in each.samples]
-    failed = [sample for sample in samples if sample.ungraded]
+    failed = [sample for sample in samples if sample.status in STATUSES]
     if not failed:
         return {}
     reason = next((sample.reason for sample in failed if sample.reason), None)
