@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsd_cli.cli.console import Output
+from opsd_cli.cli.folding import Name
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.request import Request
 from opsd_cli.devices.number import count as count_devices
@@ -133,7 +134,7 @@ def _show_table(result: EvaluationResult, out: Output) -> None:
         table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for name, one in result.benchmarks.items():
         assert one.accuracy is not None
-        row = [name, str(len(one.problem_ids)), percent(one.accuracy)]
+        row: list[str | Name] = [Name(name), str(len(one.problem_ids)), percent(one.accuracy)]
         row += ["–" if one.mean_score is None else f"{one.mean_score.value:.3f}"] * scored
         row += [f"{100 * one.pass_at[k].value:.1f}%"] * (k > 1)
         row += ["–" if one.majority is None else f"{100 * one.majority.value:.1f}%"] * voted
@@ -158,7 +159,7 @@ def _ungraded_table(result: EvaluationResult) -> Table:
         likely = "–" if one.reference_log_prob is None else nats(one.reference_log_prob)
         median = one.token_statistics()["median"] or 0
         stopped, mean = f"{1 - one.truncated:.1%}", count(one.mean_tokens)
-        table.add_row(name, str(len(one.problem_ids)), likely, stopped, mean, count(median))
+        table.add_row(Name(name), str(len(one.problem_ids)), likely, stopped, mean, count(median))
     return table
 
 

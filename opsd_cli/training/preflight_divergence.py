@@ -17,7 +17,7 @@ from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.held_out import divergence, reference_log_prob
 from opsd_cli.evaluation.reading import Reading
 from opsd_cli.evaluation.samples import Evaluation
-from opsd_cli.formatting import nats, share
+from opsd_cli.formatting import nats, numbered, share
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.statistics import Estimate
@@ -152,7 +152,7 @@ def lines_of(record: Mapping[str, Any]) -> dict[str, str]:
 def require_divergence(record: Mapping[str, Any], run: Run, listener: Listener) -> None:
     """Report what was measured; raise `PreflightFailed` where nothing can be learnt."""
     measured = "; ".join(f"{name} {value}" for name, value in lines_of(record).items())
-    listener.note(f"preflight on {record['problems']} problems: {measured}")
+    listener.note(f"preflight on {numbered(record['problems'], 'problem')}: {measured}")
     verdict = verdict_of_divergence(record)
     if not verdict.goes_on:
         run.keep_failed_preflight()
