@@ -17,7 +17,7 @@ model: embedded
 train: {steps: 2}
 methods:
   opsd:
-    teacher: {model: embedded, reference: none}
+    teacher: {model: embedded, reference: answer}
 """
 
 
@@ -50,8 +50,8 @@ def test_plan_of_the_comparison_counts_the_other_teacher_of_its_arm_alone(
     assert code == 0, err
     plan = json.loads(out)["plan"]
     lengths = {name: plan[name]["for_prompts_of"] for name in ("opsd", "hybrid")}
-    # The other model sees the question alone, the own one the solution too.
-    assert lengths["opsd"]["teacher"] == lengths["opsd"]["student"] < lengths["hybrid"]["teacher"]
+    # The other model sees the answer, the own one the solution.
+    assert lengths["opsd"]["student"] < lengths["opsd"]["teacher"] < lengths["hybrid"]["teacher"]
     assert all(plan[name]["teacher_scored_tokens_at_most"] > 0 for name in lengths)
 
 
@@ -59,7 +59,7 @@ def test_mistake_in_the_teacher_of_one_arm_names_the_file_and_line(opsd: Opsd, f
     file.write_text(FILE.replace("model: embedded, ref", "modell: embedded, ref"))
     code, _, err = opsd(f"compare --config {file.name} --methods opsd,grpo --dry-run")
     assert code == 2 and "mine.yaml, line 6" in err and "teacher.modell" in err
-    file.write_text(FILE.replace("reference: none", "weights: ema"))
+    file.write_text(FILE.replace("reference: answer", "weights: ema"))
     code, _, err = opsd(f"compare --config {file.name} --methods opsd,grpo --dry-run")
     assert code == 2 and "teacher.weights=ema" in err
     assert opsd(f"train --method grpo --config {file.name} --dry-run")[0] == 0
