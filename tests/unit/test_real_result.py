@@ -1,4 +1,4 @@
-"""The figures that `benchmarks.real.result` keeps, from files as a comparison and its runs have them."""
+"""The figures that `benchmarks.real.result` keeps, from files as a comparison has them."""
 
 from __future__ import annotations
 
