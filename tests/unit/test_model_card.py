@@ -19,6 +19,7 @@ from opsd_cli.loading import resolved_config
 from opsd_cli.model_card import CARD, MODELFILE, card, write_card
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.training.result import TrainResult
+from tests.support import modelfiles
 from tests.support.exports import QUESTION, Exported, code_of, exported_run, forms, stand_in_vllm
 
 TEMPLATE = "Solve {question}\n\n```\n\\boxed{}\n```"
@@ -235,11 +236,7 @@ def test_model_card_request_to_a_server_renders_the_prompt_of_training(exported:
 
 @forms("merged")
 def test_modelfile_renders_the_prompt_of_training(exported: Exported) -> None:
-    text = (exported.folder / MODELFILE).read_text()
-    template = text.partition('TEMPLATE """')[2].partition('"""\n')[0]
-    # What Go's templates make of it.
-    rendered = template.replace("{{ .Prompt }}", QUESTION).replace('{{"{{"}}', "{{")
-    assert rendered == exported.prompt.text
-    assert text.startswith("FROM ./model.gguf\n") and "PARAMETER num_predict 8\n" in text
-    assert 'PARAMETER stop "<|im_end|>"\n' in text
-    assert "ollama create mine" in (exported.folder / CARD).read_text()
+    found = modelfiles.read((exported.folder / MODELFILE).read_text())
+    assert found.prompt(QUESTION) == exported.prompt.text
+    assert found.weights == "./model.gguf" and ("num_predict", "8") in found.parameters
+    assert ("stop", "<|im_end|>") in found.parameters
