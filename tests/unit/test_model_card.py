@@ -140,6 +140,23 @@ def test_model_card_names_another_prompt_of_the_measurements(run: Path) -> None:
     assert "measured with these arguments" in text and "{'enable_thinking': True}" in text
 
 
+@pytest.mark.parametrize(("repository", "folder"), [(None, "exports/mine"), ("org/its", "its")])
+def test_model_card_converts_a_folder_in_an_environment_of_its_own(
+    run: Path, repository: str | None, folder: str
+) -> None:
+    """What requirements-convert_hf_to_gguf.txt pins would replace opsd's torch and transformers."""
+    config = opsd_cli.load_config("run")
+    directory = Path("exports/mine")
+    text = card(config, "transformers", directory, repository=repository, modelfile=True)
+    shell = text.partition("## GGUF")[2].partition("```sh\n")[2].partition("```")[0]
+    assert f"/convert_hf_to_gguf.py {folder} " in shell
+    for line in shell.splitlines():
+        assert "pip install" not in line or line.startswith("gguf-env/bin/pip")
+    assert f"lms import --copy {folder}/model.gguf\n" in shell  # which moves it otherwise
+    assert ("hf download org/its --local-dir its\n" in shell) == (repository is not None)
+    assert f"llama-server -m {folder}/model.gguf --port 8000" in text
+
+
 def test_model_card_overwrites_nothing(run: Path) -> None:
     folder = run.parent / "there"
     folder.mkdir()
