@@ -1,9 +1,9 @@
 """The tokenizer's files of an exported model: those of the base, as other programs read them.
 
-transformers 5 writes a tokenizer in its own form: it leaves out `tokenizer.model`, which llama.cpp's
-conversion needs for some families, and `add_bos_token`, and names classes and keys that
-transformers 4, on which that conversion is built, refuses. Training does not change a tokenizer, so
-the base's files go along as they are.
+transformers 5 writes a tokenizer in a form of its own. It leaves out `add_bos_token`, and
+`tokenizer.model`, which llama.cpp's conversion needs for some families; it names a class and a list
+that transformers 4, on which that conversion is built, refuses. Training does not change a
+tokenizer, so the base's files go along as they are.
 """
 
 from __future__ import annotations
