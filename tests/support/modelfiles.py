@@ -1,4 +1,4 @@
-"""Reads an Ollama Modelfile as Ollama 0.1 and later do, and renders its template as Go does.
+"""Reads an Ollama Modelfile as Ollama does, and renders its template as Go does.
 
 What is stated here was checked against Go's text/template and the rules of Ollama's parser: letters
 that do not print are dropped, a value in quotes has no escapes, and an action begins at the first
