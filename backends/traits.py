@@ -37,6 +37,9 @@ class MemoryTraits:
         length_multiple: sequence lengths are padded to a multiple of this many tokens.
         loss_beside_transients: True if the divergence's chunk is counted beside all of these; False
             if it is gone before the backward pass takes its transient or recomputed blocks.
+        quantizes_embedding: True if quantising a teacher while it is loaded includes its embedding
+            and head; False if it takes its other layers alone, each of which is made whole again
+            while it is applied.
     """
 
     chunk_bytes: int
@@ -50,6 +53,7 @@ class MemoryTraits:
     boundary: float
     length_multiple: int = 1
     loss_beside_transients: bool = True
+    quantizes_embedding: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class BackendTraits:
         on_cpu: True if it works on the machine's own memory, where `train.dtype` auto means
             float32; assumed in a plan where its packages are missing and no device can be asked.
         quantizes: True if it can quantise a model while it loads it (`teacher.quantize`).
+        quantizer: the package that this takes beside those of `extra`; "" for none.
         shards: True if it can divide a frozen base over several processes (`train.shard`).
     """
 
@@ -77,6 +82,7 @@ class BackendTraits:
     on_cpu: bool = False
     shards: bool = False
     quantizes: bool = False
+    quantizer: str = ""
 
     @property
     def install_command(self) -> str:

@@ -6,6 +6,7 @@ so that both backends render and encode in the same way.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ from backends.shared.model_files import (
     transformers_config,
     write_both_spellings,
 )
-from backends.shared.quantization import GROUP
+from backends.shared.quantization import GROUP, quantised_already
 from backends.shared.tokenizer import HuggingFaceTokenizer
 from backends.shared.tokenizer_files import save_tokenizer
 from backends.shared.weight_files import stored_dtype
@@ -148,11 +149,9 @@ def _quantised(
         ModelError: it is quantised already.
     """
     if settings.get("quantization"):
-        raise ModelError(
-            f"the weights of {name} are quantised already",
-            "leave teacher.quantize out: they are read as they are",
-        )
-    model, settings = quantize_model(model, settings, group_size=GROUP, bits=bits)
+        raise quantised_already(name)
+    with contextlib.redirect_stdout(None):  # it prints the bits per weight
+        model, settings = quantize_model(model, settings, group_size=GROUP, bits=bits)
     mx.eval(model.parameters())
     return model, settings
 

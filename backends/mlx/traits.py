@@ -22,6 +22,7 @@ MLX = BackendTraits(
         boundary=2.5,
         length_multiple=32,  # every new shape is compiled again on Metal
         loss_beside_transients=False,
+        quantizes_embedding=True,
     ),
     quantizes=True,
 )

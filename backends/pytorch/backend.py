@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,8 @@ def _wait_without_spinning() -> None:
 def _packages() -> tuple[dict[str, str], str]:
     """Versions of the installed packages, and the problem with the first that fails (or "")."""
     _wait_without_spinning()
+    # Imported by peft where it is installed; it advises kernels that are not used here.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     versions: dict[str, str] = {}
     for package in _PACKAGES:
         try:

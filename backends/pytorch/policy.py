@@ -25,15 +25,17 @@ from backends.pytorch.head import Head
 from backends.pytorch.loading import Loaded, load
 from backends.pytorch.loss_head import chunked_divergence, chunked_log_probs, filtered_log_probs
 from backends.pytorch.optimizer import AdapterOptimizer
+from backends.pytorch.quantization import quantise, quantised_layers
 from backends.pytorch.sharding import is_sharded, shard_base
 from backends.pytorch.split_model import SplitModel
+from backends.pytorch.traits import CPU
 from backends.shared.adapter_files import permit
 from backends.shared.description import abbreviated
 from backends.shared.loss_batches import EMPTY, has_old, surrogate_of
 from backends.shared.micro_batches import PromptAndCompletion, pad_right
 from backends.shared.model_files import model_folder, quiet, write_both_spellings
 from backends.shared.policy_base import PolicyBase
-from backends.shared.quantization import quantizes_nothing
+from backends.shared.quantization import BITS, require_quantizer
 from backends.shared.tokenizer_files import save_tokenizer
 from backends.shared.weight_files import stored_dtype
 from opsd_cli.config.schema import Config
@@ -76,9 +78,7 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
             self._attach(Path(config.adapter).expanduser())
         elif trainable:
             self._adapter = fresh_adapter(self._model, config.lora, config.seed)
-        with device_memory.reporting_out_of_memory(
-            ModelError, f"{config.model} does not fit in this device's memory", "use a smaller one"
-        ):
+        with _reporting_full_device(config.model):
             self._sharded = is_sharded(config)
             if self._sharded:
                 shard_base(self._model, device, config.model)
@@ -104,6 +104,9 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         total = self.parameter_count
         adapter = 0 if self._adapter is None else self._adapter.size
         dtype = str(self._split_model.head.weight_VD.dtype).removeprefix("torch.")
+        layers = quantised_layers(self._model)
+        if layers:
+            dtype = f"{layers[0].bits}-bit and {dtype}"
         return (
             f"{type(self._model).__name__}, {abbreviated(total - adapter)} parameters, "
             f"{abbreviated(adapter)} in the adapter, {dtype} on {self._split_model.device}"
@@ -113,7 +116,8 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
     @property
     def parameter_count(self) -> int:
         """As `Policy.parameter_count`."""
-        return sum(p.numel() for p in self._model.parameters())
+        quantised = sum(layer.parameter_count for layer in quantised_layers(self._model))
+        return quantised + sum(p.numel() for p in self._model.parameters())
 
     def save_merged(self, folder: Path, dtype: str | None = None) -> None:
         """As `Policy.save_merged`.
@@ -157,9 +161,13 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         return super()._loss_kernels() | ({"triton"} if has_triton else frozenset())
 
     def _load_teacher(self, config: Config, quantize: str) -> TorchPolicy:
-        if quantize != "none":
-            raise quantizes_nothing(quantize)
-        return load_policy(config, self._device, trainable=False)
+        require_quantizer(self._device.type, CPU, quantize)
+        loaded = load(config, base_dtype(config, self._device))
+        bits = BITS[quantize]
+        if bits is not None:
+            with _reporting_full_device(config.model):
+                quantise(loaded.model, bits, self._device, config.model)
+        return TorchPolicy(config, loaded, self._device, trainable=False)
 
     def _attach(self, folder: Path) -> None:
         self._adapter = adapter_from_folder(self._model, folder, self.config.lora.dropout)
@@ -260,6 +268,12 @@ def load_policy(config: Config, device: torch.device, trainable: bool) -> TorchP
     if trainable and config.teacher.model is not None:
         policy.load_teacher_model()
     return policy
+
+
+def _reporting_full_device(name: str) -> contextlib.AbstractContextManager[None]:
+    return device_memory.reporting_out_of_memory(
+        ModelError, f"{name} does not fit in this device's memory", "use a smaller one"
+    )
 
 
 def base_dtype(config: Config, device: torch.device) -> torch.dtype:

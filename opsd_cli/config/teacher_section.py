@@ -23,8 +23,8 @@ class Teacher(Section):
     @REVISION. Its weights stay as they are, and it must have the student's vocabulary. By default,
     and with `none`, the teacher is the student's own model."""
     quantize: Literal["none", "int8", "int4"] = "none"
-    """With model: quantise its weights while it is loaded, in groups of 64 (mlx only). A folder or
-    hub id that is quantised already is read as it is."""
+    """With model: quantise its weights while it is loaded, in groups of 64. PyTorch needs the
+    package bitsandbytes for it. A folder or hub id that is quantised already is read as it is."""
     reference: str = "solution"
     """What the teacher's prompt holds beside the question: `solution` (the worked solution),
     `answer` (the final answer alone), `sibling` (a rollout of the same question that was graded

@@ -188,7 +188,7 @@ def plan(
     copies = 4 + (config.teacher.weights == "ema") + (config.adapter is not None)
     kept, transient = _activations(config, shape, prompts, memory, number_bytes)
     return MemoryPlan(
-        weights=_stored(shape, number_bytes, _base_parameters(shape, parts)),
+        weights=shape.stored(_base_parameters(shape, parts), number_bytes),
         adapter=_FLOAT32 * copies * _adapter_parameters(config, shape),
         rollouts=max(
             _rollouts(config, shape, prompts, number_bytes),
@@ -198,16 +198,12 @@ def plan(
         transient=transient,
         divergence=_divergence(config, shape, prompts, memory, number_bytes, teacher or shape),
         together=memory.loss_beside_transients,
-        teacher=0 if teacher is None else _stored(teacher, number_bytes, teacher.parameters),
+        teacher=0 if teacher is None else teacher.stored(teacher.parameters, number_bytes),
         teacher_pass=0
         if teacher is None
-        else int(_block(config, teacher, prompts, memory, number_bytes, prompts.teacher)),
+        else int(_block(config, teacher, prompts, memory, number_bytes, prompts.teacher))
+        + teacher.made_whole(number_bytes),
     )
-
-
-def _stored(shape: Shape, number_bytes: int, parameters: float) -> int:
-    """Bytes of so many of a model's weights."""
-    return int(parameters * (number_bytes if shape.bits is None else shape.bits / 8))
 
 
 def _base_parameters(shape: Shape, parts: int) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from backends.traits import MemoryTraits
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelNotAtHand
@@ -18,6 +19,8 @@ class Shape:
     Attributes:
         bits: bits of a quantised weight, its group's scale and bias included; None for weights
             that are not quantised.
+        whole_embedding: True if embedding and head are not quantised although `bits` is given, and
+            a quantised layer is made whole while it is applied.
     """
 
     layers: int
@@ -29,6 +32,7 @@ class Shape:
     vocabulary: int
     tied: bool
     bits: float | None = None
+    whole_embedding: bool = False
 
     @property
     def linear(self) -> dict[str, tuple[int, int]]:
@@ -48,7 +52,30 @@ class Shape:
     def parameters(self) -> int:
         """Number of weights, without norms and biases."""
         blocks = self.layers * sum(a * b for a, b in self.linear.values())
-        return blocks + self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return blocks + self.embedding
+
+    @property
+    def embedding(self) -> int:
+        """Number of weights of the embedding, and of the head where it has its own."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    def stored(self, parameters: float, number_bytes: int) -> int:
+        """Bytes of so many of the weights, embedding and head among them.
+
+        Args:
+            parameters: of them.
+            number_bytes: of a weight that is not quantised.
+        """
+        if self.bits is None:
+            return int(parameters * number_bytes)
+        whole = self.embedding if self.whole_embedding else 0
+        return int((parameters - whole) * self.bits / 8 + whole * number_bytes)
+
+    def made_whole(self, number_bytes: int) -> int:
+        """Bytes of the largest layer, where quantised layers are made whole; 0 elsewhere."""
+        if self.bits is None or not self.whole_embedding:
+            return 0
+        return number_bytes * max(a * b for a, b in self.linear.values())
 
 
 def shape_of(settings: Mapping[str, Any]) -> Shape | None:
@@ -95,19 +122,23 @@ def configured_shape(config: Config) -> Shape | None:
         return shape
 
 
-def teacher_shape(config: Config) -> Shape | None:
+def teacher_shape(config: Config, memory: MemoryTraits) -> Shape | None:
     """The shape of `teacher.model` as it is loaded; None without one, or for an unknown one.
+
+    Args:
+        memory: what the backend declares.
 
     Raises: as `configured_shape`.
     """
-    from backends.shared.quantization import BITS, GROUP
+    from backends.shared.quantization import BITS, GROUP, GROUP_BITS
 
     teacher = methods.teacher_model(config)
     shape = None if teacher is None else configured_shape(teacher)
     bits = BITS[config.teacher.quantize]
     if shape is None or bits is None or shape.bits is not None:
         return shape
-    return replace(shape, bits=bits + 32 / GROUP)
+    whole = not memory.quantizes_embedding
+    return replace(shape, bits=bits + GROUP_BITS / GROUP, whole_embedding=whole)
 
 
 _QWEN3 = {"head_dim": 128, "num_key_value_heads": 8, "vocab_size": 151936}

@@ -81,7 +81,7 @@ def planned_memory(
         device = planned_device(config)
         if device.note:
             messages.note(device.note)
-        shape, teacher = configured_shape(config), teacher_shape(config)
+        shape, teacher = configured_shape(config), teacher_shape(config, device.memory)
     except OpsdError as error:
         return UnknownMemory(error.message)
     if shape is None or (teacher is None and methods.teacher_model(config) is not None):

@@ -63,7 +63,7 @@ def _fits(config: Config) -> bool:
     """True if one device suffices, or if that is not known."""
     try:
         device, shape = planned_device(config), configured_shape(config)
-        teacher = teacher_shape(config)
+        teacher = teacher_shape(config, device.memory)
     except OpsdError:
         return True
     if shape is None or device.limit is None:

@@ -23,10 +23,11 @@ def require_teacher(config: Config, messages: Messages) -> None:
     Raises:
         ModelError: there is no such model, or it has another vocabulary than the student.
         UsageError: the backend cannot quantise it.
+        BackendMissing: the package that it quantises with is not installed.
     """
     import backends
     from backends.shared.model_files import model_folder
-    from backends.shared.quantization import quantizes_nothing
+    from backends.shared.quantization import require_quantizer
     from backends.shared.vocabulary import check_files
 
     teacher = methods.teacher_model(config)
@@ -36,8 +37,8 @@ def require_teacher(config: Config, messages: Messages) -> None:
     chosen = config.backend
     if chosen == backends.AUTO and quantize != "none":
         chosen = backends.choose(chosen).name
-    if quantize != "none" and not backends.traits_of(chosen).quantizes:
-        raise quantizes_nothing(quantize)
+    if quantize != "none":
+        require_quantizer(chosen, backends.traits_of(chosen), quantize)
     if teacher.is_local and teacher.model != EMBEDDED:
         model_folder(teacher)
     warning = None if check_files(config) else other_end(config)

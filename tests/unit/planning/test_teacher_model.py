@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from backends.mlx.traits import MLX
 from backends.parallel.sharding import obstacle
 from backends.pytorch.traits import CPU
 from backends.rollout_engines import samples_here
@@ -16,7 +18,7 @@ from backends.shared.vocabulary import require_rows, require_same_vocabulary
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import MODEL_DIR
-from opsd_cli.errors import ModelError, RunError, UsageError
+from opsd_cli.errors import BackendMissing, ModelError, RunError, UsageError
 from opsd_cli.planning.memory_plan import MemoryPlan, Prompts, estimated, plan
 from opsd_cli.planning.model_shape import Shape, configured_shape, teacher_shape
 from opsd_cli.planning.planned_device import PlannedDevice
@@ -69,11 +71,20 @@ def test_memory_plan_counts_the_second_model() -> None:
 
 
 def test_memory_plan_of_a_quantised_teacher_and_of_a_method_without_one() -> None:
-    whole = teacher_shape(taught("embedded"))
-    small = teacher_shape(taught("embedded", "teacher.quantize=int4"))
+    whole = teacher_shape(taught("embedded"), CPU.memory)
     assert whole is not None and whole.bits is None
-    assert small is not None and small.bits == 4.5
-    assert teacher_shape(taught("embedded", "method=grpo")) is None
+    config = taught("embedded", "teacher.quantize=int4")
+    on_torch, on_mlx = (teacher_shape(config, memory) for memory in (CPU.memory, MLX.memory))
+    assert on_torch is not None and on_mlx is not None
+    assert on_torch.bits == on_mlx.bits == 4.5
+    assert planned(config, on_mlx).teacher == whole.parameters * 4.5 / 8
+    # PyTorch leaves the embedding in float32, and makes a layer whole while it is applied.
+    layers = whole.parameters - whole.embedding
+    assert planned(config, on_torch).teacher == layers * 4.5 / 8 + 4 * whole.embedding
+    largest = 4 * whole.hidden * whole.intermediate
+    passes = [planned(config, shape).teacher_pass for shape in (on_torch, on_mlx)]
+    assert passes[0] == passes[1] + largest
+    assert teacher_shape(taught("embedded", "method=grpo"), CPU.memory) is None
 
 
 def test_memory_is_unknown_where_the_teachers_architecture_is(
@@ -131,9 +142,20 @@ def test_teacher_model_that_ends_a_turn_with_another_token_is_warned_of(folder: 
     assert len(warnings.said) == 1 and "may learn not to end" in warnings.said[0]
 
 
-def test_quantised_teacher_is_refused_where_the_backend_cannot() -> None:
-    with pytest.raises(UsageError, match=r"teacher\.quantize=int8: PyTorch"):
-        require_teacher(taught("embedded", "teacher.quantize=int8"), Listener())
+def test_quantised_teacher_is_refused_where_the_backend_cannot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = taught("embedded", "teacher.quantize=int8")
+    require_teacher(config, Listener())
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(BackendMissing, match="needs bitsandbytes on backend cpu") as missing:
+            require_teacher(config, Listener())
+    assert missing.value.hint == "pip install bitsandbytes, or leave teacher.quantize out"
+    unable = dataclasses.replace(CPU, quantizes=False)
+    monkeypatch.setattr("backends.traits_of", lambda name: unable)
+    with pytest.raises(UsageError, match=r"teacher\.quantize=int8: backend cpu quantises nothing"):
+        require_teacher(config, Listener())
 
 
 def test_resume_refuses_a_teacher_model_with_other_weights(folder: Path) -> None:
