@@ -33,14 +33,14 @@ python3 -m venv gguf-env
 gguf-env/bin/pip install -r llama.cpp/requirements/requirements-convert_hf_to_gguf.txt
 gguf-env/bin/python llama.cpp/convert_hf_to_gguf.py {directory} \\
     --outfile {directory}/model.gguf --outtype auto
+llama-server -m {directory}/model.gguf --port 8000  # answers the request above
 ollama create {name} -f {directory}/Modelfile && ollama run {name} 'a question'
 lms import --copy {directory}/model.gguf
 ```
 
 The `Modelfile` holds the prompt and the sampling of training: each question is asked alone, with
-nothing around it. `llama-server -m {directory}/model.gguf --port 8000` answers the request above.
-LM Studio takes the chat template from the file, so {turns} has to be written around the question
-there."""
+nothing around it. LM Studio takes the chat template from the file: write the prompt above, worked
+examples included, around the question there."""
 
 
 def write_card(
@@ -117,8 +117,7 @@ def _conversion(use: usage_code.Use) -> str:
     directory = shlex.quote(use.directory)
     if use.on_hub:
         directory, download = name, f"hf download {directory} --local-dir {name}\n"
-    turns = "the prompt above, worked examples included," if use.examples else "the user turn above"
-    return _CONVERT.format(directory=directory, name=name, download=download, turns=turns)
+    return _CONVERT.format(directory=directory, name=name, download=download)
 
 
 def merging(config: Config) -> str:
