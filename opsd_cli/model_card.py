@@ -24,19 +24,23 @@ MODELFILE = "Modelfile"
 #: What goes on with a merged model outside of Python; docs/export.md has the same.
 _CONVERT = """## GGUF, Ollama, LM Studio
 
-llama.cpp converts the folder; the file keeps the chat template.
+llama.cpp converts the folder; the file keeps the chat template. The conversion needs other versions
+of torch and transformers than opsd, so it gets an environment of its own.
 
 ```sh
-git clone https://github.com/ggml-org/llama.cpp
-pip install -r llama.cpp/requirements/requirements-convert_hf_to_gguf.txt
-python llama.cpp/convert_hf_to_gguf.py {directory} --outfile {directory}/model.gguf --outtype auto
+{download}git clone https://github.com/ggml-org/llama.cpp
+python3 -m venv gguf-env
+gguf-env/bin/pip install -r llama.cpp/requirements/requirements-convert_hf_to_gguf.txt
+gguf-env/bin/python llama.cpp/convert_hf_to_gguf.py {directory} \\
+    --outfile {directory}/model.gguf --outtype auto
+llama-server -m {directory}/model.gguf --port 8000  # answers the request above
 ollama create {name} -f {directory}/Modelfile && ollama run {name} 'a question'
-lms import {directory}/model.gguf
+lms import --copy {directory}/model.gguf
 ```
 
 The `Modelfile` holds the prompt and the sampling of training: each question is asked alone, with
-nothing around it. LM Studio takes the chat template from the file, so the user turn above has to be
-written around the question there."""
+nothing around it. LM Studio takes the chat template from the file: write the prompt above, worked
+examples included, around the question there."""
 
 
 def write_card(
@@ -103,8 +107,17 @@ def card(
     if served is not None:
         parts += ["A server, and a question to it:", _fenced(served, "sh")]
     if modelfile:
-        parts += [_CONVERT.format(directory=shlex.quote(use.directory), name=shlex.quote(use.name))]
+        parts += [_conversion(use)]
     return "\n\n".join(parts) + "\n"
+
+
+def _conversion(use: usage_code.Use) -> str:
+    """How to go on to GGUF, from a folder or from the hub."""
+    name, download = shlex.quote(use.name), ""
+    directory = shlex.quote(use.directory)
+    if use.on_hub:
+        directory, download = name, f"hf download {directory} --local-dir {name}\n"
+    return _CONVERT.format(directory=directory, name=name, download=download)
 
 
 def merging(config: Config) -> str:

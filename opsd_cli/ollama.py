@@ -8,6 +8,7 @@ covered.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from backends.interface import Policy, Sampling
@@ -37,12 +38,13 @@ def modelfile(policy: Policy, template: Template, sampling: Sampling, weights: s
     text = rendered.text
     if text.count(_MARK) != 1 or '"""' in text:
         return None
-    if any('"""' in stop or stop.endswith('"') for stop in sampling.stop):
+    if not all(map(_holds, sampling.stop)):
         return None
     prompt = text.removeprefix(tokenizer.bos)  # the converted tokenizer adds it
-    go = prompt.replace("{{", '{{"{{"}}').replace(_MARK, "{{ .Prompt }}")
+    go = "{{ .Prompt }}".join(map(_go, prompt.split(_MARK)))
     stops = [tokenizer.decode([token]) for token in sorted(policy.stop_ids)]
-    stops = [stop for stop in stops if stop and '"' not in stop] + list(sampling.stop)
+    stops = [stop for stop in stops if stop and '"' not in stop and _holds(stop)]
+    stops += sampling.stop
     context = len(rendered.ids) if template.examples else 0
     lines = [
         f"FROM ./{weights}",
@@ -59,12 +61,45 @@ def _parameters(sampling: Sampling, stops: Sequence[str], examples: int) -> list
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,
-        "repeat_penalty": 1.0,  # Ollama's default is another
+        "repeat_penalty": 1.0,  # older versions of Ollama have 1.1 as their default
         "num_predict": sampling.max_new_tokens,
         "num_ctx": sampling.max_new_tokens + _PROMPT_TOKENS + examples,
     }
     lines = [f"PARAMETER {key} {value}" for key, value in values.items()]
     return lines + [f"PARAMETER stop {_quoted(stop)}" for stop in stops]
+
+
+def _go(text: str) -> str:
+    """Text as a Go template in a Modelfile that gives this text.
+
+    Ollama drops the characters of a Modelfile that do not print, no-break spaces and the joiners of
+    emoji among them, so they are written as escapes. A brace that stands before an action, or
+    before another brace, would be read with it.
+    """
+    parts = []
+    for special, run in itertools.groupby(text, lambda letter: letter == "{" or _dropped(letter)):
+        part = "".join(run)
+        parts.append(part)
+        if special and part != "{":
+            parts[-1] = '{{"' + "".join(map(_escaped, part)) + '"}}'
+    if parts and parts[-1] == "{":  # what follows is the question's action
+        parts[-1] = '{{"{"}}'
+    return "".join(parts)
+
+
+def _escaped(letter: str) -> str:
+    """A character in a string of Go's."""
+    return f"\\U{ord(letter):08x}" if _dropped(letter) else letter
+
+
+def _dropped(letter: str) -> bool:
+    """Whether Ollama leaves a character of a Modelfile out."""
+    return not letter.isprintable() and letter not in "\n\r\t"
+
+
+def _holds(stop: str) -> bool:
+    """Whether a Modelfile can hold a stop string."""
+    return '"""' not in stop and not stop.endswith('"') and not any(map(_dropped, stop))
 
 
 def _quoted(text: str) -> str:

@@ -41,6 +41,7 @@ from backends.shared.model_files import (
 )
 from backends.shared.quantization import GROUP, quantised_already
 from backends.shared.tokenizer import HuggingFaceTokenizer
+from backends.shared.tokenizer_files import save_tokenizer
 from backends.shared.weight_files import stored_dtype
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
@@ -116,7 +117,7 @@ def save_merged(
     save_model(folder, model)
     save_config(settings, folder / "config.json")
     write_both_spellings(folder)
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, base, folder)
     if (base / GENERATION_CONFIG).is_file():
         shutil.copyfile(base / GENERATION_CONFIG, folder / GENERATION_CONFIG)
 

@@ -36,6 +36,7 @@ from backends.shared.micro_batches import PromptAndCompletion, pad_right
 from backends.shared.model_files import model_folder, quiet, write_both_spellings
 from backends.shared.policy_base import PolicyBase
 from backends.shared.quantization import BITS, require_quantizer
+from backends.shared.tokenizer_files import save_tokenizer
 from backends.shared.weight_files import stored_dtype
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, TrainingError, UsageError
@@ -130,11 +131,12 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
                 "export on one device, from a checkpoint: opsd export --adapter RUN",
             )
         merged: Any = self._require_adapter().model.merge_and_unload()
-        dtype = dtype or stored_dtype(model_folder(self.config))
+        base = model_folder(self.config)
+        dtype = dtype or stored_dtype(base)
         with quiet(hide_progress=True):
             merged.to(getattr(torch, dtype)).save_pretrained(folder)
             write_both_spellings(folder)
-            self.tokenizer.wrapped.save_pretrained(folder)
+            save_tokenizer(self.tokenizer.wrapped, base, folder)
         permit(folder, "config.json")
 
     def load_adapter(self, folder: Path) -> None:

@@ -19,6 +19,7 @@ from opsd_cli.loading import resolved_config
 from opsd_cli.model_card import CARD, MODELFILE, card, write_card
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.training.result import TrainResult
+from tests.support import modelfiles
 from tests.support.exports import QUESTION, Exported, code_of, exported_run, forms, stand_in_vllm
 
 TEMPLATE = "Solve {question}\n\n```\n\\boxed{}\n```"
@@ -139,6 +140,23 @@ def test_model_card_names_another_prompt_of_the_measurements(run: Path) -> None:
     assert "measured with these arguments" in text and "{'enable_thinking': True}" in text
 
 
+@pytest.mark.parametrize(("repository", "folder"), [(None, "exports/mine"), ("org/its", "its")])
+def test_model_card_converts_a_folder_in_an_environment_of_its_own(
+    run: Path, repository: str | None, folder: str
+) -> None:
+    """What requirements-convert_hf_to_gguf.txt pins would replace opsd's torch and transformers."""
+    config = opsd_cli.load_config("run")
+    directory = Path("exports/mine")
+    text = card(config, "transformers", directory, repository=repository, modelfile=True)
+    shell = text.partition("## GGUF")[2].partition("```sh\n")[2].partition("```")[0]
+    assert f"/convert_hf_to_gguf.py {folder} " in shell
+    for line in shell.splitlines():
+        assert "pip install" not in line or line.startswith("gguf-env/bin/pip")
+    assert f"lms import --copy {folder}/model.gguf\n" in shell  # which moves it otherwise
+    assert ("hf download org/its --local-dir its\n" in shell) == (repository is not None)
+    assert f"llama-server -m {folder}/model.gguf --port 8000" in text
+
+
 def test_model_card_overwrites_nothing(run: Path) -> None:
     folder = run.parent / "there"
     folder.mkdir()
@@ -235,11 +253,7 @@ def test_model_card_request_to_a_server_renders_the_prompt_of_training(exported:
 
 @forms("merged")
 def test_modelfile_renders_the_prompt_of_training(exported: Exported) -> None:
-    text = (exported.folder / MODELFILE).read_text()
-    template = text.partition('TEMPLATE """')[2].partition('"""\n')[0]
-    # What Go's templates make of it.
-    rendered = template.replace("{{ .Prompt }}", QUESTION).replace('{{"{{"}}', "{{")
-    assert rendered == exported.prompt.text
-    assert text.startswith("FROM ./model.gguf\n") and "PARAMETER num_predict 8\n" in text
-    assert 'PARAMETER stop "<|im_end|>"\n' in text
-    assert "ollama create mine" in (exported.folder / CARD).read_text()
+    found = modelfiles.read((exported.folder / MODELFILE).read_text())
+    assert found.prompt(QUESTION) == exported.prompt.text
+    assert found.weights == "./model.gguf" and ("num_predict", "8") in found.parameters
+    assert ("stop", "<|im_end|>") in found.parameters
