@@ -215,6 +215,8 @@ def compare(
     adapter: options.Adapter = None,
     trust: options.Trust = False,
     seed: options.Seed = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
     json: options.Json = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
@@ -233,7 +235,10 @@ def compare(
 
     compare.run(
         request(
-            config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust, log=log
+            config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust, log=log,
+            aliases={
+                "sampling.max_new_tokens": max_tokens, "sampling.temperature": temperature,
+            },
         ),
         compare.Options(
             finished=tuple(finished or ()), methods=methods, seeds=seeds, tune=tune,

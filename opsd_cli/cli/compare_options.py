@@ -17,6 +17,12 @@ def _sentence(names: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+#: Flags of `opsd train` that `opsd compare` lacks, and their keys: each method has its own value.
+OF_EACH_METHOD = {
+    "--steps": "train.steps",
+    "--batch": "train.questions_per_step",
+    "--lr": "optimizer.learning_rate",
+}
 Runs = Annotated[
     list[Path] | None,
     typer.Argument(metavar="[RUN]...", help="Finished runs to compare; none trains anew."),

@@ -85,7 +85,8 @@ def show(result: Comparison, out: Output) -> None:
     if "halving" in summary:
         for label, how in summary["halving"]["ended"].items():
             out.show(f"{label}: {ended_text(how)}")
-        out.show(chosen_on(summary["halving"]))
+        if summary["halving"]["ended"]:
+            out.show(chosen_on(summary["halving"]))
     if "planned" in summary:
         out.show(planned_sentence(summary["planned"]))
     if len(summary["seeds"]) == 1:

@@ -221,8 +221,24 @@ def _where_help_is(error: Exception) -> str:
         context = context.parent
     hint = f"see `{' '.join(['opsd', *words, '--help'])}`"
     if words and type(error).__name__ == "NoSuchOption":
+        from opsd_cli.cli.compare_options import OF_EACH_METHOD
+
+        option = getattr(error, "option_name", "")
+        if words == ["compare"] and option in OF_EACH_METHOD:
+            return _for_methods(option, OF_EACH_METHOD[option])
         hint += "; settings are given as --set KEY=VALUE (`opsd presets keys` lists them)"
     return hint
+
+
+def _for_methods(option: str, key: str) -> str:
+    """How to give the methods of a comparison a value that `opsd train` has a flag for."""
+    words = " ".join(sys.argv[1:]).replace("=", " ").split()
+    after = words[words.index(option) + 1 :] if option in words else []
+    value = after[0] if after and not after[0].startswith("--") else "VALUE"
+    return (
+        f"the methods have a {key} of their own: --set {key}={value} gives all of them this one, "
+        f"--set methods.grpo.{key}={value} a single method"
+    )
 
 
 def _command_words(arguments: Sequence[str]) -> list[str]:

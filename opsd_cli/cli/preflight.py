@@ -20,18 +20,24 @@ from opsd_cli.planning.preflight_plan import preflight_plan
 from opsd_cli.prompts.references import shown_reference
 from opsd_cli.statistics import Estimate
 from opsd_cli.training import session
+from opsd_cli.training.preflight_advice import is_few
 from opsd_cli.training.preflight_check import (
     PreflightResult,
     check,
     new_directory,
     require_teacher,
 )
-from opsd_cli.training.preflight_comparison import Compared, control_does_as_well
+from opsd_cli.training.preflight_comparison import (
+    Compared,
+    control_does_as_well,
+    may_be_chance,
+)
 from opsd_cli.training.preflight_divergence import is_ungraded, lines_of
 from opsd_cli.training.preflight_failure import LOOK, REGARDLESS
 from opsd_cli.training.preflight_signal import described as described_signal
 from opsd_cli.training.preflight_signal import shown_share
 from opsd_cli.training.preflight_sources import chosen_sources
+from opsd_cli.training.preflight_verdict import UNMEASURED
 from opsd_cli.training.schedule import require_enough
 
 if TYPE_CHECKING:
@@ -90,11 +96,12 @@ def run(request: Request, directory: Path | None, resume: bool, sources: str | N
     out.object(found.as_dict())
     if not found.verdict.goes_on:
         signal = described_signal(found.record.get("signal"))
+        unmeasured = is_ungraded(found.record) or found.verdict.conclusion == UNMEASURED
         raise PreflightFailed(
-            f"nothing to distil: {found.verdict.meaning}"
+            f"{found.verdict.conclusion}: {found.verdict.meaning}"
             + (f". Of the teacher: {signal}" if signal else ""),
             f"{found.verdict.advice}; then measure again"
-            + ("" if is_ungraded(found.record) else f". To look: {LOOK}. {REGARDLESS}"),
+            + ("" if unmeasured else f". To look: {LOOK}. {REGARDLESS}"),
         )
 
 
@@ -208,7 +215,7 @@ def show_sources(compared: Compared, out: Output) -> None:
         table.add_row(
             name, _interval(row["teacher"]), _interval(row["signal"]["preference"]),
             _share(row["signal"]), _interval(row["control"]["preference"]),
-            "yes" if row["goes_on"] else "no",
+            _helps(row),
         )  # fmt: skip
     out.show("")
     out.show(table)
@@ -232,6 +239,15 @@ FAVOURS = (
     "teacher changes separates right from wrong. another problem's: favours right, with the "
     "reference of another problem in the prompt."
 )
+
+
+def _helps(row: Mapping[str, Any]) -> str:
+    """Whether a source helps, in the words of the table's last column."""
+    if may_be_chance(row):
+        return "may be chance"
+    if row["goes_on"]:
+        return "yes"
+    return "too few to tell" if is_few(row["problems"]) else "no"
 
 
 def _share(signal: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation.other_answers import other_answer
 from opsd_cli.grading import Grade, Grader
+from opsd_cli.grading.interface import FAILED
 from opsd_cli.statistics import (
     Estimate,
     average_at_k,
@@ -38,6 +39,7 @@ class Sample:
             in a sample that was graded before there was one, or that is not mathematics.
         score: the grader's number in 0..1; None where it gives a verdict alone.
         feedback: what the grader says of this completion; mostly None.
+        reason: why the grader failed on this completion; None if it did not, or it is not known.
         correct: None where nothing is graded, and `status` is then `not_graded`.
         completion_ids: the completion's tokens, stop token included; known of a sample that this
             process sampled, and in no file of an evaluation.
@@ -56,7 +58,13 @@ class Sample:
     other_answer: str | None = None
     score: float | None = None
     feedback: str | None = None
+    reason: str | None = None
     completion_ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def ungraded(self) -> bool:
+        """True if the grader failed on the completion: it says nothing about the model."""
+        return self.status in FAILED
 
     @property
     def reward(self) -> float:
@@ -64,10 +72,12 @@ class Sample:
         return float(bool(self.correct)) if self.score is None else self.score
 
     def as_dict(self) -> dict[str, Any]:
-        """The values; `score` and `feedback` only where the grader gives them."""
+        """The values; `score`, `feedback` and `reason` only where the grader gives them."""
         found = asdict(self)
         del found["completion_ids"]
-        return found | judged(found.pop("score"), found.pop("feedback"))
+        reason = found.pop("reason")
+        failed = {} if reason is None else {"reason": reason}
+        return found | judged(found.pop("score"), found.pop("feedback")) | failed
 
 
 def graded(grade: Grade, flexible: Grade | None, completion: str) -> dict[str, Any]:
@@ -86,6 +96,7 @@ def graded(grade: Grade, flexible: Grade | None, completion: str) -> dict[str, A
         "other_answer": other,
         "score": grade.score if grade.numeric else None,
         "feedback": grade.feedback,
+        "reason": grade.reason,
     }
 
 

@@ -37,6 +37,7 @@ from opsd_cli.training.preflight_failure import (
     telling_pair,
     write_samples,
 )
+from opsd_cli.training.preflight_grader import mostly_failed
 from opsd_cli.training.preflight_references import no_reference
 from opsd_cli.training.preflight_verdict import Outcome, Verdict, verdict_of
 from opsd_cli.training.run_directory import PREFLIGHT_FILES, PREFLIGHT_SAMPLES, Run
@@ -159,7 +160,8 @@ def check(
             comparison = Comparison(
                 config, asked, builder, measurements, listener, stop, completions
             )
-            compared = comparison.of(sources) if sources and not is_ungraded(record) else None
+            comparable = not is_ungraded(record) and not mostly_failed(record)
+            compared = comparison.of(sources) if sources and comparable else None
         except Interrupted as error:
             raise Interrupted("stopped within the preflight", "nothing was kept") from error
         rows = read_samples(run.directory / PREFLIGHT_SAMPLES)

@@ -239,6 +239,11 @@ def control_does_as_well(row: Mapping[str, Any]) -> bool:
     return bool(control["value"] >= signal["low"])
 
 
+def may_be_chance(row: Mapping[str, Any]) -> bool:
+    """True if a source helps, and the interval of its difference from the student has 0."""
+    return bool(row["goes_on"]) and row.get("cause") == "gain_uncertain"
+
+
 def recommendation(
     rows: Sequence[Mapping[str, Any]], completions: Mapping[str, Evaluation]
 ) -> tuple[str | None, str]:
@@ -253,6 +258,12 @@ def recommendation(
     best, *others = sorted(helping, key=lambda row: -row["teacher"]["value"])
     name, right = best["reference"], f"{best['teacher']['value']:.0%}"
     if not others:
+        if may_be_chance(best):
+            return None, (
+                f"{shown_reference(name, 30)} is the only one of these references that may help "
+                f"({right} right with it), but on {best['problems']} problems that may be chance; "
+                "more preflight.problems would tell"
+            )
         return name, f"it is the only one of these references that helps: {right} right with it"
     differences = {
         row["reference"]: _difference(
