@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +119,9 @@ def _begin(request: Request, options: Options) -> None:
     if options.out is not None:
         session.refuse_used(options.out)
     if request.dry_run:
-        _show_plan(request, configs, options, variation, halving)
+        _show_plan(request.out, configs, options, variation, halving)
         return
-    plans = comparison_plan(configs, None, Listener()).runs
+    plans = comparison_plan(configs, Listener()).runs
     if halving is not None:
         cost = halving_cost(halving, configs, plans, options.seeds)
         request.out.note(cost_sentence(cost))
@@ -207,22 +206,17 @@ def _show_rest(directory: Path, out: Output) -> None:
 
 
 def _show_plan(
-    request: Request,
+    out: Output,
     named: dict[str, Config],
     options: Options,
     variation: Variation | None,
     halving: Halving | None,
 ) -> None:
-    """The tokens of every method side by side, also of those that were not asked for.
-
-    With a variation the arms take the place of the methods that were not asked for.
-    """
-    out = request.out
+    """The tokens of the compared methods or arms side by side."""
     for config in named.values():
         trackers.require(config.log)
         require_ready(config, out, learns=True)
-    of_others = partial(_of_method, request) if variation is None else None
-    planned = comparison_plan(named, of_others, out)
+    planned = comparison_plan(named, out)
     plans = planned.runs
     what = "method" if variation is None else "arm"
     out.show(f"tokens at most, of one run of each {what}, all evaluated alike:")
@@ -234,9 +228,6 @@ def _show_plan(
         for name, config in named.items()
     }
     _show_once(seeds, variation, out)
-    others = [name for name in plans if name not in named]
-    if others:
-        out.show(f"planned, but not compared (name them in --methods): {', '.join(others)}")
     if options.tune:
         out.show(
             f"before that, {len(planned.tuning)} runs to choose learning rates, at most "

@@ -160,7 +160,9 @@ def _result_table(summary: dict[str, Any]) -> Table:
 
     table = Table(box=None, padding=(0, 2))
     target = f"{summary['target_accuracy']:.1%}"
-    for heading in ("method", "test accuracy (95% interval)", f"tokens to {target}", "generated"):
+    # Beside a table of choices, whose intervals have another estimator.
+    interval = "95%, bootstrap" if "choices" in summary else "95% interval"
+    for heading in ("method", f"test accuracy ({interval})", f"tokens to {target}", "generated"):
         table.add_column(
             heading,
             justify="left" if heading == "method" else "right",

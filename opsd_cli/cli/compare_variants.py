@@ -102,7 +102,7 @@ def choices_table(choices: Mapping[str, Any], seeds: int) -> Table:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("choice", "accuracy", "against the base", "verdict"):
+    for heading in ("choice", "accuracy\n(95%, two-way)", "against the base", "verdict"):
         table.add_column(heading, overflow="fold")
     base = choices["arms"][choices["base"]]
     table.add_row(base_text(choices), percent(Estimate(**base["accuracy"]["best"])), "", "the base")

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from opsd_cli.cli.unknown_options import hint_for
 from opsd_cli.errors import Interrupted, OpsdError, UsageError
 from opsd_cli.files.os_errors import os_error
 from opsd_cli.printable import shortened, visible_line
@@ -194,6 +195,8 @@ def end(error: Exception, debug: bool) -> NoReturn:
         sys.exit(UsageError.exit_code)
     if usage is not None:  # Typer's error about the command line
         line = " ".join(usage().split())
+        if _meant(error):  # the possible options that Typer guesses by their letters are not it
+            line = line.partition(" (Possible options")[0]
         fail(line[:1].lower() + line[1:].rstrip("."), _where_help_is(error), 2)
     if isinstance(error.__cause__, KeyboardInterrupt):  # as some versions of Typer raise it
         interrupted()
@@ -211,34 +214,34 @@ def end(error: Exception, debug: bool) -> NoReturn:
     fail(f"unexpected {kind}: {error}", "run again with --debug", 1)
 
 
-def _where_help_is(error: Exception) -> str:
-    """A hint that names the command's `--help`, and `--set` for an unknown option."""
+def _words_of(error: Exception) -> list[str]:
+    """The words of the command that a mistake of the command line is in."""
     context, words = getattr(error, "ctx", None), list[str]()
     if context is None:  # as for an option without its argument
         words = _command_words(sys.argv[1:])
     while context is not None and context.parent is not None:
         words.insert(0, context.info_name)
         context = context.parent
+    return words
+
+
+def _meant(error: Exception) -> str | None:
+    """What an unknown option stands for, as a hint; None if that is not known."""
+    if type(error).__name__ != "NoSuchOption":
+        return None
+    return hint_for(_words_of(error), getattr(error, "option_name", ""))
+
+
+def _where_help_is(error: Exception) -> str:
+    """A hint that names the command's `--help`, and `--set` for an unknown option."""
+    meant = _meant(error)
+    if meant is not None:
+        return meant
+    words = _words_of(error)
     hint = f"see `{' '.join(['opsd', *words, '--help'])}`"
     if words and type(error).__name__ == "NoSuchOption":
-        from opsd_cli.cli.compare_options import OF_EACH_METHOD
-
-        option = getattr(error, "option_name", "")
-        if words == ["compare"] and option in OF_EACH_METHOD:
-            return _for_methods(option, OF_EACH_METHOD[option])
         hint += "; settings are given as --set KEY=VALUE (`opsd presets keys` lists them)"
     return hint
-
-
-def _for_methods(option: str, key: str) -> str:
-    """How to give the methods of a comparison a value that `opsd train` has a flag for."""
-    words = " ".join(sys.argv[1:]).replace("=", " ").split()
-    after = words[words.index(option) + 1 :] if option in words else []
-    value = after[0] if after and not after[0].startswith("--") else "VALUE"
-    return (
-        f"the methods have a {key} of their own: --set {key}={value} gives all of them this one, "
-        f"--set methods.grpo.{key}={value} a single method"
-    )
 
 
 def _command_words(arguments: Sequence[str]) -> list[str]:

@@ -12,8 +12,9 @@ from opsd_cli.cli.console import Output
 from opsd_cli.config.origins import Setting
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
-from opsd_cli.formatting import duration
+from opsd_cli.formatting import counted, duration
 from opsd_cli.planning.available_splits import available_splits
+from opsd_cli.planning.before_step_1 import RolloutsBeforeStep1
 from opsd_cli.planning.planned_memory import PlannedMemory, UnknownMemory, planned_memory
 from opsd_cli.planning.readiness import require_ready
 from opsd_cli.planning.token_plan import TokenPlan, token_plan
@@ -97,14 +98,14 @@ def show_plan(
         f"{most.trained:,} trained"
     )
     out.show(
-        f"{plan.before_step_1:,} of the evaluation's rollouts precede step 1\n"
+        f"of these, {plan.first.claim}\n"
         "  fewer: preflight.problems, data.validation_problems, data.test_problems"
     )
     memory = planned_memory(config, splits, out, devices)
     _show_memory(memory, out)
     estimate = None if measure is None else measure(plan)
     if estimate is not None:
-        _show_time(estimate, out)
+        _show_time(estimate, plan.first, out)
     _show_settings(config, settings, out)
     out.show("nothing was written")
     out.object(
@@ -143,7 +144,7 @@ def _value(value: Any, most: int) -> str:
     return f"{text[: most - 1]}…" if len(text) > most else text
 
 
-def _show_time(estimate: TimeEstimate, out: Output) -> None:
+def _show_time(estimate: TimeEstimate, first: RolloutsBeforeStep1, out: Output) -> None:
     """Show an estimate of the run's time, part by part."""
     out.show(
         f"\ntime, at most, about, as if every completion were as long as allowed (measured with "
@@ -155,7 +156,8 @@ def _show_time(estimate: TimeEstimate, out: Output) -> None:
             "so an idle one is faster"
         )
     for part, seconds, remark in (
-        ("before step 1", estimate.before_step_1, f"{estimate.before:,} rollouts"),
+        ("before step 1", estimate.before_step_1,
+         f"{counted(first.total, 'rollout')}{first.if_no_help}"),
         ("a step", estimate.step,
          f"{duration(estimate.rollouts)} rollouts, {duration(estimate.gradient)} the rest"),
         ("all evaluations", estimate.all_evaluations, f"{estimate.evaluations:,} rollouts"),

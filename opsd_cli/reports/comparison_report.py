@@ -166,7 +166,11 @@ def methods_section(summary: Summary) -> str:
         "method", "base", "checkpoint chosen on validation", "best of the curve",
         f"tokens to {target}", "tokens generated", "learning rate", "steps × questions",
     )  # fmt: skip
-    return "<h2>Methods</h2>" + table(heads, rows)
+    return (
+        "<h2>Methods</h2>"
+        + table(heads, rows)
+        + "<p class=dim>Intervals of this table: bootstrap over seeds and problems.</p>"
+    )
 
 
 def efficiency_section(summary: Summary) -> str:

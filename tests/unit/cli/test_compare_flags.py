@@ -1,4 +1,4 @@
-"""`opsd compare` and the flags of `opsd train`: those of all methods, and what hints at the rest."""
+"""`opsd compare` and flags of `opsd train`: those of all methods, and what hints at the rest."""
 
 from __future__ import annotations
 
