@@ -23,6 +23,7 @@ from opsd_cli.comparison.variants import Variation, require_measured_alike
 from opsd_cli.config.explain import suggest
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
+from opsd_cli.formatting import counted
 from opsd_cli.methods import METHODS
 from opsd_cli.planning.readiness import (
     require_model_at_hand,
@@ -193,7 +194,7 @@ def _show_rest(directory: Path, out: Output) -> None:
     for entry, steps in rest:
         out.show(f"{entry.job.name}: {entry.state}, step {entry.step} of {steps}")
     left = sum(entry.state != "done" for entry, _ in rest)
-    out.show(f"{left} of {len(rest)} runs are left; nothing was written")
+    out.show(f"{left} of {len(rest)} runs {'is' if left == 1 else 'are'} left; nothing was written")
     out.object(
         {
             "runs": {
@@ -223,8 +224,8 @@ def _show_plan(
     out.show(plan_table(plans, what))
     _show_once({name: prompts_of(plan) for name, plan in plans.items()}, variation, out)
     seeds = {
-        name: f"{options.seeds} seeds × {config.train.steps} steps, learning rate "
-        f"{config.optimizer.learning_rate:g}"
+        name: f"{counted(options.seeds, 'seed')} × {counted(config.train.steps, 'step')}, "
+        f"learning rate {config.optimizer.learning_rate:g}"
         for name, config in named.items()
     }
     _show_once(seeds, variation, out)

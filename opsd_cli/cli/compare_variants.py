@@ -16,7 +16,7 @@ from opsd_cli.comparison.choice_words import (
 from opsd_cli.comparison.variants import Variation, arms_of, change_text
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
-from opsd_cli.formatting import percent
+from opsd_cli.formatting import counted, percent
 from opsd_cli.planning.token_plan import TokenPlan
 from opsd_cli.statistics import Estimate
 
@@ -48,7 +48,7 @@ class Cost:
         """The cost in words."""
         return (
             f"{self.runs} runs: at most {self.generated:,} generated and {self.evaluation:,} "
-            f"evaluation tokens; of these, --vary adds {self.added_runs} runs with "
+            f"evaluation tokens; of these, --vary adds {counted(self.added_runs, 'run')} with "
             f"{self.added_generated:,} and {self.added_evaluation:,}"
         )
 

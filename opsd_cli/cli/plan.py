@@ -49,14 +49,17 @@ def show_rest(
         require_ready(config, out, learns=True)
         start = f"from the checkpoint of step {left.step}" if left.step else "from the beginning"
         out.show(
-            f"{directory} would go on {start}: {left.steps} of {config.train.steps} steps are "
-            f"left, with {left.validations} validation{'' if left.validations == 1 else 's'}"
+            f"{directory} would go on {start}: {left.steps} of "
+            f"{counted(config.train.steps, 'step')} "
+            f"{'is' if left.steps == 1 else 'are'} left, with "
+            f"{counted(left.validations, 'validation')}"
         )
         if left.steps:
             train = config.train.model_copy(update={"steps": left.steps})
             most = token_plan(config.model_copy(update={"train": train}), splits).most
             out.show(
-                f"these steps: {most.rollouts:,} rollouts, at most {most.generated:,} generated "
+                f"these steps: {counted(most.rollouts, 'rollout')}, at most {most.generated:,} "
+                "generated "
                 f"tokens, {most.teacher_scored:,} scored by the teacher, {most.trained:,} trained"
             )
     if settings is None:
@@ -88,7 +91,8 @@ def show_plan(
     out.show(f"problems: {sizes}{' at most' if splits is None else ''}")
     out.show(
         f"rollouts: {most.rollouts:,}, at most {most.generated:,} generated tokens\n"
-        f"evaluation: at most {plan.evaluation_rollouts:,} rollouts, {most.evaluation:,} tokens"
+        f"evaluation: at most {counted(plan.evaluation_rollouts, 'rollout')}, {most.evaluation:,} "
+        "tokens"
     )
     servers = planned_rollouts(config)
     if servers is not None:
@@ -160,8 +164,9 @@ def _show_time(estimate: TimeEstimate, first: RolloutsBeforeStep1, out: Output) 
          f"{counted(first.total, 'rollout')}{first.if_no_help}"),
         ("a step", estimate.step,
          f"{duration(estimate.rollouts)} rollouts, {duration(estimate.gradient)} the rest"),
-        ("all evaluations", estimate.all_evaluations, f"{estimate.evaluations:,} rollouts"),
-        ("the whole run", estimate.run, f"{estimate.steps:,} steps, without early stopping"),
+        ("all evaluations", estimate.all_evaluations, counted(estimate.evaluations, 'rollout')),
+        ("the whole run", estimate.run,
+         f"{counted(estimate.steps, 'step')}, without early stopping"),
     ):  # fmt: skip
         out.show(f"  {part:<24}{duration(seconds):>10}  {remark}")
 

@@ -13,7 +13,7 @@ from opsd_cli.cli.request import Request
 from opsd_cli.cli.stopping import stop_on_signal
 from opsd_cli.devices.number import count as count_devices
 from opsd_cli.errors import PreflightFailed, UsageError
-from opsd_cli.formatting import count, percent, points
+from opsd_cli.formatting import count, counted, percent, points
 from opsd_cli.loading import loaded_policy
 from opsd_cli.planning.available_splits import available_splits
 from opsd_cli.planning.preflight_plan import preflight_plan
@@ -133,7 +133,7 @@ def _ungraded_table(record: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(
-        title=f"preflight on {record['problems']} training problems; nothing is graded",
+        title=f"preflight on {counted(record['problems'], 'training problem')}; nothing is graded",
         title_justify="left",
         box=None,
         padding=(0, 2, 0, 0),
@@ -151,7 +151,8 @@ def _table(found: PreflightResult) -> Table:
 
     record = found.record
     table = Table(
-        title=f"preflight on {record['problems']} training problems; the teacher has the reference",
+        title=f"preflight on {counted(record['problems'], 'training problem')}; the teacher has "
+        "the reference",
         title_justify="left",
         box=None,
         padding=(0, 2, 0, 0),
@@ -183,7 +184,7 @@ def _plan(config: Config, named: list[str] | None, out: Output) -> None:
     asked = train[: config.preflight.problems]
     plan = preflight_plan(config, train, chosen_sources(config, asked, named))
     out.show(
-        f"preflight on {plan.problems} of {len(train):,} training problems\n"
+        f"preflight on {plan.problems} of {counted(len(train), 'training problem')}\n"
         f"sources: {', '.join(map(shown_reference, plan.sources))}\n"
         f"completions: at most {plan.completions:,}, "
         f"{count(plan.completion_tokens_at_most)} tokens\n"

@@ -16,7 +16,7 @@ from opsd_cli.cli.stopping import stop_on_signal
 from opsd_cli.devices.number import Devices, ranks
 from opsd_cli.devices.number import count as count_devices
 from opsd_cli.errors import Interrupted, UsageError
-from opsd_cli.formatting import count, duration, nats, percent, share
+from opsd_cli.formatting import count, counted, duration, nats, percent, share
 from opsd_cli.loading import choose_backend, loaded_policy, with_absolute_adapter
 from opsd_cli.planning.available_splits import available_splits
 from opsd_cli.planning.readiness import (
@@ -173,7 +173,8 @@ def show_result(result: TrainResult, report: Path, out: Output) -> None:
         _show_held_out(result, out)
     tokens = result.tokens
     out.show(
-        f"{result.steps} steps ({result.stopped_because}) in {duration(result.seconds)}; tokens: "
+        f"{counted(result.steps, 'step')} ({result.stopped_because}) in "
+        f"{duration(result.seconds)}; tokens: "
         f"{count(tokens.generated)} generated, {count(tokens.teacher_scored)} scored by the "
         f"teacher, {count(tokens.trained)} trained, {count(tokens.evaluation)} in evaluations"
     )

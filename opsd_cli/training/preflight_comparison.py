@@ -17,7 +17,7 @@ import numpy as np
 
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.samples import Evaluation, Sample, assemble
-from opsd_cli.formatting import points
+from opsd_cli.formatting import counted, points
 from opsd_cli.interruption import Stop
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
@@ -261,8 +261,8 @@ def recommendation(
         if may_be_chance(best):
             return None, (
                 f"{shown_reference(name, 30)} is the only one of these references that may help "
-                f"({right} right with it), but on {best['problems']} problems that may be chance; "
-                "more preflight.problems would tell"
+                f"({right} right with it), but on {counted(best['problems'], 'problem')} that may "
+                "be chance; more preflight.problems would tell"
             )
         return name, f"it is the only one of these references that helps: {right} right with it"
     differences = {
@@ -275,7 +275,7 @@ def recommendation(
     if unclear:
         listed = ", ".join(shown_reference(each, 30) for each in (name, *unclear))
         return None, (
-            f"these cannot be told apart on {best['problems']} problems: {listed}; more "
+            f"these cannot be told apart on {counted(best['problems'], 'problem')}: {listed}; more "
             "preflight.problems may, and opsd compare --vary teacher.reference=... trains with each"
         )
     nearest = next(iter(differences))

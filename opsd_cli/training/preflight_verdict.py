@@ -17,7 +17,7 @@ from typing import Any
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.samples import Evaluation, Sample
-from opsd_cli.formatting import points, score_change
+from opsd_cli.formatting import counted, points, score_change
 from opsd_cli.grading.extract import marks_answer
 from opsd_cli.statistics import Estimate
 from opsd_cli.training import preflight_signal
@@ -230,5 +230,5 @@ def verdict_of(record: Mapping[str, Any], config: Config) -> Verdict:
     conclusion = UNMEASURED if cause == "grader_failed" else TOO_FEW if few else NOTHING
     if conclusion == TOO_FEW:
         number = record["problems"]
-        meaning = f"on {number} problem{'' if number == 1 else 's'} alone, {meaning}"
+        meaning = f"on {counted(number, 'problem')} alone, {meaning}"
     return Verdict(cause, better, meaning, advice_of(cause, few, fields), conclusion)

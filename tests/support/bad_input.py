@@ -62,7 +62,7 @@ CASES = [
          "did you mean --set data.train=good.jsonl?"),
     Case("train --learning-rate=1e-4", 2, "no such option: --learning-rate",
          "did you mean --lr 1e-4?"),
-    Case("train --lora-rank 8", 2, "no such option: --lora-rank", "did you mean --set lora.rank=8?"),
+    Case("train --lora-rank 8", 2, "no such option: --lora-rank", "did you mean --set lora.rank=8"),
     Case("eval --data good.jsonl", 2, "no such option: --data", "--benchmark good.jsonl"),
     Case("trian", 2, "no such command 'trian'", "--help"),
     Case("train --stes 3", 2, "no such option: --stes", "opsd train --help`; settings are given"),
