@@ -19,6 +19,7 @@ from opsd_cli.cli.unknown_options import hint_for
 from opsd_cli.errors import Interrupted, OpsdError, UsageError
 from opsd_cli.files.os_errors import os_error
 from opsd_cli.printable import shortened, visible_line
+from opsd_cli.typed_settings import command
 
 #: Characters of an error's line; what it quotes can be of any length.
 LONGEST_LINE = 1000
@@ -55,10 +56,14 @@ _SYSTEM[errno.EDQUOT] = (False, "the disk quota is used up: cannot write {path}"
 _LONGEST_PATH = 160
 #: See `keep_streams`.
 _kept: list[int] = []
-_MEMORY = (
-    "memory is exhausted",
-    "`opsd train --dry-run` says what a run needs and what makes it smaller; close other programs",
-)
+
+
+def _no_memory() -> OpsdError:
+    plan = command("train --dry-run")
+    return OpsdError(
+        "memory is exhausted",
+        f"`{plan}` says what a run needs and what makes it smaller; close other programs",
+    )
 
 
 def explained(error: BaseException) -> OpsdError | None:
@@ -66,7 +71,7 @@ def explained(error: BaseException) -> OpsdError | None:
     if isinstance(error, OpsdError):
         return error
     if isinstance(error, MemoryError):
-        return OpsdError(*_MEMORY)
+        return _no_memory()
     if isinstance(error, RecursionError):
         return UsageError(
             "a value is nested too deeply to be read", "flatten it; --debug shows where it was met"
@@ -93,7 +98,7 @@ def _of_the_system(error: BaseException) -> OpsdError | None:
         # Libraries raise OSError with a message and no errno.
         return OpsdError(_one_line(error), "run again with --debug") if _told(error) else None
     if found.errno == errno.ENOMEM:
-        return OpsdError(*_MEMORY)
+        return _no_memory()
     path = _path(found.filename)
     wrong, line, hint = _SYSTEM.get(
         found.errno or 0,

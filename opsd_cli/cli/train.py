@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opsd_cli import typed_settings
 from opsd_cli.cli import preflight
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
@@ -92,6 +94,7 @@ def run(
             left = remaining(directory, resume_from, backend, more)
             show_rest(directory, left, out, None if show_config else ())
             return
+        typed_settings.note(["--config", str(directory / run_directory.CONFIG)])
         with session.resume(directory, out, resume_from, backend, more) as opened:
             _train(opened, out, request.devices)
         return
@@ -183,9 +186,10 @@ def show_result(result: TrainResult, report: Path, out: Output) -> None:
         out.warn(remark)
     if not out.quiet:
         last = " --checkpoint last" if result.best_step == 0 and result.steps > 0 else ""
+        run = shlex.quote(str(result.run_dir))
         out.note(
-            f"next: opsd sample --adapter {result.run_dir}{last} --divergence\n"
-            f"      opsd eval --adapter {result.run_dir}{last} --samples 4"
+            f"next: opsd sample --adapter {run}{last} --divergence\n"
+            f"      opsd eval --adapter {run}{last} --samples 4"
         )
 
 

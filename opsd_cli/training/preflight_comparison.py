@@ -32,6 +32,7 @@ from opsd_cli.training.preflight import completions_of, record_of
 from opsd_cli.training.preflight_references import SOURCES, attempts_at
 from opsd_cli.training.preflight_signal import Signal, helps, signal_of
 from opsd_cli.training.preflight_verdict import verdict_of
+from opsd_cli.typed_settings import command
 
 
 @dataclass(frozen=True)
@@ -274,9 +275,10 @@ def recommendation(
     unclear = [each for each, gain in differences.items() if gain is None or gain.low <= 0]
     if unclear:
         listed = ", ".join(shown_reference(each, 30) for each in (name, *unclear))
+        compare = command("compare --vary teacher.reference=A,B")
         return None, (
             f"these cannot be told apart on {counted(best['problems'], 'problem')}: {listed}; more "
-            "preflight.problems may, and opsd compare --vary teacher.reference=... trains with each"
+            f"preflight.problems may, and {compare} trains with each"
         )
     nearest = next(iter(differences))
     gain = differences[nearest]

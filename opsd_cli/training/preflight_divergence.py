@@ -22,16 +22,20 @@ from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.statistics import Estimate
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import Listener
-from opsd_cli.training.preflight_failure import CHECK
+from opsd_cli.training.preflight_failure import check
 from opsd_cli.training.preflight_verdict import Verdict
 from opsd_cli.training.run_directory import Run
+from opsd_cli.typed_settings import command
 
 #: Up to this mean divergence, nats a token, two prompts differ by rounding alone.
 ROUNDING = 1e-6
 #: Share of completions that are cut off from which on a higher limit is suggested.
 OFTEN = 0.5
-LOOK = "to look: opsd sample --show-prompts (with the same --config, --model and --set)"
-_REGARDLESS = f"{CHECK}. To train regardless: --set preflight.enabled=false"
+
+
+def _look() -> str:
+    return f"to look: {command('sample --show-prompts')}"
+
 
 Prompts = Callable[[Problem], Prompt]
 
@@ -100,7 +104,7 @@ def verdict_of_divergence(record: Mapping[str, Any]) -> Verdict:
             False,
             "the reference makes no difference: the divergence between teacher and student is 0",
             "give the teacher the reference in prompts.teacher.template, or another "
-            f"teacher.reference; {LOOK}",
+            f"teacher.reference; {_look()}",
         )
     return Verdict(
         "divergence",
@@ -118,7 +122,7 @@ def _advice(record: Mapping[str, Any]) -> list[str]:
     if likely and likely["teacher"]["value"] <= likely["student"]["value"]:
         found.append(
             "the solutions are no more likely with the reference in view, so the model may not "
-            f"make use of it; {LOOK}"
+            f"make use of it; {_look()}"
         )
     if record["references_shortened"]:
         found.append(
@@ -150,6 +154,7 @@ def require_divergence(record: Mapping[str, Any], run: Run, listener: Listener) 
     verdict = verdict_of_divergence(record)
     if not verdict.goes_on:
         run.keep_failed_preflight()
-        raise PreflightFailed(verdict.meaning, f"{verdict.advice}. {_REGARDLESS}")
+        regardless = "To train regardless: --set preflight.enabled=false"
+        raise PreflightFailed(verdict.meaning, f"{verdict.advice}. {check()}. {regardless}")
     if verdict.advice:
         listener.note(verdict.advice)
