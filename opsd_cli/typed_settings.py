@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 #: None until a command line is read, as in a program that imports opsd.
 _typed: list[str] | None = None
+#: Sections of a config that say how problems are read and graded.
+_READ_BY_CHECKS = ("data.", "grading.", "teacher.")
 #: What a hint says instead of the settings, where they are not known.
 SAME = "(with the same settings)"
 
@@ -41,7 +43,8 @@ def data_check(source: str) -> str:
     """The command that lists what is wrong in a set, read as the config that was typed reads it."""
     kept: list[str] = []
     for flag, value in zip(_typed or (), (_typed or ())[1:], strict=False):
-        if flag == "--config" or (flag == "--set" and not value.startswith("data.train=")):
+        read = value.startswith(_READ_BY_CHECKS) and not value.startswith("data.train=")
+        if flag == "--config" or (flag == "--set" and read):
             kept += [flag, value]
     return _with(f"data check {shlex.quote(source)}", None if _typed is None else kept)
 
