@@ -78,21 +78,17 @@ def gibibytes(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number of things, as in "1 problem" or "1,200 problems".
-
-    Args:
-        plural: of the noun; by default it ends in s.
-    """
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
-
-
 def count(number: float) -> str:
     """A count to three significant digits, as in "940", "12.3k" or "1.05M"."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{suffix}"
     return f"{number:.0f}"
+
+
+def numbered(number: int, noun: str) -> str:
+    """A number with its noun, as in "1 problem" or "2,000 problems"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

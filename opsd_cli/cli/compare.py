@@ -23,7 +23,7 @@ from opsd_cli.comparison.variants import Variation, require_measured_alike
 from opsd_cli.config.explain import suggest
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
-from opsd_cli.formatting import counted
+from opsd_cli.formatting import numbered
 from opsd_cli.methods import METHODS
 from opsd_cli.planning.readiness import (
     require_model_at_hand,
@@ -224,7 +224,7 @@ def _show_plan(
     out.show(plan_table(plans, what))
     _show_once({name: prompts_of(plan) for name, plan in plans.items()}, variation, out)
     seeds = {
-        name: f"{counted(options.seeds, 'seed')} × {counted(config.train.steps, 'step')}, "
+        name: f"{numbered(options.seeds, 'seed')} × {numbered(config.train.steps, 'step')}, "
         f"learning rate {config.optimizer.learning_rate:g}"
         for name, config in named.items()
     }

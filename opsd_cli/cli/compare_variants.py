@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from opsd_cli.cli.folding import Name
 from opsd_cli.cli.request import Request
 from opsd_cli.comparison.choice_words import (
     base_text,
@@ -16,7 +17,7 @@ from opsd_cli.comparison.choice_words import (
 from opsd_cli.comparison.variants import Variation, arms_of, change_text
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
-from opsd_cli.formatting import counted, percent
+from opsd_cli.formatting import numbered, percent
 from opsd_cli.planning.token_plan import TokenPlan
 from opsd_cli.statistics import Estimate
 
@@ -48,7 +49,7 @@ class Cost:
         """The cost in words."""
         return (
             f"{self.runs} runs: at most {self.generated:,} generated and {self.evaluation:,} "
-            f"evaluation tokens; of these, --vary adds {counted(self.added_runs, 'run')} with "
+            f"evaluation tokens; of these, --vary adds {numbered(self.added_runs, 'run')} with "
             f"{self.added_generated:,} and {self.added_evaluation:,}"
         )
 
@@ -103,12 +104,14 @@ def choices_table(choices: Mapping[str, Any], seeds: int) -> Table:
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("choice", "accuracy\n(95%, two-way)", "against the base", "verdict"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading)
     base = choices["arms"][choices["base"]]
-    table.add_row(base_text(choices), percent(Estimate(**base["accuracy"]["best"])), "", "the base")
+    table.add_row(
+        Name(base_text(choices)), percent(Estimate(**base["accuracy"]["best"])), "", "the base"
+    )
     for arm in others(choices).values():
         table.add_row(
-            change_text(arm["changes"]),
+            Name(change_text(arm["changes"])),
             percent(Estimate(**arm["accuracy"]["best"])),
             difference_text(arm),
             verdict_text(arm, seeds),

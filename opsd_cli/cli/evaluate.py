@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsd_cli.cli.console import Output
+from opsd_cli.cli.folding import Name
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.request import Request
 from opsd_cli.devices.number import count as count_devices
@@ -28,9 +29,9 @@ from opsd_cli.evaluation.session import ready_to_draw
 from opsd_cli.evaluation.session import run as run_evaluation
 from opsd_cli.formatting import (
     count,
-    counted,
     gain_by_part,
     nats,
+    numbered,
     percent,
     points,
     score_change,
@@ -99,7 +100,7 @@ def run(request: Request, options: Options) -> None:
     )
     if options.regrade:
         regraded, changed = result.summary["regraded"], result.summary["changed"]
-        out.show(f"graded {counted(regraded, 'sample')} again: {changed} changed")
+        out.show(f"graded {numbered(regraded, 'sample')} again: {changed} changed")
     _show(result, session, out)
 
 
@@ -131,7 +132,7 @@ def _show_table(result: EvaluationResult, out: Output) -> None:
         table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for name, one in result.benchmarks.items():
         assert one.accuracy is not None
-        row = [name, str(len(one.problem_ids)), percent(one.accuracy)]
+        row: list[str | Name] = [Name(name), str(len(one.problem_ids)), percent(one.accuracy)]
         row += ["–" if one.mean_score is None else f"{one.mean_score.value:.3f}"] * scored
         row += [f"{100 * one.pass_at[k].value:.1f}%"] * (k > 1)
         row += ["–" if one.majority is None else f"{100 * one.majority.value:.1f}%"] * voted
@@ -156,7 +157,7 @@ def _ungraded_table(result: EvaluationResult) -> Table:
         likely = "–" if one.reference_log_prob is None else nats(one.reference_log_prob)
         median = one.token_statistics()["median"] or 0
         stopped, mean = f"{1 - one.truncated:.1%}", count(one.mean_tokens)
-        table.add_row(name, str(len(one.problem_ids)), likely, stopped, mean, count(median))
+        table.add_row(Name(name), str(len(one.problem_ids)), likely, stopped, mean, count(median))
     return table
 
 
@@ -180,7 +181,7 @@ def _show_pairs(result: EvaluationResult, out: Output) -> None:
         paired = entry["against"]
         out.show(
             f"{name} against {result.summary['against']}: {points(difference_of(paired))}; of "
-            f"{counted(entry['problems'], 'problem')} better on {paired['problems_ahead']} and "
+            f"{numbered(entry['problems'], 'problem')} better on {paired['problems_ahead']} and "
             f"worse on {paired['problems_behind']}"
         )
         if flexible := paired["flexible_difference"]:
@@ -202,8 +203,8 @@ def _show_plan(session: EvaluationSession, out: Output) -> None:
     for name, entry in plan.items():
         kept = f", {entry['completions_kept']:,} of them kept" if session.directory else ""
         out.show(
-            f"{name}: {counted(entry['problems'], 'problem')} × "
-            f"{counted(samples, 'sample')}{kept}, at most "
+            f"{name}: {numbered(entry['problems'], 'problem')} × "
+            f"{numbered(samples, 'sample')}{kept}, at most "
             f"{entry['generated_tokens_at_most']:,} generated tokens"
         )
     thinking = "thinking" if config.thinks else "not thinking"

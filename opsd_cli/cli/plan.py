@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from backends.rollout_engines import planned_rollouts
 from opsd_cli.cli.console import Output
+from opsd_cli.cli.folding import Name
 from opsd_cli.config.origins import Setting
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
-from opsd_cli.formatting import counted, duration
+from opsd_cli.formatting import duration, numbered
 from opsd_cli.planning.available_splits import available_splits
 from opsd_cli.planning.before_step_1 import RolloutsBeforeStep1
 from opsd_cli.planning.planned_memory import PlannedMemory, UnknownMemory, planned_memory
@@ -50,15 +51,15 @@ def show_rest(
         start = f"from the checkpoint of step {left.step}" if left.step else "from the beginning"
         out.show(
             f"{directory} would go on {start}: {left.steps} of "
-            f"{counted(config.train.steps, 'step')} "
+            f"{numbered(config.train.steps, 'step')} "
             f"{'is' if left.steps == 1 else 'are'} left, with "
-            f"{counted(left.validations, 'validation')}"
+            f"{numbered(left.validations, 'validation')}"
         )
         if left.steps:
             train = config.train.model_copy(update={"steps": left.steps})
             most = token_plan(config.model_copy(update={"train": train}), splits).most
             out.show(
-                f"these steps: {counted(most.rollouts, 'rollout')}, at most {most.generated:,} "
+                f"these steps: {numbered(most.rollouts, 'rollout')}, at most {most.generated:,} "
                 "generated "
                 f"tokens, {most.teacher_scored:,} scored by the teacher, {most.trained:,} trained"
             )
@@ -91,7 +92,7 @@ def show_plan(
     out.show(f"problems: {sizes}{' at most' if splits is None else ''}")
     out.show(
         f"rollouts: {most.rollouts:,}, at most {most.generated:,} generated tokens\n"
-        f"evaluation: at most {counted(plan.evaluation_rollouts, 'rollout')}, {most.evaluation:,} "
+        f"evaluation: at most {numbered(plan.evaluation_rollouts, 'rollout')}, {most.evaluation:,} "
         "tokens"
     )
     servers = planned_rollouts(config)
@@ -161,12 +162,12 @@ def _show_time(estimate: TimeEstimate, first: RolloutsBeforeStep1, out: Output) 
         )
     for part, seconds, remark in (
         ("before step 1", estimate.before_step_1,
-         f"{counted(first.total, 'rollout')}{first.if_no_help}"),
+         f"{numbered(first.total, 'rollout')}{first.if_no_help}"),
         ("a step", estimate.step,
          f"{duration(estimate.rollouts)} rollouts, {duration(estimate.gradient)} the rest"),
-        ("all evaluations", estimate.all_evaluations, counted(estimate.evaluations, 'rollout')),
+        ("all evaluations", estimate.all_evaluations, numbered(estimate.evaluations, 'rollout')),
         ("the whole run", estimate.run,
-         f"{counted(estimate.steps, 'step')}, without early stopping"),
+         f"{numbered(estimate.steps, 'step')}, without early stopping"),
     ):  # fmt: skip
         out.show(f"  {part:<24}{duration(seconds):>10}  {remark}")
 
@@ -185,16 +186,12 @@ def plan_table(plans: Mapping[str, TokenPlan], what: str = "method") -> Table:
     headings = (what, "updates", "rollouts", "generated", "scored by\nteacher", "trained")
     for heading in (*headings, "evaluation"):
         left = heading == what
-        # The label of an arm has spaces, and may be wider than a terminal has room for.
-        wraps = left and what != "method"
-        table.add_column(
-            heading, justify="left" if left else "right", no_wrap=not wraps, overflow="fold"
-        )
+        table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for name, plan in plans.items():
         most = plan.most
         numbers = (plan.updates, most.rollouts, most.generated, most.teacher_scored)
         numbers += (most.trained, most.evaluation)  # type: ignore[assignment]
-        table.add_row(name, *(f"{number:,}" for number in numbers))
+        table.add_row(Name(name), *(f"{number:,}" for number in numbers))
     return table
 
 

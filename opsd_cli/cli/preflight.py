@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.cli.console import Output
+from opsd_cli.cli.folding import Name
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.request import Request
 from opsd_cli.cli.stopping import stop_on_signal
 from opsd_cli.devices.number import count as count_devices
 from opsd_cli.errors import PreflightFailed, UsageError
-from opsd_cli.formatting import count, counted, percent, points
+from opsd_cli.formatting import count, numbered, percent, points
 from opsd_cli.loading import loaded_policy
 from opsd_cli.planning.available_splits import available_splits
 from opsd_cli.planning.preflight_plan import preflight_plan
@@ -134,7 +135,7 @@ def _ungraded_table(record: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(
-        title=f"preflight on {counted(record['problems'], 'training problem')}; nothing is graded",
+        title=f"preflight on {numbered(record['problems'], 'training problem')}; nothing is graded",
         title_justify="left",
         box=None,
         padding=(0, 2, 0, 0),
@@ -151,9 +152,9 @@ def _table(found: PreflightResult) -> Table:
     from rich.table import Table
 
     record = found.record
+    measured = numbered(record["problems"], "training problem")
     table = Table(
-        title=f"preflight on {counted(record['problems'], 'training problem')}; the teacher has "
-        "the reference",
+        title=f"preflight on {measured}; the teacher has the reference",
         title_justify="left",
         box=None,
         padding=(0, 2, 0, 0),
@@ -185,7 +186,7 @@ def _plan(config: Config, named: list[str] | None, out: Output) -> None:
     asked = train[: config.preflight.problems]
     plan = preflight_plan(config, train, chosen_sources(config, asked, named))
     out.show(
-        f"preflight on {plan.problems} of {counted(len(train), 'training problem')}\n"
+        f"preflight on {plan.problems} of {numbered(len(train), 'training problem')}\n"
         f"sources: {', '.join(map(shown_reference, plan.sources))}\n"
         f"completions: at most {plan.completions:,}, "
         f"{count(plan.completion_tokens_at_most)} tokens\n"
@@ -208,9 +209,10 @@ def show_sources(compared: Compared, out: Output) -> None:
     )
     headings = ("reference", "right", "favours right", "share", "another problem's", "helps")
     for heading in headings:
-        table.add_column(heading.replace(" ", "\n", 1) if heading != "reference" else heading)
+        first = heading == headings[0]
+        table.add_column(heading if first else heading.replace(" ", "\n", 1), no_wrap=not first)
     for row in compared.rows:
-        name = shown_reference(row["reference"], 24)
+        name = Name(shown_reference(row["reference"], LONGEST_NAME))
         if not row["problems"]:
             table.add_row(name, "", "", "", "", "no problem has it")
             continue
@@ -234,6 +236,8 @@ def show_sources(compared: Compared, out: Output) -> None:
     out.show(f"{take}{compared.reason}.")
 
 
+#: Characters of a reference in the table of sources: a template may be a whole prompt.
+LONGEST_NAME = 60
 #: What the columns of the table of sources are.
 FAVOURS = (
     "favours right: of two of the student's attempts at one question, a right and a wrong one, how "

@@ -12,7 +12,7 @@ from opsd_cli.cli.request import Request
 from opsd_cli.cli.streaming import StreamListener
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
-from opsd_cli.formatting import counted
+from opsd_cli.formatting import numbered
 from opsd_cli.grading import check_grader, open_grader
 from opsd_cli.inspection import (
     Completion,
@@ -256,7 +256,7 @@ def _show(
         cut = ", cut at the limit" if entry["finish_reason"] == "length" else ""
         out.show(
             _heading(
-                f"{who}'s completion {number}, {counted(entry['tokens'], 'token')}{cut}{verdict}"
+                f"{who}'s completion {number}, {numbered(entry['tokens'], 'token')}{cut}{verdict}"
             )
         )
         if completion.report is not None:

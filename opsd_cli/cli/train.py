@@ -18,7 +18,7 @@ from opsd_cli.cli.stopping import stop_on_signal
 from opsd_cli.devices.number import Devices, ranks
 from opsd_cli.devices.number import count as count_devices
 from opsd_cli.errors import Interrupted, UsageError
-from opsd_cli.formatting import count, counted, duration, nats, percent, share
+from opsd_cli.formatting import count, duration, nats, numbered, percent, share
 from opsd_cli.loading import choose_backend, loaded_policy, with_absolute_adapter
 from opsd_cli.planning.available_splits import available_splits
 from opsd_cli.planning.readiness import (
@@ -176,7 +176,7 @@ def show_result(result: TrainResult, report: Path, out: Output) -> None:
         _show_held_out(result, out)
     tokens = result.tokens
     out.show(
-        f"{counted(result.steps, 'step')} ({result.stopped_because}) in "
+        f"{numbered(result.steps, 'step')} ({result.stopped_because}) in "
         f"{duration(result.seconds)}; tokens: "
         f"{count(tokens.generated)} generated, {count(tokens.teacher_scored)} scored by the "
         f"teacher, {count(tokens.trained)} trained, {count(tokens.evaluation)} in evaluations"

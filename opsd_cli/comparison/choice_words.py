@@ -8,7 +8,7 @@ from typing import Any
 from opsd_cli.comparison.choices import HELPED, HURT, UNKNOWN
 from opsd_cli.comparison.crossed import MOST_SEEDS
 from opsd_cli.comparison.variants import change_text
-from opsd_cli.formatting import counted, points, share, signed
+from opsd_cli.formatting import numbered, points, share, signed
 from opsd_cli.statistics import CONFIDENCE, Estimate
 
 Choices = Mapping[str, Any]
@@ -52,7 +52,7 @@ def needed_text(arm: Mapping[str, Any], seeds: int) -> str:
         return "it and the base kept the untrained model (step 0)"
     if arm["seeds_needed"] is not None:
         more = arm["seeds_needed"] - seeds
-        return f"about {counted(more, 'more seed')} would tell"
+        return f"about {numbered(more, 'more seed')} would tell"
     if seeds == 1:
         return "one seed does not show how many would tell"
     if not arm["difference"]["best"]["value"]:
@@ -139,7 +139,7 @@ def brief(choices: Choices) -> str:
     counts = {verdict: sum(arm["verdict"] == verdict for arm in arms)
               for verdict in (HELPED, HURT, UNKNOWN)}  # fmt: skip
     told = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
-    return f"{choices['base']}, {counted(len(arms), 'choice')}: {told}"
+    return f"{choices['base']}, {numbered(len(arms), 'choice')}: {told}"
 
 
 def caution(choices: Choices, seeds: int) -> str:

@@ -14,9 +14,8 @@ import numpy as np
 
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation.other_answers import other_answer
-from opsd_cli.formatting import counted
+from opsd_cli.formatting import numbered
 from opsd_cli.grading import Grade, Grader
-from opsd_cli.grading.interface import FAILED
 from opsd_cli.statistics import (
     Estimate,
     average_at_k,
@@ -63,11 +62,6 @@ class Sample:
     completion_ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
-    def ungraded(self) -> bool:
-        """True if the grader failed on the completion: it says nothing about the model."""
-        return self.status in FAILED
-
-    @property
     def reward(self) -> float:
         """The score; 1.0 or 0.0 where the grader gives a verdict alone."""
         return float(bool(self.correct)) if self.score is None else self.score
@@ -76,9 +70,7 @@ class Sample:
         """The values; `score`, `feedback` and `reason` only where the grader gives them."""
         found = asdict(self)
         del found["completion_ids"]
-        reason = found.pop("reason")
-        failed = {} if reason is None else {"reason": reason}
-        return found | judged(found.pop("score"), found.pop("feedback")) | failed
+        return found | judged(found.pop("score"), found.pop("feedback"), found.pop("reason"))
 
 
 def graded(grade: Grade, flexible: Grade | None, completion: str) -> dict[str, Any]:
@@ -101,9 +93,9 @@ def graded(grade: Grade, flexible: Grade | None, completion: str) -> dict[str, A
     }
 
 
-def judged(score: float | None, feedback: str | None) -> dict[str, Any]:
+def judged(score: float | None, feedback: str | None, reason: str | None = None) -> dict[str, Any]:
     """The keys of a logged completion that only some graders give."""
-    given = {"score": score, "feedback": feedback}
+    given = {"score": score, "feedback": feedback, "reason": reason}
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -347,7 +339,7 @@ def assemble(
     if missing:
         problem_id, index = missing[0]
         raise RunError(
-            f"{name} lacks {len(missing):,} of {counted(len(wanted), 'sample')}, the first is "
+            f"{name} lacks {len(missing):,} of {numbered(len(wanted), 'sample')}, the first is "
             f"number {index} of problem {problem_id!r}",
             "go on with the evaluation: --resume",
         )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from opsd_cli.formatting import counted
+from opsd_cli.formatting import numbered
 from opsd_cli.grading.interface import Grade, Grader, GraderTraits, Item, Warn
 from opsd_cli.grading.mathematics import MAX_WORKERS
 from opsd_cli.grading.pool import Pool
@@ -66,7 +66,7 @@ class JudgeGrader(Grader):
             kinds = ", ".join(f"{status} {count:,}" for status, count in self._failed.items())
             self._warn(
                 f"the grader {self._name} failed on {failed:,} of "
-                f"{counted(self._graded, 'completion')}, which count as wrong: {kinds}"
+                f"{numbered(self._graded, 'completion')}, which count as wrong: {kinds}"
             )
 
     def check(self) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
-from opsd_cli.formatting import counted
+from opsd_cli.formatting import numbered
 from opsd_cli.grading import grades
 from opsd_cli.prompts.references import OF_ONE_ROLLOUT
 from opsd_cli.training.preflight_signal import ATTEMPTS
@@ -47,7 +47,7 @@ class RolloutsBeforeStep1:
     def claim(self) -> str:
         """How many there are, in words."""
         verb = "precedes" if self.total == 1 else "precede"
-        return f"{counted(self.total, 'rollout')} {verb} step 1{self.if_no_help}"
+        return f"{numbered(self.total, 'rollout')} {verb} step 1{self.if_no_help}"
 
     @property
     def if_no_help(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from opsd_cli.formatting import counted
+from opsd_cli.formatting import numbered
 from opsd_cli.problems.anomalies import NONE, Anomaly
 
 
@@ -189,10 +189,10 @@ class LoadReport:
         else:
             text = f"used {'the first' if self.limited else 'all'} {_rows(self.used)}"
         if self.derived_answers:
-            text += f"; {counted(self.derived_answers, 'answer')} read off a longer text"
+            text += f"; {numbered(self.derived_answers, 'answer')} read off a longer text"
         if self.unmatchable.count:
             text += (
-                f"; {counted(self.unmatchable.count, 'answer')} that cannot be matched, which "
+                f"; {numbered(self.unmatchable.count, 'answer')} that cannot be matched, which "
                 f"counts as wrong (first: {self.unmatchable.first})"
             )
         return text
@@ -230,4 +230,4 @@ class ProblemSet:
 
 
 def _rows(count: int) -> str:
-    return counted(count, "row")
+    return numbered(count, "row")

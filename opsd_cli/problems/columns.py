@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opsd_cli.errors import DataError, UsageError
-from opsd_cli.formatting import counted
+from opsd_cli.formatting import numbered
 from opsd_cli.grading import gold_is_matchable
 from opsd_cli.grading.extract import sentence_answer
 from opsd_cli.problems import LoadReport, Problem, ProblemSet, chats
@@ -329,12 +329,12 @@ def _nothing_usable(report: LoadReport, chosen: Mapping[str, str], name: str) ->
     read = ", ".join(f"{role} from {column!r}" for role, column in chosen.items())
     if "answer" not in chosen and report.no_answer:
         return DataError(
-            f"none of the {counted(report.rows, 'row')} of {name} can be used: {report.skipped()}",
+            f"none of the {numbered(report.rows, 'row')} of {name} can be used: {report.skipped()}",
             f"columns read: {read}; end each solution in \\boxed{{ANSWER}} or `#### ANSWER`, name "
             "answers by --set data.columns.answer=COLUMN, or grade none: --set grading.grader=none",
         )
     return DataError(
-        f"none of the {counted(report.rows, 'row')} of {name} can be used: {report.skipped()}",
+        f"none of the {numbered(report.rows, 'row')} of {name} can be used: {report.skipped()}",
         f"columns read: {read}; values must be text or numbers, and data.columns.* can name "
         "other columns or fields inside them, as in reward.answer",
     )

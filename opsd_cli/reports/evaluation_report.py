@@ -23,9 +23,9 @@ from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_holder
 from opsd_cli.formatting import (
     count,
-    counted,
     gain_by_part,
     nats,
+    numbered,
     percent,
     points,
     score,
@@ -113,7 +113,7 @@ def _measured(description: Mapping[str, Any]) -> str:
 def _state(path: Path, unfinished: StoredEvaluation) -> str:
     """Where an unfinished evaluation stands, and that its accuracies are not of all problems."""
     graded = ", ".join(
-        f"{name} {there:,} of {counted(wanted, 'sample')}"
+        f"{name} {there:,} of {numbered(wanted, 'sample')}"
         for name, (there, wanted) in unfinished.graded.items()
     )
     holder = lock_holder(path)
@@ -138,11 +138,11 @@ def _verdict(
         return f"The evaluation of {model} has not finished: no problem has all of its samples yet."
     parts = [f"{name} {_measured_text(result)}" for name, result in results.items()]
     k = next(iter(results.values())).samples_per_problem
-    samples = counted(k, "sample")
+    samples = numbered(k, "sample")
     if unfinished is not None:
         so_far = sum(len(result.problem_ids) for result in results.values())
         return (
-            f"The evaluation of {model} has not finished. {counted(so_far, 'problem')} so far: "
+            f"The evaluation of {model} has not finished. {numbered(so_far, 'problem')} so far: "
             + (f"{', '.join(parts)}; {samples} a problem.")
         )
     graded = all(result.graded for result in results.values())

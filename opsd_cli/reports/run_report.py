@@ -14,7 +14,7 @@ from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_holder
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.formatting import count, counted, duration, gibibytes, percent
+from opsd_cli.formatting import count, duration, gibibytes, numbered, percent
 from opsd_cli.reports.chart import Series, line_chart
 from opsd_cli.reports.collapse_verdict import collapse_verdict
 from opsd_cli.reports.held_out_section import held_out_section, held_out_verdict, ungraded
@@ -80,9 +80,9 @@ def verdict(
     """The run's result in a sentence; `metrics` are the rows of metrics.jsonl."""
     if result is None:
         whole = metrics[-1].get("steps", len(metrics)) if metrics else 0
-        done = counted(len(metrics), "step")
+        done = numbered(len(metrics), "step")
         if whole > len(metrics):
-            done = f"{len(metrics)} of {counted(whole, 'step')}"
+            done = f"{len(metrics)} of {numbered(whole, 'step')}"
         done += " is done" if len(metrics) == 1 else " are done"
         return f"Training of {model} has not finished: {done}."
     if not result["accuracy"]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.samples import Evaluation, Sample, assemble
-from opsd_cli.formatting import counted, points
+from opsd_cli.formatting import numbered, points
 from opsd_cli.interruption import Stop
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
@@ -29,6 +29,7 @@ from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import Listener
 from opsd_cli.training.measuring import Measurements
 from opsd_cli.training.preflight import completions_of, record_of
+from opsd_cli.training.preflight_advice import is_few
 from opsd_cli.training.preflight_references import SOURCES, attempts_at
 from opsd_cli.training.preflight_signal import Signal, helps, signal_of
 from opsd_cli.training.preflight_verdict import verdict_of
@@ -255,6 +256,8 @@ def recommendation(
     """
     helping = [row for row in rows if row["goes_on"]]
     if not helping:
+        if any(row["problems"] > 0 and is_few(row["problems"]) for row in rows):
+            return None, "these are too few problems to tell whether one of these references helps"
         return None, "none of these references helps"
     best, *others = sorted(helping, key=lambda row: -row["teacher"]["value"])
     name, right = best["reference"], f"{best['teacher']['value']:.0%}"
@@ -262,7 +265,7 @@ def recommendation(
         if may_be_chance(best):
             return None, (
                 f"{shown_reference(name, 30)} is the only one of these references that may help "
-                f"({right} right with it), but on {counted(best['problems'], 'problem')} that may "
+                f"({right} right with it), but on {numbered(best['problems'], 'problem')} that may "
                 "be chance; more preflight.problems would tell"
             )
         return name, f"it is the only one of these references that helps: {right} right with it"
@@ -277,8 +280,8 @@ def recommendation(
         listed = ", ".join(shown_reference(each, 30) for each in (name, *unclear))
         compare = command("compare --vary teacher.reference=A,B")
         return None, (
-            f"these cannot be told apart on {counted(best['problems'], 'problem')}: {listed}; more "
-            f"preflight.problems may, and {compare} trains with each"
+            f"these cannot be told apart on {numbered(best['problems'], 'problem')}: {listed}; "
+            f"more preflight.problems may, and {compare} trains with each"
         )
     nearest = next(iter(differences))
     gain = differences[nearest]

@@ -16,7 +16,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.held_out import divergence, reference_log_prob
 from opsd_cli.evaluation.samples import Evaluation
-from opsd_cli.formatting import counted, nats, share
+from opsd_cli.formatting import nats, numbered, share
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.statistics import Estimate
@@ -93,7 +93,7 @@ def verdict_of_divergence(record: Mapping[str, Any]) -> Verdict:
         return Verdict(
             "references_cut",
             False,
-            f"every reference of the preflight's {counted(record['problems'], 'problem')} is cut "
+            f"every reference of the preflight's {numbered(record['problems'], 'problem')} is cut "
             "to fit the teacher's prompt",
             "raise prompts.teacher.max_tokens, lower sampling.max_new_tokens, or give the teacher "
             "shorter references",
@@ -126,7 +126,7 @@ def _advice(record: Mapping[str, Any]) -> list[str]:
         )
     if record["references_shortened"]:
         found.append(
-            f"{record['references_shortened']} of {counted(record['problems'], 'reference')} cut "
+            f"{record['references_shortened']} of {numbered(record['problems'], 'reference')} cut "
             "to fit the teacher's prompt: raise prompts.teacher.max_tokens"
         )
     if record["truncated"]["student"] > OFTEN:
@@ -150,7 +150,7 @@ def lines_of(record: Mapping[str, Any]) -> dict[str, str]:
 def require_divergence(record: Mapping[str, Any], run: Run, listener: Listener) -> None:
     """Report what was measured; raise `PreflightFailed` where nothing can be learnt."""
     measured = "; ".join(f"{name} {value}" for name, value in lines_of(record).items())
-    listener.note(f"preflight on {counted(record['problems'], 'problem')}: {measured}")
+    listener.note(f"preflight on {numbered(record['problems'], 'problem')}: {measured}")
     verdict = verdict_of_divergence(record)
     if not verdict.goes_on:
         run.keep_failed_preflight()

@@ -14,7 +14,7 @@ from opsd_cli.errors import OpsdError
 from opsd_cli.evaluation.samples import Evaluation
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.formatting import counted
+from opsd_cli.formatting import numbered
 from opsd_cli.grading.interface import FAILED
 from opsd_cli.printable import shortened
 from opsd_cli.problems import Problem
@@ -209,7 +209,7 @@ def failure_line(
     return (
         f"the reference {'was not seen to' if few else 'does not'} help: {teacher.right:.0%} right "
         f"with it, {student.right:.0%} without{means}, on "
-        f"{counted(problems, 'problem')}; {TOO_FEW if few else NOTHING}. Of the completions "
+        f"{numbered(problems, 'problem')}; {TOO_FEW if few else NOTHING}. Of the completions "
         f"with the reference {_shares(record, 'teacher', limit)}; without it "
         f"{_shares(record, 'student', limit)}{signal and f'. Of the teacher: {signal}'}{where}"
     )

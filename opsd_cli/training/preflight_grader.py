@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from opsd_cli.evaluation.samples import Evaluation
-from opsd_cli.formatting import counted
+from opsd_cli.formatting import numbered
+from opsd_cli.grading.interface import FAILED as STATUSES
 
 #: Key of a preflight's record; it is there only if the grader failed.
 FAILED = "grader_failed"
@@ -25,7 +26,7 @@ def failures(found: Iterable[Evaluation]) -> dict[str, Any]:
     Its `statuses` are counts of completions, and `reason` is the first one known.
     """
     samples = [sample for each in found for sample in each.samples]
-    failed = [sample for sample in samples if sample.ungraded]
+    failed = [sample for sample in samples if sample.status in STATUSES]
     if not failed:
         return {}
     reason = next((sample.reason for sample in failed if sample.reason), None)
@@ -45,7 +46,7 @@ def described(record: Mapping[str, Any]) -> str:
     """How often the grader failed and why, a sentence without capital and full stop."""
     failed = record[FAILED]
     count, whole = sum(failed["statuses"].values()), failed["completions"]
-    number = counted(whole, "completion")
+    number = numbered(whole, "completion")
     number = f"all {number}" if count == whole > 1 else f"{count:,} of {number}"
     kinds = ", ".join(failed["statuses"])
     why = f": {failed['reason']}" if failed["reason"] else ""

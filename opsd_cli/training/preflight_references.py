@@ -24,7 +24,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.config.teacher_section import Teacher
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.samples import Evaluation, Sample
-from opsd_cli.formatting import counted
+from opsd_cli.formatting import numbered
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.references import FEEDBACK, SIBLING, Reference
@@ -122,7 +122,7 @@ class DrawnReferences:
         """The counts in words."""
         return (
             f"{self.counts['found']} of the preflight's "
-            f"{counted(self.counts['problems'], 'problem')} "
+            f"{numbered(self.counts['problems'], 'problem')} "
             f"{'has' if self.counts['found'] == 1 else 'have'} "
             f"{self.source.wanted}{_among(self.counts['rollouts'])}; the teacher reads the "
             f"{self.source.called}; compared on {len(self.problems)}"
@@ -209,7 +209,7 @@ def no_reference(record: Mapping[str, Any], kept: Path | None) -> PreflightFaile
     source = next(each for each in SOURCES.values() if each.key in record)
     counts = record[source.key]
     return PreflightFailed(
-        f"none of the preflight's {counted(counts['problems'], 'problem')} has "
+        f"none of the preflight's {numbered(counts['problems'], 'problem')} has "
         f"{source.wanted}{_among(counts['rollouts'])}: there is no "
         f"{source.called} for the teacher to read{where}",
         f"{source.otherwise} another reference: --set teacher.without_reference=answer or "

@@ -17,7 +17,7 @@ from typing import Any
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.samples import Evaluation, Sample
-from opsd_cli.formatting import counted, points, score_change
+from opsd_cli.formatting import numbered, points, score_change
 from opsd_cli.grading.extract import marks_answer
 from opsd_cli.statistics import Estimate
 from opsd_cli.training import preflight_signal
@@ -229,6 +229,5 @@ def verdict_of(record: Mapping[str, Any], config: Config) -> Verdict:
     few = not better and is_few(record["problems"])
     conclusion = UNMEASURED if cause == "grader_failed" else TOO_FEW if few else NOTHING
     if conclusion == TOO_FEW:
-        number = record["problems"]
-        meaning = f"on {counted(number, 'problem')} alone, {meaning}"
+        meaning = f"on {numbered(record['problems'], 'problem')} alone, {meaning}"
     return Verdict(cause, better, meaning, advice_of(cause, few, fields), conclusion)

@@ -12,7 +12,7 @@ import numpy as np
 
 from opsd_cli.config.sections import Optimizer, Train
 from opsd_cli.errors import ConfigError
-from opsd_cli.formatting import counted
+from opsd_cli.formatting import numbered
 from opsd_cli.problems import Problem
 from opsd_cli.seeds import derive_seed
 
@@ -53,7 +53,7 @@ def require_enough(questions: int, problems: int) -> None:
     if questions > problems:
         raise ConfigError(
             f"train.questions_per_step is {questions}, but there "
-            f"{'is' if problems == 1 else 'are'} only {counted(problems, 'training problem')}",
+            f"{'is' if problems == 1 else 'are'} only {numbered(problems, 'training problem')}",
             f"set it to {problems}{' or fewer' if problems > 1 else ''}, or bring more problems",
         )
 

@@ -1,4 +1,4 @@
-"""`opsd compare` and flags of `opsd train`: those of all methods, and what hints at the rest."""
+"""`opsd compare` and the flags of `opsd train`: those of all methods, and hints at the rest."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_compare_hints_at_settings_that_work_in_place_of_a_flag(opsd: Opsd, flag
     assert code == 2
     for_all, for_one = re.findall(r"--set \S+=10", err)
     changed = [planned(opsd, each) for each in (for_all, for_one)]
+    before = planned(opsd, "")
     if "optimizer" in for_all:  # which no plan depends on
         return
-    before = planned(opsd, "")
     assert changed[0]["opsd"][TOKENS] != before["opsd"][TOKENS] == changed[1]["opsd"][TOKENS]
     assert changed[1]["grpo"][TOKENS] == changed[0]["grpo"][TOKENS] != before["grpo"][TOKENS]

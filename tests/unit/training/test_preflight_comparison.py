@@ -127,8 +127,8 @@ def test_compared_source_that_no_problem_has_is_said_to_be_absent() -> None:
     unsolved = tuple(Problem(p.id, p.question, None, p.answer, p.source) for p in PROBLEMS)
     train = SPLITS.train.__class__(SPLITS.train.name, unsolved, SPLITS.train.report)
     splits = Splits(train, SPLITS.validation, SPLITS.test)
-    config = run_config(*SMALL, "teacher.reference=answer")
-    found = check(FakePolicy(), splits, config, sources=("answer", "solution"))
+    config = run_config("preflight.problems=10", "teacher.reference=answer")
+    found = check(FakePolicy(skill=0.0), splits, config, sources=("answer", "solution"))
     assert found.compared is not None
     assert found.compared.rows[1] == {"reference": "solution", "problems": 0, "goes_on": False}
     assert found.compared.recommended == "answer"
@@ -188,3 +188,4 @@ def test_table_of_sources_says_what_may_be_chance(
     assert line.rstrip().endswith(f" {said}")
     assert (recommended == "answer") == (cause == "gain")
     assert ("that may be chance" in reason) == (cause == "gain_uncertain")
+    assert ("too few problems to tell" in reason) == (said == "too few to tell")
