@@ -123,7 +123,7 @@ def install(events: Events) -> None:
         events.event()
         return Watched(real_open(file, mode, *more, **named), events)
 
-    def numbered(real: Callable[..., Any], any_path: bool = False) -> Callable[..., Any]:
+    def counted(real: Callable[..., Any], any_path: bool = False) -> Callable[..., Any]:
         def call(path: Any, *more: Any, **named: Any) -> Any:
             if any_path or events.inside(path):
                 events.event()
@@ -132,9 +132,9 @@ def install(events: Events) -> None:
         return call
 
     io.open = builtins.open = opened
-    os.fsync = numbered(os.fsync, any_path=True)
+    os.fsync = counted(os.fsync, any_path=True)
     for name in ("rename", "replace", "unlink", "remove", "mkdir", "rmdir"):
-        setattr(os, name, numbered(getattr(os, name)))
+        setattr(os, name, counted(getattr(os, name)))
 
 
 def count_rollouts(policy: Any, events: Events) -> None:
