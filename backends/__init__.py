@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from backends.traits import install_command
 from opsd_cli.errors import BackendMissing, ConfigError
 from opsd_cli.lazy import load
 
@@ -76,7 +77,7 @@ def _class_of(name: str) -> Any:
         # Its traits, which name the extra, are out of reach: assume an extra of the same name.
         raise BackendMissing(
             f"backend {name!r} needs the package {missing!r}, which is not installed",
-            f"pip install 'opsd-cli[{name}]'",
+            install_command(name),
         ) from error
 
 

@@ -8,12 +8,37 @@ framework is not installed: `auto` can be ordered, a missing extra named and a m
 from __future__ import annotations
 
 import platform
+import shlex
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 
+DISTRIBUTION = "opsd-cli"
 #: (sys.platform, platform.machine()) of a kind of computer.
 Platform = tuple[str, str]
 APPLE_SILICON: Platform = ("darwin", "arm64")
+
+
+def install_command(extra: str) -> str:
+    """The shell command that installs the packages of an extra of this distribution, by name.
+
+    They are those that the installed distribution's metadata gives for this kind of computer;
+    where it gives none, the extra is named.
+    """
+    from packaging.requirements import Requirement
+
+    try:
+        required = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or ()]
+    except metadata.PackageNotFoundError:
+        required = []
+    found = []
+    for each in required:
+        marker, each.marker = each.marker, None
+        if marker is not None and marker.evaluate({"extra": extra}) > marker.evaluate(
+            {"extra": ""}
+        ):
+            found.append(str(each))
+    return f"pip install {shlex.join(found or [f'{DISTRIBUTION}[{extra}]'])}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +112,7 @@ class BackendTraits:
     @property
     def install_command(self) -> str:
         """The shell command that installs its packages."""
-        return f"pip install 'opsd-cli[{self.extra}]'"
+        return install_command(self.extra)
 
     @property
     def for_auto_here(self) -> bool:

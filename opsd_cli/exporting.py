@@ -6,6 +6,7 @@ function that fills a folder, and a line at the end of this module. Importing it
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,27 @@ class Format:
         if not with_mlx and self.library == "transformers" and use.unknown is None:
             return f"{line}\nask it with transformers or vLLM: the code is in {directory / CARD}"
         return line if asked is None else f"{line}\n{asked}"
+
+    def own_command(self, directory: Path, config: Config) -> str | None:
+        """A command of opsd itself that asks the exported directory with the prompt of training.
+
+        Returns:
+            None if the adapter is of no run, so that its prompt is not known.
+        """
+        from opsd_cli.adapters import run_of
+        from opsd_cli.training.layout import CONFIG
+
+        run, trained = run_of(_source(config)), training_config(config)
+        if run is None or trained is None:
+            return None
+        words = ["opsd", "sample", "What is 2 + 3?", "--config", str(run / CONFIG)]
+        if self.has_model:
+            words += ["--model", str(directory)]
+            words += [] if trained.adapter is None else ["--set", "adapter=null"]
+        else:
+            words += ["--adapter", str(directory)]
+            words += [] if config.model == trained.model else ["--model", config.model]
+        return shlex.join(words)
 
 
 def target_of(config: Config, form: str, directory: Path | None) -> Path:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from opsd_cli.errors import Interrupted
+from opsd_cli.formatting import numbered
 
 Item = TypeVar("Item")
 Stop = Callable[[], bool]
@@ -52,4 +53,4 @@ def until_stopped(items: Iterator[Item], expected: int, stop: Stop) -> Iterator[
         if number < expected and stop():
             if isinstance(items, Generator):
                 items.close()
-            raise Interrupted(f"stopped after {number:,} of {expected:,} rollouts")
+            raise Interrupted(f"stopped after {number:,} of {numbered(expected, 'rollout')}")

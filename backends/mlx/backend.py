@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import platform
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +34,7 @@ class MlxBackend:
     def capability(self) -> Capability:
         versions, problem = _packages()
         if problem:
-            library = "" if sys.platform == "darwin" else " 'mlx[cpu]'"
-            return Capability(False, problem, self.traits.install_command + library, versions)
+            return Capability(False, problem, self.traits.install_command, versions)
         import mlx.core as mx
 
         device = mx.device_info()

@@ -21,6 +21,7 @@ from typing import Any
 
 from backends.shared import rotary, weight_files
 from backends.shared.adapter_files import CONFIG_FILE as ADAPTER_CONFIG_FILE
+from backends.shared.missing_tokenizer import no_tokenizer
 from opsd_cli import hub
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError
@@ -124,7 +125,8 @@ def load_tokenizer(folder: Path, config: Config) -> Any:
             vocabulary = wrapped.get_vocab()
             special = wrapped.all_special_tokens
         except Exception as error:
-            raise as_model_error(error, config.model, "tokenizer") from error
+            found = as_model_error(error, config.model, "tokenizer")
+            raise no_tokenizer(folder, config.model, config.trust_remote_code) or found from error
         except BaseException as error:
             if type(error).__name__ != "PanicException":  # of a library written in Rust
                 raise
@@ -134,7 +136,7 @@ def load_tokenizer(folder: Path, config: Config) -> Any:
             ) from error
     if not set(vocabulary) - set(special):
         # Without tokenizer files, some architectures get a tokenizer that cannot encode text.
-        raise ModelError(
+        raise no_tokenizer(folder, config.model, config.trust_remote_code) or ModelError(
             f"{config.model} has no tokenizer", "put tokenizer.json beside its config.json"
         )
     return wrapped

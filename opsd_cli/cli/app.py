@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from opsd_cli import __version__, errors
+from opsd_cli import __version__, errors, typed_settings
 from opsd_cli.cli import commands, failures, listing_commands
 from opsd_cli.devices import launched
 from opsd_cli.processes import child_processes, import_check
@@ -76,6 +76,7 @@ def main() -> None:
     try:
         child_processes.watch_parent()
         import_check.require_own_backends()
+        typed_settings.note([])
         failures.keep_streams()
         failures.write_what_can_be()
         failures.require_text(sys.argv[1:])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from opsd_cli.comparison.variants import Variation, require_measured_alike
 from opsd_cli.config.explain import suggest
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
+from opsd_cli.formatting import numbered
 from opsd_cli.methods import METHODS
 from opsd_cli.planning.readiness import (
     require_model_at_hand,
@@ -120,9 +120,9 @@ def _begin(request: Request, options: Options) -> None:
     if options.out is not None:
         session.refuse_used(options.out)
     if request.dry_run:
-        _show_plan(request, configs, options, variation, halving)
+        _show_plan(request.out, configs, options, variation, halving)
         return
-    plans = comparison_plan(configs, None, Listener()).runs
+    plans = comparison_plan(configs, Listener()).runs
     if halving is not None:
         cost = halving_cost(halving, configs, plans, options.seeds)
         request.out.note(cost_sentence(cost))
@@ -194,7 +194,7 @@ def _show_rest(directory: Path, out: Output) -> None:
     for entry, steps in rest:
         out.show(f"{entry.job.name}: {entry.state}, step {entry.step} of {steps}")
     left = sum(entry.state != "done" for entry, _ in rest)
-    out.show(f"{left} of {len(rest)} runs are left; nothing was written")
+    out.show(f"{left} of {len(rest)} runs {'is' if left == 1 else 'are'} left; nothing was written")
     out.object(
         {
             "runs": {
@@ -207,36 +207,28 @@ def _show_rest(directory: Path, out: Output) -> None:
 
 
 def _show_plan(
-    request: Request,
+    out: Output,
     named: dict[str, Config],
     options: Options,
     variation: Variation | None,
     halving: Halving | None,
 ) -> None:
-    """The tokens of every method side by side, also of those that were not asked for.
-
-    With a variation the arms take the place of the methods that were not asked for.
-    """
-    out = request.out
+    """The tokens of the compared methods or arms side by side."""
     for config in named.values():
         trackers.require(config.log)
         require_ready(config, out, learns=True)
-    of_others = partial(_of_method, request) if variation is None else None
-    planned = comparison_plan(named, of_others, out)
+    planned = comparison_plan(named, out)
     plans = planned.runs
     what = "method" if variation is None else "arm"
     out.show(f"tokens at most, of one run of each {what}, all evaluated alike:")
     out.show(plan_table(plans, what))
     _show_once({name: prompts_of(plan) for name, plan in plans.items()}, variation, out)
     seeds = {
-        name: f"{options.seeds} seeds × {config.train.steps} steps, learning rate "
-        f"{config.optimizer.learning_rate:g}"
+        name: f"{numbered(options.seeds, 'seed')} × {numbered(config.train.steps, 'step')}, "
+        f"learning rate {config.optimizer.learning_rate:g}"
         for name, config in named.items()
     }
     _show_once(seeds, variation, out)
-    others = [name for name in plans if name not in named]
-    if others:
-        out.show(f"planned, but not compared (name them in --methods): {', '.join(others)}")
     if options.tune:
         out.show(
             f"before that, {len(planned.tuning)} runs to choose learning rates, at most "

@@ -173,7 +173,9 @@ def _result_table(summary: dict[str, Any]) -> Table:
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     target = f"{summary['target_accuracy']:.1%}"
-    headings = ("method", "test accuracy\n(95% interval)", f"tokens to {target}", "generated")
+    # Beside a table of choices, whose intervals have another estimator.
+    interval = "95%, bootstrap" if "choices" in summary else "95% interval"
+    headings = ("method", f"test accuracy\n({interval})", f"tokens to {target}", "generated")
     for heading in headings:
         table.add_column(
             heading,

@@ -17,7 +17,7 @@ from opsd_cli.comparison.choice_words import (
 from opsd_cli.comparison.variants import Variation, arms_of, change_text
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
-from opsd_cli.formatting import percent
+from opsd_cli.formatting import numbered, percent
 from opsd_cli.planning.token_plan import TokenPlan
 from opsd_cli.statistics import Estimate
 
@@ -49,7 +49,7 @@ class Cost:
         """The cost in words."""
         return (
             f"{self.runs} runs: at most {self.generated:,} generated and {self.evaluation:,} "
-            f"evaluation tokens; of these, --vary adds {self.added_runs} runs with "
+            f"evaluation tokens; of these, --vary adds {numbered(self.added_runs, 'run')} with "
             f"{self.added_generated:,} and {self.added_evaluation:,}"
         )
 
@@ -103,7 +103,7 @@ def choices_table(choices: Mapping[str, Any], seeds: int) -> Table:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("choice", "accuracy", "against the base", "verdict"):
+    for heading in ("choice", "accuracy\n(95%, two-way)", "against the base", "verdict"):
         table.add_column(heading)
     base = choices["arms"][choices["base"]]
     table.add_row(

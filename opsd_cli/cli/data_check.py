@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from opsd_cli import methods
+from opsd_cli import methods, typed_settings
 from opsd_cli.cli.console import Output
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
@@ -25,6 +25,7 @@ def run(source: str, configs: Sequence[str], assignments: Sequence[str], out: Ou
         ConfigError: a config or key that is not valid, or a grader that cannot be used.
         DataError: the set cannot be read, or no row is usable.
     """
+    typed_settings.note(typed_settings.words(configs, assignments))
     config = resolve(tuple(configs) or None, assignments)
     check_grader(config.grading)
     with out.working("reading the problems"):

@@ -32,6 +32,7 @@ from opsd_cli.formatting import (
     count,
     gain_by_part,
     nats,
+    numbered,
     percent,
     points,
     score_change,
@@ -102,7 +103,7 @@ def run(request: Request, options: Options) -> None:
     )
     if options.regrade:
         regraded, changed = result.summary["regraded"], result.summary["changed"]
-        out.show(f"graded {regraded:,} samples again: {changed} changed")
+        out.show(f"graded {numbered(regraded, 'sample')} again: {changed} changed")
     _show(result, session, out)
 
 
@@ -183,8 +184,8 @@ def _show_pairs(result: EvaluationResult, out: Output) -> None:
         paired = entry["against"]
         out.show(
             f"{name} against {result.summary['against']}: {points(difference_of(paired))}; of "
-            f"{entry['problems']} problems better on {paired['problems_ahead']} and worse on "
-            f"{paired['problems_behind']}"
+            f"{numbered(entry['problems'], 'problem')} better on {paired['problems_ahead']} and "
+            f"worse on {paired['problems_behind']}"
         )
         if flexible := paired["flexible_difference"]:
             parts = gain_by_part(paired["difference"]["value"], flexible["value"])
@@ -205,7 +206,8 @@ def _show_plan(session: EvaluationSession, out: Output) -> None:
     for name, entry in plan.items():
         kept = f", {entry['completions_kept']:,} of them kept" if session.directory else ""
         out.show(
-            f"{name}: {entry['problems']:,} problems × {samples} samples{kept}, at most "
+            f"{name}: {numbered(entry['problems'], 'problem')} × "
+            f"{numbered(samples, 'sample')}{kept}, at most "
             f"{entry['generated_tokens_at_most']:,} generated tokens"
         )
     thinking = "thinking" if config.thinks else "not thinking"

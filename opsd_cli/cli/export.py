@@ -53,6 +53,9 @@ def run(request: Request, options: Options) -> None:
         mac = sys.platform == "darwin"
         usage = exporting.FORMATS[form].usage(directory, config, caution, with_mlx=mac)
         out.exact(f"{directory}: {usage}")
+        own = exporting.FORMATS[form].own_command(directory, config)
+        if own is not None:
+            out.exact(own)
         code = ", and code that asks it" if caution is None else ""
         out.show(f"{directory / CARD}: what was trained, the prompt{code}")
         if repository is not None:

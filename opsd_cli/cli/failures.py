@@ -15,9 +15,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from opsd_cli.cli.unknown_options import hint_for
 from opsd_cli.errors import Interrupted, OpsdError, UsageError
 from opsd_cli.files.os_errors import os_error
 from opsd_cli.printable import shortened, visible_line
+from opsd_cli.typed_settings import command
 
 #: Characters of an error's line; what it quotes can be of any length.
 LONGEST_LINE = 1000
@@ -54,10 +56,14 @@ _SYSTEM[errno.EDQUOT] = (False, "the disk quota is used up: cannot write {path}"
 _LONGEST_PATH = 160
 #: See `keep_streams`.
 _kept: list[int] = []
-_MEMORY = (
-    "memory is exhausted",
-    "`opsd train --dry-run` says what a run needs and what makes it smaller; close other programs",
-)
+
+
+def _no_memory() -> OpsdError:
+    plan = command("train --dry-run")
+    return OpsdError(
+        "memory is exhausted",
+        f"`{plan}` says what a run needs and what makes it smaller; close other programs",
+    )
 
 
 def explained(error: BaseException) -> OpsdError | None:
@@ -65,7 +71,7 @@ def explained(error: BaseException) -> OpsdError | None:
     if isinstance(error, OpsdError):
         return error
     if isinstance(error, MemoryError):
-        return OpsdError(*_MEMORY)
+        return _no_memory()
     if isinstance(error, RecursionError):
         return UsageError(
             "a value is nested too deeply to be read", "flatten it; --debug shows where it was met"
@@ -92,7 +98,7 @@ def _of_the_system(error: BaseException) -> OpsdError | None:
         # Libraries raise OSError with a message and no errno.
         return OpsdError(_one_line(error), "run again with --debug") if _told(error) else None
     if found.errno == errno.ENOMEM:
-        return OpsdError(*_MEMORY)
+        return _no_memory()
     path = _path(found.filename)
     wrong, line, hint = _SYSTEM.get(
         found.errno or 0,
@@ -194,6 +200,8 @@ def end(error: Exception, debug: bool) -> NoReturn:
         sys.exit(UsageError.exit_code)
     if usage is not None:  # Typer's error about the command line
         line = " ".join(usage().split())
+        if _meant(error):  # the possible options that Typer guesses by their letters are not it
+            line = line.partition(" (Possible options")[0]
         fail(line[:1].lower() + line[1:].rstrip("."), _where_help_is(error), 2)
     if isinstance(error.__cause__, KeyboardInterrupt):  # as some versions of Typer raise it
         interrupted()
@@ -211,34 +219,34 @@ def end(error: Exception, debug: bool) -> NoReturn:
     fail(f"unexpected {kind}: {error}", "run again with --debug", 1)
 
 
-def _where_help_is(error: Exception) -> str:
-    """A hint that names the command's `--help`, and `--set` for an unknown option."""
+def _words_of(error: Exception) -> list[str]:
+    """The words of the command that a mistake of the command line is in."""
     context, words = getattr(error, "ctx", None), list[str]()
     if context is None:  # as for an option without its argument
         words = _command_words(sys.argv[1:])
     while context is not None and context.parent is not None:
         words.insert(0, context.info_name)
         context = context.parent
+    return words
+
+
+def _meant(error: Exception) -> str | None:
+    """What an unknown option stands for, as a hint; None if that is not known."""
+    if type(error).__name__ != "NoSuchOption":
+        return None
+    return hint_for(_words_of(error), getattr(error, "option_name", ""))
+
+
+def _where_help_is(error: Exception) -> str:
+    """A hint that names the command's `--help`, and `--set` for an unknown option."""
+    meant = _meant(error)
+    if meant is not None:
+        return meant
+    words = _words_of(error)
     hint = f"see `{' '.join(['opsd', *words, '--help'])}`"
     if words and type(error).__name__ == "NoSuchOption":
-        from opsd_cli.cli.compare_options import OF_EACH_METHOD
-
-        option = getattr(error, "option_name", "")
-        if words == ["compare"] and option in OF_EACH_METHOD:
-            return _for_methods(option, OF_EACH_METHOD[option])
         hint += "; settings are given as --set KEY=VALUE (`opsd presets keys` lists them)"
     return hint
-
-
-def _for_methods(option: str, key: str) -> str:
-    """How to give the methods of a comparison a value that `opsd train` has a flag for."""
-    words = " ".join(sys.argv[1:]).replace("=", " ").split()
-    after = words[words.index(option) + 1 :] if option in words else []
-    value = after[0] if after and not after[0].startswith("--") else "VALUE"
-    return (
-        f"the methods have a {key} of their own: --set {key}={value} gives all of them this one, "
-        f"--set methods.grpo.{key}={value} a single method"
-    )
 
 
 def _command_words(arguments: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from opsd_cli import typed_settings
 from opsd_cli.cli.console import Output
 from opsd_cli.config.json_schema import SCHEMA_FILE, modeline
 from opsd_cli.config.yaml_files import refuse_existing, write_new
@@ -57,6 +58,7 @@ def run(
     if file.suffix.lower() not in (".yaml", ".yml"):
         raise UsageError(f"{file} is no name of a config", "end it in .yaml")
     refuse_existing(file, f"give another name: opsd init OTHER.yaml{''.join(asked)}")
+    typed_settings.note(typed_settings.words((), assignments))
     with out.working("reading the model's files and the problems"):
         found = first_config(model, data or EMBEDDED, assignments, flags)
     text = found.text

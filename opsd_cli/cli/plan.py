@@ -13,8 +13,9 @@ from opsd_cli.cli.folding import Name
 from opsd_cli.config.origins import Setting
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
-from opsd_cli.formatting import duration
+from opsd_cli.formatting import duration, numbered
 from opsd_cli.planning.available_splits import available_splits
+from opsd_cli.planning.before_step_1 import RolloutsBeforeStep1
 from opsd_cli.planning.planned_memory import PlannedMemory, UnknownMemory, planned_memory
 from opsd_cli.planning.readiness import require_ready
 from opsd_cli.planning.token_plan import TokenPlan, token_plan
@@ -49,14 +50,17 @@ def show_rest(
         require_ready(config, out, learns=True)
         start = f"from the checkpoint of step {left.step}" if left.step else "from the beginning"
         out.show(
-            f"{directory} would go on {start}: {left.steps} of {config.train.steps} steps are "
-            f"left, with {left.validations} validation{'' if left.validations == 1 else 's'}"
+            f"{directory} would go on {start}: {left.steps} of "
+            f"{numbered(config.train.steps, 'step')} "
+            f"{'is' if left.steps == 1 else 'are'} left, with "
+            f"{numbered(left.validations, 'validation')}"
         )
         if left.steps:
             train = config.train.model_copy(update={"steps": left.steps})
             most = token_plan(config.model_copy(update={"train": train}), splits).most
             out.show(
-                f"these steps: {most.rollouts:,} rollouts, at most {most.generated:,} generated "
+                f"these steps: {numbered(most.rollouts, 'rollout')}, at most {most.generated:,} "
+                "generated "
                 f"tokens, {most.teacher_scored:,} scored by the teacher, {most.trained:,} trained"
             )
     if settings is None:
@@ -88,7 +92,8 @@ def show_plan(
     out.show(f"problems: {sizes}{' at most' if splits is None else ''}")
     out.show(
         f"rollouts: {most.rollouts:,}, at most {most.generated:,} generated tokens\n"
-        f"evaluation: at most {plan.evaluation_rollouts:,} rollouts, {most.evaluation:,} tokens"
+        f"evaluation: at most {numbered(plan.evaluation_rollouts, 'rollout')}, {most.evaluation:,} "
+        "tokens"
     )
     servers = planned_rollouts(config)
     if servers is not None:
@@ -98,14 +103,14 @@ def show_plan(
         f"{most.trained:,} trained"
     )
     out.show(
-        f"{plan.before_step_1:,} of the evaluation's rollouts precede step 1\n"
+        f"of these, {plan.first.claim}\n"
         "  fewer: preflight.problems, data.validation_problems, data.test_problems"
     )
     memory = planned_memory(config, splits, out, devices)
     _show_memory(memory, out)
     estimate = None if measure is None else measure(plan)
     if estimate is not None:
-        _show_time(estimate, out)
+        _show_time(estimate, plan.first, out)
     _show_settings(config, settings, out)
     out.show("nothing was written")
     out.object(
@@ -144,7 +149,7 @@ def _value(value: Any, most: int) -> str:
     return f"{text[: most - 1]}…" if len(text) > most else text
 
 
-def _show_time(estimate: TimeEstimate, out: Output) -> None:
+def _show_time(estimate: TimeEstimate, first: RolloutsBeforeStep1, out: Output) -> None:
     """Show an estimate of the run's time, part by part."""
     out.show(
         f"\ntime, at most, about, as if every completion were as long as allowed (measured with "
@@ -156,11 +161,13 @@ def _show_time(estimate: TimeEstimate, out: Output) -> None:
             "so an idle one is faster"
         )
     for part, seconds, remark in (
-        ("before step 1", estimate.before_step_1, f"{estimate.before:,} rollouts"),
+        ("before step 1", estimate.before_step_1,
+         f"{numbered(first.total, 'rollout')}{first.if_no_help}"),
         ("a step", estimate.step,
          f"{duration(estimate.rollouts)} rollouts, {duration(estimate.gradient)} the rest"),
-        ("all evaluations", estimate.all_evaluations, f"{estimate.evaluations:,} rollouts"),
-        ("the whole run", estimate.run, f"{estimate.steps:,} steps, without early stopping"),
+        ("all evaluations", estimate.all_evaluations, numbered(estimate.evaluations, 'rollout')),
+        ("the whole run", estimate.run,
+         f"{numbered(estimate.steps, 'step')}, without early stopping"),
     ):  # fmt: skip
         out.show(f"  {part:<24}{duration(seconds):>10}  {remark}")
 

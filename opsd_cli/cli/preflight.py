@@ -34,12 +34,13 @@ from opsd_cli.training.preflight_comparison import (
     may_be_chance,
 )
 from opsd_cli.training.preflight_divergence import is_ungraded, lines_of
-from opsd_cli.training.preflight_failure import LOOK, REGARDLESS
+from opsd_cli.training.preflight_failure import REGARDLESS, look
 from opsd_cli.training.preflight_signal import described as described_signal
 from opsd_cli.training.preflight_signal import shown_share
 from opsd_cli.training.preflight_sources import chosen_sources
 from opsd_cli.training.preflight_verdict import UNMEASURED
 from opsd_cli.training.schedule import require_enough
+from opsd_cli.typed_settings import data_check
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,7 +103,7 @@ def run(request: Request, directory: Path | None, resume: bool, sources: str | N
             f"{found.verdict.conclusion}: {found.verdict.meaning}"
             + (f". Of the teacher: {signal}" if signal else ""),
             f"{found.verdict.advice}; then measure again"
-            + ("" if unmeasured else f". To look: {LOOK}. {REGARDLESS}"),
+            + ("" if unmeasured else f". To look: {look()}. {REGARDLESS}"),
         )
 
 
@@ -179,13 +180,13 @@ def _plan(config: Config, named: list[str] | None, out: Output) -> None:
     if splits is None:
         raise UsageError(
             "what a preflight takes depends on its problems, which are not at hand",
-            "get them first: opsd data check NAME",
+            f"get them first: {data_check(config.data.train or 'NAME')}",
         )
     train = splits.train.problems
     asked = train[: config.preflight.problems]
     plan = preflight_plan(config, train, chosen_sources(config, asked, named))
     out.show(
-        f"preflight on {plan.problems} of {len(train):,} training problems\n"
+        f"preflight on {plan.problems} of {numbered(len(train), 'training problem')}\n"
         f"sources: {', '.join(map(shown_reference, plan.sources))}\n"
         f"completions: at most {plan.completions:,}, "
         f"{count(plan.completion_tokens_at_most)} tokens\n"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from opsd_cli import typed_settings
 from opsd_cli.cli.console import Output
 from opsd_cli.config.origins import Setting, changed_settings
 from opsd_cli.config.resolve import resolve
@@ -15,6 +16,11 @@ from opsd_cli.config.schema import Config
 from opsd_cli.devices.hosts import run_on
 from opsd_cli.devices.number import Devices, devices_of
 from opsd_cli.loading import resolved_config
+
+#: Flags that the commands which take a config have in common.
+_OWN_FLAGS = ("backend", "model", "adapter", "seed")
+#: Flags that say nothing of what is trained or measured, or that are written in another way.
+_LEFT_OUT = ("log", "trust_remote_code")
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,18 @@ class Request:
         return getattr(getattr(config, section), name), rest
 
     @property
+    def settings(self) -> list[str]:
+        """The config's part of the command line, in words that every command takes."""
+        words = typed_settings.words(self.config_names, self.assignments)
+        for name, value in self.flags.items():
+            if name in _OWN_FLAGS and value is not None:
+                words += [f"--{name}", str(value)]
+            elif name not in (*_OWN_FLAGS, *_LEFT_OUT):
+                words += _assignments(name, value)
+        words += ["--checkpoint", self.checkpoint] if self.checkpoint is not None else []
+        return words + (["--trust-remote-code"] if self.flags.get("trust_remote_code") else [])
+
+    @property
     def changes_anything(self) -> bool:
         """Whether any flag or `--set` changes the config."""
         return bool(self.config_names or self.assignments or _given(self.flags))
@@ -110,10 +128,19 @@ def request(
         section, _, name = key.partition(".")
         flags.setdefault(section, {})[name] = value
     out = Output(json, quiet)
-    return Request(
+    found = Request(
         tuple(config or ()), tuple(assignments or ()), flags, dry_run, out, checkpoint,
         devices_of(devices),
     )  # fmt: skip
+    typed_settings.note(found.settings)
+    return found
+
+
+def _assignments(key: str, value: Any) -> list[str]:
+    """`--set KEY=VALUE` for a value of the flags, or for each of a section's."""
+    if isinstance(value, Mapping):
+        return [word for k, v in value.items() for word in _assignments(f"{key}.{k}", v)]
+    return [] if value is None else ["--set", f"{key}={value}"]
 
 
 def _given(tree: dict[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from opsd_cli.cli.request import Request
 from opsd_cli.cli.streaming import StreamListener
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import UsageError
+from opsd_cli.formatting import numbered
 from opsd_cli.grading import check_grader, open_grader
 from opsd_cli.inspection import (
     Completion,
@@ -253,7 +254,11 @@ def _show(
         verdict = f", {entry['status']}" if entry["status"] else ""
         verdict += f", score {entry['score']:.3g}" if "score" in entry else ""
         cut = ", cut at the limit" if entry["finish_reason"] == "length" else ""
-        out.show(_heading(f"{who}'s completion {number}, {entry['tokens']} tokens{cut}{verdict}"))
+        out.show(
+            _heading(
+                f"{who}'s completion {number}, {numbered(entry['tokens'], 'token')}{cut}{verdict}"
+            )
+        )
         if completion.report is not None:
             entry["divergence"] = divergence_entry(completion, prompts, config)
             _show_divergence(entry["divergence"], out)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opsd_cli import typed_settings
 from opsd_cli.cli import preflight
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.listeners import watched
@@ -16,7 +18,7 @@ from opsd_cli.cli.stopping import stop_on_signal
 from opsd_cli.devices.number import Devices, ranks
 from opsd_cli.devices.number import count as count_devices
 from opsd_cli.errors import Interrupted, UsageError
-from opsd_cli.formatting import count, duration, nats, percent, share
+from opsd_cli.formatting import count, duration, nats, numbered, percent, share
 from opsd_cli.loading import choose_backend, loaded_policy, with_absolute_adapter
 from opsd_cli.planning.available_splits import available_splits
 from opsd_cli.planning.readiness import (
@@ -92,6 +94,7 @@ def run(
             left = remaining(directory, resume_from, backend, more)
             show_rest(directory, left, out, None if show_config else ())
             return
+        typed_settings.note(["--config", str(directory / run_directory.CONFIG)])
         with session.resume(directory, out, resume_from, backend, more) as opened:
             _train(opened, out, request.devices)
         return
@@ -173,7 +176,8 @@ def show_result(result: TrainResult, report: Path, out: Output) -> None:
         _show_held_out(result, out)
     tokens = result.tokens
     out.show(
-        f"{result.steps} steps ({result.stopped_because}) in {duration(result.seconds)}; tokens: "
+        f"{numbered(result.steps, 'step')} ({result.stopped_because}) in "
+        f"{duration(result.seconds)}; tokens: "
         f"{count(tokens.generated)} generated, {count(tokens.teacher_scored)} scored by the "
         f"teacher, {count(tokens.trained)} trained, {count(tokens.evaluation)} in evaluations"
     )
@@ -182,9 +186,10 @@ def show_result(result: TrainResult, report: Path, out: Output) -> None:
         out.warn(remark)
     if not out.quiet:
         last = " --checkpoint last" if result.best_step == 0 and result.steps > 0 else ""
+        run = shlex.quote(str(result.run_dir))
         out.note(
-            f"next: opsd sample --adapter {result.run_dir}{last} --divergence\n"
-            f"      opsd eval --adapter {result.run_dir}{last} --samples 4"
+            f"next: opsd sample --adapter {run}{last} --divergence\n"
+            f"      opsd eval --adapter {run}{last} --samples 4"
         )
 
 

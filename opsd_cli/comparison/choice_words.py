@@ -8,7 +8,7 @@ from typing import Any
 from opsd_cli.comparison.choices import HELPED, HURT, UNKNOWN
 from opsd_cli.comparison.crossed import MOST_SEEDS
 from opsd_cli.comparison.variants import change_text
-from opsd_cli.formatting import points, share, signed
+from opsd_cli.formatting import numbered, points, share, signed
 from opsd_cli.statistics import CONFIDENCE, Estimate
 
 Choices = Mapping[str, Any]
@@ -41,11 +41,18 @@ def verdict_text(arm: Mapping[str, Any], seeds: int) -> str:
     return f"{UNKNOWN}: {needed_text(arm, seeds)}"
 
 
+def kept_untrained(arm: Mapping[str, Any]) -> bool:
+    """Whether validation chose step 0 in every run of an arm and of the base."""
+    return bool(arm["difference"].get("both_untrained"))  # earlier files have no such key
+
+
 def needed_text(arm: Mapping[str, Any], seeds: int) -> str:
     """How many more seeds would tell, if the observed difference is the true one."""
+    if kept_untrained(arm):
+        return "it and the base kept the untrained model (step 0)"
     if arm["seeds_needed"] is not None:
         more = arm["seeds_needed"] - seeds
-        return f"about {more} more seed{'s' * (more != 1)} would tell"
+        return f"about {numbered(more, 'more seed')} would tell"
     if seeds == 1:
         return "one seed does not show how many would tell"
     if not arm["difference"]["best"]["value"]:
@@ -116,7 +123,14 @@ def headline(choices: Choices) -> str:
         change = signed(arm["difference"]["best"]["value"])
         found[arm["verdict"]].append(f"{change_text(arm['changes'])} ({change} points)")
     parts = [f"{verdict}: {', '.join(names)}" for verdict, names in found.items() if names]
-    return f"Against {base_text(choices)}, {'; '.join(parts)}."
+    said = f"Against {base_text(choices)}, {'; '.join(parts)}."
+    if all(map(kept_untrained, others(choices).values())):
+        said += (
+            " Every arm kept the untrained model: no checkpoint was better on validation than it, "
+            "so all have its accuracy. The last step's accuracies show what training did; more "
+            "steps, another learning rate or more validation problems may help."
+        )
+    return said
 
 
 def brief(choices: Choices) -> str:
@@ -125,7 +139,7 @@ def brief(choices: Choices) -> str:
     counts = {verdict: sum(arm["verdict"] == verdict for arm in arms)
               for verdict in (HELPED, HURT, UNKNOWN)}  # fmt: skip
     told = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
-    return f"{choices['base']}, {len(arms)} choice{'s' * (len(arms) != 1)}: {told}"
+    return f"{choices['base']}, {numbered(len(arms), 'choice')}: {told}"
 
 
 def caution(choices: Choices, seeds: int) -> str:

@@ -58,6 +58,7 @@ def choices(groups: Mapping[str, Sequence[Curve]], variation: Variation) -> dict
             "difference": {
                 "best": difference.estimate().as_dict() | {"p": difference.p_value},
                 "last": outcomes[label].difference(base, "last").estimate().as_dict(),
+                "both_untrained": base.untrained and outcomes[label].untrained,
                 **outcomes[label].paired(base),
                 **_given("mean_score", score_difference(groups[label], groups[variation.base])),
             },
@@ -99,6 +100,11 @@ class _Outcomes:
         self.curves = sorted(curves, key=lambda curve: curve.seed)
         self.rows = [rows[list(curves).index(curve)] for curve in self.curves]
         self.samples = curves[0].config.evaluation.samples
+
+    @property
+    def untrained(self) -> bool:
+        """Whether every run kept the untrained model: its best step is 0."""
+        return all(curve.result["best_step"] == 0 for curve in self.curves)
 
     def _step(self, curve: Curve, when: str) -> int:
         return int(curve.result["best_step"]) if when == "best" else curve.steps[-1]

@@ -115,7 +115,8 @@ def read_curve(directory: Path, label: str | None = None) -> Curve:
     if any(row["accuracy"] is None for row in ordered):
         raise DataError(
             f"the run in {directory} has no accuracy to compare: nothing was graded in it",
-            "leave it out; its result.json has the log-probability of the solutions",
+            "leave it out; its result.json has what was measured, and docs/graders.md says what "
+            "of it compares",
         )
     if not ordered or any("correct" not in row or "ledger" not in row for row in ordered):
         raise DataError(

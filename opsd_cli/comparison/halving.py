@@ -26,7 +26,7 @@ from opsd_cli.comparison.jobs import Job, comparison_jobs
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError, UsageError
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.formatting import share
+from opsd_cli.formatting import numbered, share
 from opsd_cli.training import run_directory
 from opsd_cli.training.schedule import validated
 
@@ -158,8 +158,8 @@ def halving_of(
             key=lambda entry: len(validated(entry[1])),
         )
         raise UsageError(
-            f"{label} has {len(validated(least)) - 1} validations before its last step, too few "
-            f"for {rounds or 1} round{'s' * ((rounds or 1) > 1)} of --halving",
+            f"{label} has {numbered(len(validated(least)) - 1, 'validation')} before its last "
+            f"step, too few for {numbered(rounds or 1, 'round')} of --halving",
             f"lower train.evaluate_every, which is {least.evaluate_every} of {least.steps} steps"
             + (", or --halving-rounds" if (rounds or 1) > 1 else ""),
         )

@@ -155,8 +155,9 @@ def measured_alike(configs: Mapping[str, Config], seeds: int) -> dict[str, Confi
         if not grades(config.grading):
             raise UsageError(
                 f"a comparison is of accuracies, and {name} has none: its grading.grader is none",
-                "choose a grading.grader that grades (docs/graders.md), or train each config on "
-                "its own and compare the log-probability of the solutions in their results",
+                "choose a grading.grader that grades; or train each config on its own and compare "
+                "the divergence in their results, if divergence.* and teacher.* are the same in "
+                "all (docs/graders.md)",
             )
     alike = with_common_rows(evaluated_alike(dict(configs)))
     highest = LARGEST_SEED - seeds - TUNE_SEED_OFFSET

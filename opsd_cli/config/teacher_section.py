@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 #: `teacher.reference` of a teacher that sees the question alone (`opsd_cli.prompts.references`).
 NO_REFERENCE = "none"
+#: A column's place in a template of `teacher.reference`.
+_PLACE = re.compile(r"\{[^{}\n]+\}")
 
 
 class Teacher(Section):
@@ -118,6 +121,12 @@ def wrong_reference(teacher: Teacher, per_question: int | None, grading: Grading
     Args:
         per_question: `rollouts.per_question`.
     """
+    if set(_PLACE.sub("", teacher.reference)) & {"{", "}"}:
+        return (
+            f"teacher.reference has a brace that is no part of a place: {teacher.reference!r}"
+            "\nwrite each place as {COLUMN}, on one line; a brace itself cannot stand in a "
+            "template, but a column's text may have braces"
+        )
     if teacher.contrast != "none" and teacher.reference == NO_REFERENCE:
         return (
             "teacher.contrast sets a wrong reference against the right one, and teacher.reference "

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from backends.shared.placement import recognised
+from backends.traits import install_command
 from opsd_cli.devices.launched import STOP, STOP_BY_INPUT
 from opsd_cli.errors import BackendMissing, Interrupted, UsageError
 from opsd_cli.interruption import signals_handled
@@ -58,7 +59,7 @@ def run_on(file: Path, arguments: Sequence[str]) -> NoReturn:
     if program is None:
         raise BackendMissing(
             f"{_PROGRAM} is not installed, and starts the processes on several Macs",
-            "pip install 'opsd-cli[mlx]'",
+            install_command("mlx"),
         )
     command = [
         program, "--hostfile", str(file), "--env", f"{STOP_BY_INPUT}=1", "--", *OPSD,

@@ -14,6 +14,7 @@ import numpy as np
 
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation.other_answers import other_answer
+from opsd_cli.formatting import numbered
 from opsd_cli.grading import Grade, Grader
 from opsd_cli.statistics import (
     Estimate,
@@ -338,7 +339,7 @@ def assemble(
     if missing:
         problem_id, index = missing[0]
         raise RunError(
-            f"{name} lacks {len(missing):,} of {len(wanted):,} samples, the first is "
+            f"{name} lacks {len(missing):,} of {numbered(len(wanted), 'sample')}, the first is "
             f"number {index} of problem {problem_id!r}",
             "go on with the evaluation: --resume",
         )

@@ -31,6 +31,7 @@ from opsd_cli.evaluation.preparation import EvaluationSession, without_analyses
 from opsd_cli.evaluation.reading import Reading
 from opsd_cli.evaluation.result import EvaluationResult, conclude
 from opsd_cli.evaluation.samples import Evaluation, assemble, with_likelihood
+from opsd_cli.formatting import numbered
 from opsd_cli.grading import open_grader
 from opsd_cli.loading import choose_backend, loaded_policy
 from opsd_cli.prompts.builder import PromptBuilder
@@ -131,7 +132,7 @@ def opened(
         except KeyboardInterrupt as error:
             kept = sum(len(directory.samples(name)) for name in session.sets)
             raise Interrupted(
-                f"stopped with {kept:,} samples graded, all kept",
+                f"stopped with {numbered(kept, 'sample')} graded, all kept",
                 f"go on with: opsd eval --resume --out {directory.path}",
             ) from error
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from opsd_cli.formatting import numbered
 from opsd_cli.grading.interface import Grade, Grader, GraderTraits, Item, Warn
 from opsd_cli.grading.mathematics import MAX_WORKERS
 from opsd_cli.grading.pool import Pool
@@ -64,8 +65,8 @@ class JudgeGrader(Grader):
         if failed > len(self._failed):  # each kind was told once
             kinds = ", ".join(f"{status} {count:,}" for status, count in self._failed.items())
             self._warn(
-                f"the grader {self._name} failed on {failed:,} of {self._graded:,} completions, "
-                f"which count as wrong: {kinds}"
+                f"the grader {self._name} failed on {failed:,} of "
+                f"{numbered(self._graded, 'completion')}, which count as wrong: {kinds}"
             )
 
     def check(self) -> None:

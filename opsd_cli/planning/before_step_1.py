@@ -1,8 +1,9 @@
 """The rollouts that precede the first step of a run: how many, and the keys that reduce them.
 
 The preflight asks the student and the teacher the same problems, and with `teacher.reference:
-sibling` the student more often, for what the teacher reads; validation and test are measured once
-before training. On a slow machine these may take longer than the steps themselves.
+sibling` the student more often, for what the teacher reads; where the reference does not help, the
+student makes more attempts for the teacher to score. Validation and test are measured once before
+training. On a slow machine these may take longer than the steps themselves.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
+from opsd_cli.formatting import numbered
 from opsd_cli.grading import grades
 from opsd_cli.prompts.references import OF_ONE_ROLLOUT
 from opsd_cli.training.preflight_signal import ATTEMPTS
@@ -19,24 +21,44 @@ from opsd_cli.training.preflight_signal import ATTEMPTS
 
 @dataclass(frozen=True)
 class RolloutsBeforeStep1:
-    """Completions that are sampled before the first step, by what they are for."""
+    """Completions that are sampled before the first step, by what they are for.
+
+    Attributes:
+        attempts: those that the preflight adds at most, if the teacher does not answer better.
+    """
 
     preflight: int
     validation: int
     test: int
     watch: int = 0
+    attempts: int = 0
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """All of them, without the attempts."""
         return self.preflight + self.validation + self.test + self.watch
+
+    @property
+    def most(self) -> int:
+        """All of them, with the attempts."""
+        return self.total + self.attempts
+
+    @property
+    def claim(self) -> str:
+        """How many there are, in words."""
+        verb = "precedes" if self.total == 1 else "precede"
+        return f"{numbered(self.total, 'rollout')} {verb} step 1{self.if_no_help}"
+
+    @property
+    def if_no_help(self) -> str:
+        """The number with the attempts, in words, after a comma; empty if there are none."""
+        return f", up to {self.most:,} if the reference does not help" if self.attempts else ""
 
     @property
     def sentence(self) -> str:
         """The numbers in words."""
         return (
-            f"{self.total:,} rollouts precede step 1: {self.preflight:,} of preflight, "
-            f"{self.validation:,} of validation"
+            f"{self.claim}: {self.preflight:,} of preflight, {self.validation:,} of validation"
             + (f", {self.test:,} of test" if self.test else "")
             + (f", {self.watch:,} of watch" if self.watch else "")
         )
@@ -53,20 +75,21 @@ class RolloutsBeforeStep1:
         return f"fewer with {', '.join(key for key, number in keys.items() if number)}"
 
 
-def before_step_1(config: Config, problems: Mapping[str, int]) -> RolloutsBeforeStep1:
+def before_step_1(config: Config, problems: Mapping[str, int | None]) -> RolloutsBeforeStep1:
     """The rollouts that precede step 1.
 
     Args:
         config: the run's.
         problems: number of problems of "train", "validation", "test" and, if there is one,
-            "watch".
+            "watch"; None where it is not known.
     """
     samples = config.evaluation.samples
     return RolloutsBeforeStep1(
         preflight_rollouts(config, problems["train"]),
-        samples * problems["validation"],
-        0 if config.train.test_at_end else samples * problems["test"],
-        samples * problems.get("watch", 0),
+        samples * (problems["validation"] or 0),
+        0 if config.train.test_at_end else samples * (problems["test"] or 0),
+        samples * (problems.get("watch") or 0),
+        _new_attempts(config, problems["train"]),
     )
 
 
@@ -97,6 +120,14 @@ def preflight_attempts(config: Config, available: int | None) -> int:
         return 0
     rollouts = methods.get(config).rollouts_per_question()
     return preflight_problems(config, available) * max(ATTEMPTS, rollouts)
+
+
+def _new_attempts(config: Config, available: int | None) -> int:
+    """Those of `preflight_attempts` that are sampled for it: rollouts that are there are not."""
+    rollouts = methods.get(config).rollouts_per_question()
+    if config.teacher.reference in OF_ONE_ROLLOUT and rollouts >= ATTEMPTS:
+        return 0
+    return preflight_attempts(config, available)
 
 
 def preflight_problems(config: Config, available: int | None) -> int:

@@ -20,7 +20,7 @@ from opsd_cli.embedded import EMBEDDED
 from opsd_cli.formatting import gibibytes
 from opsd_cli.grading import open_grader
 from opsd_cli.planning import memory_plan, smaller_settings
-from opsd_cli.planning.before_step_1 import before_step_1
+from opsd_cli.planning.before_step_1 import RolloutsBeforeStep1, before_step_1
 from opsd_cli.planning.data_suggestions import columns_of, is_own_file, suggest
 from opsd_cli.planning.model_reading import (
     ModelReading,
@@ -141,7 +141,7 @@ class _Suggestions:
         head = (
             "A first run, made by `opsd init`. The values are starting points;",
             "`opsd presets keys` lists every key, and `opsd train --help` the flags.",
-            f"{rollouts} rollouts precede step 1: preflight, validation and test before training.",
+            f"{rollouts.claim}: preflight, validation and test.",
         )
         text = commented_yaml(self.draft.settings, head)
         notes = (*self.splits.data_notes, *self.notes)
@@ -326,7 +326,7 @@ class _Suggestions:
         self.facts["lengths"] = planned.as_dict()
         self.notes.append(planned.sentence)
 
-    def _before_step_1(self) -> int:
+    def _before_step_1(self) -> RolloutsBeforeStep1:
         """Rollouts of preflight, validation and test before the first step."""
         config = self.config
         sizes = {
@@ -336,8 +336,9 @@ class _Suggestions:
         }
         rollouts = before_step_1(config, sizes)
         self.facts |= {"problems": sizes, "rollouts_before_step_1": rollouts.total}
+        self.facts["rollouts_before_step_1_at_most"] = rollouts.most
         self.notes.append(rollouts.sentence)
-        return rollouts.total
+        return rollouts
 
 
 def _up(number: int, multiple: int) -> int:

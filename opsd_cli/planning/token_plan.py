@@ -22,15 +22,17 @@ from opsd_cli.config.schema import Config
 from opsd_cli.grading import grades
 from opsd_cli.methods.base import RunSizes
 from opsd_cli.planning import memory_plan
-from opsd_cli.planning.before_step_1 import preflight_attempts, preflight_rollouts
+from opsd_cli.planning.before_step_1 import (
+    RolloutsBeforeStep1,
+    before_step_1,
+    preflight_attempts,
+    preflight_rollouts,
+)
 from opsd_cli.planning.prompt_lengths import prompt_lengths
 from opsd_cli.problems import Problem
 from opsd_cli.problems.sources import Splits
 from opsd_cli.rollouts.importance import COMPARED_ROLLOUTS
 from opsd_cli.token_ledger import TokenLedger
-
-#: The splits whose accuracy is measured before the first step.
-SPLITS_MEASURED = ("validation", "test", "watch")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class TokenPlan:
         updates: optimiser updates.
         most: the bound of each kind of token.
         evaluation_rollouts: completions of preflight, validation and test.
-        before_step_1: those of them that precede the first step.
+        first: those of them that precede the first step.
     """
 
     problems: dict[str, int | None]
@@ -60,7 +62,7 @@ class TokenPlan:
     updates: int
     most: TokenLedger
     evaluation_rollouts: int
-    before_step_1: int
+    first: RolloutsBeforeStep1
 
     def as_dict(self) -> dict[str, Any]:
         """As `--dry-run --json` has it."""
@@ -75,7 +77,8 @@ class TokenPlan:
             "scored_tokens_at_most": most.scored,
             "prompt_tokens_at_most": most.prompt,
             "evaluation_rollouts_at_most": self.evaluation_rollouts,
-            "rollouts_before_step_1": self.before_step_1,
+            "rollouts_before_step_1": self.first.total,
+            "rollouts_before_step_1_at_most": self.first.most,
             "evaluation_tokens_at_most": most.evaluation,
             "for_prompts_of": {
                 "student": self.lengths.student,
@@ -133,7 +136,7 @@ def plan_of_sizes(config: Config, sizes: dict[str, int | None], lengths: Lengths
         updates=config.train.steps * methods.get(config).updates_per_step(),
         most=most + TokenLedger(evaluation=evaluations * longest),
         evaluation_rollouts=evaluations + attempts,
-        before_step_1=_rollouts_before_step_1(config, sizes),
+        first=before_step_1(config, sizes),
     )
 
 
@@ -145,17 +148,10 @@ def _evaluation_rollouts(config: Config, sizes: dict[str, int | None]) -> int:
     tests = 1 + (due if train.curve else min(2, due))
     problems = due * (sizes["validation"] or 0) + (tests - 1) * (sizes["test"] or 0)
     problems += min(2, due) * (sizes.get("watch") or 0)  # the last and the best step
-    before = _rollouts_before_step_1(config, sizes)
+    before = before_step_1(config, sizes).total
     if train.test_at_end:  # that of the untrained model among them
         problems += sizes["test"] or 0
     return before + config.evaluation.samples * problems
-
-
-def _rollouts_before_step_1(config: Config, sizes: dict[str, int | None]) -> int:
-    """Completions of preflight, and of validation and test of the untrained model."""
-    measured = ("validation", "watch") if config.train.test_at_end else SPLITS_MEASURED
-    problems = sum(sizes.get(split) or 0 for split in measured)
-    return preflight_rollouts(config, sizes["train"]) + config.evaluation.samples * problems
 
 
 def _problems_read(config: Config, splits: Splits | None) -> Sequence[Problem]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from opsd_cli.formatting import numbered
 from opsd_cli.problems.anomalies import NONE, Anomaly
 
 
@@ -188,10 +189,10 @@ class LoadReport:
         else:
             text = f"used {'the first' if self.limited else 'all'} {_rows(self.used)}"
         if self.derived_answers:
-            text += f"; {_count(self.derived_answers, 'answer')} read off a longer text"
+            text += f"; {numbered(self.derived_answers, 'answer')} read off a longer text"
         if self.unmatchable.count:
             text += (
-                f"; {_count(self.unmatchable.count, 'answer')} that cannot be matched, which "
+                f"; {numbered(self.unmatchable.count, 'answer')} that cannot be matched, which "
                 f"counts as wrong (first: {self.unmatchable.first})"
             )
         return text
@@ -229,8 +230,4 @@ class ProblemSet:
 
 
 def _rows(count: int) -> str:
-    return _count(count, "row")
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return numbered(count, "row")

@@ -9,9 +9,10 @@ solution if both are plain numbers, or both multiple-choice letters, and differ.
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass, field
 from fractions import Fraction
+
+from opsd_cli.typed_settings import data_check
 
 #: In characters; longer numbers are not compared by value.
 _MAX_NUMBER_LENGTH = 60
@@ -69,7 +70,7 @@ def quoted(text: str) -> str:
 
 def how_to_list(source: str) -> str:
     """How a user lists the rows of a set that such faults are in."""
-    return f"To list such rows: opsd data check {shlex.quote(source)}"
+    return f"To list such rows: {data_check(source)}"
 
 
 def _bare(text: str) -> str:

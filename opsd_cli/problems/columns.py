@@ -24,14 +24,14 @@ of their own.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from opsd_cli.errors import DataError, UsageError
+from opsd_cli.formatting import numbered
 from opsd_cli.grading import gold_is_matchable
 from opsd_cli.grading.extract import sentence_answer
 from opsd_cli.problems import LoadReport, Problem, ProblemSet, chats
@@ -39,6 +39,8 @@ from opsd_cli.problems.anomalies import NONE, Anomaly, differ, has_control, quot
 from opsd_cli.problems.cells import DamagedText, field_text, json_value, text_of, value_at
 from opsd_cli.problems.marked_answers import last_marked, marked_answer
 from opsd_cli.problems.selection import Selection
+from opsd_cli.problems.suggestion import suggestion
+from opsd_cli.prompts.references import OF_TEACHER
 
 #: Role -> column names that are recognised without a mapping, compared without case.
 RECOGNISED: dict[str, tuple[str, ...]] = {
@@ -90,14 +92,14 @@ def choose(
         if needed not in names:
             raise DataError(
                 f"{name} has no column {needed!r} to select by; it has {_listed(names)}",
-                _suggestion(needed, names) + "check keep, drop and verified_by",
+                suggestion(needed, names) + "check keep, drop and verified_by",
             )
     for needed in fields:
         if needed not in names:
             raise DataError(
                 f"{name} has no column {needed!r}, which data.fields names, or a setting that "
                 f"reads it; it has {_listed(names)}",
-                _suggestion(needed, names) + "name a column of the file",
+                suggestion(needed, [*names, *OF_TEACHER]) + "name a column of the file",
             )
     chosen = _mapped(names, columns or {}, name, need_solution)
     free = [column for column in names if column not in chosen.values()]
@@ -127,7 +129,7 @@ def _mapped(
         if role not in RECOGNISED:
             raise DataError(
                 f"{role!r} is not a column that problems have",
-                _suggestion(role, RECOGNISED) + f"the keys are {', '.join(RECOGNISED)}",
+                suggestion(role, RECOGNISED) + f"the keys are {', '.join(RECOGNISED)}",
             )
         # One mapping serves all files of a config, and test files may lack solutions.
         if column is None or (role == "solution" and not need_solution and column not in names):
@@ -135,7 +137,7 @@ def _mapped(
         if column not in names:
             raise DataError(
                 f"{name} has no column {column!r} for the {role}; it has {_listed(names)}",
-                _suggestion(column, names) + f"set data.columns.{role} to one of these columns",
+                suggestion(column, names) + f"set data.columns.{role} to one of these columns",
             )
         chosen[role] = column
     return chosen
@@ -327,12 +329,12 @@ def _nothing_usable(report: LoadReport, chosen: Mapping[str, str], name: str) ->
     read = ", ".join(f"{role} from {column!r}" for role, column in chosen.items())
     if "answer" not in chosen and report.no_answer:
         return DataError(
-            f"none of the {report.rows:,} rows of {name} can be used: {report.skipped()}",
+            f"none of the {numbered(report.rows, 'row')} of {name} can be used: {report.skipped()}",
             f"columns read: {read}; end each solution in \\boxed{{ANSWER}} or `#### ANSWER`, name "
             "answers by --set data.columns.answer=COLUMN, or grade none: --set grading.grader=none",
         )
     return DataError(
-        f"none of the {report.rows:,} rows of {name} can be used: {report.skipped()}",
+        f"none of the {numbered(report.rows, 'row')} of {name} can be used: {report.skipped()}",
         f"columns read: {read}; values must be text or numbers, and data.columns.* can name "
         "other columns or fields inside them, as in reward.answer",
     )
@@ -342,9 +344,3 @@ def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:MAX_COLUMNS_SHOWN]) or "no columns"
     more = len(names) - MAX_COLUMNS_SHOWN
     return shown + (f" and {more} more" if more > 0 else "")
-
-
-def _suggestion(wrong: str, right: Collection[str]) -> str:
-    lowered = {name.casefold(): name for name in right}
-    close = difflib.get_close_matches(wrong.casefold(), lowered, n=1, cutoff=0.6)
-    return f"did you mean {lowered[close[0]]!r}? " if close else ""

@@ -9,6 +9,8 @@ from opsd_cli.config.schema import Config
 from opsd_cli.errors import DataError
 from opsd_cli.grading import traits_of
 from opsd_cli.problems.selection import Selection
+from opsd_cli.problems.suggestion import suggestion
+from opsd_cli.prompts.references import OF_TEACHER
 
 
 def refuse_columns(columns: Sequence[str]) -> None:
@@ -17,7 +19,8 @@ def refuse_columns(columns: Sequence[str]) -> None:
         raise DataError(
             f"the embedded problems have no column {columns[0]!r}, which data.fields or "
             "teacher.reference names, or the grader reads",
-            "name a file or a set: data.train for training, --benchmark for an evaluation",
+            suggestion(columns[0], OF_TEACHER)
+            + "name a file or a set: data.train for training, --benchmark for an evaluation",
         )
 
 

@@ -23,6 +23,7 @@ from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import EMBEDDED
 from opsd_cli.errors import DataError
+from opsd_cli.formatting import numbered
 from opsd_cli.grading import traits_of
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.problems.anomalies import how_to_list
@@ -310,8 +311,8 @@ def _load_described(
     expected = description.problems
     if expected is not None and not loaded.report.limited and len(loaded.problems) != expected:
         notes += (
-            f"{name} gave {len(loaded.problems)} problems where {expected} were expected: "
-            "it has changed, and figures on it do not compare",
+            f"{name} gave {numbered(len(loaded.problems), 'problem')} where {expected} were "
+            "expected: it has changed, and figures on it do not compare",
         )
     terms = f" Licence: {description.licence}." if description.licence else ""
     return replace(

@@ -36,6 +36,8 @@ Kind = Literal["solution", "answer", "sibling", "feedback", "columns", "none"]
 SOLUTION, ANSWER, SIBLING, FEEDBACK = "solution", "answer", "sibling", "feedback"
 #: References that belong to one rollout, and not to its problem.
 OF_ONE_ROLLOUT = (SIBLING, FEEDBACK)
+#: Names of references that are no columns.
+OF_TEACHER = (SOLUTION, ANSWER, *OF_ONE_ROLLOUT)
 #: Value of `teacher.without_reference` with which a rollout without a reference is not trained on.
 SKIP = "skip"
 #: Places of a template that are not columns.

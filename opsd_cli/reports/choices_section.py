@@ -27,6 +27,11 @@ from opsd_cli.reports.page import figure, table
 from opsd_cli.reports.scales import nice_ticks
 from opsd_cli.statistics import Estimate
 
+#: What the intervals of the verdicts are: those of the other tables of the page are bootstrapped.
+ESTIMATOR = (
+    "Intervals of this table: two-way table of seeds and problems (Student's t), so they differ a "
+    "little from the bootstrapped ones of the same accuracies under “Methods”."
+)
 #: The colour of an arm's dot and line.
 COLOURS = {HELPED: "var(--three)", HURT: "var(--two)", UNKNOWN: "var(--dim)"}
 STYLE = """<style>
@@ -60,11 +65,12 @@ def choices_section(summary: Mapping[str, Any]) -> str:
             "test accuracy against the base arm, points, with 95% intervals", dot_picture(choices)
         )
         + verdicts_table(choices, seeds)
+        + f"<p class=dim>{ESTIMATOR}</p>"
         + f"<p class=dim>{escape(caution(choices, seeds))}</p>"
         + outcomes_table(choices)
         + "<p class=dim>These outcomes give no verdict. Lengths, words and pass@k are those of the "
-        "checkpoint that validation chose, on the test problems. Intervals of accuracy, pass@k and "
-        "the watch set are over seeds and problems, those of lengths and words over seeds.</p>"
+        "checkpoint that validation chose, on the test problems. Intervals of pass@k and the watch "
+        "set are of the two-way table too, those of lengths and words over seeds.</p>"
     )
 
 

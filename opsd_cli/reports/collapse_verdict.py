@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from opsd_cli.formatting import share
+from opsd_cli.formatting import numbered, share
 from opsd_cli.reports.page import table
 from opsd_cli.training.collapse_changes import (
     ACCURACY_THRESHOLD,
@@ -35,7 +35,7 @@ def collapse_verdict(
     """
     changes = collapse_changes(metrics)
     if not changes:
-        few = f"{len(metrics)} steps are too few, {FEWEST_STEPS} are needed"
+        few = f"{numbered(len(metrics), 'step')} of {FEWEST_STEPS} that are needed"
         none = "no step has these metrics"
         return f"<p>No verdict: {few if len(metrics) < FEWEST_STEPS else none}.</p>"
     accuracy = accuracy_change(evaluations)

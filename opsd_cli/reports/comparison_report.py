@@ -24,7 +24,7 @@ from opsd_cli.comparison.verdict import (
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.formatting import count, duration, percent, score_change, share, signed
+from opsd_cli.formatting import count, duration, numbered, percent, score_change, share, signed
 from opsd_cli.reports.chart import Series, line_chart
 from opsd_cli.reports.choices_section import choices_section
 from opsd_cli.reports.collapse_verdict import collapse_verdict
@@ -112,7 +112,7 @@ def what_was_compared(summary: Summary, groups: Groups) -> str:
     return (
         f"Model: {model}. {len(summary['methods'])} {what}, "
         f"{seeds}, "
-        f"{summary['test_problems']} test problems, which chose nothing. The target is "
+        f"{numbered(summary['test_problems'], 'test problem')}, which chose nothing. The target is "
         f"{summary['target_from']}. Intervals: paired bootstrap over seeds and problems."
         f"{rows}{left}"
     )
@@ -166,7 +166,11 @@ def methods_section(summary: Summary) -> str:
         "method", "base", "checkpoint chosen on validation", "best of the curve",
         f"tokens to {target}", "tokens generated", "learning rate", "steps × questions",
     )  # fmt: skip
-    return "<h2>Methods</h2>" + table(heads, rows)
+    return (
+        "<h2>Methods</h2>"
+        + table(heads, rows)
+        + "<p class=dim>Intervals of this table: bootstrap over seeds and problems.</p>"
+    )
 
 
 def efficiency_section(summary: Summary) -> str:

@@ -25,6 +25,7 @@ from opsd_cli.formatting import (
     count,
     gain_by_part,
     nats,
+    numbered,
     percent,
     points,
     score,
@@ -112,7 +113,7 @@ def _measured(description: Mapping[str, Any]) -> str:
 def _state(path: Path, unfinished: StoredEvaluation) -> str:
     """Where an unfinished evaluation stands, and that its accuracies are not of all problems."""
     graded = ", ".join(
-        f"{name} {there:,} of {wanted:,} samples"
+        f"{name} {there:,} of {numbered(wanted, 'sample')}"
         for name, (there, wanted) in unfinished.graded.items()
     )
     holder = lock_holder(path)
@@ -137,11 +138,12 @@ def _verdict(
         return f"The evaluation of {model} has not finished: no problem has all of its samples yet."
     parts = [f"{name} {_measured_text(result)}" for name, result in results.items()]
     k = next(iter(results.values())).samples_per_problem
-    samples = "1 sample" if k == 1 else f"{k} samples"
+    samples = numbered(k, "sample")
     if unfinished is not None:
         so_far = sum(len(result.problem_ids) for result in results.values())
-        return f"The evaluation of {model} has not finished. {so_far} problems so far: " + (
-            f"{', '.join(parts)}; {samples} a problem."
+        return (
+            f"The evaluation of {model} has not finished. {numbered(so_far, 'problem')} so far: "
+            + (f"{', '.join(parts)}; {samples} a problem.")
         )
     graded = all(result.graded for result in results.values())
     what = "Accuracy" if graded else "Nothing is graded; log-probability of the solutions"

@@ -136,11 +136,14 @@ def model_name(config: str) -> str:
 
 
 def named_model(model: object) -> str:
-    """A model as a sentence names it: a hub id, or the last part of a folder's path."""
-    name = str(model or "the model")
-    if name == EMBEDDED:
+    """A model as a sentence names it: a hub id, or the last two parts of a folder's path."""
+    if not model:
+        return "the model"
+    if model == EMBEDDED:
         return "the embedded model"
-    return Path(name).name if Path(name).is_absolute() or name.startswith(".") else name
+    path = Path(str(model))
+    parts = [part for part in path.parts if part not in (path.anchor, ".", "..")]
+    return f"the model {'/'.join(parts[-2:]) or path}"
 
 
 def named_adapter(adapter: str) -> str:

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from opsd_cli.comparison.choice_words import chosen_on, none_ended_text
-from opsd_cli.formatting import count, duration, points, share
+from opsd_cli.formatting import count, duration, numbered, points, share
 from opsd_cli.reports.page import table
 from opsd_cli.statistics import Estimate
 from opsd_cli.training.totals import TOKEN_KINDS
@@ -65,7 +65,7 @@ def halving_section(summary: Summary) -> str:
         f"against {base}", "verdict",
     )  # fmt: skip
     said = (
-        f"{halving['rounds']} round{'s' * (halving['rounds'] != 1)} on seed {halving['seed']} "
+        f"{numbered(halving['rounds'], 'round')} on seed {halving['seed']} "
         f"ended {len(rows)} of {len(rows) + len(halving['went_on'])} arms. These verdicts rest on "
         "one seed's validation problems, with 95% intervals over problems; no test problem was "
         "sampled for them."

@@ -14,7 +14,7 @@ from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.directory_lock import lock_holder
 from opsd_cli.files.json_files import read_object
 from opsd_cli.files.jsonl_log import read_rows
-from opsd_cli.formatting import count, duration, gibibytes, percent
+from opsd_cli.formatting import count, duration, gibibytes, numbered, percent
 from opsd_cli.reports.chart import Series, line_chart
 from opsd_cli.reports.collapse_verdict import collapse_verdict
 from opsd_cli.reports.held_out_section import held_out_section, held_out_verdict, ungraded
@@ -79,8 +79,12 @@ def verdict(
 ) -> str:
     """The run's result in a sentence; `metrics` are the rows of metrics.jsonl."""
     if result is None:
-        steps = f" of {metrics[-1]['steps']}" if metrics and "steps" in metrics[-1] else ""
-        return f"Training of {model} has not finished: {len(metrics)}{steps} steps are done."
+        whole = metrics[-1].get("steps", len(metrics)) if metrics else 0
+        done = numbered(len(metrics), "step")
+        if whole > len(metrics):
+            done = f"{len(metrics)} of {numbered(whole, 'step')}"
+        done += " is done" if len(metrics) == 1 else " are done"
+        return f"Training of {model} has not finished: {done}."
     if not result["accuracy"]:
         return held_out_verdict(result, metrics, model)
     base, best, final = (

@@ -14,6 +14,7 @@ from opsd_cli.config.resolve import assigned
 from opsd_cli.config.schema import Config
 from opsd_cli.config.sections import Optimizer
 from opsd_cli.errors import RunError
+from opsd_cli.formatting import numbered
 from opsd_cli.training.layout import EXTENSION, LOGS, RESULT
 from opsd_cli.training.schedule import learning_rate
 from opsd_cli.training.seals import read_sealed, seal, unseal
@@ -54,7 +55,7 @@ def require_extendable(directory: Path, config: Config, reached: int | None, ste
     before, again = config.train.steps, f"opsd train --resume --out {directory}"
     if reached is None:
         raise RunError(
-            f"{directory} has not finished: its {before} steps come first",
+            f"{directory} has not finished: its {numbered(before, 'step')} must be done first",
             f"finish it ({again}), then add steps",
         )
     if reached < before:
@@ -65,7 +66,7 @@ def require_extendable(directory: Path, config: Config, reached: int | None, ste
         )
     if steps <= before:
         raise RunError(
-            f"{directory} has finished all of its {before} steps",
+            f"{directory} has finished its {numbered(before, 'step')}",
             f"give --steps more than {before}",
         )
 

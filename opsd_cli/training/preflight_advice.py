@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from opsd_cli.config.schema import Config
+from opsd_cli.embedded import EMBEDDED
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.training import preflight_signal
 from opsd_cli.training.preflight_grader import MEND
+from opsd_cli.typed_settings import data_check
 
 if TYPE_CHECKING:
     from opsd_cli.training.preflight_verdict import Outcome
@@ -101,10 +103,10 @@ ADVICE: dict[Cause, tuple[str, ...]] = {
     "solved": ("train on harder problems",),
     "misleading": (
         "{undecided}",
-        "see that each solution belongs to its question (opsd data check), and give the "
+        "see that each solution belongs to its question ({check}), and give the "
         "teacher a clearer prompts.teacher.template",
     ),
-    "ungraded": ("opsd data check lists the answers that cannot be compared",),
+    "ungraded": ("{check} lists the answers that cannot be compared",),
     "truncated": ("raise {option} (now {limit}) to {enough}",),
     "endless": ("{examples}", _EASIER),
     "no_answer": ("{form}", "{examples}", "take a larger model"),
@@ -154,6 +156,7 @@ def untried(
         "form": _OTHER_WORDS if asked else _FORM,
         "cooler": f"lower evaluation.temperature (now {warmth:g})" if warmth > COOL else "",
         "longer": _longer(config, roles),
+        "check": data_check(config.data.train or EMBEDDED),
     }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.samples import Evaluation, Sample, assemble
-from opsd_cli.formatting import points
+from opsd_cli.formatting import numbered, points
 from opsd_cli.interruption import Stop
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
@@ -33,6 +33,7 @@ from opsd_cli.training.preflight_advice import is_few
 from opsd_cli.training.preflight_references import SOURCES, attempts_at
 from opsd_cli.training.preflight_signal import Signal, helps, signal_of
 from opsd_cli.training.preflight_verdict import verdict_of
+from opsd_cli.typed_settings import command
 
 
 @dataclass(frozen=True)
@@ -264,8 +265,8 @@ def recommendation(
         if may_be_chance(best):
             return None, (
                 f"{shown_reference(name, 30)} is the only one of these references that may help "
-                f"({right} right with it), but on {best['problems']} problems that may be chance; "
-                "more preflight.problems would tell"
+                f"({right} right with it), but on {numbered(best['problems'], 'problem')} that may "
+                "be chance; more preflight.problems would tell"
             )
         return name, f"it is the only one of these references that helps: {right} right with it"
     differences = {
@@ -277,9 +278,10 @@ def recommendation(
     unclear = [each for each, gain in differences.items() if gain is None or gain.low <= 0]
     if unclear:
         listed = ", ".join(shown_reference(each, 30) for each in (name, *unclear))
+        compare = command("compare --vary teacher.reference=A,B")
         return None, (
-            f"these cannot be told apart on {best['problems']} problems: {listed}; more "
-            "preflight.problems may, and opsd compare --vary teacher.reference=... trains with each"
+            f"these cannot be told apart on {numbered(best['problems'], 'problem')}: {listed}; "
+            f"more preflight.problems may, and {compare} trains with each"
         )
     nearest = next(iter(differences))
     gain = differences[nearest]

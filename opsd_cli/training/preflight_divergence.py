@@ -23,16 +23,20 @@ from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.statistics import Estimate
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import Listener
-from opsd_cli.training.preflight_failure import CHECK
+from opsd_cli.training.preflight_failure import check
 from opsd_cli.training.preflight_verdict import Verdict
 from opsd_cli.training.run_directory import Run
+from opsd_cli.typed_settings import command
 
 #: Up to this mean divergence, nats a token, two prompts differ by rounding alone.
 ROUNDING = 1e-6
 #: Share of completions that are cut off from which on a higher limit is suggested.
 OFTEN = 0.5
-LOOK = "to look: opsd sample --show-prompts (with the same --config, --model and --set)"
-_REGARDLESS = f"{CHECK}. To train regardless: --set preflight.enabled=false"
+
+
+def _look() -> str:
+    return f"to look: {command('sample --show-prompts')}"
+
 
 Prompts = Callable[[Problem], Prompt]
 
@@ -95,8 +99,8 @@ def verdict_of_divergence(record: Mapping[str, Any]) -> Verdict:
         return Verdict(
             "references_cut",
             False,
-            f"the reference of each of the preflight's {record['problems']} problems is cut to fit "
-            "the teacher's prompt",
+            f"every reference of the preflight's {numbered(record['problems'], 'problem')} is cut "
+            "to fit the teacher's prompt",
             "raise prompts.teacher.max_tokens, lower sampling.max_new_tokens, or give the teacher "
             "shorter references",
         )
@@ -106,7 +110,7 @@ def verdict_of_divergence(record: Mapping[str, Any]) -> Verdict:
             False,
             "the reference makes no difference: the divergence between teacher and student is 0",
             "give the teacher the reference in prompts.teacher.template, or another "
-            f"teacher.reference; {LOOK}",
+            f"teacher.reference; {_look()}",
         )
     return Verdict(
         "divergence",
@@ -124,12 +128,12 @@ def _advice(record: Mapping[str, Any]) -> list[str]:
     if likely and likely["teacher"]["value"] <= likely["student"]["value"]:
         found.append(
             "the solutions are no more likely with the reference in view, so the model may not "
-            f"make use of it; {LOOK}"
+            f"make use of it; {_look()}"
         )
     if record["references_shortened"]:
         found.append(
-            f"{record['references_shortened']} of {record['problems']} references are cut to fit "
-            "the teacher's prompt: raise prompts.teacher.max_tokens"
+            f"{record['references_shortened']} of {numbered(record['problems'], 'reference')} cut "
+            "to fit the teacher's prompt: raise prompts.teacher.max_tokens"
         )
     if record["truncated"]["student"] > OFTEN:
         found.append(
@@ -156,6 +160,7 @@ def require_divergence(record: Mapping[str, Any], run: Run, listener: Listener) 
     verdict = verdict_of_divergence(record)
     if not verdict.goes_on:
         run.keep_failed_preflight()
-        raise PreflightFailed(verdict.meaning, f"{verdict.advice}. {_REGARDLESS}")
+        regardless = "To train regardless: --set preflight.enabled=false"
+        raise PreflightFailed(verdict.meaning, f"{verdict.advice}. {check()}. {regardless}")
     if verdict.advice:
         listener.note(verdict.advice)

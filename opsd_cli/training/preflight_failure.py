@@ -23,17 +23,27 @@ from opsd_cli.training.preflight_advice import is_few
 from opsd_cli.training.preflight_grader import described as described_failures
 from opsd_cli.training.preflight_signal import described as described_signal
 from opsd_cli.training.preflight_verdict import NOTHING, TOO_FEW, UNMEASURED, Outcome, Verdict
+from opsd_cli.typed_settings import command
 
-#: How to look at what the preflight measured; the flags are those of `opsd train`.
-LOOK = (
-    "opsd sample --privileged shows the teacher's completions, opsd sample --show-prompts both "
-    "prompts (with the same --config, --model and --set)"
-)
-CHECK = "opsd train --preflight-only measures again before any training"
 REGARDLESS = (
     "To train regardless: --set preflight.enabled=false; the student then learns from a teacher "
     "that was not measured to be better, and may get worse"
 )
+
+
+def look() -> str:
+    """How to look at what the preflight measured."""
+    return (
+        f"{command('sample --privileged')} shows the teacher's completions, and --show-prompts in "
+        "place of --privileged both prompts"
+    )
+
+
+def check() -> str:
+    """How to measure again."""
+    return f"{command('train --preflight-only')} measures again before any training"
+
+
 #: Characters of the question and of the completion that are shown.
 LONGEST_QUESTION, LONGEST_COMPLETION = 300, 600
 
@@ -75,8 +85,8 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
 def hint_of(verdict: Verdict) -> str:
     """What the numbers mean, what to try, how to look closer, and how to train regardless."""
     if verdict.cause == "grader_failed":
-        return f"{verdict.advice}. {CHECK}"
-    return f"{verdict.meaning}; {verdict.advice}. {CHECK}. To look: {LOOK}. {REGARDLESS}"
+        return f"{verdict.advice}. {check()}"
+    return f"{verdict.meaning}; {verdict.advice}. {check()}. To look: {look()}. {REGARDLESS}"
 
 
 #: Cause of a failure -> which of the teacher's samples shows it; others: one that is not right.

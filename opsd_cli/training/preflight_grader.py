@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from opsd_cli.evaluation.samples import Evaluation
+from opsd_cli.formatting import numbered
 from opsd_cli.grading.interface import FAILED as STATUSES
 
 #: Key of a preflight's record; it is there only if the grader failed.
@@ -45,7 +46,8 @@ def described(record: Mapping[str, Any]) -> str:
     """How often the grader failed and why, a sentence without capital and full stop."""
     failed = record[FAILED]
     count, whole = sum(failed["statuses"].values()), failed["completions"]
-    number = f"all {whole:,}" if count == whole else f"{count:,} of {whole:,}"
+    number = numbered(whole, "completion")
+    number = f"all {number}" if count == whole > 1 else f"{count:,} of {number}"
     kinds = ", ".join(failed["statuses"])
     why = f": {failed['reason']}" if failed["reason"] else ""
-    return f"the grader failed on {number} completions ({kinds}{why})"
+    return f"the grader failed on {number} ({kinds}{why})"

@@ -24,6 +24,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.config.teacher_section import Teacher
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.samples import Evaluation, Sample
+from opsd_cli.formatting import numbered
 from opsd_cli.problems import LoadReport, Problem, ProblemSet
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.references import FEEDBACK, SIBLING, Reference
@@ -33,7 +34,7 @@ from opsd_cli.seeds import derive_seed
 from opsd_cli.tracking.listener import PREFLIGHT_ATTEMPTS, PREFLIGHT_FEEDBACK, PREFLIGHT_SIBLINGS
 from opsd_cli.training.layout import PREFLIGHT, PREFLIGHT_SAMPLES
 from opsd_cli.training.measuring import Measurements
-from opsd_cli.training.preflight_failure import CHECK
+from opsd_cli.training.preflight_failure import check
 from opsd_cli.training.preflight_grader import MEND, described, mostly_failed
 from opsd_cli.training.preflight_signal import ATTEMPTS
 from opsd_cli.training.preflight_verdict import UNMEASURED
@@ -120,7 +121,9 @@ class DrawnReferences:
     def sentence(self) -> str:
         """The counts in words."""
         return (
-            f"{self.counts['found']} of the preflight's {self.counts['problems']} problems have "
+            f"{self.counts['found']} of the preflight's "
+            f"{numbered(self.counts['problems'], 'problem')} "
+            f"{'has' if self.counts['found'] == 1 else 'have'} "
             f"{self.source.wanted}{_among(self.counts['rollouts'])}; the teacher reads the "
             f"{self.source.called}; compared on {len(self.problems)}"
         )
@@ -202,11 +205,11 @@ def no_reference(record: Mapping[str, Any], kept: Path | None) -> PreflightFaile
     """
     where = f"; every completion is in {kept / PREFLIGHT_SAMPLES}" if kept is not None else ""
     if mostly_failed(record):
-        return PreflightFailed(f"{UNMEASURED}: {described(record)}{where}", f"{MEND}. {CHECK}")
+        return PreflightFailed(f"{UNMEASURED}: {described(record)}{where}", f"{MEND}. {check()}")
     source = next(each for each in SOURCES.values() if each.key in record)
     counts = record[source.key]
     return PreflightFailed(
-        f"none of the preflight's {counts['problems']} problems has "
+        f"none of the preflight's {numbered(counts['problems'], 'problem')} has "
         f"{source.wanted}{_among(counts['rollouts'])}: there is no "
         f"{source.called} for the teacher to read{where}",
         f"{source.otherwise} another reference: --set teacher.without_reference=answer or "

@@ -33,6 +33,7 @@ from backends.interface import Policy, Sampling
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.reading import Reading
 from opsd_cli.evaluation.samples import Sample
+from opsd_cli.formatting import numbered
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt, Tokenizer
 from opsd_cli.statistics import Estimate, mean_score_at_k
@@ -124,7 +125,7 @@ def described(signal: Mapping[str, Any] | None) -> str:
     return (
         "of two attempts at one question, a right and a wrong one, it favours the right one "
         f"{preference.value:.0%} of the time ({preference.low:.0%} to {preference.high:.0%}, "
-        f"{questions} questions{few}), and 50% is chance; "
+        f"{numbered(questions, 'question')}{few}), and 50% is chance; "
         f"{shown_share(signal)} of what it changes separates right from wrong (from "
         f"{LEAST_SHARE:.0%} on, training follows it)"
     )

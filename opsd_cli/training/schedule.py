@@ -12,6 +12,7 @@ import numpy as np
 
 from opsd_cli.config.sections import Optimizer, Train
 from opsd_cli.errors import ConfigError
+from opsd_cli.formatting import numbered
 from opsd_cli.problems import Problem
 from opsd_cli.seeds import derive_seed
 
@@ -51,9 +52,9 @@ def require_enough(questions: int, problems: int) -> None:
     """Raise `ConfigError` if a step has more questions than there are training problems."""
     if questions > problems:
         raise ConfigError(
-            f"train.questions_per_step is {questions}, but there are only {problems} training "
-            "problems",
-            f"set it to {problems} or fewer, or bring more problems",
+            f"train.questions_per_step is {questions}, but there "
+            f"{'is' if problems == 1 else 'are'} only {numbered(problems, 'training problem')}",
+            f"set it to {problems}{' or fewer' if problems > 1 else ''}, or bring more problems",
         )
 
 

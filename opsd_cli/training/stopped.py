@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from opsd_cli.errors import Interrupted, RunError
 from opsd_cli.files.jsonl_log import Log
+from opsd_cli.formatting import numbered
 from opsd_cli.training import run_directory
 from opsd_cli.training.run_directory import Run
 from opsd_cli.training.state import RunState
@@ -50,7 +51,7 @@ def _kept(run: Run, step: int) -> Iterator[str]:
             if row["step"] == 0:
                 yield _BEFORE_STEP_1[row["split"]]
     for label, count in _samples(run).items():
-        yield f"{count:,} completion{'' if count == 1 else 's'} of {label}"
+        yield f"{numbered(count, 'completion')} of {label}"
 
 
 def _samples(run: Run) -> Counter[str]:

@@ -130,7 +130,7 @@ def estimate_time(policy: Policy, config: Config, splits: Splits, plan: TokenPla
         gradient=gradient,
         evaluation_rollout=decoding.seconds(batch, longest, batch) / batch,
         steps=config.train.steps,
-        before=plan.before_step_1,
+        before=plan.first.most,
         evaluations=plan.evaluation_rollouts,
         rows=ROWS,
         tokens=small.sampling.max_new_tokens,

@@ -16,7 +16,7 @@ from backends.interface import Capability
 from backends.mlx.traits import MLX
 from backends.pytorch.traits import CPU, CUDA
 from backends.rollout_engines import ENGINES, get_engine
-from backends.traits import BackendTraits
+from backends.traits import BackendTraits, install_command
 from opsd_cli.errors import BackendMissing, ConfigError
 
 Machine = Callable[..., None]
@@ -151,10 +151,21 @@ def test_traits_and_engines_are_read_without_a_framework() -> None:
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     installs, separate = run.stdout.splitlines()
-    assert installs == (
-        "pip install 'opsd-cli[mlx]' pip install 'opsd-cli[cuda]' pip install 'opsd-cli[cuda]'"
-    )
+    mlx, *torch = installs.split("pip install ")[1:]
+    name = "mlx" if sys.platform == "darwin" else "mlx[cpu]"
+    assert sorted(mlx.split()) == ["'mlx-lm<0.33,>=0.32.2'", f"'{name}>=0.32'"]
+    assert [sorted(each.split()) for each in torch] == 2 * [
+        ["'accelerate>=1.2'", "'peft>=0.18'", "'torch>=2.8'"]
+    ]
     assert separate == "False True"
+
+
+def test_install_command_names_the_extra_where_the_metadata_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert install_command("no-such-extra") == "pip install 'opsd-cli[no-such-extra]'"
+    monkeypatch.setattr("backends.traits.DISTRIBUTION", "not-installed-anywhere")
+    assert install_command("cuda") == "pip install 'not-installed-anywhere[cuda]'"
 
 
 def test_every_backend_declares_its_traits() -> None:

@@ -26,6 +26,11 @@ ADAPTER = {
 }
 
 
+#: A model's folder as far as a plan looks at it, without its tokenizer.
+QWEN = '{"model_type": "qwen3", "hidden_size": 4, "vocab_size": 8}'
+WEIGHTS = "\2\0\0\0\0\0\0\0{}"
+
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 CHATS = "".join(
     f'{{"messages": [{{"role": "user", "content": "{n} + 1"}}, '
@@ -53,6 +58,12 @@ class Case:
 
 CASES = [
     # the command line
+    Case("train --data good.jsonl", 2, "no such option: --data",
+         "did you mean --set data.train=good.jsonl?"),
+    Case("train --learning-rate=1e-4", 2, "no such option: --learning-rate",
+         "did you mean --lr 1e-4?"),
+    Case("train --lora-rank 8", 2, "no such option: --lora-rank", "did you mean --set lora.rank=8"),
+    Case("eval --data good.jsonl", 2, "no such option: --data", "--benchmark good.jsonl"),
     Case("trian", 2, "no such command 'trian'", "--help"),
     Case("train --stes 3", 2, "no such option: --stes", "opsd train --help`; settings are given"),
     Case("presets lst", 2, "no such command 'lst'", "opsd presets --help"),
@@ -141,7 +152,7 @@ CASES = [
         "train --backend mlx",
         3,
         "backend 'mlx' needs the package 'mlx_that_is_not_installed', which is not installed",
-        "pip install 'opsd-cli[mlx]'",
+        "pip install 'mlx",
     ),
     # devices
     Case("train --devices 0", 2, "--devices is '0'", "auto for all"),
@@ -199,6 +210,14 @@ CASES = [
          "teacher.contrast=wrong_rollout needs several rollouts", "rollouts.per_question=8"),
     Case("train --set teacher.contrast=other_problem --set teacher.reason_first=true", 2,
          "there is no analysis of a wrong reference", "leave one of them out"),
+    Case("train --set 'teacher.reference=Hint: {hint'", 2,
+         "a brace that is no part of a place: 'Hint: {hint'", "write each place as {COLUMN}"),
+    Case("train --set 'teacher.reference={answer} {'", 2, "a brace that is no part of a place",
+         "a brace itself cannot stand in a template"),
+    Case("train --set teacher.reference=answr", 2, "the embedded problems have no column 'answr'",
+         "did you mean 'answer'?"),
+    Case("train --set teacher.reference=feedbak --set data.train=good.jsonl", 2,
+         "good.jsonl has no column 'feedbak'", "did you mean 'feedback'?", TINY),
     Case("train --set teacher.reference=feedback", 2, "math says only whether it is right",
          "grading.grader=code"),
     Case("train --set teacher.reference=none", 2, "teacher.reference=none needs teacher.model",
@@ -243,6 +262,9 @@ CASES = [
     Case("train --dry-run --set data.train=good.jsonl --model m", 2,
          "m/model.safetensors cannot be loaded: it is a Git LFS pointer", "git lfs pull",
          {"m/config.json": '{"model_type": "qwen3"}', "m/model.safetensors": POINTER, **TINY}),
+    Case("train --dry-run --set data.train=good.jsonl --model m", 2,
+         "m has no tokenizer (tokenizer.json is missing)", "from the model's repository",
+         {"m/config.json": QWEN, "m/model.safetensors": WEIGHTS, **TINY}),
     Case("train --dry-run --set rollouts.engine=vllm", 3, "vLLM is not installed for",
          "rollouts.vllm.python"),
     Case("eval --dry-run --model no/such/one --benchmark good.jsonl", 2,
@@ -330,7 +352,7 @@ CASES = [
     Case("eval --set grading.grader=none --set grading.pass_at=0.5", 2,
          "grading.pass_at is the least score", "leave grading.pass_at out"),
     Case("compare --methods opsd,sft --set grading.grader=none", 2,
-         "a comparison is of accuracies, and opsd has none", "log-probability of the solutions"),
+         "a comparison is of accuracies, and opsd has none", "compare the divergence"),
     # adapters
     Case("eval --limit 2 --against nosuch", 2, "nosuch is not an evaluation", "directory"),
     Case("eval --adapter nosuch", 2, "no adapter at nosuch", "folder"),

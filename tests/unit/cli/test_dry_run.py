@@ -17,7 +17,9 @@ from tests.support.fake_vllm import interpreter
 def test_dry_run_says_what_precedes_step_1(opsd: Opsd) -> None:
     asked = "--set preflight.problems=4 --set data.validation_problems=5 --set data.test_problems=6"
     code, out, _ = opsd(f"train --dry-run {asked}")
-    assert code == 0 and "19 of the evaluation's rollouts precede step 1" in out
+    assert code == 0 and "19 rollouts precede step 1, up to 51 if" in out
+    most = json.loads(opsd(f"train --dry-run --json {asked}")[1])["plan"]
+    assert most["rollouts_before_step_1_at_most"] == 51
     found = json.loads(opsd(f"train --dry-run --json {asked} --set preflight.enabled=false")[1])
     assert found["plan"]["rollouts_before_step_1"] == 11 and "seconds" not in found
 

@@ -141,3 +141,25 @@ def test_usage_of_a_merged_model_has_a_command_of_mlx_lm_where_it_is_in_use(
     usage = FORMATS["merged"].usage(Path("there"), config, with_mlx=command)
     assert ("mlx_lm.generate" in usage) == command
     assert ("transformers or vLLM: the code is in there/README.md" in usage) != command
+
+
+def test_export_prints_a_command_that_asks_with_the_prompt_of_training(
+    opsd: Opsd, adapter: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "my run"
+    checkpoint = run / "checkpoints" / "step-000001"
+    checkpoint.parent.mkdir(parents=True)
+    adapter.rename(checkpoint)
+    (run / "config.yaml").write_text("model: org/base\nseed: 7\n")
+    config = resolve(None, ["model=org/base", f"adapter={checkpoint}"])
+    asked = "opsd sample 'What is 2 + 3?' --config"
+    for form, named in (("peft", "--adapter there"), ("merged", "--model there")):
+        command = FORMATS[form].own_command(Path("there"), config)
+        assert command == f"{asked} '{run}/config.yaml' {named}"
+    code, out, err = opsd(f"export '{checkpoint}' --out there")
+    assert code == 0 and f"\n{asked} '{run}/config.yaml' --adapter there\n" in out, err
+
+
+def test_export_of_an_adapter_without_a_run_prints_no_command_of_its_own(adapter: Path) -> None:
+    config = resolve(None, [f"adapter={adapter}"])
+    assert FORMATS["peft"].own_command(Path("there"), config) is None

@@ -137,6 +137,7 @@ def test_init_fits_the_data(opsd: Opsd, model: Model) -> None:
     assert (data["validation_problems"], data["test_problems"]) == (4, 4)
     assert found["problems"] == {"train": 32, "validation": 4, "test": 4}
     assert found["rollouts_before_step_1"] == 2 * 16 + 4 + 4
+    assert found["rollouts_before_step_1_at_most"] == 10 * 16 + 4 + 4
     assert lengths["tokenised"] and lengths["solutions_95_percent"] == len("39 + 1 = 40")
     assert found["config"]["prompts"]["teacher"]["max_tokens"] >= lengths["teacher_prompt"]
     assert found["config"]["lora"]["rank"] == 16

@@ -55,8 +55,9 @@ def test_train_has_the_same_totals_in_terminal_result_and_page(opsd: Opsd, tmp_p
     [
         (
             "",
-            "40 rollouts precede step 1: 32 of preflight, 4 of validation, 4 of test (fewer with "
-            "preflight.problems, data.validation_problems, data.test_problems)",
+            "40 rollouts precede step 1, up to 168 if the reference does not help: 32 of "
+            "preflight, 4 of validation, 4 of test (fewer with preflight.problems, "
+            "data.validation_problems, data.test_problems)",
         ),
         (
             "--set preflight.enabled=false --set evaluation.samples=3",

@@ -28,6 +28,7 @@ from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.formatting import json_safe
 from opsd_cli.reports.choices_section import choices_section
 from opsd_cli.reports.comparison_pages import write_comparison_pages
+from opsd_cli.reports.comparison_report import methods_section
 from opsd_cli.tracking.listener import Listener
 from tests.support.varied_runs import varied_runs
 
@@ -112,11 +113,27 @@ def test_choice_of_one_seed_says_that_it_does_not_show_how_many_would_tell(tmp_p
     assert "one seed does not show" in section
 
 
+def test_choices_that_all_kept_the_untrained_model_name_that_cause(tmp_path: Path) -> None:
+    groups, variation = varied_runs(tmp_path, [0], gains=(-0.3, -0.3, -0.3))
+    found = choices(groups, variation)
+    assert found is not None
+    assert "kept the untrained model (step 0)" in needed_text(found["arms"][LIKE], 1)
+    assert "Every arm kept the untrained model" in headline(found)
+    section = choices_section({"choices": found, "seeds": [0], "methods": {}})
+    assert "Every arm kept" in section and "no difference was observed" not in section
+
+
+def test_choices_and_methods_name_the_estimators_of_their_intervals(compared: Comparison) -> None:
+    assert "two-way table of seeds and problems" in choices_section(compared.summary)
+    assert "bootstrap over seeds and problems" in methods_section(compared.summary)
+
+
 def test_choice_words_name_each_verdict_and_the_seeds(compared: Comparison) -> None:
     summary = compared.summary
     found = deepcopy(summary["choices"])
     assert only_choices(summary)
     assert verdict(summary) == headline(found)
+    assert "untrained" not in verdict(summary)
     assert "helped: divergence.kind=reverse_kl (+" in verdict(summary)
     assert "cannot be told apart: divergence.kind=jsd" in verdict(summary)
     assert title(summary) == brief(found) == ("opsd, 2 choices: 1 helped, 1 cannot be told apart")

@@ -10,7 +10,7 @@ import pytest
 
 from opsd_cli.reports.chart import Series, line_chart
 from opsd_cli.reports.comparison_report import what_was_compared
-from opsd_cli.reports.page import STYLE, figure, html_page, table
+from opsd_cli.reports.page import STYLE, figure, html_page, named_model, table
 from tests.support.pages import accessibility_faults
 
 
@@ -45,3 +45,17 @@ def test_comparison_page_names_its_seeds(seeds: list[int], said: str) -> None:
     }  # fmt: skip
     curve: Any = SimpleNamespace(config=SimpleNamespace(model="embedded"))
     assert said in what_was_compared(summary, {"opsd": [curve]})
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        ("/home/me/kit/model", "the model kit/model"), ("./model", "the model model"),
+        ("org/name", "the model org/name"), ("embedded", "the embedded model"),
+        (None, "the model"),
+    ],
+)  # fmt: skip
+def test_a_page_names_a_models_folder_so_that_it_reads_as_one(
+    model: str | None, named: str
+) -> None:
+    assert named_model(model) == named

@@ -58,7 +58,7 @@ def test_preflight_failure_by_truncated_completions(tmp_path: Path) -> None:
     assert "100% were cut off at 4 tokens" in error.message
     assert "without it 0% gave a wrong answer, 100% were cut off" in error.message
     assert "; raise sampling.max_new_tokens (now 4) to " in error.hint
-    assert "opsd train --preflight-only measures again" in error.hint
+    assert "opsd train --preflight-only (with the same settings) measures again" in error.hint
     assert "cut off at 4 tokens; the right answer is" in sample
     assert "question:   0 + 1\n" in sample and "completion: \\box" in sample
 
@@ -114,7 +114,7 @@ def test_preflight_failure_says_how_to_look_and_how_to_train_regardless(
     error, _ = failed(tmp_path / "run", *settings)
     for said in (
         "sample --privileged",
-        "sample --show-prompts",
+        "--show-prompts in place of --privileged",
         "--set preflight.enabled=false; the student then learns from a teacher that was not",
     ):
         assert said in error.hint

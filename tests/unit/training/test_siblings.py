@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,19 @@ def test_the_rollouts_before_step_1_count_those_among_which_siblings_are_looked_
     samples = rows_of(tmp_path / "run", run_directory.PREFLIGHT_SAMPLES)
     sizes = {name: len(each.problems) for name, each in SPLITS.named().items()}
     assert before_step_1(run_config(*settings), sizes).preflight == len(samples) == 10 * (3 + 2)
+
+
+@pytest.mark.parametrize("settings", [(), SIBLING])
+def test_the_rollouts_before_step_1_count_the_attempts_of_a_reference_that_does_not_help(
+    tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    settings = (*settings, "preflight.problems=10", "teacher.without_reference=answer")
+    with contextlib.suppress(PreflightFailed):  # or the scores of the attempts tell the right ones
+        begin(tmp_path / "run", *settings, policy=FakePolicy(skill=0.5, taught=0.0))
+    kept = next(tmp_path.rglob(run_directory.PREFLIGHT_SAMPLES))
+    sampled = len(kept.read_text().splitlines())
+    first = before_step_1(
+        run_config(*settings), {name: len(each.problems) for name, each in SPLITS.named().items()}
+    )
+    assert sampled == first.most - first.validation - first.test
+    assert f"{first.most:,} if the reference does not help" in first.sentence

@@ -101,4 +101,4 @@ def test_test_at_end_is_planned(curve: bool) -> None:
         resolve(None, [*settings, "train.test_at_end=true"]), SPLITS, Lengths(1, 1, 1)
     )
     assert later.most == usual.most
-    assert later.before_step_1 == usual.before_step_1 - len(SPLITS.test.problems)
+    assert later.first.total == usual.first.total - len(SPLITS.test.problems)

@@ -6,6 +6,7 @@ import pytest
 
 from opsd_cli.cli.console import Output
 from opsd_cli.cli.plan import _show_time
+from opsd_cli.planning.before_step_1 import RolloutsBeforeStep1
 from opsd_cli.training.time_probe import (
     FEW,
     LONG,
@@ -65,7 +66,7 @@ def test_time_estimate_is_an_upper_bound_and_names_a_busy_machine(
         rollouts=2.0, gradient=3.0, evaluation_rollout=0.5, steps=10, before=20, evaluations=60,
         rows=8, tokens=32, cpu_share=share,
     )  # fmt: skip
-    _show_time(estimate, Output())
+    _show_time(estimate, RolloutsBeforeStep1(20, 0, 0, 0, 80), Output())
     out = capsys.readouterr().out
     assert "time, at most" in out and "every completion were as long as allowed" in out
     assert ("the machine was busy" in out and "17% of a CPU core" in out) == told

@@ -79,12 +79,12 @@ def test_watch_rollouts_are_in_the_token_plan_and_before_step_1() -> None:
     more, less = token_plan(config, WATCHED), token_plan(config, SPLITS)
     samples = config.evaluation.samples
     assert more.evaluation_rollouts == less.evaluation_rollouts + 3 * 7 * samples
-    assert more.before_step_1 == less.before_step_1 + 7 * samples
+    assert more.first.total == less.first.total + 7 * samples
     unread = token_plan(config, None)
     assert unread.problems["watch"] == config.data.watch_problems == 200
     sizes = {split: len(each.problems) for split, each in WATCHED.named().items()}
     first = before_step_1(config, sizes)
-    assert first.total == more.before_step_1
+    assert first == more.first
     assert f"{7 * samples} of watch" in first.sentence and "data.watch_problems" in first.fewer
 
 
