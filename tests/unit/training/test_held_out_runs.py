@@ -144,7 +144,9 @@ def test_preflight_without_grades_refuses_references_that_are_all_cut(tmp_path: 
     splits = replace(SPLITS, train=replace(SPLITS.train, problems=long))
     with (
         Run.create(tmp_path / "run", config, {"packages": {}}) as run,
-        pytest.raises(PreflightFailed, match="every reference of the preflight's 32 problems is cut"),
+        pytest.raises(
+            PreflightFailed, match="every reference of the preflight's 32 problems is cut"
+        ),
     ):
         train(FakePolicy(), splits, run)
 
