@@ -151,6 +151,8 @@ def train(
 def evaluate(
     benchmark: options.Benchmark = None,
     samples: options.Samples = None,
+    max_tokens: options.EvaluatedTokens = None,
+    temperature: options.EvaluatedTemperature = None,
     limit: options.Limit = None,
     out: options.Out = None,
     resume: options.ResumeEvaluation = False,
@@ -184,10 +186,13 @@ def evaluate(
         request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
             samples=samples, checkpoint=checkpoint, devices=devices, hosts=hosts,
+            aliases={
+                "evaluation.max_new_tokens": max_tokens, "evaluation.temperature": temperature,
+            },
         ),
         evaluate.Options(
             benchmarks=tuple(benchmark or ()), limit=limit, out=out, resume=resume,
-            regrade=regrade, against=against,
+            regrade=regrade, against=against, temperature=temperature,
         ),
     )  # fmt: skip
 

@@ -23,6 +23,7 @@ from opsd_cli.evaluation.preparation import (
     directory_to_continue,
     prepare,
     with_samples,
+    without_analyses,
 )
 from opsd_cli.evaluation.result import EvaluationResult
 from opsd_cli.evaluation.session import ready_to_draw
@@ -58,6 +59,7 @@ class Options:
     resume: bool
     regrade: bool
     against: Path | None = None
+    temperature: float | None = None
 
     @property
     def names(self) -> list[str]:
@@ -77,14 +79,15 @@ def run(request: Request, options: Options) -> None:
     if directory is not None and request.flags["evaluation"]["samples"] is None:
         config = with_samples(config, directory.description["samples"])
     session = prepare(
-        config, directory, options.names, options.limit, out, regrading=options.regrade
-    )
+        config, directory, options.names, options.limit, out, regrading=options.regrade,
+        temperature=options.temperature,
+    )  # fmt: skip
     if request.dry_run:
         if not options.regrade:  # which loads no model
             if session.directory is not None:  # refuses as the run would
                 session = ready_to_draw(session, out)
             require_ready(session.config, out, learns=False)
-            count_devices(request.devices, session.config)
+            count_devices(request.devices, without_analyses(session.config))
             require_model_at_hand(session.config)
         _show_plan(session, out)
         return

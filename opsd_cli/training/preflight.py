@@ -166,7 +166,8 @@ def _of_roles(
     config, policy = run.config, measurements.policy
     found["student"] = completions_of("student", problems, student_prompt_of, measurements)
     if not found["student"].graded:
-        return divergence_record(policy, problems, found["student"], prompts, config)
+        reading = measurements.reading("preflight")
+        return divergence_record(policy, problems, found["student"], prompts, config, reading)
     # Before the first step the teacher's weights are the student's, or those of teacher.model.
     whose = config.teacher.acting if config.teacher.model else None
     found["teacher"] = completions_of(
@@ -179,7 +180,7 @@ def _of_roles(
         drawn = found[ATTEMPT] = attempts_at(problems, builder, measurements, config)
     signal = signal_of(
         drawn.samples, problems, prompts, policy, builder.tokenizer, config,
-        listener=measurements.listener,
+        reading=measurements.reading("preflight"),
     )  # fmt: skip
     return record | {"signal": signal.as_dict()}, signal.spent
 

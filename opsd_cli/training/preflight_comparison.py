@@ -205,7 +205,7 @@ class Comparison:
         policy, student = self._measurements.policy, self._builder.student
         found = signal_of(
             attempts.samples, problems, (student, prompt_of), policy, policy.tokenizer, config,
-            self._known, self._listener,
+            self._known, self._measurements.reading("preflight"),
         )  # fmt: skip
         self._spent += found.spent
         return found

@@ -15,6 +15,7 @@ from backends.interface import Policy
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.held_out import divergence, reference_log_prob
+from opsd_cli.evaluation.reading import Reading
 from opsd_cli.evaluation.samples import Evaluation
 from opsd_cli.formatting import nats, numbered, share
 from opsd_cli.problems import Problem
@@ -46,19 +47,24 @@ def divergence_record(
     student: Evaluation,
     prompts: tuple[Prompts, Prompts],
     config: Config,
+    reading: Reading,
 ) -> tuple[dict[str, Any], TokenLedger]:
     """What preflight.json says where nothing is graded, and the tokens read for it.
 
     Args:
         student: its completions of the problems.
         prompts: the student's and the teacher's prompt of a problem.
+        reading: receives the progress, and is asked whether to stop.
+
+    Raises:
+        Interrupted: the user asked to stop.
     """
     by_role = [{problem.id: prompt_of(problem) for problem in problems} for prompt_of in prompts]
-    found = divergence(policy, student.samples, by_role[0], by_role[1], config)
+    found = divergence(policy, student.samples, by_role[0], by_role[1], config, reading)
     roles = {
-        "student": reference_log_prob(policy, problems, prompts[0]),
+        "student": reference_log_prob(policy, problems, prompts[0], reading),
         "teacher": reference_log_prob(
-            policy, problems, prompts[1], "teacher", config.teacher.acting
+            policy, problems, prompts[1], reading, "teacher", config.teacher.acting
         ),
     }
     likely = {
