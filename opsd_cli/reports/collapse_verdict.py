@@ -35,7 +35,8 @@ def collapse_verdict(
     """
     changes = collapse_changes(metrics)
     if not changes:
-        few = f"{numbered(len(metrics), 'step')} of {FEWEST_STEPS} that are needed"
+        verb = "is" if len(metrics) == 1 else "are"
+        few = f"{numbered(len(metrics), 'step')} {verb} too few, {FEWEST_STEPS} are needed"
         none = "no step has these metrics"
         return f"<p>No verdict: {few if len(metrics) < FEWEST_STEPS else none}.</p>"
     accuracy = accuracy_change(evaluations)

@@ -102,7 +102,7 @@ def write_comparison_report(
 
 def what_was_compared(summary: Summary, groups: Groups) -> str:
     """Model, methods, seeds, test problems, target and excluded runs, in sentences."""
-    model = named_model(next(iter(groups.values()))[0].config.model)
+    model = named_model(next(iter(groups.values()))[0].config.model).removeprefix("the model ")
     seeds = (
         f"seed{'s' if len(summary['seeds']) > 1 else ''} {', '.join(map(str, summary['seeds']))}"
     )

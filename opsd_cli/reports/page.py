@@ -136,12 +136,14 @@ def model_name(config: str) -> str:
 
 
 def named_model(model: object) -> str:
-    """A model as a sentence names it: a hub id, or the last two parts of a folder's path."""
+    """A model as a sentence names it: a hub id, or a folder by the last two parts of its path."""
     if not model:
         return "the model"
     if model == EMBEDDED:
         return "the embedded model"
     path = Path(str(model))
+    if not path.is_absolute() and len(path.parts) == 2 and not str(model).startswith("."):
+        return str(model)  # a hub id, or a folder that reads like one
     parts = [part for part in path.parts if part not in (path.anchor, ".", "..")]
     return f"the model {'/'.join(parts[-2:]) or path}"
 

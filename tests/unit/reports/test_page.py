@@ -51,7 +51,7 @@ def test_comparison_page_names_its_seeds(seeds: list[int], said: str) -> None:
     ("model", "named"),
     [
         ("/home/me/kit/model", "the model kit/model"), ("./model", "the model model"),
-        ("org/name", "the model org/name"), ("embedded", "the embedded model"),
+        ("org/name", "org/name"), ("embedded", "the embedded model"),
         (None, "the model"),
     ],
 )  # fmt: skip

@@ -150,7 +150,10 @@ def test_report_of_a_run_has_the_prompts_as_they_were_sent(run: Path) -> None:
 
 
 def test_report_of_a_run_names_its_model(run: Path) -> None:
-    for model, name in (("org/small-1b", "org/small-1b"), ("/models/small", "small")):
+    for model, name in (
+        ("org/small-1b", "org/small-1b"),
+        ("/models/small", "the model models/small"),
+    ):
         (run / "config.yaml").write_text(f"model: {model}\n")
         assert f"Training of {name} has" in write_run_report(run).read_text()
     (run / "config.yaml").write_text("model: [\n")
