@@ -50,6 +50,12 @@ _SYSTEM: dict[int, tuple[bool, str, str]] = {
 }
 _SYSTEM[errno.EDQUOT] = (False, "the disk quota is used up: cannot write {path}",
                          _SYSTEM[errno.ENOSPC][2])  # fmt: skip
+#: (command, option that it does not have) -> what does what the option does elsewhere.
+_INSTEAD = {
+    ("compare", "--devices"): "--jobs N deals N runs at a time over the GPUs; where one run needs "
+    "several devices, train each with `opsd train --devices N` or under torchrun, and compare them "
+    "when they have finished: `opsd compare RUN RUN`",
+}
 #: Characters of a path that is shown in full; the middle of a longer one is left out.
 _LONGEST_PATH = 160
 #: See `keep_streams`.
@@ -221,6 +227,9 @@ def _where_help_is(error: Exception) -> str:
         context = context.parent
     hint = f"see `{' '.join(['opsd', *words, '--help'])}`"
     if words and type(error).__name__ == "NoSuchOption":
+        instead = _INSTEAD.get((" ".join(words), getattr(error, "option_name", "")))
+        if instead is not None:
+            return instead
         hint += "; settings are given as --set KEY=VALUE (`opsd presets keys` lists them)"
     return hint
 
