@@ -186,6 +186,8 @@ def measure(
                 likely = reference_log_prob(policy, problems.problems, prompt_of)
                 found = replace(found, reference_log_prob=likely.reference_log_prob)
             results[name] = found
+    if directory is not None:
+        directory.put_in_order()
     return results
 
 
