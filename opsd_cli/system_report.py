@@ -21,8 +21,8 @@ def system_report() -> dict[str, Any]:
 
     `disk_free` is of the current folder, `cache_free` of the hub's cache, whose folder is `cache`.
 
-    `each_device` of a backend has a name, `memory` in bytes or None, and in `reaches` the numbers of
-    the devices that it exchanges with directly.
+    `each_device` of a backend has a name, `memory` in bytes or None, and in `reaches` the numbers
+    of the devices that it exchanges with directly.
 
     A backend that cannot run is an entry like the others, never an error.
     """

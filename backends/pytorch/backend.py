@@ -47,9 +47,7 @@ class CpuBackend:
         detail = f"PyTorch {versions['torch']} on {torch.get_num_threads()} CPU threads"
         limit = memory_limit()
         device = Device(f"CPU, {available_cores()} cores", limit)
-        return Capability(
-            True, detail, versions=versions, memory=limit, each_device=(device,)
-        )
+        return Capability(True, detail, versions=versions, memory=limit, each_device=(device,))
 
     def load(self, config: Config, trainable: bool) -> TorchPolicy:
         return _load(self, config, trainable, "cpu")

@@ -32,7 +32,9 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """GPUs of 80 GiB, and a model of 70B."""
     device = PlannedDevice("cuda", CUDA.memory, 80 * GIB, on_cpu=False)
     for module in ("sharding", "planned_memory"):
-        monkeypatch.setattr(f"opsd_cli.planning.{module}.planned_device", lambda config, devices=1: device)
+        monkeypatch.setattr(
+            f"opsd_cli.planning.{module}.planned_device", lambda config, devices=1: device
+        )
         monkeypatch.setattr(f"opsd_cli.planning.{module}.configured_shape", lambda config: SHAPE)
 
 
@@ -60,7 +62,9 @@ def test_shard_auto_is_none_where_one_device_suffices(
     gpus: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = PlannedDevice("cuda", CUDA.memory, 400 * GIB, on_cpu=False)
-    monkeypatch.setattr("opsd_cli.planning.sharding.planned_device", lambda config, devices=1: large)
+    monkeypatch.setattr(
+        "opsd_cli.planning.sharding.planned_device", lambda config, devices=1: large
+    )
     assert sharding.with_shard_decided(config_of(), 8).train.shard == "none"
 
 
