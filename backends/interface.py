@@ -75,12 +75,16 @@ class RolloutRequest:
         prompt_ids: token ids of the prompt, at least one.
         seed: determines alone which random numbers the rollout consumes (`uniforms`), so that the
             outcome does not depend on the other requests of the batch.
+        shared: how many leading tokens of the prompt are read once for all requests of a call;
+            None: counted from the requests of the call. Who divides a call over processes says it,
+            so that all of them add up in the same order.
     """
 
     problem_id: str
     sample_index: int
     prompt_ids: tuple[int, ...]
     seed: int
+    shared: int | None = field(default=None, compare=False)
 
 
 def uniforms(seed: int, count: int) -> np.ndarray:

@@ -5,8 +5,8 @@ one Python function per row, at half the speed. Here every rollout consumes its 
 so the loop is `backends.shared.decoding`'s and the caches are mlx-lm's. This is the one module that
 knows how those work; their interface changes between minor releases.
 
-A prompt that several samples share is read once and its cache forked. Finished rows leave the
-batch at once.
+A prompt that several samples share is read once and its cache forked, and so is a long beginning
+that all prompts share. Finished rows leave the batch at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx_lm.models.cache import BatchKVCache
 
 from backends.interface import RolloutRequest, Sampling
 from backends.mlx.sampler import draw
@@ -38,10 +39,10 @@ class MlxBatch:
         self.cache: list[Any] = []
         self.last_B = mx.array([], mx.int32)
 
-    def admit(self, rows: list[Row], read: ShareRead | None = None) -> None:
+    def admit(self, rows: list[Row], read: ShareRead | None = None, shared: int = 0) -> None:
         """As `DecodingBatch.admit`; progress is known after every `_PREFILL` positions."""
         prompts, of_row = distinct_prompts(rows)
-        cache = self._read(prompts, read)
+        cache = self._read(prompts, read, shared)
         if len(prompts) < len(rows):
             for layer in cache:
                 layer.filter(mx.array(of_row))
@@ -77,10 +78,29 @@ class MlxBatch:
         for layer in self.cache:
             layer.filter(index_B)
 
-    def _read(self, prompts: list[tuple[int, ...]], read: ShareRead | None) -> list[Any]:
+    def _read(
+        self, prompts: list[tuple[int, ...]], read: ShareRead | None, shared: int
+    ) -> list[Any]:
         """A batch cache that holds each prompt except its last token."""
-        fresh = [self.split_model.new_cache() for _ in prompts]
-        cache = [type(column[0]).merge(list(column)) for column in zip(*fresh, strict=True)]
+        cache = self._empty(1 if shared else len(prompts))
+        if shared and all(isinstance(layer, BatchKVCache) for layer in cache):
+            self._read_on(cache, [prompts[0][: shared + 1]], None)
+            for layer in cache:
+                layer.filter(mx.zeros(len(prompts), mx.int32))
+            return self._read_on(cache, [prompt[shared:] for prompt in prompts], read)
+        if shared:
+            cache = self._empty(len(prompts))
+        return self._read_on(cache, prompts, read)
+
+    def _empty(self, rows: int) -> list[Any]:
+        """A batch cache of so many rows."""
+        fresh = [self.split_model.new_cache() for _ in range(rows)]
+        return [type(column[0]).merge(list(column)) for column in zip(*fresh, strict=True)]
+
+    def _read_on(
+        self, cache: list[Any], prompts: list[tuple[int, ...]], read: ShareRead | None
+    ) -> list[Any]:
+        """The cache, with each prompt's tokens added to its row, except the last token."""
         lengths = [len(prompt) - 1 for prompt in prompts]
         longest = max(lengths)
         if longest == 0:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from dataclasses import replace
 
 from backends.interface import RolloutRequest
+from backends.shared.shared_prompts import shared_tokens
 
 UNITS = 8
 """Units of a batch under `train.reduce: exact`; the number of ranks must divide it."""
@@ -46,8 +48,11 @@ def deal_requests(requests: Sequence[RolloutRequest], size: int) -> list[list[Ro
     that each prompt is read once.
 
     A completion's length is not known before; a request counts as its prompt and an equal share of
-    decoding, so the ranks get about the same number of each.
+    decoding, so the ranks get about the same number of each. Each request is told what all of them
+    share, so that every rank divides its prompts where one process would.
     """
+    shared = shared_tokens(requests)
+    requests = [replace(request, shared=shared) for request in requests]
     of_prompt: dict[tuple[int, ...], list[RolloutRequest]] = {}
     for request in requests:
         of_prompt.setdefault(request.prompt_ids, []).append(request)

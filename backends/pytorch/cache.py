@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
@@ -54,6 +55,16 @@ class GrowingLayer(DynamicLayer):
             self.values = self.values[:, :, first : self.length].index_select(0, index_B)
             self.length -= first
 
+    def roll(self, by_B: Tensor) -> None:
+        """Move each row's columns so many to the right; the last ones come first."""
+        if self.is_initialized:
+            columns_T = torch.arange(self.length, device=by_B.device)
+            from_BT = (columns_T - by_B[:, None]) % self.length
+            for name in ("keys", "values"):
+                mine = getattr(self, name)[:, :, : self.length]
+                index = from_BT[:, None, :, None].expand(-1, mine.shape[1], -1, mine.shape[3])
+                setattr(self, name, mine.gather(2, index))
+
     def join(self, other: GrowingLayer, rows: int) -> None:
         """Append the other layer's `rows` rows to these."""
         length = max(self.length, other.length)
@@ -92,6 +103,13 @@ def select(cache: Cache, index_B: Tensor, first: int = 0) -> None:
     for layer in cache.layers:
         assert isinstance(layer, GrowingLayer)
         layer.select(index_B, first)
+
+
+def roll(cache: Cache, by_B: Tensor) -> None:
+    """Move each row's columns so many to the right, of a cache of which `can_join` is true."""
+    for layer in cache.layers:
+        assert isinstance(layer, GrowingLayer)
+        layer.roll(by_B)
 
 
 def join(cache: Cache, other: Cache, rows: int) -> None:

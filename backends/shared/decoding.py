@@ -30,6 +30,7 @@ from backends.interface import (
     uniforms,
 )
 from backends.shared.micro_batches import require_prompt
+from backends.shared.shared_prompts import shared_tokens
 from backends.shared.stop_strings import Decoder, StopStrings, stop_strings
 from opsd_cli.errors import TrainingError
 
@@ -101,12 +102,14 @@ class DecodingBatch(Protocol):
     def admits(self) -> bool:
         """True if rows can be added now."""
 
-    def admit(self, rows: list[Row], read: ShareRead | None = None) -> None:
+    def admit(self, rows: list[Row], read: ShareRead | None = None, shared: int = 0) -> None:
         """Read the rows' prompts, all but the last token, and add the rows.
 
         Args:
             rows: one at least.
             read: told of the progress, at the points where the backend knows it.
+            shared: leading tokens that all of the prompts share, fewer than the shortest has: they
+                are read once, if the model's caches allow it.
         """
 
     def draw(self) -> tuple[list[int], list[float]]:
@@ -229,6 +232,7 @@ def generate(
     """
     strings = stop_strings(sampling.stop, tokenizer)
     rows, full = begin(requests, sampling, context_limit)
+    shared = shared_tokens([row.request for row in rows])
     reporter = DecodingReporter(rows, observer)
     yield from full
     waiting = deque(rows)
@@ -238,7 +242,7 @@ def generate(
             joining = next_groups(waiting, free, whole=bool(batch.rows))
             if joining:
                 read = reporter.reading(joining, waiting, batch.rows)
-                batch.admit(joining, read)
+                batch.admit(joining, read, shared)
                 if read is not None:
                     read(1.0)
         tokens, log_probs = batch.draw()

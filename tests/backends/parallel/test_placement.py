@@ -82,3 +82,12 @@ def test_samples_of_a_prompt_stay_together_where_there_are_prompts_enough(
     if prompts >= 2 * size:
         ranks_of = [{r.problem_id for r in part} for part in dealt]
         assert sum(len(ids) for ids in ranks_of) == prompts
+
+
+def test_dealt_requests_know_what_all_prompts_share() -> None:
+    begin = tuple(range(100))
+    requests = [RolloutRequest(str(n), 0, (*begin, n), n) for n in (1, 2)]
+    dealt = deal_requests(requests, 2)
+    # Each rank has one prompt, and would find nothing shared.
+    assert [[request.shared for request in part] for part in dealt] == [[96], [96]]
+    assert sorted(request.seed for part in dealt for request in part) == [1, 2]

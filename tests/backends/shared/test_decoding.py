@@ -27,8 +27,9 @@ class CountingBatch:
     def admits(self) -> bool:
         return None not in self.rows
 
-    def admit(self, rows: list[Row], read: ShareRead | None = None) -> None:
+    def admit(self, rows: list[Row], read: ShareRead | None = None, shared: int = 0) -> None:
         self.admitted.append([row.request.problem_id for row in rows])
+        self.shared = shared
         self.rows = [*self.rows, *rows]
 
     def draw(self) -> tuple[list[int], list[float]]:
@@ -107,3 +108,9 @@ def test_distinct_prompts_are_read_once() -> None:
     rows = [Row(request(name, size, 3), 3) for name, size in (("a", 3), ("b", 2), ("a", 3))]
     prompts, of_row = distinct_prompts(rows)
     assert prompts == [(5, 6, 7), (5, 6)] and of_row == [0, 1, 0]
+
+
+def test_decoding_tells_the_batch_what_its_prompts_share() -> None:
+    batch = CountingBatch()
+    drawn(batch, [RolloutRequest(str(n), 0, (*range(100), n), 1) for n in (101, 102)], size=1)
+    assert batch.admitted == [["101"], ["102"]] and batch.shared == 96
