@@ -52,7 +52,7 @@ class MlxBackend:
         usable = int(device.get("max_recommended_working_set_size", 0)) or None
         return Capability(
             True, detail, versions=versions, memory=usable, on_cpu=False,
-            each_device=(Device(name, whole or None),),
+            each_device=(Device(str(name), whole or None),),
         )  # fmt: skip
 
     def load(self, config: Config, trainable: bool) -> MlxPolicy:

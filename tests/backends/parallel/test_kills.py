@@ -5,6 +5,7 @@ pytest -n 0 --long tests/backends/parallel/test_kills.py
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -58,15 +59,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], dict
 def killed(run: Path, chosen: random.Random, size: int, case: tuple[str, str]) -> bool:
     """Start a run and kill one of its ranks; False if the run ended before that."""
     process = start(run.parent, *words(*case), "--devices", str(size), "--out", run.name)
-    workers = workers_of(process)
+    workers = workers_of(process, size - 1)
     step = chosen.randrange(STEPS)
     moment = run / "checkpoints" / (f"step-{step:06}" if step else "")
     while not moment.is_dir() and process.poll() is None:
         time.sleep(0.02)
     time.sleep(chosen.uniform(0, 2))
-    victim = chosen.choice([psutil.Process(process.pid), *workers])
-    if victim.is_running():
-        victim.kill()
+    number = chosen.randrange(size)
+    if process.poll() is None:
+        victim = workers[number - 1] if number else psutil.Process(process.pid)
+        with contextlib.suppress(psutil.NoSuchProcess):  # a worker that has just ended
+            victim.kill()
     _, error = process.communicate(timeout=PATIENCE_SECONDS)
     assert all(gone(worker.pid) for worker in workers)
     if process.returncode > 0:
