@@ -196,21 +196,6 @@ def test_dry_run_plans_the_memory(opsd: Opsd, monkeypatch: pytest.MonkeyPatch) -
     assert "  fits in " in opsd(f"{plan} {proposed}")[1]
 
 
-def test_dry_run_divides_a_machine_s_memory_among_its_processes(
-    opsd: Opsd, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    peak = json.loads(opsd("train --dry-run --json")[1])["memory"]["peak"]
-    monkeypatch.setattr(
-        FakeBackend, "capability", lambda _: Capability(True, "a processor", memory=7 * peak)
-    )
-    assert "  fits in " in opsd("train --dry-run --devices 4")[1]
-    code, out, _ = opsd("train --dry-run --devices 8")
-    assert code == 0 and "does not fit in" in out
-    assert "  8 processes share this machine's memory: " in out
-    memory = json.loads(opsd("train --dry-run --devices 8 --json")[1])["memory"]
-    assert (memory["limit"], memory["sharing"]) == (7 * peak // 8, 8)
-
-
 def test_resume_on_another_backend(
     opsd: Opsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
