@@ -47,6 +47,11 @@ def parser(
     return made
 
 
+def threads_here() -> int:
+    """Threads of this measuring process: OMP_NUM_THREADS, which `measured_elsewhere` sets."""
+    return int(os.environ["OMP_NUM_THREADS"])
+
+
 def resident_mb() -> float:
     """Resident memory now in MB; where the system does not say, the peak so far."""
     statm = Path("/proc/self/statm")
@@ -137,8 +142,8 @@ class Meter:
 def measured_elsewhere(command: Sequence[str | Path], **environment: str) -> dict[str, float]:
     """Run a measuring process, and give the JSON object of its last line.
 
-    It has two threads, which do not spin as they wait. If it fails, so does this process, with its
-    standard error.
+    It has two threads, or as many as OMP_NUM_THREADS of `environment` says, which do not spin as
+    they wait. If it fails, so does this process, with its standard error.
     """
     done = subprocess.run(
         [str(part) for part in command],

@@ -45,6 +45,7 @@ from benchmarks.measuring import (
     peak_mb,
     resident_mb,
     take_turns,
+    threads_here,
 )
 from benchmarks.random_models import build_qwen3
 from benchmarks.tables import Table
@@ -220,7 +221,7 @@ ENGINES: dict[str, Callable[[Path, dict[str, Any]], Run]] = {
 def measure(form: str, name: str, folder: Path) -> dict[str, float]:
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads_here())
     case = case_of(name, folder)
     run = ENGINES[form](folder, case)
     run(4)
@@ -251,7 +252,9 @@ def compare(name: str, folder: Path, given: argparse.Namespace, table: Table) ->
             for form, python in pythons.items()
         },
         given.rounds,
+        OMP_NUM_THREADS=str(given.threads),
         VLLM_CPU_KVCACHE_SPACE="1",
+        VLLM_CPU_OMP_THREADS_BIND="nobind",  # else it takes threads by its own rule
         VLLM_ENABLE_V1_MULTIPROCESSING="0",
         VLLM_LOGGING_LEVEL="ERROR",
     )
@@ -264,6 +267,7 @@ def main() -> None:
     options = parser(__doc__, rounds=3, saves=True)
     options.add_argument("--case", choices=CASES, action="append")
     options.add_argument("--model", type=Path, help="a pretrained model's folder, for --case")
+    options.add_argument("--threads", type=int, default=2, help="of each process (2)")
     options.add_argument("--vllm-python", help="an interpreter that has vllm-cpu")
     options.add_argument("--measure", nargs=3, metavar=("FORM", "CASE", "FOLDER"))
     given = options.parse_args()

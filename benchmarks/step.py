@@ -32,7 +32,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measuring import forget_peak, new_peak_mb, parser, resident_mb, take_turns
+from benchmarks.measuring import (
+    forget_peak,
+    new_peak_mb,
+    parser,
+    resident_mb,
+    take_turns,
+    threads_here,
+)
 from benchmarks.random_models import build_qwen3
 from benchmarks.tables import Table
 
@@ -47,6 +54,8 @@ FORMS = {
     "distillation": "TRL DistillationTrainer",
 }
 STUDENT_PROMPT, TEACHER_PROMPT = 32, 128
+#: Steps after the first, which warms up.
+TIMED = 2
 PROMPT = "5" * STUDENT_PROMPT
 RANK = 16
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -102,7 +111,7 @@ def ours(folder: Path, shape: dict[str, int], micro_batch: int) -> Callable[[], 
         f"train.micro_batch_tokens={micro_batch}",
     ]  # fmt: skip
     policy = load_policy(resolve(None, settings), torch.device("cpu"), trainable=True)
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads_here())
     rows = completions(shape)
     student = tuple(policy.tokenizer.encode(PROMPT))
     teacher = tuple(policy.tokenizer.encode(f"{PROMPT}\n\n{privileged(shape)}"))
@@ -126,7 +135,9 @@ def ours(folder: Path, shape: dict[str, int], micro_batch: int) -> Callable[[], 
     return step
 
 
-def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
+def trl(
+    form: str, folder: Path, shape: dict[str, int], warmed_up: Callable[[], object] = forget_peak
+) -> Callable[[], float]:
     """TRL's trainer with fixed completions; the call trains and raises `Timed`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -137,7 +148,7 @@ def trl(form: str, folder: Path, shape: dict[str, int]) -> Callable[[], float]:
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     rows = torch.from_numpy(completions(shape))
     settings = {"use_cpu": True, "bf16": False, "output_dir": tempfile.mkdtemp()}
-    return trl_trainer(form, model, tokenizer, rows, privileged(shape), settings, forget_peak)
+    return trl_trainer(form, model, tokenizer, rows, privileged(shape), settings, warmed_up)
 
 
 def trl_trainer(
@@ -229,7 +240,7 @@ def trl_settings(rows: Any, settings: dict[str, Any]) -> dict[str, Any]:
         "per_device_train_batch_size": len(rows), "max_completion_length": rows.shape[1],
         "temperature": 1.0, "top_p": 1.0, "top_k": 0, "gradient_checkpointing": False,
         "dataloader_pin_memory": False, "report_to": "none", "save_strategy": "no",
-        "logging_strategy": "no", "max_steps": 3, "learning_rate": 1e-5,
+        "logging_strategy": "no", "max_steps": 1 + TIMED, "learning_rate": 1e-5,
         "lr_scheduler_type": "constant", "disable_tqdm": True, **settings,
     }  # fmt: skip
 
@@ -241,7 +252,7 @@ class Timed(Exception):
 def measure(form: str, name: str, folder: Path, micro_batch: int) -> dict[str, float]:
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads_here())
     shape = shape_of(name, folder)
     if form == "ours":
         step = ours(folder, shape, micro_batch)
@@ -249,7 +260,7 @@ def measure(form: str, name: str, folder: Path, micro_batch: int) -> dict[str, f
         losses = [step()]
         forget_peak()
         times = []
-        for _ in range(2):
+        for _ in range(TIMED):
             cpu, wall = time.process_time(), time.perf_counter()
             losses.append(step())
             times.append({"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall})
@@ -275,6 +286,7 @@ def main() -> None:
     options.add_argument("--shape", choices=SHAPES, action="append")
     options.add_argument("--model", type=Path, help="a pretrained model's folder, for --shape")
     options.add_argument("--form", choices=FORMS, action="append")
+    options.add_argument("--threads", type=int, default=2, help="of each process (2)")
     options.add_argument("--micro-batch", type=int, default=16_384, help="ours: tokens at once")
     options.add_argument("--measure", nargs=3, metavar=("FORM", "SHAPE", "FOLDER"))
     given = options.parse_args()
@@ -293,7 +305,12 @@ def main() -> None:
                 FORMS[form]: [*command, "--measure", form, name, folder]
                 for form in given.form or FORMS
             }
-            found = take_turns(forms, given.rounds, TRL_EXPERIMENTAL_SILENCE="1")
+            found = take_turns(
+                forms,
+                given.rounds,
+                OMP_NUM_THREADS=str(given.threads),
+                TRL_EXPERIMENTAL_SILENCE="1",
+            )
         table.add(described(folder) if given.model else f"shape {name}", found)
         for form, rows in found.items():
             print(f"{form}: mean losses {[row['loss'] for row in rows]}", file=sys.stderr)

@@ -31,6 +31,7 @@ from opsd_cli.evaluation.preparation import (
     directory_to_continue,
     prepare,
     require_directory,
+    without_analyses,
 )
 from opsd_cli.evaluation.result import EvaluationResult
 from opsd_cli.interruption import Stop, never
@@ -226,7 +227,7 @@ def evaluate(
     path = Path(out) if out is not None else None
     directory = directory_to_continue(path, again, other)
     chosen = _evaluated_config(config, directory, samples)
-    count_devices(devices, chosen)
+    count_devices(devices, without_analyses(chosen))
     session = prepare(chosen, directory, names, limit, messages, regrading=regrade, given=given)
     if path is None:
         return _measured_in_memory(session, policy, messages, devices)
@@ -256,7 +257,8 @@ def _measured_in_memory(
         if policy is None:
             config, _ = choose_backend(session.config, listener)
             session = replace(session, config=config)
-            policy = stack.enter_context(loaded_policy(config, listener, False, devices=devices))
+            loading = loaded_policy(without_analyses(config), listener, False, devices=devices)
+            policy = stack.enter_context(loading)
         results = evaluation_session.measure(session, policy, None, listener)
     summary = {"benchmarks": {name: result.as_dict() for name, result in results.items()}}
     return EvaluationResult(results, summary)

@@ -86,6 +86,11 @@ def count(number: float) -> str:
     return f"{number:.0f}"
 
 
+def numbered(number: int, noun: str) -> str:
+    """A number with its noun, as in "1 problem" or "2,000 problems"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """A duration in seconds, as in "48 s", "3:05" (minutes) or "2:03:05" (hours)."""
     whole = round(seconds)

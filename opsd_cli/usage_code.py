@@ -268,7 +268,7 @@ def _rendered(use: Use, question: str) -> str | None:
     )
     prompt = student_prompt(question, template, use.tokenizer)
     text = prompt.text.removeprefix(use.tokenizer.bos)  # which the program puts first
-    return text if tuple(use.tokenizer.wrapped.encode(text)) == prompt.ids else None
+    return text if tuple(use.tokenizer.wrapped.encode(text, verbose=False)) == prompt.ids else None
 
 
 def _messages(use: Use, question: str) -> list[dict[str, str]]:

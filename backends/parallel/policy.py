@@ -1,11 +1,10 @@
 """Rank 0's policy: every call of the seam, dealt over the ranks.
 
-Rollouts depend on their seeds alone, so dealing them changes none. Gradients are dealt by fixed
-units (`dealing`). What is cheap, or must be one, happens on rank 0: saving, merging, measuring
-for people. Where the ranks divide the base among them (`train.shard`), every forward pass is made
-by all at once: they are told how many to make, and measuring is done by all. Weights are never sent
-but at the start and when a checkpoint is restored: every rank takes the same optimiser step with
-the same gradient.
+Rollouts depend on their seeds alone, so dealing them changes none. Log-probabilities, measurements
+and gradients are dealt by fixed units (`dealing`). What must be one happens on rank 0: saving and
+merging. Where the ranks divide the base among them (`train.shard`), every forward pass is made by
+all at once: they are told how many to make. Weights are never sent but at the start and when a
+checkpoint is restored: every rank takes the same optimiser step with the same gradient.
 """
 
 from __future__ import annotations
@@ -201,15 +200,15 @@ class ParallelPolicy(DelegatingPolicy):
         return scores
 
     def measure(self, batch: LossBatch) -> BatchReport:
-        if not self._sharded:
-            return super().measure(batch)
-        self._require_readable(sequences_of(batch))
-        return self._everywhere("measure", lambda rank: (batch,), self._inner.measure)[0]
+        units, passes = self._dealt(batch)
+
+        def arguments(rank: int) -> tuple[Any, ...]:
+            return batch, self._own(units, rank), passes
+
+        return merged(batch, self._everywhere("measure", arguments, self._share.measure))
 
     def accumulate(self, batch: LossBatch) -> BatchReport:
-        sequences = sequences_of(batch)
-        units = deal([max(len(p) + len(c) for p, c in pairs) for pairs in sequences], self._units)
-        passes = self._passes(units, sequences)
+        units, passes = self._dealt(batch)
         place = self._recent.place(batch)
         if place is None:
             self._recent.add(batch)
@@ -251,8 +250,7 @@ class ParallelPolicy(DelegatingPolicy):
         self._with_files("load_adapter", folder, super().load_adapter)
 
     def _with_files(self, method: str, folder: Path, own: Callable[[Path], None]) -> None:
-        """Load a folder here first: where it is refused, nothing is sent."""
-        own(folder)
+        own(folder)  # where it is refused here, nothing is sent
         if self._workers is not None:
             files = files_of(folder)
             self._everywhere(method, lambda rank: (files,), lambda _: None)
@@ -263,6 +261,11 @@ class ParallelPolicy(DelegatingPolicy):
         return max(found, key=lambda memory: memory.peak)
 
     # -- calls ---------------------------------------------------------------------------------
+
+    def _dealt(self, batch: LossBatch) -> tuple[list[list[int]], int]:
+        sequences = sequences_of(batch)
+        units = deal([max(len(p) + len(c) for p, c in pairs) for pairs in sequences], self._units)
+        return units, self._passes(units, sequences)
 
     def _own(self, units: Sequence[T], rank: int) -> list[T]:
         return [units[index] for index in block(len(units), self._size, rank)]
@@ -282,13 +285,10 @@ class ParallelPolicy(DelegatingPolicy):
         """
         if not self._sharded:
             return 0
-        self._require_readable(sequences)
-        read = [[sequences[index] for index in unit] for unit in units]
-        return max(passes_of(self._own(read, rank), self._config) for rank in range(self._size))
-
-    def _require_readable(self, sequences: Sequence[Sequence[PromptAndCompletion]]) -> None:
         filled = [pair for pairs in sequences for pair in pairs if pair[1]]
         require_readable(filled, self.context_limit)
+        read = [[sequences[index] for index in unit] for unit in units]
+        return max(passes_of(self._own(read, rank), self._config) for rank in range(self._size))
 
     def _everywhere(
         self, method: str, arguments: Callable[[int], tuple[Any, ...]], own: Callable[..., T]

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,6 +15,7 @@ import numpy as np
 import backends
 from backends.interface import (
     BatchReport,
+    DivergenceBatch,
     ExchangesGradients,
     GradientExchange,
     LossBatch,
@@ -24,7 +25,7 @@ from backends.interface import (
     TeacherWeights,
     TokenReport,
 )
-from backends.shared.loss_batches import NOT_READ, loss_of
+from backends.shared.loss_batches import NOT_READ, filler_of, loss_of, part_of, sequences_of
 from backends.shared.micro_batches import FILLER_PAIR, PromptAndCompletion, batched
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ModelError, UsageError
@@ -122,6 +123,24 @@ class Share:
         for _ in range(passes - made):
             self.policy.score([FILLER_PAIR], role, teacher, sampling)
         return scores
+
+    def measure(
+        self, batch: LossBatch, units: Sequence[Sequence[int]], passes: int = 0
+    ) -> ShareReport:
+        """`Policy.measure` of each unit by itself; `passes` as `accumulate` has it."""
+        if isinstance(batch, DivergenceBatch):  # no pass over these items follows
+            batch = replace(batch, again=False)
+        read: dict[int, TokenReport] = {}
+        teacher_tokens = 0
+        for unit in (each for each in units if each):
+            report = self.policy.measure(part_of(batch, unit))
+            read |= zip(unit, report.tokens, strict=True)
+            teacher_tokens += report.teacher_tokens
+        sequences = sequences_of(batch)
+        made = passes_of([[sequences[index] for index in unit] for unit in units], self.config)
+        for _ in range(passes - made):
+            self.policy.measure(filler_of(batch))
+        return ShareReport(read, 0, teacher_tokens)
 
     def accumulate(
         self, batch: LossBatch | int, units: Sequence[Sequence[int]], passes: int = 0

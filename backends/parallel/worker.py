@@ -132,9 +132,9 @@ class Worker:
         """As `Share.score`."""
         return self._loaded.score(units, role, teacher, sampling, passes)
 
-    def measure(self, batch: LossBatch) -> None:
-        """As `Policy.measure`, whose result rank 0 has too."""
-        self._loaded.policy.measure(batch)
+    def measure(self, batch: LossBatch, units: Sequence[Sequence[int]], passes: int) -> ShareReport:
+        """As `Share.measure`."""
+        return self._loaded.measure(batch, units, passes)
 
     def accumulate(
         self, batch: LossBatch | int, units: Sequence[Sequence[int]], passes: int

@@ -107,21 +107,16 @@ class PolicyBase(
         role: Literal["student", "teacher"] = "student",
         teacher: TeacherWeights = "initial",
     ) -> Iterator[Rollout]:
-        """As `Policy.generate`."""
+        """As `Policy.generate`; what is kept for further passes is dropped, to make room."""
+        self._teacher_cache.clear()
         if role == "teacher" and teacher == "model":
             yield from self._generated_by_model(requests, sampling)
             return
         with self._reporting_out_of_memory("generate"):
             rollouts = generate(
-                self._new_batch(sampling),
-                requests,
-                sampling,
-                self._stop_ids,
-                self.context_limit,
-                self.config.rollouts.batch_size,
-                self.tokenizer,
-                observer=self._observer,
-            )
+                self._new_batch(sampling), requests, sampling, self._stop_ids, self.context_limit,
+                self.config.rollouts.batch_size, self.tokenizer, observer=self._observer,
+            )  # fmt: skip
             own = role == "student"
             yield from rollouts if own else self._generated_by_teacher(rollouts, teacher)
 
@@ -178,6 +173,7 @@ class PolicyBase(
 
     def apply(self, learning_rate: float) -> float:
         """As `Policy.apply`."""
+        self._teacher_cache.updated()
         return self._require_optimizer().step(learning_rate)
 
     def save_adapter(self, folder: Path) -> None:

@@ -1,9 +1,9 @@
-"""The teacher's hidden states, kept while the same batch is trained on again.
+"""The teacher's hidden states, kept while the same batches are trained on again.
 
 A teacher of initial weights, or of another model, gives the same hidden states for the same tokens
 however the student changes, so later passes over a batch need no teacher pass. The cache holds
-[N, D] numbers, never logits, of one batch at a time: the last one that is trained on again. A batch
-that is not, such as an update's anchor, may come between two passes over it.
+[N, D] numbers, never logits, of the batches of one update: the loss batch, and the anchor where its
+teacher is the initial policy. A batch that is not trained on again may come between two passes.
 """
 
 from __future__ import annotations
@@ -17,36 +17,48 @@ Hidden = TypeVar("Hidden")
 """Hidden states [N, D] as the backend has them."""
 
 
+#: Batches of one update, at most.
+MOST = 2
+
+
 class TeacherCache(Generic[Hidden]):
-    """Hidden states by micro-batch, of one batch at a time."""
+    """Hidden states by micro-batch, of the batches of one update."""
 
     def __init__(self) -> None:
-        self._batch: LossBatch | None = None
-        self._reads_kept = False
-        self._hidden: dict[tuple[int, ...], Hidden] = {}
+        self._kept: list[tuple[LossBatch, dict[tuple[int, ...], Hidden]]] = []
+        self._current: dict[tuple[int, ...], Hidden] | None = None
+        self._updated = False
 
     def start(self, batch: LossBatch) -> bool:
-        """Begin a pass over a batch; if its hidden states are to be kept, another's are dropped.
+        """Begin a pass over a batch; if its hidden states are to be kept, those of earlier updates'
+        batches are dropped.
 
         Returns:
             True if the batch's hidden states are cached, so that no teacher pass is needed.
         """
-        if batch is self._batch:
-            self._reads_kept = True
+        self._current = next((hidden for known, hidden in self._kept if known is batch), None)
+        if self._current is not None:
             return True
-        keeps = (
-            isinstance(batch, DivergenceBatch) and batch.again and batch.teacher in FIXED_TEACHERS
-        )
-        self._reads_kept = keeps
-        if keeps:
-            self._batch, self._hidden = batch, {}
+        if isinstance(batch, DivergenceBatch) and batch.again and batch.teacher in FIXED_TEACHERS:
+            self._current = {}
+            before = [] if self._updated else self._kept[-(MOST - 1) :]
+            self._kept = [*before, (batch, self._current)]
+            self._updated = False
         return False
+
+    def updated(self) -> None:
+        """The optimiser has taken a step: a batch that is new now is of another update."""
+        self._updated = True
+
+    def clear(self) -> None:
+        """Drop everything: the step is over."""
+        self._kept, self._current = [], None
 
     def hidden_states(self, rows: Sequence[int], read: Callable[[], Hidden]) -> Hidden:
         """The hidden states of a micro-batch's rows: cached ones, else those that `read` gives."""
-        if not self._reads_kept:
+        if self._current is None:
             return read()
         key = tuple(rows)
-        if key not in self._hidden:
-            self._hidden[key] = read()
-        return self._hidden[key]
+        if key not in self._current:
+            self._current[key] = read()
+        return self._current[key]

@@ -107,7 +107,8 @@ class HuggingFaceTokenizer:
         Raises:
             ModelError: the text has a token that the model has no row for.
         """
-        ids: list[int] = self.wrapped.encode(text, add_special_tokens=False)
+        # Not verbose: texts that are longer than the model's context are shortened by the caller.
+        ids: list[int] = self.wrapped.encode(text, add_special_tokens=False, verbose=False)
         if self.rows is not None and ids and max(ids) >= self.rows:
             token = self.wrapped.convert_ids_to_tokens(max(ids))
             raise ModelError(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from opsd_cli import hub
+from opsd_cli.domain_files import how_to_make
 from opsd_cli.errors import ModelError
 
 INDEX = "model.safetensors.index.json"
@@ -221,6 +222,8 @@ _NOT_LINEAR = re.compile(r"embed|lm_head|(^|\.)(wte|wpe)$")
 
 def nearest_folder(path: Path) -> str:
     """A hint for a folder that does not exist."""
+    if (made := how_to_make(path)) is not None:
+        return made
     with contextlib.suppress(OSError):
         there = [each.name for each in path.parent.iterdir() if (each / "config.json").is_file()]
         close = difflib.get_close_matches(path.name, there, n=1, cutoff=0.7)

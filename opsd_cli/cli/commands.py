@@ -151,6 +151,8 @@ def train(
 def evaluate(
     benchmark: options.Benchmark = None,
     samples: options.Samples = None,
+    max_tokens: options.EvaluatedTokens = None,
+    temperature: options.EvaluatedTemperature = None,
     limit: options.Limit = None,
     out: options.Out = None,
     resume: options.ResumeEvaluation = False,
@@ -184,10 +186,13 @@ def evaluate(
         request(
             config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust,
             samples=samples, checkpoint=checkpoint, devices=devices, hosts=hosts,
+            aliases={
+                "evaluation.max_new_tokens": max_tokens, "evaluation.temperature": temperature,
+            },
         ),
         evaluate.Options(
             benchmarks=tuple(benchmark or ()), limit=limit, out=out, resume=resume,
-            regrade=regrade, against=against,
+            regrade=regrade, against=against, temperature=temperature,
         ),
     )  # fmt: skip
 
@@ -215,6 +220,8 @@ def compare(
     adapter: options.Adapter = None,
     trust: options.Trust = False,
     seed: options.Seed = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
     json: options.Json = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
@@ -233,7 +240,10 @@ def compare(
 
     compare.run(
         request(
-            config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust, log=log
+            config, set_, backend, model, adapter, seed, json, quiet, dry_run, trust, log=log,
+            aliases={
+                "sampling.max_new_tokens": max_tokens, "sampling.temperature": temperature,
+            },
         ),
         compare.Options(
             finished=tuple(finished or ()), methods=methods, seeds=seeds, tune=tune,

@@ -10,6 +10,13 @@ import typer
 
 from opsd_cli.methods import METHODS
 
+#: Options of `opsd train` that this command does not have, and what does the same here.
+INSTEAD = {
+    "--devices": "--jobs N deals N runs at a time over the GPUs; where one run needs several "
+    "devices, train each with `opsd train --devices N` or under torchrun, and compare them when "
+    "they have finished: `opsd compare RUN RUN`",
+}
+
 
 def _sentence(names: Iterable[str]) -> str:
     """The names of a registry in a sentence: "a, b and c"."""
@@ -17,6 +24,12 @@ def _sentence(names: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+#: Flags of `opsd train` that `opsd compare` lacks, and their keys: each method has its own value.
+OF_EACH_METHOD = {
+    "--steps": "train.steps",
+    "--batch": "train.questions_per_step",
+    "--lr": "optimizer.learning_rate",
+}
 Runs = Annotated[
     list[Path] | None,
     typer.Argument(metavar="[RUN]...", help="Finished runs to compare; none trains anew."),

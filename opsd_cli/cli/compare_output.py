@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from opsd_cli.cli.compare_variants import choices_table
 from opsd_cli.cli.console import SILENT_SECONDS, Output
+from opsd_cli.cli.folding import Name
 from opsd_cli.cli.progress import READING, pace_text, remaining
 from opsd_cli.comparison.choice_words import caution, chosen_on, ended_text
 from opsd_cli.comparison.jobs import seconds_left
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
     from opsd_cli.comparison.jobs import Job, Progress
 
 PLOT_WIDTH, PLOT_HEIGHT = 64, 15
+BAR_WIDTH = 10
+#: Which accuracy is shown: of runs at work, and of a comparison that is done.
+NEWEST = "newest accuracy"
+CHOSEN = (
+    "test accuracy: of the checkpoint that validation chose in each run; the lines of single runs "
+    "have that of their last step"
+)
 
 
 def watched_jobs(directory: Path, jobs: Sequence[Job], at_once: int, out: Output) -> None:
@@ -74,6 +82,7 @@ def show(result: Comparison, out: Output) -> None:
     """The table of methods, the plot, the verdict, and where the files are."""
     summary = result.summary
     out.show(_result_table(summary))
+    out.show(CHOSEN)
     out.show(_plot(summary, colour=out.results.is_terminal and not out.json))
     if "choices" in summary:
         out.show(choices_table(summary["choices"], len(summary["seeds"])))
@@ -85,7 +94,8 @@ def show(result: Comparison, out: Output) -> None:
     if "halving" in summary:
         for label, how in summary["halving"]["ended"].items():
             out.show(f"{label}: {ended_text(how)}")
-        out.show(chosen_on(summary["halving"]))
+        if summary["halving"]["ended"]:
+            out.show(chosen_on(summary["halving"]))
     if "planned" in summary:
         out.show(planned_sentence(summary["planned"]))
     if len(summary["seeds"]) == 1:
@@ -118,7 +128,11 @@ def running_lines(progress: Sequence[Progress]) -> list[str]:
 def left_line(progress: Sequence[Progress], at_once: int) -> list[str]:
     """The time left of the whole comparison, where it is known."""
     left = seconds_left(progress, at_once)
-    return [] if left is None else [f"{len(progress)} runs: {remaining(Left(left))}"]
+    return (
+        []
+        if left is None
+        else [f"{len(progress)} run{'s' * (len(progress) != 1)}: {remaining(Left(left))}"]
+    )
 
 
 def progress_table(progress: Sequence[Progress], at_once: int) -> Group:
@@ -128,21 +142,21 @@ def progress_table(progress: Sequence[Progress], at_once: int) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 1), expand=True)
-    for heading in ("run", "", "step", "accuracy", "generated", "time"):
-        table.add_column(heading, ratio=1 if not heading else None, no_wrap=True)
+    table = Table(box=None, padding=(0, 1))
+    for heading in ("run", "", "step", NEWEST, "generated", "time"):
+        table.add_column(heading, no_wrap=heading != "run")
     for entry in progress:
         steps = entry.job.until
         table.add_row(
-            entry.job.name,
-            ProgressBar(steps, entry.step),
+            Name(entry.job.name),
+            ProgressBar(steps, entry.step, width=BAR_WIDTH),
             f"{entry.step}/{steps}" if entry.state != "waiting" else "waiting",
             _newest(entry),
             count(entry.generated),
             duration(entry.current.seconds if entry.current else entry.seconds),
         )
     lines = [*running_lines(progress), *left_line(progress, at_once)]
-    return Group(table, *(Text(visible(text), style="dim", no_wrap=True) for text in lines))
+    return Group(table, *(Text(visible(text), style="dim") for text in lines))
 
 
 def _newest(entry: Progress) -> str:
@@ -157,17 +171,18 @@ def _result_table(summary: dict[str, Any]) -> Table:
 
     from opsd_cli.statistics import Estimate
 
-    table = Table(box=None, padding=(0, 2))
+    table = Table(box=None, padding=(0, 2, 0, 0))
     target = f"{summary['target_accuracy']:.1%}"
-    for heading in ("method", "test accuracy (95% interval)", f"tokens to {target}", "generated"):
+    headings = ("method", "test accuracy\n(95% interval)", f"tokens to {target}", "generated")
+    for heading in headings:
         table.add_column(
             heading,
             justify="left" if heading == "method" else "right",
-            overflow="fold",  # an arm's name may be long
+            no_wrap=heading in headings[1::2],
         )
     for name, entry in summary["methods"].items():
         table.add_row(
-            name,
+            Name(name),
             percent(Estimate(**entry["accuracy"])),
             tokens_needed(summary, name),
             tokens_spent(summary, name),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from opsd_cli.cli.folding import Name
 from opsd_cli.cli.request import Request
 from opsd_cli.comparison.choice_words import (
     base_text,
@@ -103,12 +104,14 @@ def choices_table(choices: Mapping[str, Any], seeds: int) -> Table:
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("choice", "accuracy", "against the base", "verdict"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading)
     base = choices["arms"][choices["base"]]
-    table.add_row(base_text(choices), percent(Estimate(**base["accuracy"]["best"])), "", "the base")
+    table.add_row(
+        Name(base_text(choices)), percent(Estimate(**base["accuracy"]["best"])), "", "the base"
+    )
     for arm in others(choices).values():
         table.add_row(
-            change_text(arm["changes"]),
+            Name(change_text(arm["changes"])),
             percent(Estimate(**arm["accuracy"]["best"])),
             difference_text(arm),
             verdict_text(arm, seeds),

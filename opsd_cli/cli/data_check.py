@@ -77,8 +77,8 @@ def _solution_note(problems: ProblemSet, config: Config) -> str | None:
         return None
     return (
         f"no row of {problems.name} has a solution, which the teacher reads with "
-        f"method={config.method} and teacher.reference={config.teacher.reference}: `opsd init` and "
-        "`opsd train` refuse it so. Name the column (--set data.columns.solution=COLUMN), let the "
+        f"method={config.method} and teacher.reference={config.teacher.reference}: `opsd train` "
+        "refuses it so. Name the column (--set data.columns.solution=COLUMN), let the "
         "teacher read the answer or the model's own right rollouts (--set "
         "teacher.reference=answer, or sibling), or train with --method grpo"
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsd_cli.cli.console import Output
+from opsd_cli.cli.folding import Name
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.request import Request
 from opsd_cli.devices.number import count as count_devices
@@ -22,6 +23,7 @@ from opsd_cli.evaluation.preparation import (
     directory_to_continue,
     prepare,
     with_samples,
+    without_analyses,
 )
 from opsd_cli.evaluation.result import EvaluationResult
 from opsd_cli.evaluation.session import ready_to_draw
@@ -56,6 +58,7 @@ class Options:
     resume: bool
     regrade: bool
     against: Path | None = None
+    temperature: float | None = None
 
     @property
     def names(self) -> list[str]:
@@ -75,14 +78,15 @@ def run(request: Request, options: Options) -> None:
     if directory is not None and request.flags["evaluation"]["samples"] is None:
         config = with_samples(config, directory.description["samples"])
     session = prepare(
-        config, directory, options.names, options.limit, out, regrading=options.regrade
-    )
+        config, directory, options.names, options.limit, out, regrading=options.regrade,
+        temperature=options.temperature,
+    )  # fmt: skip
     if request.dry_run:
         if not options.regrade:  # which loads no model
             if session.directory is not None:  # refuses as the run would
                 session = ready_to_draw(session, out)
             require_ready(session.config, out, learns=False)
-            count_devices(request.devices, session.config)
+            count_devices(request.devices, without_analyses(session.config))
             require_model_at_hand(session.config)
         _show_plan(session, out)
         return
@@ -130,7 +134,7 @@ def _show_table(result: EvaluationResult, out: Output) -> None:
         table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for name, one in result.benchmarks.items():
         assert one.accuracy is not None
-        row = [name, str(len(one.problem_ids)), percent(one.accuracy)]
+        row: list[str | Name] = [Name(name), str(len(one.problem_ids)), percent(one.accuracy)]
         row += ["–" if one.mean_score is None else f"{one.mean_score.value:.3f}"] * scored
         row += [f"{100 * one.pass_at[k].value:.1f}%"] * (k > 1)
         row += ["–" if one.majority is None else f"{100 * one.majority.value:.1f}%"] * voted
@@ -155,7 +159,7 @@ def _ungraded_table(result: EvaluationResult) -> Table:
         likely = "–" if one.reference_log_prob is None else nats(one.reference_log_prob)
         median = one.token_statistics()["median"] or 0
         stopped, mean = f"{1 - one.truncated:.1%}", count(one.mean_tokens)
-        table.add_row(name, str(len(one.problem_ids)), likely, stopped, mean, count(median))
+        table.add_row(Name(name), str(len(one.problem_ids)), likely, stopped, mean, count(median))
     return table
 
 

@@ -50,12 +50,6 @@ _SYSTEM: dict[int, tuple[bool, str, str]] = {
 }
 _SYSTEM[errno.EDQUOT] = (False, "the disk quota is used up: cannot write {path}",
                          _SYSTEM[errno.ENOSPC][2])  # fmt: skip
-#: (command, option that it does not have) -> what does what the option does elsewhere.
-_INSTEAD = {
-    ("compare", "--devices"): "--jobs N deals N runs at a time over the GPUs; where one run needs "
-    "several devices, train each with `opsd train --devices N` or under torchrun, and compare them "
-    "when they have finished: `opsd compare RUN RUN`",
-}
 #: Characters of a path that is shown in full; the middle of a longer one is left out.
 _LONGEST_PATH = 160
 #: See `keep_streams`.
@@ -227,11 +221,26 @@ def _where_help_is(error: Exception) -> str:
         context = context.parent
     hint = f"see `{' '.join(['opsd', *words, '--help'])}`"
     if words and type(error).__name__ == "NoSuchOption":
-        instead = _INSTEAD.get((" ".join(words), getattr(error, "option_name", "")))
-        if instead is not None:
-            return instead
+        from opsd_cli.cli.compare_options import INSTEAD, OF_EACH_METHOD
+
+        option = getattr(error, "option_name", "")
+        if words == ["compare"] and option in INSTEAD:
+            return INSTEAD[option]
+        if words == ["compare"] and option in OF_EACH_METHOD:
+            return _for_methods(option, OF_EACH_METHOD[option])
         hint += "; settings are given as --set KEY=VALUE (`opsd presets keys` lists them)"
     return hint
+
+
+def _for_methods(option: str, key: str) -> str:
+    """How to give the methods of a comparison a value that `opsd train` has a flag for."""
+    words = " ".join(sys.argv[1:]).replace("=", " ").split()
+    after = words[words.index(option) + 1 :] if option in words else []
+    value = after[0] if after and not after[0].startswith("--") else "VALUE"
+    return (
+        f"the methods have a {key} of their own: --set {key}={value} gives all of them this one, "
+        f"--set methods.grpo.{key}={value} a single method"
+    )
 
 
 def _command_words(arguments: Sequence[str]) -> list[str]:

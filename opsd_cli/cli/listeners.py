@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from opsd_cli.cli import progress
 from opsd_cli.cli.console import SILENT_SECONDS, Output
 from opsd_cli.cli.ticking import ticking
-from opsd_cli.formatting import count, duration, gibibytes, nats, percent
+from opsd_cli.formatting import count, duration, gibibytes, nats, numbered, percent
 from opsd_cli.printable import visible
 from opsd_cli.statistics import Estimate
 from opsd_cli.tracking.listener import Decoded, EvaluationRow, Listener, StepRow, WorkAhead
@@ -159,8 +159,8 @@ def _tokens(number: int) -> str:
 
 def preflight_line(student: Estimate, teacher: Estimate, problems: int) -> str:
     return (
-        f"preflight on {problems} problems: {student.value:.0%} right without the reference, "
-        f"{teacher.value:.0%} with it"
+        f"preflight on {numbered(problems, 'problem')}: {student.value:.0%} right without the "
+        f"reference, {teacher.value:.0%} with it"
     )
 
 

@@ -269,6 +269,14 @@ Benchmark = Annotated[
 Samples = Annotated[
     int | None, typer.Option("--samples", "-k", min=1, help="Completions a problem.")
 ]
+EvaluatedTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", help="Longest completion: evaluation.max_new_tokens."),
+]
+EvaluatedTemperature = Annotated[
+    float | None,
+    typer.Option("--temperature", help="evaluation.temperature, also if others are recommended."),
+]
 ResumeEvaluation = Annotated[
     bool, typer.Option("--resume", help="Go on with the evaluation in --out.")
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends.rollout_engines import planned_rollouts
 from opsd_cli.cli.console import Output
+from opsd_cli.cli.folding import Name
 from opsd_cli.config.origins import Setting
 from opsd_cli.config.resolve import to_yaml
 from opsd_cli.config.schema import Config
@@ -178,16 +179,12 @@ def plan_table(plans: Mapping[str, TokenPlan], what: str = "method") -> Table:
     headings = (what, "updates", "rollouts", "generated", "scored by\nteacher", "trained")
     for heading in (*headings, "evaluation"):
         left = heading == what
-        # The label of an arm has spaces, and may be wider than a terminal has room for.
-        wraps = left and what != "method"
-        table.add_column(
-            heading, justify="left" if left else "right", no_wrap=not wraps, overflow="fold"
-        )
+        table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for name, plan in plans.items():
         most = plan.most
         numbers = (plan.updates, most.rollouts, most.generated, most.teacher_scored)
         numbers += (most.trained, most.evaluation)  # type: ignore[assignment]
-        table.add_row(name, *(f"{number:,}" for number in numbers))
+        table.add_row(Name(name), *(f"{number:,}" for number in numbers))
     return table
 
 

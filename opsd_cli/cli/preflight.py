@@ -8,30 +8,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsd_cli.cli.console import Output
+from opsd_cli.cli.folding import Name
 from opsd_cli.cli.listeners import watched
 from opsd_cli.cli.request import Request
 from opsd_cli.cli.stopping import stop_on_signal
 from opsd_cli.devices.number import count as count_devices
 from opsd_cli.errors import PreflightFailed, UsageError
-from opsd_cli.formatting import count, percent, points
+from opsd_cli.formatting import count, numbered, percent, points
 from opsd_cli.loading import loaded_policy
 from opsd_cli.planning.available_splits import available_splits
 from opsd_cli.planning.preflight_plan import preflight_plan
 from opsd_cli.prompts.references import shown_reference
 from opsd_cli.statistics import Estimate
 from opsd_cli.training import session
+from opsd_cli.training.preflight_advice import is_few
 from opsd_cli.training.preflight_check import (
     PreflightResult,
     check,
     new_directory,
     require_teacher,
 )
-from opsd_cli.training.preflight_comparison import Compared, control_does_as_well
+from opsd_cli.training.preflight_comparison import (
+    Compared,
+    control_does_as_well,
+    may_be_chance,
+)
 from opsd_cli.training.preflight_divergence import is_ungraded, lines_of
 from opsd_cli.training.preflight_failure import LOOK, REGARDLESS
 from opsd_cli.training.preflight_signal import described as described_signal
 from opsd_cli.training.preflight_signal import shown_share
 from opsd_cli.training.preflight_sources import chosen_sources
+from opsd_cli.training.preflight_verdict import UNMEASURED
 from opsd_cli.training.schedule import require_enough
 
 if TYPE_CHECKING:
@@ -90,11 +97,12 @@ def run(request: Request, directory: Path | None, resume: bool, sources: str | N
     out.object(found.as_dict())
     if not found.verdict.goes_on:
         signal = described_signal(found.record.get("signal"))
+        unmeasured = is_ungraded(found.record) or found.verdict.conclusion == UNMEASURED
         raise PreflightFailed(
-            f"nothing to distil: {found.verdict.meaning}"
+            f"{found.verdict.conclusion}: {found.verdict.meaning}"
             + (f". Of the teacher: {signal}" if signal else ""),
             f"{found.verdict.advice}; then measure again"
-            + ("" if is_ungraded(found.record) else f". To look: {LOOK}. {REGARDLESS}"),
+            + ("" if unmeasured else f". To look: {LOOK}. {REGARDLESS}"),
         )
 
 
@@ -126,7 +134,7 @@ def _ungraded_table(record: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(
-        title=f"preflight on {record['problems']} training problems; nothing is graded",
+        title=f"preflight on {numbered(record['problems'], 'training problem')}; nothing is graded",
         title_justify="left",
         box=None,
         padding=(0, 2, 0, 0),
@@ -143,8 +151,9 @@ def _table(found: PreflightResult) -> Table:
     from rich.table import Table
 
     record = found.record
+    measured = numbered(record["problems"], "training problem")
     table = Table(
-        title=f"preflight on {record['problems']} training problems; the teacher has the reference",
+        title=f"preflight on {measured}; the teacher has the reference",
         title_justify="left",
         box=None,
         padding=(0, 2, 0, 0),
@@ -199,16 +208,17 @@ def show_sources(compared: Compared, out: Output) -> None:
     )
     headings = ("reference", "right", "favours right", "share", "another problem's", "helps")
     for heading in headings:
-        table.add_column(heading.replace(" ", "\n", 1) if heading != "reference" else heading)
+        first = heading == headings[0]
+        table.add_column(heading if first else heading.replace(" ", "\n", 1), no_wrap=not first)
     for row in compared.rows:
-        name = shown_reference(row["reference"], 24)
+        name = Name(shown_reference(row["reference"], LONGEST_NAME))
         if not row["problems"]:
             table.add_row(name, "", "", "", "", "no problem has it")
             continue
         table.add_row(
             name, _interval(row["teacher"]), _interval(row["signal"]["preference"]),
             _share(row["signal"]), _interval(row["control"]["preference"]),
-            "yes" if row["goes_on"] else "no",
+            _helps(row),
         )  # fmt: skip
     out.show("")
     out.show(table)
@@ -225,6 +235,8 @@ def show_sources(compared: Compared, out: Output) -> None:
     out.show(f"{take}{compared.reason}.")
 
 
+#: Characters of a reference in the table of sources: a template may be a whole prompt.
+LONGEST_NAME = 60
 #: What the columns of the table of sources are.
 FAVOURS = (
     "favours right: of two of the student's attempts at one question, a right and a wrong one, how "
@@ -232,6 +244,15 @@ FAVOURS = (
     "teacher changes separates right from wrong. another problem's: favours right, with the "
     "reference of another problem in the prompt."
 )
+
+
+def _helps(row: Mapping[str, Any]) -> str:
+    """Whether a source helps, in the words of the table's last column."""
+    if may_be_chance(row):
+        return "may be chance"
+    if row["goes_on"]:
+        return "yes"
+    return "too few to tell" if is_few(row["problems"]) else "no"
 
 
 def _share(signal: Mapping[str, Any]) -> str:

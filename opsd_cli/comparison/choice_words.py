@@ -70,13 +70,33 @@ def ended_text(how: Mapping[str, Any]) -> str:
 
 
 def ended_names(halving: Mapping[str, Any] | None) -> str:
-    """The arms that were ended early, in a sentence; empty if none was.
+    """The arms that were ended early, in a sentence, or why none was; empty without `--halving`.
 
     Args:
         halving: the object `halving` of a summary.
     """
-    names = [] if halving is None else list(halving["ended"])
-    return f" Ended early, on validation: {', '.join(names)}." if names else ""
+    if halving is None:
+        return ""
+    names = list(halving["ended"])
+    if not names:
+        return f" {none_ended_text(halving)}"
+    return f" Ended early, on validation: {', '.join(names)}."
+
+
+def none_ended_text(halving: Mapping[str, Any]) -> str:
+    """Why `--halving` ended no arm, in one sentence.
+
+    Args:
+        halving: the object `halving` of a summary.
+    """
+    reasons = dict(halving.get("none_ended", {}))
+    told = [
+        why if halving["rounds"] == 1 else f"round {number}: {why}"
+        for number, why in reasons.items()
+    ]
+    number = halving["rounds"]
+    rounds = "its one round" if number == 1 else f"its {number} rounds"
+    return f"--halving ended no arm in {rounds}{': ' if told else ''}{'; '.join(told)}."
 
 
 def chosen_on(halving: Mapping[str, Any]) -> str:

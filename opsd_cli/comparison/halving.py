@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from opsd_cli.comparison.jobs import Job, comparison_jobs
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import RunError, UsageError
 from opsd_cli.files.jsonl_log import read_rows
+from opsd_cli.formatting import share
 from opsd_cli.training import run_directory
 from opsd_cli.training.schedule import validated
 
@@ -109,11 +110,13 @@ class Standing:
         alive: the arms that were not ended.
         ended: label -> how, of those that were.
         round: the round that is still to be trained, from 1; None once all are decided.
+        none_ended: round -> why it ended no arm, of the rounds that ended none.
     """
 
     alive: tuple[str, ...]
     ended: Mapping[str, Ended]
     round: int | None
+    none_ended: Mapping[int, str] = field(default_factory=dict)
 
 
 def kept_of(arms: int, fraction: float) -> int:
@@ -176,10 +179,10 @@ def _pauses(config: Config, rounds: int, fraction: float) -> tuple[int, ...]:
     """The validated step nearest to each round's share of the steps; all are different."""
     steps, found = validated(config.train)[:-1], list[int]()
     for number in range(1, rounds + 1):
-        share = config.train.steps * fraction ** (rounds - number + 1)
+        wanted = config.train.steps * fraction ** (rounds - number + 1)
         last = len(steps) - (rounds - number)  # each later round needs one too
         free = [step for step in steps[:last] if not found or step > found[-1]]
-        found.append(min(free, key=lambda step: (abs(step - share), step)))
+        found.append(min(free, key=lambda step: (abs(step - wanted), step)))
     return tuple(found)
 
 
@@ -241,6 +244,31 @@ def decide(
     return found
 
 
+def why_none(value_of: Mapping[str, Array], halving: Halving) -> str:
+    """Why a round ends no arm, a sentence without capital and full stop.
+
+    Args:
+        value_of: as `decide` takes it.
+    """
+    count = len(value_of)
+    if halving.left_of(count) >= count:
+        return f"{count} arms were left, and at least two go on"
+    mean_of = {label: float(each_P.mean()) for label, each_P in value_of.items()}
+    others = sorted((mean for label, mean in mean_of.items() if label != halving.base),
+                    reverse=True)  # fmt: skip
+    last = others[halving.left_of(count) - 2]
+    equal = [label for label, mean in mean_of.items() if mean == last and label != halving.base]
+    return (
+        f"{', '.join(equal)} have the same accuracy on validation ({share(last)}), and none of "
+        "equals is ended"
+    )
+
+
+def left_out_of(plan: Mapping[str, Any]) -> dict[str, int]:
+    """Arms whose preflight failed -> the round that they began no run in; from a plan.json."""
+    return {label: how["round"] for label, how in plan.get("refused", {}).items()}
+
+
 def round_jobs(
     halving: Halving,
     number: int,
@@ -263,18 +291,27 @@ def standing(
     configs: Mapping[str, Config],
     seeds: Sequence[int],
     folders: Mapping[str, str],
+    left_out: Mapping[str, int] | None = None,
 ) -> Standing:
-    """Where the rounds are, from the run directories; decides each round that was trained."""
-    alive, ended = tuple(configs), dict[str, Ended]()
+    """Where the rounds are, from the run directories; decides each round that was trained.
+
+    Args:
+        left_out: as `left_out_of` gives them; a round before theirs is decided with them.
+    """
+    alive, ended, none = tuple(configs), dict[str, Ended](), dict[int, str]()
+    out = left_out or {}
     for number in range(1, halving.rounds + 1):
+        alive = tuple(label for label in alive if out.get(label, number + 1) > number)
         jobs = round_jobs(halving, number, alive, configs, seeds, folders)
         if not all(job.done(directory) for job in jobs):
-            return Standing(alive, ended, number)
+            return Standing(alive, ended, number, none)
         values = {job.method: validation_of(directory / job.name, job.until) for job in jobs}
         found = decide(values, halving, number, configs)
+        if not found:
+            none[number] = why_none(values, halving)
         ended |= found
         alive = tuple(label for label in alive if label not in found)
-    return Standing(alive, ended, None)
+    return Standing(tuple(label for label in alive if label not in out), ended, None, none)
 
 
 def phase_jobs(
@@ -283,9 +320,10 @@ def phase_jobs(
     configs: Mapping[str, Config],
     seeds: Sequence[int],
     folders: Mapping[str, str],
+    left_out: Mapping[str, int] | None = None,
 ) -> list[Job]:
     """The runs of the round that is to be trained, or of the last one; then those that ended."""
-    now = standing(directory, halving, configs, seeds, folders)
+    now = standing(directory, halving, configs, seeds, folders, left_out)
     left = {label: configs[label] for label in now.alive}
     if now.round is None:
         jobs = comparison_jobs(left, seeds, folders, test_at_end=True)
@@ -306,4 +344,5 @@ def summary_of(now: Standing, halving: Halving, seeds: Sequence[int]) -> dict[st
         "seed": seeds[0],
         "went_on": list(now.alive),
         "ended": {label: asdict(how) for label, how in now.ended.items()},
+        "none_ended": {str(number): why for number, why in now.none_ended.items()},
     }

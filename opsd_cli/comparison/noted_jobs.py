@@ -29,12 +29,12 @@ def noting_finished(messages: Messages) -> Callable[[list[Progress]], None]:
         for entry in progress:
             if entry.state == "done" and entry.job.name not in done:
                 done.add(entry.job.name)
-                split, accuracy = "test", entry.accuracy
+                split, accuracy, when = "test", entry.accuracy, "its last step"
                 if entry.job.pause is not None:
-                    split, accuracy = "validation", entry.validation
+                    split, accuracy, when = "validation", entry.validation, "the end of its round"
                 if accuracy is not None:
                     messages.note(
-                        f"{entry.job.name}: {split} accuracy {accuracy:.1%} after "
+                        f"{entry.job.name}: {split} accuracy {accuracy:.1%} at {when}, after "
                         f"{count(entry.generated)} generated tokens, {duration(entry.seconds)}"
                     )
 

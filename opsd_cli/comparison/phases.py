@@ -14,6 +14,7 @@ from opsd_cli.comparison.choice_words import ended_text
 from opsd_cli.comparison.curves import Curve
 from opsd_cli.comparison.halving import (
     Halving,
+    left_out_of,
     phase_jobs,
     round_jobs,
     standing,
@@ -26,6 +27,7 @@ from opsd_cli.comparison.jobs import (
     configs_of,
     read_plan,
     tuning_jobs,
+    write_plan,
 )
 from opsd_cli.comparison.planned_tokens import spent_of
 from opsd_cli.comparison.supervisor import PreflightOfRunFailed
@@ -51,7 +53,7 @@ def jobs_of(directory: Path) -> list[Job]:
     configs, folders = configs_of(plan), folders_of(plan)
     halving = Halving.of_plan(plan)
     if halving is not None:
-        return phase_jobs(directory, halving, configs, plan["seeds"], folders)
+        return phase_jobs(directory, halving, configs, plan["seeds"], folders, left_out_of(plan))
     tuning: list[Job] = tuning_jobs(configs, folders) if plan["tune"] else []
     return tuning + comparison_jobs(configs, plan["seeds"], folders)
 
@@ -73,52 +75,75 @@ def train_arms(
         reason.
     """
     seeds, folders, halving = plan["seeds"], folders_of(plan), Halving.of_plan(plan)
+    changed = set(variation.changes) if (variation := Variation.of_plan(plan)) else set[str]()
+    refused = _Refused(changed, messages, {})
     if halving is None:
-        jobs = comparison_jobs(configs, seeds, folders)
-        return _without_refused_arms(directory, jobs, Variation.of_plan(plan), run_jobs, messages)
-    now = standing(directory, halving, configs, seeds, folders)
-    while now.round is not None:
-        number = now.round
-        jobs = round_jobs(halving, number, now.alive, configs, seeds, folders)
-        messages.note(f"round {number} of {halving.rounds}: {len(jobs)} arms, seed {seeds[0]}")
-        run_jobs(directory, jobs)
-        now = standing(directory, halving, configs, seeds, folders)
+        jobs = refused.train(directory, comparison_jobs(configs, seeds, folders), run_jobs)
+        return jobs, refused.reasons
+    stored: dict[str, Any] = dict(plan.get("refused", {}))
+    for label, how in stored.items():
+        refused.leave_out(label, how["reason"])
+    now = standing(directory, halving, configs, seeds, folders, left_out_of({"refused": stored}))
+    while True:
+        number = halving.rounds + 1 if now.round is None else now.round
+        if now.round is None:
+            messages.note(f"on to all steps and seeds: {', '.join(now.alive)}")
+            left = {label: configs[label] for label in now.alive}
+            jobs = comparison_jobs(left, seeds, folders, test_at_end=True)
+        else:
+            jobs = round_jobs(halving, number, now.alive, configs, seeds, folders)
+            messages.note(f"round {number} of {halving.rounds}: {len(jobs)} arms, seed {seeds[0]}")
+        before = set(refused.reasons)
+        jobs = refused.train(directory, jobs, run_jobs)
+        new = {k: why for k, why in refused.reasons.items() if k not in before}
+        if new:  # a resumed comparison has to decide the same
+            stored |= {label: {"reason": why, "round": number} for label, why in new.items()}
+            write_plan(directory, {**plan, "refused": stored})
+        if now.round is None:
+            return jobs, refused.reasons
+        out = left_out_of({"refused": stored})
+        now = standing(directory, halving, configs, seeds, folders, out)
         for label, how in now.ended.items():
             if how.round == number:
                 messages.note(f"{label}: {ended_text(vars(how))}")
-    messages.note(f"on to all steps and seeds: {', '.join(now.alive)}")
-    left = {label: configs[label] for label in now.alive}
-    jobs = comparison_jobs(left, seeds, folders, test_at_end=True)
-    run_jobs(directory, jobs)
-    return jobs, {}
+        if number in now.none_ended:
+            messages.note(f"round {number} ended no arm: {now.none_ended[number]}")
 
 
-def _without_refused_arms(
-    directory: Path,
-    jobs: list[Job],
-    variation: Variation | None,
-    run_jobs: RunJobs,
-    messages: Messages,
-) -> tuple[list[Job], dict[str, str]]:
-    """Train the runs; a varied arm whose preflight fails is left out, and the others go on.
+class _Refused:
+    """The varied arms whose preflight failed: they are left out, and the others go on.
 
     A reference that does not help is an outcome of a comparison of references. The base arm, a
     method, and the last arm beside the base are not left out: the error is raised.
+
+    Args:
+        changed: the varied arms.
+        reasons: of the arms that are left out.
     """
-    refused: dict[str, str] = {}
-    while True:
-        try:
-            run_jobs(directory, jobs)
-        except PreflightOfRunFailed as error:
-            arm = next(job.method for job in jobs if job.name == error.run)
-            left = [job for job in jobs if job.method != arm]
-            changed = variation.changes if variation is not None else {}
-            if arm not in changed or not any(job.method in changed for job in left):
-                raise
-            messages.warn(f"{arm} is left out: {error.reason}")
-            refused[arm], jobs = error.reason, left
-        else:
-            return jobs, refused
+
+    def __init__(self, changed: set[str], messages: Messages, reasons: dict[str, str]) -> None:
+        self._changed, self._messages = changed, messages
+        self.reasons = reasons
+
+    def leave_out(self, arm: str, reason: str) -> None:
+        """Leave an arm out, and say so."""
+        self._messages.warn(f"{arm} is left out: {reason}")
+        self.reasons[arm] = reason
+
+    def train(self, directory: Path, jobs: list[Job], run_jobs: RunJobs) -> list[Job]:
+        """Train runs; returns those of the arms that are not left out, all done."""
+        while True:
+            try:
+                run_jobs(directory, jobs)
+            except PreflightOfRunFailed as error:
+                arm = next(job.method for job in jobs if job.name == error.run)
+                left = [job for job in jobs if job.method != arm]
+                if arm not in self._changed or not any(job.method in self._changed for job in left):
+                    raise
+                self.leave_out(arm, error.reason)
+                jobs = left
+            else:
+                return jobs
 
 
 def facts_of(directory: Path, groups: Mapping[str, Sequence[Curve]]) -> dict[str, Any]:
@@ -137,7 +162,7 @@ def facts_of(directory: Path, groups: Mapping[str, Sequence[Curve]]) -> dict[str
     halving = Halving.of_plan(plan)
     if halving is not None:
         configs, folders = configs_of(plan), folders_of(plan)
-        now = standing(directory, halving, configs, plan["seeds"], folders)
+        now = standing(directory, halving, configs, plan["seeds"], folders, left_out_of(plan))
         found["halving"] = summary_of(now, halving, plan["seeds"]) | {
             "planned": plan["halving_cost"],
             "spent": _spent(directory, plan, configs, halving),
@@ -149,7 +174,9 @@ def _spent(
     directory: Path, plan: Mapping[str, Any], configs: Mapping[str, Config], halving: Halving
 ) -> dict[str, int]:
     """Tokens of all runs, those of ended arms among them."""
-    jobs = phase_jobs(directory, halving, configs, plan["seeds"], folders_of(plan))
+    jobs = phase_jobs(
+        directory, halving, configs, plan["seeds"], folders_of(plan), left_out_of(plan)
+    )
     totals = [_totals(directory / job.name) for job in jobs]
     return {kind: sum(each.tokens[kind] for each in totals) for kind in ("generated", "evaluation")}
 

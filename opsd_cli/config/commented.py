@@ -91,6 +91,11 @@ class Draft:
         order = {key: place for place, (key, _) in enumerate(key_paths())}
         return sorted(self._settings.values(), key=lambda setting: order[setting.key])
 
+    def is_given(self, key: str) -> bool:
+        """Whether a key was given, or is in the preset: a suggestion would not change it."""
+        fixed = self._settings.get(key, self._kept.get(key))
+        return fixed is not None and fixed.fixed
+
     def put(self, key: str, value: Any, reason: str = "") -> None:
         """Suggest a value; one that was given, or is in the preset, takes its place."""
         fixed = self._settings.get(key, self._kept.get(key))

@@ -23,18 +23,17 @@ from backends.interface import DivergenceBatch, DivergenceItem, Policy, TeacherW
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.means import mean_of_problems
+from opsd_cli.evaluation.reading import Reading
 from opsd_cli.evaluation.samples import Sample
-from opsd_cli.interruption import Stop, never
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.rendering import Prompt, Tokenizer, escape_control_tokens
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
 from opsd_cli.statistics import Estimate
 from opsd_cli.token_ledger import TokenLedger
+from opsd_cli.tracking.listener import DIVERGENCE, LIKELIHOOD
 
 Prompts = Callable[[Problem], Prompt]
-#: One reading of a policy: its problems are measured so many at a time, to bound the memory.
-AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def measured(
     builder: PromptBuilder,
     analyst: TeacherAnalyst,
     config: Config,
-    stop: Stop = never,
+    reading: Reading | None = None,
 ) -> HeldOut:
     """Both measures of a set, with the policy's weights as they are.
 
@@ -83,22 +82,24 @@ def measured(
         samples: the student's, with their tokens.
         builder: the prompts that they were sampled from, and the teacher's.
         analyst: the teacher's, with the analyses that it has written already.
-        stop: polled after each analysis.
+        reading: receives the progress, and is asked whether to stop after each analysis too.
 
     Raises:
-        Interrupted: `stop` returned True.
+        Interrupted: the user asked to stop.
     """
-    likely = reference_log_prob(policy, problems, builder.student)
+    reading = reading or Reading()
+    likely = reference_log_prob(policy, problems, builder.student, reading)
     if not methods.get(config).needs.teacher:
         return likely
     taught = [problem for problem in problems if builder.reference(problem) is not None]
-    teacher = analyst.prompts(taught, stop=stop)
+    teacher = analyst.prompts(taught, stop=reading.stop)
     found = divergence(
         policy,
         samples,
         {problem.id: builder.student(problem) for problem in taught},
         {problem.id: teacher.of(problem) for problem in taught},
         config,
+        reading,
     )
     spent = likely.spent + teacher.spent + found.spent
     return replace(likely, divergence=found.divergence, spent=spent)
@@ -108,6 +109,7 @@ def reference_log_prob(
     policy: Policy,
     problems: Sequence[Problem],
     prompt_of: Prompts,
+    reading: Reading | None = None,
     role: Literal["student", "teacher"] = "student",
     teacher: TeacherWeights = "initial",
 ) -> HeldOut:
@@ -117,8 +119,13 @@ def reference_log_prob(
 
     Args:
         prompt_of: the prompt that the solution follows.
+        reading: as `measured` has it.
         role: whose weights, as in `Policy.score`.
+
+    Raises:
+        Interrupted: the user asked to stop.
     """
+    reading = reading or Reading()
     pairs = []
     for problem in problems:
         if problem.solution:
@@ -128,11 +135,11 @@ def reference_log_prob(
     pairs = [(prompt, ids) for prompt, ids in pairs if ids]
     if not pairs:
         return HeldOut()
-    means_P: list[float] = []
-    for start in range(0, len(pairs), AT_ONCE):
-        scores = policy.score(pairs[start : start + AT_ONCE], role, teacher)
-        means_P += [float(np.mean(scores_N, dtype=np.float64)) for scores_N in scores]
-    read = sum(len(prompt) + len(ids) for prompt, ids in pairs)
+    lengths = [len(prompt) + len(ids) for prompt, ids in pairs]
+    reading.begin(reading.label + LIKELIHOOD, lengths)
+    scores = reading.scores(policy, pairs, role, teacher)
+    means_P = [float(np.mean(scores_N, dtype=np.float64)) for scores_N in scores]
+    read = sum(lengths)
     spent = TokenLedger(scored=read) if role == "student" else TokenLedger(teacher_scored=read)
     found = mean_of_problems(means_P)
     # No log-probability is above 0, and neither is the mean of all problems.
@@ -150,6 +157,7 @@ def divergence(
     student_prompts: Mapping[str, Prompt],
     teacher_prompts: Mapping[str, Prompt],
     config: Config,
+    reading: Reading | None = None,
 ) -> HeldOut:
     """The divergence between teacher and student on completions, by the config's loss.
 
@@ -162,7 +170,12 @@ def divergence(
             that does not fit the context after the longer prompt is cut at its end.
         student_prompts, teacher_prompts: by problem id.
         config: its divergence, its teacher's weights, and `train.reduction`.
+        reading: as `measured` has it.
+
+    Raises:
+        Interrupted: the user asked to stop.
     """
+    reading = reading or Reading()
     ids, items = [], []
     for sample in samples:
         if sample.problem_id in teacher_prompts:
@@ -177,15 +190,14 @@ def divergence(
     spec = config.divergence.spec()
     if config.divergence.vocabulary == "sampled":
         spec = replace(spec, kind="reverse_kl", clip="none", top_k=None)
+    student_tokens = [len(item.student_prompt) + len(item.completion) for item in items]
+    teacher_tokens = [len(item.teacher_prompt) + len(item.completion) for item in items]
+    reading.begin(reading.label + DIVERGENCE, np.add(student_tokens, teacher_tokens).tolist())
     totals: list[float] = []
-    for start in range(0, len(items), AT_ONCE):
-        batch = DivergenceBatch(tuple(items[start : start + AT_ONCE]), spec, config.teacher.acting)
-        reports = policy.measure(batch).tokens
+    for part in reading.parts(items):
+        reports = policy.measure(DivergenceBatch(tuple(part), spec, config.teacher.acting)).tokens
         totals += [float(np.sum(report.value, dtype=np.float64)) for report in reports]
-    spent = TokenLedger(
-        scored=sum(len(item.student_prompt) + len(item.completion) for item in items),
-        teacher_scored=sum(len(item.teacher_prompt) + len(item.completion) for item in items),
-    )
+    spent = TokenLedger(scored=sum(student_tokens), teacher_scored=sum(teacher_tokens))
     lengths = [len(item.completion) for item in items]
     found = _reduced(ids, totals, lengths, config.train.reduction)
     # No divergence is below 0; a mean of clipped terms may be.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,19 @@ def directory_to_continue(
 
 def with_samples(config: Config, samples: int) -> Config:
     """The config with so many samples per problem."""
-    evaluation = config.evaluation.model_copy(update={"samples": samples})
+    return _evaluating(config, samples=samples)
+
+
+def without_analyses(config: Config) -> Config:
+    """The config as an evaluation loads its model: no teacher is asked, and so none of its analyses
+    (`teacher.reason_first`), which a divided base could not sample."""
+    teacher = config.teacher.model_copy(update={"reason_first": False})
+    return config.model_copy(update={"teacher": teacher})
+
+
+def _evaluating(config: Config, **changes: Any) -> Config:
+    """The config with other values in its `evaluation` section."""
+    evaluation = config.evaluation.model_copy(update=changes)
     return config.model_copy(update={"evaluation": evaluation})
 
 
@@ -109,6 +121,7 @@ def prepare(
     *,
     regrading: bool = False,
     given: Mapping[str, ProblemSet] | None = None,
+    temperature: float | None = None,
 ) -> EvaluationSession:
     """Read the problems and determine benchmarks, problem and sample counts.
 
@@ -118,6 +131,7 @@ def prepare(
             `default_benchmark`.
         limit: at most so many problems of each.
         given: loaded problems, by benchmark.
+        temperature: in place of the recommended one.
 
     Raises:
         UsageError: a benchmark is named twice, or fewer problems or samples than the
@@ -131,7 +145,7 @@ def prepare(
     if regrading and directory is not None:
         source = directory.description["sampling_from"]
     else:
-        config, source = with_recommended(config, messages)
+        config, source = _with_sampling(config, temperature, messages)
     if directory is None and not benchmarks:
         benchmarks = [default_benchmark(config)]
         if benchmarks != [EMBEDDED]:
@@ -151,14 +165,35 @@ def prepare(
             for name in names
         }
     )
-    for problems in sets.values():
+    _tell_of(sets.values(), messages)
+    return EvaluationSession(config, sets, source, limit, directory)
+
+
+def _tell_of(sets: Iterable[ProblemSet], messages: Messages) -> None:
+    """What is worth knowing of the problems that were read."""
+    for problems in sets:
         if problems.report.remarkable:
             messages.note(f"{problems.name}: {problems.report.sentence()}")
         if problems.caution:
             messages.note(f"{problems.name}: {problems.caution}")
         for note in problems.notes:
             messages.warn(note)
-    return EvaluationSession(config, sets, source, limit, directory)
+
+
+def _with_sampling(
+    config: Config, temperature: float | None, messages: Messages
+) -> tuple[Config, str]:
+    """As `with_recommended`, with a temperature that takes the place of the recommended one.
+
+    The numbers are stated from there on, so that a resumed evaluation has the same.
+    """
+    found, source = with_recommended(config, messages)
+    if temperature is None or config.evaluation.sampling != "recommended":
+        return found, source
+    messages.note(f"at temperature {temperature:g} instead, as given")
+    return with_recommended(
+        _evaluating(found, temperature=temperature, sampling="stated"), messages
+    )
 
 
 def default_benchmark(config: Config) -> str:

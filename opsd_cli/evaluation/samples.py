@@ -38,6 +38,7 @@ class Sample:
             in a sample that was graded before there was one, or that is not mathematics.
         score: the grader's number in 0..1; None where it gives a verdict alone.
         feedback: what the grader says of this completion; mostly None.
+        reason: why the grader failed on this completion; None if it did not, or it is not known.
         correct: None where nothing is graded, and `status` is then `not_graded`.
         completion_ids: the completion's tokens, stop token included; known of a sample that this
             process sampled, and in no file of an evaluation.
@@ -56,6 +57,7 @@ class Sample:
     other_answer: str | None = None
     score: float | None = None
     feedback: str | None = None
+    reason: str | None = None
     completion_ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
@@ -64,10 +66,10 @@ class Sample:
         return float(bool(self.correct)) if self.score is None else self.score
 
     def as_dict(self) -> dict[str, Any]:
-        """The values; `score` and `feedback` only where the grader gives them."""
+        """The values; `score`, `feedback` and `reason` only where the grader gives them."""
         found = asdict(self)
         del found["completion_ids"]
-        return found | judged(found.pop("score"), found.pop("feedback"))
+        return found | judged(found.pop("score"), found.pop("feedback"), found.pop("reason"))
 
 
 def graded(grade: Grade, flexible: Grade | None, completion: str) -> dict[str, Any]:
@@ -86,12 +88,13 @@ def graded(grade: Grade, flexible: Grade | None, completion: str) -> dict[str, A
         "other_answer": other,
         "score": grade.score if grade.numeric else None,
         "feedback": grade.feedback,
+        "reason": grade.reason,
     }
 
 
-def judged(score: float | None, feedback: str | None) -> dict[str, Any]:
+def judged(score: float | None, feedback: str | None, reason: str | None = None) -> dict[str, Any]:
     """The keys of a logged completion that only some graders give."""
-    given = {"score": score, "feedback": feedback}
+    given = {"score": score, "feedback": feedback, "reason": reason}
     return {key: value for key, value in given.items() if value is not None}
 
 

@@ -27,7 +27,8 @@ from opsd_cli.evaluation.directory import EvaluationDirectory
 from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluation_view
 from opsd_cli.evaluation.held_out import reference_log_prob
 from opsd_cli.evaluation.pairing import require_grades
-from opsd_cli.evaluation.preparation import EvaluationSession
+from opsd_cli.evaluation.preparation import EvaluationSession, without_analyses
+from opsd_cli.evaluation.reading import Reading
 from opsd_cli.evaluation.result import EvaluationResult, conclude
 from opsd_cli.evaluation.samples import Evaluation, assemble, with_likelihood
 from opsd_cli.grading import open_grader
@@ -80,7 +81,9 @@ def run(
             return result
     session = ready_to_draw(session, messages)
     with (
-        loaded_policy(session.config, messages, trainable=False, devices=devices) as policy,
+        loaded_policy(
+            without_analyses(session.config), messages, trainable=False, devices=devices
+        ) as policy,
         opened(session, path, policy, messages) as directory,
     ):
         results = watch(partial(measure, session, policy, directory))
@@ -183,7 +186,9 @@ def measure(
                 done=done,
             ).with_votes(grader)
             if not found.graded:
-                likely = reference_log_prob(policy, problems.problems, prompt_of)
+                likely = reference_log_prob(
+                    policy, problems.problems, prompt_of, Reading(name, listener)
+                )
                 found = replace(found, reference_log_prob=likely.reference_log_prob)
             results[name] = found
     if directory is not None:

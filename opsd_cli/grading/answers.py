@@ -129,7 +129,7 @@ class ChoiceGrader(AnswerGrader):
     def judge(self, problem: Problem | GradedProblem, completion: str) -> Grade:
         options = options_of(problem.fields.get(self._chosen.choices or ""))
         gold = as_choice(bare(problem.answer) or "", options)
-        beyond = bool(options) and bool(gold[0]) and gold[0] not in options
+        beyond = bool(options) and gold[0] not in options
         if not any(gold) or beyond:
             return Grade("unparsable_gold")
         said = chosen_in(completion, options, gold)

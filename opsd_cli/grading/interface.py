@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Status = Literal[
     "correct", "wrong", "no_answer", "unparsable_gold", "timeout", "crashed", "not_graded"
 ]  # fmt: skip
+#: Statuses of completions that the grader failed on.
+FAILED: tuple[Status, ...] = ("timeout", "crashed")
 AnswerForm = Literal["mathematics", "text", "json"]
 Warn = Callable[[str], object]
 """Tells the user one sentence."""
@@ -35,6 +37,7 @@ class Grade:
         score: the reward, in 0..1. Where the grader gives no number: 1.0 if correct, else 0.0.
         feedback: what the grader says of this very completion (a failing test, a violated rule).
         numeric: True if the grader gave the number; by default, if `score` is given.
+        reason: why the grader failed on the completion; None if it did not, or it is not known.
     """
 
     status: Status
@@ -42,6 +45,7 @@ class Grade:
     score: float = None  # type: ignore[assignment]  # set below
     feedback: str | None = None
     numeric: bool = None  # type: ignore[assignment]
+    reason: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         # The class is frozen, so that defaults that depend on other fields are set from outside.
@@ -62,7 +66,7 @@ class Grade:
     @property
     def ungraded(self) -> bool:
         """True if the grader failed on the completion: it says nothing about the model."""
-        return self.status in ("timeout", "crashed")
+        return self.status in FAILED
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from opsd_cli.grading.interface import Grade, Grader, GraderTraits, Item, Warn
@@ -92,10 +93,11 @@ class JudgeGrader(Grader):
         grade = Grade(**{key: reply[key] for key in GRADE_KEYS if key in reply})
         self._graded += 1
         if grade.ungraded:
+            reason = reply.get("reason", ENDED)
+            if grade.status == "timeout":
+                reason = f"it took longer than grading.deadline_seconds={self._deadline:g}"
+            grade = replace(grade, reason=reason)
             if not self._failed[grade.status]:
-                reason = reply.get("reason", ENDED)
-                if grade.status == "timeout":
-                    reason = f"it took longer than grading.deadline_seconds={self._deadline:g}"
                 self._warn(
                     f"the grader {self._name} failed on a completion of problem "
                     f"{item.problem.id!r}, which counts as wrong ({grade.status}): {reason}; "

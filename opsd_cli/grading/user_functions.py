@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from opsd_cli.domain_files import how_to_make
 from opsd_cli.grading.interface import GradedProblem
 from opsd_cli.grading.judgements import NotAGrade, Refused, reason_of, reply_of
 from opsd_cli.grading.user_files import is_file
@@ -88,7 +89,7 @@ def load_function(settings: dict[str, Any]) -> Callable[[GradedProblem, str], An
 
 def _module_of(where: str, target: str, settings: dict[str, Any]) -> Any:
     if is_file(where):
-        return _from_file(Path(where).expanduser().absolute(), target, settings)
+        return _from_file(Path(where).expanduser(), target, settings)
     sys.path.append(os.getcwd())  # last, so that nothing there hides an installed module
     try:
         return importlib.import_module(where)
@@ -103,12 +104,13 @@ def _module_of(where: str, target: str, settings: dict[str, Any]) -> Any:
         raise _not_imported(target, error, settings) from error
 
 
-def _from_file(path: Path, target: str, settings: dict[str, Any]) -> Any:
+def _from_file(given: Path, target: str, settings: dict[str, Any]) -> Any:
+    path = given.absolute()
     settings["file"] = str(path)
     if not path.is_file():
         raise Refused(
             f"grading.grader: there is no file {str(path)!r}",
-            "the path is relative to the working directory",
+            how_to_make(given) or "the path is relative to the working directory",
         )
     sys.path.append(str(path.parent))  # for modules beside it
     name = f"opsd_grader_{path.stem}" if path.stem in sys.modules else path.stem

@@ -11,8 +11,8 @@ student's own prompt. SDPG (arXiv 2606.04036) adds a KL term of this kind too; i
 from the sampled token, by default as (log p - log p_0)^2 / 2. *sft* is the loss of method sft. At
 the published lengths, of about a hundred steps, OPSD's recipes have neither.
 
-Each costs a second forward and backward pass in every update: kl of the completions, with a pass of
-the initial policy before it, and sft of the references.
+Each costs a second forward and backward pass in every update: kl of the completions, with one pass
+of the initial policy a step, which does not change between updates, and sft of the references.
 """
 
 from __future__ import annotations
@@ -33,12 +33,17 @@ SFT = "sft"
 
 
 def anchor_batch(
-    rollouts: Sequence[GradedRollout], inputs: StepInputs, policy: Policy, config: Config
+    rollouts: Sequence[GradedRollout],
+    inputs: StepInputs,
+    policy: Policy,
+    config: Config,
+    updates: int,
 ) -> LossBatch | None:
     """The anchor's loss batch of a step; None without one.
 
     Args:
         rollouts: those that the step learns from.
+        updates: optimiser updates of the step, each of which has the anchor.
 
     Raises:
         DataError: with sft, a training problem has no reference solution.
@@ -62,7 +67,7 @@ def anchor_batch(
         )
     )
     spec = DivergenceSpec("reverse_kl", temperature=config.divergence.temperature)
-    return DivergenceBatch(items, spec, "initial")
+    return DivergenceBatch(items, spec, "initial", again=updates > 1)
 
 
 def anchor_tokens(config: Config, sizes: RunSizes, updates: int) -> TokenLedger:
@@ -75,5 +80,15 @@ def anchor_tokens(config: Config, sizes: RunSizes, updates: int) -> TokenLedger:
         return TokenLedger()
     if config.train.anchor == SFT:
         return TokenLedger(trained=supervised_tokens(config, sizes) * updates)
-    read = sizes.rollouts * sizes.student_sequence * updates
-    return TokenLedger(teacher_scored=read, trained=read)
+    read = sizes.rollouts * sizes.student_sequence
+    return TokenLedger(teacher_scored=read, trained=read * updates)
+
+
+def keeps_initial_policy(config: Config, updates: int) -> bool:
+    """True if the hidden states of the initial policy are kept from update to update.
+
+    Args:
+        updates: optimiser updates a step.
+    """
+    train = config.train
+    return train.anchor not in (NONE, SFT) and train.anchor_weight > 0 and updates > 1

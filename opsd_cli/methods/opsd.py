@@ -136,7 +136,7 @@ class Opsd(Method):
             return LossPlan((), metrics=metrics)
         if self._control:
             plan = control_plan(chosen, policy, config)
-            anchor = anchor_batch(chosen, inputs, policy, config)
+            anchor = anchor_batch(chosen, inputs, policy, config, self.updates_per_step())
             return replace(plan, metrics=metrics, anchor=anchor)
         teacher = inputs.analyst.of_rollouts(chosen, inputs.rollouts)
         metrics |= teacher.metrics
@@ -169,7 +169,7 @@ class Opsd(Method):
             plan,
             spent=plan.spent + teacher.spent,
             metrics=plan.metrics | metrics,
-            anchor=anchor_batch(rollouts, inputs, policy, config),
+            anchor=anchor_batch(rollouts, inputs, policy, config, self.updates_per_step()),
         )
 
     def tokens_read(self, sizes: RunSizes) -> TokenLedger:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from opsd_cli import methods
@@ -22,6 +21,7 @@ from opsd_cli.formatting import gibibytes
 from opsd_cli.grading import open_grader
 from opsd_cli.planning import memory_plan, smaller_settings
 from opsd_cli.planning.before_step_1 import before_step_1
+from opsd_cli.planning.data_suggestions import columns_of, is_own_file, suggest
 from opsd_cli.planning.model_reading import (
     ModelReading,
     TextLengths,
@@ -32,11 +32,7 @@ from opsd_cli.planning.model_reading import (
 from opsd_cli.planning.planned_device import PlannedDevice, planned_device
 from opsd_cli.planning.planned_memory import PlannedMemory, planned_memory
 from opsd_cli.planning.prompt_lengths import prompt_lengths
-from opsd_cli.problems.catalog import describe
 from opsd_cli.problems.checking import grading_warnings
-from opsd_cli.problems.columns import choose
-from opsd_cli.problems.files import open_file
-from opsd_cli.problems.graded_columns import needs_answer
 from opsd_cli.problems.sources import Splits, load_splits
 from opsd_cli.prompts.rendering import NO_CHAT_TEMPLATE
 from opsd_cli.tracking.listener import Listener
@@ -101,6 +97,7 @@ def first_config(
     """
     named = {name: value for name, value in (flags or {}).items() if value is not None}
     draft = Draft(assignments, merge(named, {"model": model, "data": {"train": data}}))
+    suggested = suggest(draft)
     config = draft.config
     splits = load_splits(config)
     if data != EMBEDDED:
@@ -108,6 +105,7 @@ def first_config(
             grader.check()
             graded = grading_warnings(splits.train, data, grader, GRADED)
         splits = replace(splits, warnings=(*splits.warnings, *graded))
+    splits = replace(splits, data_notes=(*splits.data_notes, *suggested))
     return _Suggestions(draft, splits, read_model(config), planned_device(config)).finished()
 
 
@@ -151,23 +149,19 @@ class _Suggestions:
 
     def _problems(self) -> None:
         """Model, data, and the columns of a file."""
-        shape, splits, data = self.reading.shape, self.splits, self.config.data
+        shape, splits = self.reading.shape, self.splits
         size = f"a model of {shape.parameters / 1e6:,.0f} million weights" if shape else ""
         self.draft.explain("model", size, fixed=True)
         report = splits.train.report.sentence()
         self.draft.explain("data.train", f"training problems: {report}", fixed=True)
-        assert data.train is not None
-        if data.train == EMBEDDED or describe(data.train, "train") is not None:
+        if not is_own_file(self.config):
             return
-        names = list(open_file(Path(data.train).expanduser()).names)
-        asked = {role: column for role, column in data.columns.model_dump().items() if column}
-        needed, answers = methods.get(self.config).reads_solutions(), needs_answer(self.config)
-        chosen = choose(names, asked, name=data.train, need_solution=needed, need_answer=answers)
-        for role, column in chosen.items():
+        columns = columns_of(self.config)
+        for role, column in columns.used.items():
             self.put(f"data.columns.{role}", column, f"column of the {role}")
-        self.facts["columns"] = {"found": names, "used": chosen}
-        used = ", ".join(f"{role} from {column!r}" for role, column in chosen.items())
-        self.notes.append(f"columns: {used}; the file has {', '.join(names[:20])}")
+        self.facts["columns"] = {"found": list(columns.names), "used": dict(columns.used)}
+        used = ", ".join(f"{role} from {column!r}" for role, column in columns.used.items())
+        self.notes.append(f"columns: {used}; the file has {', '.join(columns.names[:20])}")
 
     def _prompts(self) -> None:
         """Thinking where the template has it, and equal ends of both prompts."""

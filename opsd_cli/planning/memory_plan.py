@@ -19,6 +19,7 @@ from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.config.teacher_section import NO_REFERENCE
 from opsd_cli.grading.judgements import LONGEST_TEXT
+from opsd_cli.methods.anchor import keeps_initial_policy
 from opsd_cli.planning.model_shape import Shape
 from opsd_cli.planning.trainer_sampling import trainer_samples
 from opsd_cli.problems import Problem
@@ -334,8 +335,11 @@ def _divergence(
     # Hidden states of student and teacher, and the gradient in float32.
     hidden = tokens * shape.hidden * (number_bytes + _FLOAT32)
     hidden += tokens * teacher.hidden * number_bytes
-    kept = 0
+    # What later passes over the step's completions find again: of a fixed teacher, of the anchor.
+    states = 0
     if config.train.passes > 1 and config.teacher.acting in FIXED_TEACHERS:
-        kept = _step_sequences(config) * config.sampling.max_new_tokens
-        kept *= teacher.hidden * number_bytes
+        states += teacher.hidden
+    if keeps_initial_policy(config, methods.get(config).updates_per_step()):
+        states += shape.hidden
+    kept = _step_sequences(config) * config.sampling.max_new_tokens * states * number_bytes
     return int(memory.chunk_copies * logits) + hidden + kept

@@ -7,8 +7,9 @@ from typing import Any
 
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
+from opsd_cli.config.teacher_section import NO_REFERENCE
 from opsd_cli.embedded import EMBEDDED
-from opsd_cli.errors import RunError
+from opsd_cli.errors import ConfigError, RunError
 from opsd_cli.tracking.listener import Messages
 
 #: Key of environment.json that has `identity`.
@@ -22,6 +23,7 @@ def require_teacher(config: Config, messages: Messages) -> None:
 
     Raises:
         ModelError: there is no such model, or it has another vocabulary than the student.
+        ConfigError: it is the student's own model, and sees no reference.
         UsageError: the backend cannot quantise it.
         BackendMissing: the package that it quantises with is not installed.
     """
@@ -41,9 +43,44 @@ def require_teacher(config: Config, messages: Messages) -> None:
         require_quantizer(chosen, backends.traits_of(chosen), quantize)
     if teacher.is_local and teacher.model != EMBEDDED:
         model_folder(teacher)
+    same = same_as_student(config)
+    if same is not None:
+        raise ConfigError(*same)
     warning = None if check_files(config) else other_end(config)
     if warning is not None:
         messages.warn(warning)
+
+
+def same_as_student(config: Config) -> tuple[str, str] | None:
+    """Why the teacher cannot be told from the student, and what to do; None if it can."""
+    if config.teacher.reference != NO_REFERENCE or not _is_own_model(config):
+        return None
+    return (
+        f"teacher.model {config.teacher.model} is the student's own model, and with "
+        "teacher.reference=none it sees what the student sees: teacher and student are the same, "
+        "and nothing can be learnt",
+        "name a larger model of the same vocabulary, or give the teacher a reference: "
+        "teacher.reference=solution, answer or sibling",
+    )
+
+
+def _is_own_model(config: Config) -> bool:
+    """True if `teacher.model` is the model that the student begins from, unchanged.
+
+    A folder of the same files is the same model. With an adapter to begin from the student is
+    another one, and so is a teacher that is quantised.
+    """
+    from backends.shared.weight_files import quick_digest
+
+    teacher = config.teacher_config
+    if teacher is None or config.adapter is not None or config.teacher.quantize != "none":
+        return False
+    if (teacher.model, teacher.revision) == (config.model, config.revision):
+        return True
+    folders = [Path(each.model_path).expanduser() for each in (teacher, config)]
+    if not (teacher.is_local and config.is_local and all(folder.is_dir() for folder in folders)):
+        return False
+    return quick_digest(folders[0]) == quick_digest(folders[1])
 
 
 def other_end(config: Config) -> str | None:

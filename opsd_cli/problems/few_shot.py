@@ -43,6 +43,8 @@ def examples_of(config: Config) -> tuple[Problem, ...]:
             _known[key] = _of_training(config)
         else:
             loaded = load_examples(settings.source, config, settings.examples)
+            if len(_usable(config, loaded.problems)) < settings.examples:  # later rows may be
+                loaded = load_examples(settings.source, config, None)
             _known[key] = _enough(config, loaded.problems, loaded.name)
     return _known[key]
 
@@ -142,16 +144,28 @@ def _drawn(config: Config, train: ProblemSet) -> tuple[Problem, ...]:
     return _enough(config, sorted(train.problems, key=order), train.name)
 
 
-def _enough(config: Config, problems: Sequence[Problem], name: str) -> tuple[Problem, ...]:
-    settings = config.prompts.few_shot
-    worked = settings.response is None or "{solution}" in settings.response
-    # An example is one question and its answer: a conversation of several turns is none.
+def _usable(config: Config, problems: Sequence[Problem]) -> list[Problem]:
+    """The problems that can be worked examples.
+
+    An example is one question and its answer: a conversation of several turns is none.
+    """
+    response = config.prompts.few_shot.response
+    worked = response is None or "{solution}" in response
     single = [problem for problem in problems if not problem.earlier_turns]
-    usable = [problem for problem in single if problem.solution or not worked]
-    if len(usable) < settings.examples:
+    return [problem for problem in single if problem.solution or not worked]
+
+
+def _enough(config: Config, problems: Sequence[Problem], name: str) -> tuple[Problem, ...]:
+    usable, wanted = _usable(config, problems), config.prompts.few_shot.examples
+    if len(usable) < wanted:
+        chats = sum(bool(problem.earlier_turns) for problem in problems)
+        why = (
+            f"; {chats:,} of its {len(problems):,} problems are chats of several turns, which are "
+            "no examples"
+        )
         raise DataError(
             f"{name} has {len(usable)} worked examples, and prompts.few_shot.examples asks for "
-            f"{settings.examples}",
+            f"{wanted}{why if chats else ''}",
             "lower it, or name a set with more in prompts.few_shot.source",
         )
-    return tuple(usable[: settings.examples])
+    return tuple(usable[:wanted])

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opsd_cli.domain_files import how_to_make
 from opsd_cli.errors import DataError
 from opsd_cli.hub import LFS_HINT, first_line, is_lfs_pointer
 from opsd_cli.problems import ProblemSet
@@ -143,6 +144,8 @@ def open_file(path: Path) -> Table:
 
 def _instead_of(path: Path) -> str:
     """A hint for a file that does not exist: one of nearly its name, or those that are there."""
+    if (made := how_to_make(path)) is not None:
+        return made
     if path.parts[0] in ("http:", "https:"):
         return "download it, and name the file; data sets on the hub are named ORG/NAME"
     folder = path.parent

@@ -246,8 +246,8 @@ def load_one_set(source: str, config: Config, count: int | None = None) -> Probl
     return _load(source, "train", config, need_solution=needed, limit=count)
 
 
-def load_examples(source: str, config: Config, count: int) -> ProblemSet:
-    """The first `count` problems of a set as worked examples, which need no more columns.
+def load_examples(source: str, config: Config, count: int | None) -> ProblemSet:
+    """The first `count` problems of a set, or all, as worked examples, which need no more columns.
 
     Raises: as `load_one_set`.
     """

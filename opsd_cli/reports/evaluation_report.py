@@ -269,6 +269,8 @@ def _problem_page(
         answer = "" if sample.answer is None else f", answer {escape(_short(sample.answer, 60))}"
         if sample.flexible_correct and not sample.correct:
             answer += f"; right with flexible extraction: {escape(str(sample.flexible_answer))}"
+        if sample.other_answer is not None:
+            answer += f"; says {escape(_short(sample.other_answer, 60))} too"
         if sample.score is not None:
             answer += f", score {sample.score:.3g}"
         said = f"<p>{escape(sample.feedback)}</p>" if sample.feedback else ""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from opsd_cli.comparison.choice_words import chosen_on
+from opsd_cli.comparison.choice_words import chosen_on, none_ended_text
 from opsd_cli.formatting import count, duration, points, share
 from opsd_cli.reports.page import table
 from opsd_cli.statistics import Estimate
@@ -70,6 +70,8 @@ def halving_section(summary: Summary) -> str:
         "one seed's validation problems, with 95% intervals over problems; no test problem was "
         "sampled for them."
     )
+    if not rows:
+        said = none_ended_text(halving)
     kinds = ("generated", "evaluation")
     costs = [
         (
@@ -81,7 +83,7 @@ def halving_section(summary: Summary) -> str:
     return (
         f"<h2>Arms that were ended early</h2><p>{escape(said)}</p>"
         + (table(heads, rows) if rows else "")
-        + f"<p class=dim>{escape(chosen_on(halving))}</p>"
+        + (f"<p class=dim>{escape(chosen_on(halving))}</p>" if rows else "")
         + table(
             ("tokens of all runs", "spent", "planned, at most", "every arm on every seed, at most"),
             costs,

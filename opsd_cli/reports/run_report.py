@@ -301,6 +301,10 @@ def _prompts(first: dict[str, Any], row: dict[str, Any]) -> str:
     Args:
         first: the first rollout of its question, which has the prompts that all of them share.
     """
-    titles = {"prompt": "prompt as sent", "teacher_prompt": "the teacher's prompt as sent"}
+    titles = {
+        "prompt": "prompt as sent",
+        "teacher_prompt": "the teacher's prompt as sent",
+        "contrast_prompt": "the teacher's prompt with the wrong reference as sent",
+    }
     sent = {title: row.get(key, first.get(key)) for key, title in titles.items()}
     return "".join(folded(title, text) for title, text in sent.items() if text)

@@ -89,14 +89,16 @@ class Taught:
 
     Attributes:
         reference: the text in its prompt.
-        own: True if it belongs to the rollout and not to its question.
+        own: True if it, or the wrong one, belongs to the rollout and not to its question.
         kind: what the reference is, which chooses the words around it.
+        contrast: the prompt with the wrong reference (`teacher.contrast`), where one was read.
     """
 
     prompt: Prompt
     reference: str
     own: bool = False
     kind: Kind = "solution"
+    contrast: Prompt | None = None
 
 
 class TeacherAnalyst:
@@ -177,23 +179,32 @@ class TeacherAnalyst:
         rollouts: Sequence[GradedRollout],
         step: Sequence[GradedRollout],
     ) -> RolloutPrompts:
-        """The prompts with those that hold a wrong reference (`teacher.contrast`)."""
-        right: dict[RolloutKey, Reference] = {}
-        for graded in rollouts:
-            taught = self._taught.get(graded.key)
-            if taught is not None:
-                right[graded.key] = Reference(taught.reference, taught.kind)
+        """The prompts with those that hold a wrong reference (`teacher.contrast`).
+
+        The teacher reads nothing of a rollout that has a right reference and no wrong one.
+        """
+        of_rollout = self._config.teacher.contrast == WRONG_ROLLOUT
+        taught = {g.key: read for g in rollouts if (read := self._taught.get(g.key)) is not None}
+        right = {key: Reference(read.reference, read.kind) for key, read in taught.items()}
         contrast: dict[RolloutKey, Prompt] = {}
         for graded in (each for each in rollouts if each.key in right):
+            key = graded.key
             wrong = (
-                wrong_rollout(graded, step, right[graded.key])
-                if self._config.teacher.contrast == WRONG_ROLLOUT
+                wrong_rollout(graded, step, right[key])
+                if of_rollout
                 else other_problem(graded, right)
             )
-            if wrong is not None:
-                contrast[graded.key] = self._builder.teacher(graded.problem, reference=wrong)
-        missing = (len(right) - len(contrast)) / max(1, len(right))
-        metrics = found.metrics | {"contrast_missing": missing}
+            if wrong is None:
+                self._taught[key] = None
+                continue
+            contrast[key] = self._builder.teacher(graded.problem, reference=wrong)
+            self._taught[key] = replace(
+                taught[key], own=taught[key].own or of_rollout, contrast=contrast[key]
+            )
+        metrics = found.metrics | {
+            "contrast_missing": (len(right) - len(contrast)) / max(1, len(right)),
+            "rollouts_skipped": (len(rollouts) - len(contrast)) / max(1, len(rollouts)),
+        }
         return replace(found, metrics=metrics, contrast=contrast)
 
     def _of_right(

@@ -118,6 +118,8 @@ class EvaluationRow:
 
 #: The phases of a training step. Every other phase is an evaluation.
 ROLLOUTS, ANALYSES, GRADIENT = "rollouts", "analyses", "gradient"
+#: What a phase's name ends with in which what an evaluation has sampled, or its solutions, is read.
+DIVERGENCE, LIKELIHOOD = ": divergence", ": likelihood"
 #: The first phase of a preflight whose teacher reads siblings, or feedback.
 PREFLIGHT_SIBLINGS, PREFLIGHT_FEEDBACK = "preflight: siblings", "preflight: feedback"
 #: The last phase of a preflight whose teacher does not answer better: attempts for it to score.

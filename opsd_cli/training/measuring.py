@@ -21,6 +21,7 @@ from backends.interface import Policy, TeacherWeights
 from opsd_cli.errors import RunError
 from opsd_cli.evaluation.evaluate import evaluate, evaluation_sampling, evaluation_view
 from opsd_cli.evaluation.held_out import HeldOut, measured
+from opsd_cli.evaluation.reading import Reading
 from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.files.jsonl_log import Log
 from opsd_cli.grading import Grader
@@ -78,10 +79,9 @@ class Measurements:
             for prompt, builder in self._builders.items()
         }
 
-    @property
-    def listener(self) -> Listener:
-        """Receives the progress."""
-        return self._listener
+    def reading(self, label: str) -> Reading:
+        """Reports and stops what reads text for a measurement of this name."""
+        return Reading(label, self._listener, self._stop)
 
     # -- validation and test -------------------------------------------------------------------
 
@@ -157,11 +157,11 @@ class Measurements:
     ) -> tuple[Evaluation, HeldOut, tuple[float, float]]:
         wall, cpu = time.perf_counter(), cpu_time(self.policy)
         result = self.evaluate(problems, label, self._builders[problems.prompt].student)
-        held = HeldOut() if result.graded else self._held_out(problems, result)
+        held = HeldOut() if result.graded else self._held_out(problems, label, result)
         self._state.ledger += TokenLedger(evaluation=result.all_tokens) + held.spent
         return result, held, (time.perf_counter() - wall, cpu_time(self.policy) - cpu)
 
-    def _held_out(self, problems: ProblemSet, result: Evaluation) -> HeldOut:
+    def _held_out(self, problems: ProblemSet, label: str, result: Evaluation) -> HeldOut:
         """Divergence from the teacher, and likelihood of the solutions, with the weights as now."""
         return measured(
             self.policy,
@@ -170,7 +170,7 @@ class Measurements:
             self._builders[problems.prompt],
             self._analysts[problems.prompt],
             self._config,
-            self._stop,
+            self.reading(label),
         )
 
     def _record(

@@ -26,12 +26,13 @@ from opsd_cli.prompts.references import OF_ONE_ROLLOUT
 from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.prompts.teacher import boundary_mismatch
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
-from opsd_cli.statistics import Estimate, paired_difference
+from opsd_cli.statistics import Estimate, paired_difference, paired_score_difference
 from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import Listener
 from opsd_cli.training import run_directory
 from opsd_cli.training.analyses import save_analyses
 from opsd_cli.training.measuring import Measurements
+from opsd_cli.training.preflight_advice import ASK_SIGNAL
 from opsd_cli.training.preflight_divergence import (
     divergence_record,
     is_ungraded,
@@ -45,6 +46,7 @@ from opsd_cli.training.preflight_failure import (
     telling_sample,
     write_samples,
 )
+from opsd_cli.training.preflight_grader import failures
 from opsd_cli.training.preflight_references import (
     ATTEMPT,
     DrawnReferences,
@@ -53,7 +55,7 @@ from opsd_cli.training.preflight_references import (
     no_reference,
 )
 from opsd_cli.training.preflight_signal import ATTEMPTS, signal_of
-from opsd_cli.training.preflight_verdict import ASK_SIGNAL, Outcome, verdict_of
+from opsd_cli.training.preflight_verdict import Outcome, verdict_of
 from opsd_cli.training.run_directory import Run
 
 #: Share of the reference solutions that the recorded length covers.
@@ -133,6 +135,7 @@ def measured(
         "problems": len(chosen),
         **more,
         "reference_tokens": reference_tokens(asked, builder),
+        **failures(found.values()),
         "spent": spent.as_dict(),
     }
     save_analyses(run, 0, analyst.take_unsaved())
@@ -163,7 +166,8 @@ def _of_roles(
     config, policy = run.config, measurements.policy
     found["student"] = completions_of("student", problems, student_prompt_of, measurements)
     if not found["student"].graded:
-        return divergence_record(policy, problems, found["student"], prompts, config)
+        reading = measurements.reading("preflight")
+        return divergence_record(policy, problems, found["student"], prompts, config, reading)
     # Before the first step the teacher's weights are the student's, or those of teacher.model.
     whose = config.teacher.acting if config.teacher.model else None
     found["teacher"] = completions_of(
@@ -176,7 +180,7 @@ def _of_roles(
         drawn = found[ATTEMPT] = attempts_at(problems, builder, measurements, config)
     signal = signal_of(
         drawn.samples, problems, prompts, policy, builder.tokenizer, config,
-        listener=measurements.listener,
+        reading=measurements.reading("preflight"),
     )  # fmt: skip
     return record | {"signal": signal.as_dict()}, signal.spent
 
@@ -214,15 +218,23 @@ def record_of(found: Mapping[str, Evaluation], problems: int) -> dict[str, Any]:
         "truncated": {role: each.truncated for role, each in found.items()},
         "no_answer": {role: each.no_answer for role, each in found.items()},
         "outcomes": {role: Outcome.of(each).as_dict() for role, each in found.items()},
+        **failures(found.values()),
         "problems": problems,
     }
 
 
 def _mean_scores(found: Mapping[str, Evaluation]) -> dict[str, Any]:
-    """The record's `mean_score` by role, where the grader gives numbers."""
+    """The record's `mean_score` by role and `score_gain`, where the grader gives numbers."""
     scores = {role: each.mean_score for role, each in found.items()}
     given = {role: each.as_dict() for role, each in scores.items() if each is not None}
-    return {"mean_score": given} if len(given) == len(scores) else {}
+    if len(given) < len(scores):
+        return {}
+    student, teacher = found["student"], found["teacher"]
+    assert student.score_PK is not None and teacher.score_PK is not None
+    gain = paired_score_difference(
+        teacher.score_PK, student.score_PK, problem_ids=student.problem_ids
+    )
+    return {"mean_score": given, "score_gain": gain.as_dict()}
 
 
 def reference_tokens(problems: Sequence[Problem], builder: PromptBuilder) -> int | None:
@@ -266,5 +278,6 @@ def require_gain(record: dict[str, Any], problems: int, run: Run, listener: List
     if sample is not None:
         listener.warn(described_sample(sample, limit))
     raise PreflightFailed(
-        failure_line(record, problems, limit, kept if samples else None), hint_of(verdict)
+        failure_line(record, problems, limit, kept if samples else None, verdict.cause),
+        hint_of(verdict),
     )

@@ -22,6 +22,7 @@ from opsd_cli.evaluation.samples import Evaluation
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.grading import open_grader
 from opsd_cli.interruption import Stop, never
+from opsd_cli.problems import Problem
 from opsd_cli.problems.sources import Splits
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
@@ -37,6 +38,7 @@ from opsd_cli.training.preflight_failure import (
     telling_pair,
     write_samples,
 )
+from opsd_cli.training.preflight_grader import mostly_failed
 from opsd_cli.training.preflight_references import no_reference
 from opsd_cli.training.preflight_verdict import Outcome, Verdict, verdict_of
 from opsd_cli.training.run_directory import PREFLIGHT_FILES, PREFLIGHT_SAMPLES, Run
@@ -159,17 +161,13 @@ def check(
             comparison = Comparison(
                 config, asked, builder, measurements, listener, stop, completions
             )
-            compared = comparison.of(sources) if sources and not is_ungraded(record) else None
+            comparable = not is_ungraded(record) and not mostly_failed(record)
+            compared = comparison.of(sources) if sources and comparable else None
         except Interrupted as error:
             raise Interrupted("stopped within the preflight", "nothing was kept") from error
         rows = read_samples(run.directory / PREFLIGHT_SAMPLES)
         if directory is not None:
-            for name in PREFLIGHT_FILES:
-                shutil.copyfile(run.directory / name, directory / name)
-            if compared is not None:
-                text = json.dumps(compared.as_dict(), indent=2)
-                write_atomic(directory / SOURCES_RECORD, text + "\n")
-                write_samples(directory / SOURCES_SAMPLES, asked, compared.completions)
+            _keep(run.directory, directory, asked, compared)
     if not record["problems"]:
         raise no_reference(record, directory)
     if is_ungraded(record):
@@ -179,3 +177,13 @@ def check(
     limit = evaluation_sampling(config).max_new_tokens
     example = described_pair(*pair, limit) if pair is not None else ""
     return PreflightResult(record, verdict, example, directory, compared)
+
+
+def _keep(run: Path, directory: Path, asked: Sequence[Problem], compared: Compared | None) -> None:
+    """Copy what a run's directory has of the preflight, and write what was compared beside it."""
+    for name in PREFLIGHT_FILES:
+        shutil.copyfile(run / name, directory / name)
+    if compared is not None:
+        text = json.dumps(compared.as_dict(), indent=2)
+        write_atomic(directory / SOURCES_RECORD, text + "\n")
+        write_samples(directory / SOURCES_SAMPLES, asked, compared.completions)

@@ -29,6 +29,7 @@ from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.tracking.listener import Listener
 from opsd_cli.training.measuring import Measurements
 from opsd_cli.training.preflight import completions_of, record_of
+from opsd_cli.training.preflight_advice import is_few
 from opsd_cli.training.preflight_references import SOURCES, attempts_at
 from opsd_cli.training.preflight_signal import Signal, helps, signal_of
 from opsd_cli.training.preflight_verdict import verdict_of
@@ -203,7 +204,7 @@ class Comparison:
         policy, student = self._measurements.policy, self._builder.student
         found = signal_of(
             attempts.samples, problems, (student, prompt_of), policy, policy.tokenizer, config,
-            self._known, self._listener,
+            self._known, self._measurements.reading("preflight"),
         )  # fmt: skip
         self._spent += found.spent
         return found
@@ -239,6 +240,11 @@ def control_does_as_well(row: Mapping[str, Any]) -> bool:
     return bool(control["value"] >= signal["low"])
 
 
+def may_be_chance(row: Mapping[str, Any]) -> bool:
+    """True if a source helps, and the interval of its difference from the student has 0."""
+    return bool(row["goes_on"]) and row.get("cause") == "gain_uncertain"
+
+
 def recommendation(
     rows: Sequence[Mapping[str, Any]], completions: Mapping[str, Evaluation]
 ) -> tuple[str | None, str]:
@@ -249,10 +255,18 @@ def recommendation(
     """
     helping = [row for row in rows if row["goes_on"]]
     if not helping:
+        if any(row["problems"] > 0 and is_few(row["problems"]) for row in rows):
+            return None, "these are too few problems to tell whether one of these references helps"
         return None, "none of these references helps"
     best, *others = sorted(helping, key=lambda row: -row["teacher"]["value"])
     name, right = best["reference"], f"{best['teacher']['value']:.0%}"
     if not others:
+        if may_be_chance(best):
+            return None, (
+                f"{shown_reference(name, 30)} is the only one of these references that may help "
+                f"({right} right with it), but on {best['problems']} problems that may be chance; "
+                "more preflight.problems would tell"
+            )
         return name, f"it is the only one of these references that helps: {right} right with it"
     differences = {
         row["reference"]: _difference(

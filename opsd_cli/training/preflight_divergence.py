@@ -15,8 +15,9 @@ from backends.interface import Policy
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import PreflightFailed
 from opsd_cli.evaluation.held_out import divergence, reference_log_prob
+from opsd_cli.evaluation.reading import Reading
 from opsd_cli.evaluation.samples import Evaluation
-from opsd_cli.formatting import nats, share
+from opsd_cli.formatting import nats, numbered, share
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt
 from opsd_cli.statistics import Estimate
@@ -42,19 +43,24 @@ def divergence_record(
     student: Evaluation,
     prompts: tuple[Prompts, Prompts],
     config: Config,
+    reading: Reading,
 ) -> tuple[dict[str, Any], TokenLedger]:
     """What preflight.json says where nothing is graded, and the tokens read for it.
 
     Args:
         student: its completions of the problems.
         prompts: the student's and the teacher's prompt of a problem.
+        reading: receives the progress, and is asked whether to stop.
+
+    Raises:
+        Interrupted: the user asked to stop.
     """
     by_role = [{problem.id: prompt_of(problem) for problem in problems} for prompt_of in prompts]
-    found = divergence(policy, student.samples, by_role[0], by_role[1], config)
+    found = divergence(policy, student.samples, by_role[0], by_role[1], config, reading)
     roles = {
-        "student": reference_log_prob(policy, problems, prompts[0]),
+        "student": reference_log_prob(policy, problems, prompts[0], reading),
         "teacher": reference_log_prob(
-            policy, problems, prompts[1], "teacher", config.teacher.acting
+            policy, problems, prompts[1], reading, "teacher", config.teacher.acting
         ),
     }
     likely = {
@@ -146,7 +152,7 @@ def lines_of(record: Mapping[str, Any]) -> dict[str, str]:
 def require_divergence(record: Mapping[str, Any], run: Run, listener: Listener) -> None:
     """Report what was measured; raise `PreflightFailed` where nothing can be learnt."""
     measured = "; ".join(f"{name} {value}" for name, value in lines_of(record).items())
-    listener.note(f"preflight on {record['problems']} problems: {measured}")
+    listener.note(f"preflight on {numbered(record['problems'], 'problem')}: {measured}")
     verdict = verdict_of_divergence(record)
     if not verdict.goes_on:
         run.keep_failed_preflight()

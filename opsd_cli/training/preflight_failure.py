@@ -14,11 +14,15 @@ from opsd_cli.errors import OpsdError
 from opsd_cli.evaluation.samples import Evaluation
 from opsd_cli.files.atomic_write import write_atomic
 from opsd_cli.files.jsonl_log import read_rows
+from opsd_cli.formatting import numbered
+from opsd_cli.grading.interface import FAILED
 from opsd_cli.printable import shortened
 from opsd_cli.problems import Problem
 from opsd_cli.training.layout import PREFLIGHT_SAMPLES
+from opsd_cli.training.preflight_advice import is_few
+from opsd_cli.training.preflight_grader import described as described_failures
 from opsd_cli.training.preflight_signal import described as described_signal
-from opsd_cli.training.preflight_verdict import Outcome, Verdict
+from opsd_cli.training.preflight_verdict import NOTHING, TOO_FEW, UNMEASURED, Outcome, Verdict
 
 #: How to look at what the preflight measured; the flags are those of `opsd train`.
 LOOK = (
@@ -70,6 +74,8 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
 
 def hint_of(verdict: Verdict) -> str:
     """What the numbers mean, what to try, how to look closer, and how to train regardless."""
+    if verdict.cause == "grader_failed":
+        return f"{verdict.advice}. {CHECK}"
     return f"{verdict.meaning}; {verdict.advice}. {CHECK}. To look: {LOOK}. {REGARDLESS}"
 
 
@@ -78,6 +84,7 @@ _SHOWS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "truncated": lambda row: row["status"] == "no_answer" and row["finish_reason"] == "length",
     "endless": lambda row: row["status"] == "no_answer" and row["finish_reason"] == "length",
     "no_answer": lambda row: row["status"] == "no_answer" and row["finish_reason"] != "length",
+    "grader_failed": lambda row: row["status"] in FAILED,
     "ungraded": lambda row: row["status"] not in ("correct", "wrong", "no_answer"),
 }
 
@@ -150,6 +157,8 @@ def _became(row: Mapping[str, Any], limit: int) -> str:
         "wrong": f"answered {row['answer']}" if row["answer"] else f"not right{_score(row)}",
         "no_answer": "no answer found in it",
     }.get(row["status"], row["status"])
+    if row.get("reason"):
+        status += f": {row['reason']}"
     if row.get("other_answer"):
         status += f", and says {row['other_answer']} too"
     return status + (f", cut off at {limit} tokens" if row["finish_reason"] == "length" else "")
@@ -164,15 +173,21 @@ def _one_line(text: str, most: int) -> str:
     return shortened(" ".join(str(text).split()), most)
 
 
-def failure_line(record: Mapping[str, Any], problems: int, limit: int, kept: Path | None) -> str:
+def failure_line(
+    record: Mapping[str, Any], problems: int, limit: int, kept: Path | None, cause: str = ""
+) -> str:
     """The error's line: both accuracies, then what became of both roles' completions.
 
     Args:
         limit: greatest length of a completion, in tokens.
         kept: the directory that the samples are in, if they are kept.
+        cause: of the verdict.
     """
-    teacher, student = (Outcome.in_record(record, role) for role in ("teacher", "student"))
     where = f"; every completion is in {kept / PREFLIGHT_SAMPLES}" if kept is not None else ""
+    if cause == "grader_failed":
+        return f"{UNMEASURED}: {described_failures(record)}{where}"
+    teacher, student = (Outcome.in_record(record, role) for role in ("teacher", "student"))
+    few = is_few(problems)
     scores = record.get("mean_score")
     means = (
         f" (mean score {scores['teacher']['value']:.3f} with it, "
@@ -182,9 +197,10 @@ def failure_line(record: Mapping[str, Any], problems: int, limit: int, kept: Pat
     )
     signal = described_signal(record.get("signal"))
     return (
-        f"the reference does not help: {teacher.right:.0%} right with it, {student.right:.0%} "
-        f"without{means}, on {problems} problems; nothing to distil. Of the completions with the "
-        f"reference {_shares(record, 'teacher', limit)}; without it "
+        f"the reference {'was not seen to' if few else 'does not'} help: {teacher.right:.0%} right "
+        f"with it, {student.right:.0%} without{means}, on "
+        f"{numbered(problems, 'problem')}; {TOO_FEW if few else NOTHING}. Of the completions "
+        f"with the reference {_shares(record, 'teacher', limit)}; without it "
         f"{_shares(record, 'student', limit)}{signal and f'. Of the teacher: {signal}'}{where}"
     )
 

@@ -33,7 +33,10 @@ from opsd_cli.seeds import derive_seed
 from opsd_cli.tracking.listener import PREFLIGHT_ATTEMPTS, PREFLIGHT_FEEDBACK, PREFLIGHT_SIBLINGS
 from opsd_cli.training.layout import PREFLIGHT, PREFLIGHT_SAMPLES
 from opsd_cli.training.measuring import Measurements
+from opsd_cli.training.preflight_failure import CHECK
+from opsd_cli.training.preflight_grader import MEND, described, mostly_failed
 from opsd_cli.training.preflight_signal import ATTEMPTS
+from opsd_cli.training.preflight_verdict import UNMEASURED
 
 #: Role of the attempts that the teacher scores, in the samples.
 ATTEMPT = "scored"
@@ -197,9 +200,11 @@ def no_reference(record: Mapping[str, Any], kept: Path | None) -> PreflightFaile
     Args:
         kept: the directory that the samples are in, if they are kept.
     """
+    where = f"; every completion is in {kept / PREFLIGHT_SAMPLES}" if kept is not None else ""
+    if mostly_failed(record):
+        return PreflightFailed(f"{UNMEASURED}: {described(record)}{where}", f"{MEND}. {CHECK}")
     source = next(each for each in SOURCES.values() if each.key in record)
     counts = record[source.key]
-    where = f"; every completion is in {kept / PREFLIGHT_SAMPLES}" if kept is not None else ""
     return PreflightFailed(
         f"none of the preflight's {counts['problems']} problems has "
         f"{source.wanted}{_among(counts['rollouts'])}: there is no "

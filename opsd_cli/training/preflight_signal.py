@@ -25,18 +25,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from backends.interface import Policy, Sampling
 from opsd_cli.config.schema import Config
+from opsd_cli.evaluation.reading import Reading
 from opsd_cli.evaluation.samples import Sample
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.rendering import Prompt, Tokenizer
 from opsd_cli.statistics import Estimate, mean_score_at_k
 from opsd_cli.token_ledger import TokenLedger
-from opsd_cli.tracking.listener import PREFLIGHT_SCORES, Listener
+from opsd_cli.tracking.listener import PREFLIGHT_SCORES
 
 #: Attempts at each question, where the method itself asks for fewer. With 4 instead, too few
 #: questions have attempts of different grades for 32 problems to decide.
@@ -44,8 +45,6 @@ ATTEMPTS = 8
 #: Questions with attempts of different grades from which on the preference decides.
 LEAST_QUESTIONS = 5
 CHANCE = 0.5
-#: Attempts that are scored in one call, after which the progress is reported.
-SCORED_TOGETHER = 16
 #: The separation over the total from which on training follows it: of the teachers that were
 #: trained with, those with 0.17 and more taught, and those with 0.06 and less little or nothing.
 LEAST_SHARE = 0.1
@@ -155,7 +154,7 @@ def signal_of(
     tokenizer: Tokenizer,
     config: Config,
     known: dict[tuple[str, int], np.ndarray] | None = None,
-    listener: Listener | None = None,
+    reading: Reading | None = None,
 ) -> Signal:
     """Score the student's attempts under both prompts.
 
@@ -168,7 +167,10 @@ def signal_of(
         config: the teacher's weights, and the temperature of the divergence.
         known: the student's scores by problem id and sample index, which are not asked for again;
             new ones are added.
-        listener: receives the progress of scoring.
+        reading: receives the progress of scoring, and is asked whether to stop.
+
+    Raises:
+        Interrupted: the user asked to stop.
     """
     by_id = {problem.id: problem for problem in problems}
     groups = graded_differently([each for each in samples if each.problem_id in by_id])
@@ -177,31 +179,21 @@ def signal_of(
         return Signal(None, 0, 0)
     known = {} if known is None else known
     sampling = Sampling(config.divergence.temperature)
-    read: list[int] = []
-
-    def scores(
-        of: Sequence[Sample],
-        prompt: Callable[[Problem], Prompt],
-        role: Literal["student", "teacher"] = "student",
-    ) -> list[np.ndarray]:
-        """The scores of attempts under a role's prompt; their tokens are added to `read`."""
-        pairs = [
-            (prompt(by_id[row.problem_id]).ids, tuple(tokenizer.encode(row.completion)))
-            for row in of
-        ]
-        read.append(sum(len(ids) + len(completion) for ids, completion in pairs))
-        found: list[np.ndarray] = []
-        for start in range(0, len(pairs), SCORED_TOGETHER):
-            some = pairs[start : start + SCORED_TOGETHER]
-            found += policy.score(some, role, config.teacher.acting, sampling)
-            told.advance(len(some))
-        return found
-
+    reading = reading or Reading()
     new = [row for row in rows if _key(row) not in known]
-    told = listener or Listener()
-    told.phase(PREFLIGHT_SCORES, len(rows) + len(new))
-    with_reference = scores(rows, prompts[1], "teacher")
-    known |= dict(zip(map(_key, new), scores(new, prompts[0]), strict=True))
+
+    by_student, by_teacher = (
+        [(prompt(by_id[row.problem_id]).ids, tuple(tokenizer.encode(row.completion))) for row in of]
+        for of, prompt in zip((new, rows), prompts, strict=True)
+    )
+    lengths_of = [
+        [len(ids) + len(completion) for ids, completion in each]
+        for each in (by_teacher, by_student)
+    ]
+    reading.begin(PREFLIGHT_SCORES, [*lengths_of[0], *lengths_of[1]])
+    with_reference = reading.scores(policy, by_teacher, "teacher", config.teacher.acting, sampling)
+    without = reading.scores(policy, by_student, sampling=sampling)
+    known |= dict(zip(map(_key, new), without, strict=True))
     gaps = iter([t - known[_key(row)] for t, row in zip(with_reference, rows, strict=True)])
     scored = {
         problem_id: [(sample.reward, next(gaps)) for sample in group]
@@ -212,7 +204,7 @@ def signal_of(
         for problem_id, each in scored.items()
     }
     found = mean_score_at_k([[each] for each in by_question.values()])
-    spent = TokenLedger(teacher_scored=read[0], scored=read[1])
+    spent = TokenLedger(teacher_scored=sum(lengths_of[0]), scored=sum(lengths_of[1]))
     return Signal(found, len(groups), len(rows), _mean_gaps(scored), by_question, spent)
 
 

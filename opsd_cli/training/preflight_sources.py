@@ -8,6 +8,7 @@ from opsd_cli.config.schema import Config
 from opsd_cli.config.teacher_section import NO_REFERENCE, wrong_model, wrong_reference
 from opsd_cli.errors import UsageError
 from opsd_cli.grading import grades, traits_of
+from opsd_cli.planning.teacher_checks import same_as_student
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.references import (
     ANSWER,
@@ -75,4 +76,9 @@ def chosen_sources(
 def _refused(config: Config, reference: str) -> str | None:
     """Why a source does not go with the config: two lines, the second a hint."""
     teacher = config.teacher.model_copy(update={"reference": reference})
-    return wrong_model(teacher) or wrong_reference(teacher, None, config.grading)
+    same = same_as_student(config.model_copy(update={"teacher": teacher}))
+    return (
+        wrong_model(teacher)
+        or wrong_reference(teacher, None, config.grading)
+        or (None if same is None else "\n".join(same))
+    )

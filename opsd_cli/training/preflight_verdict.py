@@ -1,41 +1,39 @@
 """What the numbers of a preflight mean: one decision, from what became of both roles' completions.
 
-`decide` chooses a cause. Each has a sentence about the numbers (`MEANINGS`) and one about what to
-change (`ADVICE`). Training goes on if the teacher's accuracy is higher than the student's; where
-the grader gives numbers, the mean scores take their place. If it is not, and the reason is what the
-teacher answers (`ASK_SIGNAL`), training goes on too where the teacher tells right attempts of the
-student from wrong ones (`opsd_cli.training.preflight_signal`).
+`decide` chooses a cause. Each has a sentence about the numbers and one about what to change
+(`opsd_cli.training.preflight_advice`). Training goes on if the teacher's accuracy is higher than
+the student's; where the grader gives numbers, the mean scores take their place. If it is not, and
+the reason is what the teacher answers (`ASK_SIGNAL`), training goes on too where the teacher tells
+right attempts of the student from wrong ones (`opsd_cli.training.preflight_signal`). Where the
+grader failed on most completions, nothing was measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from opsd_cli.config.schema import Config
 from opsd_cli.evaluation.evaluate import evaluation_sampling
 from opsd_cli.evaluation.samples import Evaluation, Sample
-from opsd_cli.formatting import points
+from opsd_cli.formatting import numbered, points, score_change
 from opsd_cli.grading.extract import marks_answer
 from opsd_cli.statistics import Estimate
 from opsd_cli.training import preflight_signal
+from opsd_cli.training.preflight_advice import (
+    ASK_SIGNAL,
+    MEANINGS,
+    Cause,
+    UngradedCause,
+    advice_of,
+    is_few,
+    length_option,
+    untried,
+)
+from opsd_cli.training.preflight_grader import FAILED, described, mostly_failed
 from opsd_cli.training.repetition import ends_in_repetition
 
-Cause = Literal[
-    # The teacher is better.
-    "gain", "gain_of_form", "gain_from_zero", "gain_is_rare", "gain_uncertain",
-    # It is not, but it tells right attempts from wrong ones.
-    "signal",
-    # It is not.
-    "solved", "misleading", "ungraded", "truncated", "endless", "no_answer", "too_hard", "equal",
-]  # fmt: skip
-#: Causes where nothing is graded (`opsd_cli.training.preflight_divergence`).
-UngradedCause = Literal["divergence", "no_divergence", "references_cut"]
-
-#: Causes of a failure with which the teacher's scores are looked at: it answers in full, and is no
-#: better. With the others its answers are cut off, unreadable or superfluous.
-ASK_SIGNAL: tuple[Cause, ...] = ("misleading", "too_hard", "equal")
 #: From this accuracy of the student on, there is little left for a reference to add.
 SOLVED = 0.9
 #: Up to this accuracy of the student, it solves next to nothing alone.
@@ -45,8 +43,6 @@ RARELY_RIGHT = 0.2
 #: A completion may well be this many times as long as the reference solutions, and this long at
 #: least, in tokens. Where a limit leaves that room, a higher one is not suggested.
 ROOM_FACTOR, ROOM_TOKENS = 4, 512
-#: Sampling temperature up to which a lower one is not suggested.
-COOL = 0.3
 
 
 @dataclass(frozen=True)
@@ -167,81 +163,10 @@ def room_for(reference_tokens: int | None) -> int:
     return max(ROOM_TOKENS, ROOM_FACTOR * (reference_tokens or 0))
 
 
-#: Worked examples that are suggested; a config that has as many is not told to show some.
-EXAMPLES = 2
-_EXAMPLES = f"show worked examples in both prompts (--set prompts.few_shot.examples={EXAMPLES})"
-_EASIER = "take a larger model, or problems with shorter solutions"
-_FORM = (
-    "ask for a form of answer that can be read, such as \\boxed{}, in prompts.student.template and "
-    "prompts.teacher.template"
-)
-_OTHER_WORDS = (
-    "ask for the form of the answer in other words (prompts.student.template and "
-    "prompts.teacher.template name \\boxed{} already)"
-)
-#: Cause -> what the numbers mean. The fields are those of `described`.
-MEANINGS: dict[Cause, str] = {
-    "gain": "there is something to distil: the reference makes the model right more often",
-    "gain_of_form": "there is something to distil, but {student_unanswered:.0%} of the student's "
-    "completions hold no answer ({student_unfinished:.0%} were cut off): a part of the difference "
-    "is form or length, and not reasoning",
-    "gain_from_zero": "there is something to distil: the model solves next to nothing alone and "
-    "{teacher:.0%} with the reference. Training can go on, but it may learn little: a reference "
-    "shows the next step, and not how to find it. GRPO would find hardly a right answer to learn "
-    "from",
-    "gain_is_rare": "there is something to distil, but not much: with the reference in view the "
-    "model is still wrong on {teacher_failed:.0%}, and teaches that too",
-    "gain_uncertain": "training can go on, but the difference may be chance: {gain}",
-    "signal": "there is something to distil: the teacher answers no better with the reference, but "
-    "it tells right attempts from wrong ones",
-    "solved": "the student solves nearly all of these problems without the reference",
-    "misleading": "the reference makes the model worse: it is right less often with it",
-    "ungraded": "the grader could not compare {ungraded:.0%} of the teacher's answers with the "
-    "right ones",
-    "truncated": "most of the teacher's failures are completions that were cut off before an "
-    "answer: the limit is {limit} tokens",
-    "endless": "most of the teacher's failures are completions that do not come to an end "
-    "({repeating:.0%} of all end in repetitions), and the limit is {limit} tokens: a higher one "
-    "would hardly help",
-    "no_answer": "most of the teacher's failures are completions that end without an answer that "
-    "can be read",
-    "too_hard": "the teacher writes full answers, and {teacher_wrong:.0%} are wrong with the "
-    "reference in view: these problems are too hard for this model",
-    "equal": "the teacher is often right, and so is the student: the reference adds nothing",
-}
-#: Cause -> what to change, as alternatives; one whose field is empty is left out (`_advice`).
-ADVICE: dict[Cause, tuple[str, ...]] = {
-    "gain": (),
-    "gain_of_form": (
-        "raise {option} (now {limit}) if completions are cut off",
-        "{examples}",
-    ),
-    "gain_from_zero": ("{examples}", _EASIER),
-    "gain_is_rare": ("{examples}", _EASIER),
-    "gain_uncertain": ("{more_problems}", "{examples_of_form}"),
-    "signal": (
-        "--preflight-only compares this reference with others and with that of another problem",
-    ),
-    "solved": ("train on harder problems",),
-    "misleading": (
-        "{undecided}",
-        "see that each solution belongs to its question (opsd data check), and give the "
-        "teacher a clearer prompts.teacher.template",
-    ),
-    "ungraded": ("opsd data check lists the answers that cannot be compared",),
-    "truncated": ("raise {option} (now {limit}) to {enough}",),
-    "endless": ("{examples}", _EASIER),
-    "no_answer": ("{form}", "{examples}", "take a larger model"),
-    "too_hard": ("{undecided}", "{examples}", "{cooler}", _EASIER),
-    "equal": (
-        "{undecided}",
-        "train on harder problems",
-        "give the teacher a clearer prompts.teacher.template",
-        "{cooler}",
-    ),
-}
-#: Before the advice of a cause.
-_FIRST: dict[Cause, str] = {"gain_from_zero": "if it does not improve: "}
+#: What a run that does not train is told: in general, of few problems, and of none that was graded.
+NOTHING = "nothing to distil"
+TOO_FEW = "too few problems to tell whether there is anything to distil"
+UNMEASURED = "nothing was measured"
 
 
 @dataclass(frozen=True)
@@ -253,12 +178,14 @@ class Verdict:
         goes_on: whether a run trains after it.
         meaning: what the numbers mean, a sentence without capital and full stop.
         advice: what to change; may be empty.
+        conclusion: where a run does not train after it, what follows, as the start of a sentence.
     """
 
     cause: Cause | UngradedCause
     goes_on: bool
     meaning: str
     advice: str
+    conclusion: str = NOTHING
 
 
 def verdict_of(record: Mapping[str, Any], config: Config) -> Verdict:
@@ -269,13 +196,18 @@ def verdict_of(record: Mapping[str, Any], config: Config) -> Verdict:
     limit, reference = measured.max_new_tokens, record.get("reference_tokens")
     cause = decide(student, teacher, gain, limit, reference)
     better = goes_on(student, teacher)
+    difference = points(gain) if gain is not None else ""
     if "mean_score" in record:  # the grader gives numbers, of which few may count as right
         means = {role: each["value"] for role, each in record["mean_score"].items()}
         was, better = better, means["teacher"] > means["student"]
         cause = "gain" if better else "equal" if was else cause
+        if better and record.get("score_gain", {"low": 1})["low"] <= 0:
+            cause, difference = "gain_uncertain", score_change(record["score_gain"])
     signal = record.get("signal")
     if not better and cause in ASK_SIGNAL and preflight_signal.helps(signal):
         cause, better = "signal", True
+    if (mostly_failed(record) and not better) or (cause == "ungraded" and FAILED in record):
+        cause = "grader_failed"
     fields = {
         "teacher": teacher.right,
         "teacher_wrong": teacher.wrong,
@@ -284,48 +216,18 @@ def verdict_of(record: Mapping[str, Any], config: Config) -> Verdict:
         "ungraded": teacher.ungraded,
         "student_unanswered": student.unanswered,
         "student_unfinished": student.unfinished,
-        "gain": points(gain) if gain is not None else "",
+        "gain": difference,
         "limit": limit,
         "enough": max(2 * limit, ROOM_FACTOR * (reference or 0)),
-        "option": (
-            "evaluation.max_new_tokens"
-            if config.evaluation.max_new_tokens
-            else "sampling.max_new_tokens"
-        ),
+        "option": length_option(config),
+        "grader_failed": described(record) if cause == "grader_failed" else "",
+        **untried(config, record["problems"], {"student": student, "teacher": teacher}, signal),
     }
-    untried = _untried(config, 4 * record["problems"], student, signal)
     meaning = MEANINGS[cause].format(**fields)
     if cause == "signal":
         meaning += f": {preflight_signal.described(signal)}"
-    return Verdict(cause, better, meaning, _advice(cause, {**fields, **untried}))
-
-
-def _untried(
-    config: Config, more: int, student: Outcome, signal: Mapping[str, Any] | None
-) -> dict[str, str]:
-    """The suggestions that depend on the config; those that it follows already are empty.
-
-    Args:
-        more: number of problems that would make the measurement surer.
-    """
-    prompts, warmth = config.prompts, evaluation_sampling(config).temperature
-    templates = (prompts.student.template, prompts.teacher.template)
-    examples = _EXAMPLES if prompts.few_shot.examples < EXAMPLES else ""
-    measure = f"measure more problems: --set preflight.problems={more}"
-    asked = all("\\boxed" in (template or "") for template in templates)
-    return {
-        "examples": examples,
-        "examples_of_form": examples if student.unanswered > 0.5 else "",
-        "more_problems": measure if config.preflight.problems < more else "",
-        "undecided": measure if preflight_signal.undecided(signal) else "",
-        "form": _OTHER_WORDS if asked else _FORM,
-        "cooler": f"lower evaluation.temperature (now {warmth:g})" if warmth > COOL else "",
-    }
-
-
-def _advice(cause: Cause, fields: Mapping[str, Any]) -> str:
-    """The alternatives of a cause that are left, joined: "a", "a, or b" or "a, b, or c"."""
-    left = [text for each in ADVICE[cause] if (text := each.format(**fields))]
-    *before, last = left or [""]
-    joined = f"{', '.join(before)}, or {last}" if before else last
-    return _FIRST.get(cause, "") * bool(joined) + joined
+    few = not better and is_few(record["problems"])
+    conclusion = UNMEASURED if cause == "grader_failed" else TOO_FEW if few else NOTHING
+    if conclusion == TOO_FEW:
+        meaning = f"on {numbered(record['problems'], 'problem')} alone, {meaning}"
+    return Verdict(cause, better, meaning, advice_of(cause, few, fields), conclusion)

@@ -44,10 +44,18 @@ def _all_truncated(metrics: Sequence[dict[str, Any]]) -> str | None:
 
 
 def _mostly_skipped(metrics: Sequence[dict[str, Any]]) -> str | None:
-    """Said of a run that has lost most of its rollouts for want of a reference."""
-    shares = [row["rollouts_skipped"] for row in metrics if "rollouts_skipped" in row]
-    if not shares or sum(shares) / len(shares) < MOSTLY:
+    """Said of a run that has lost most of its rollouts for want of a reference, right or wrong."""
+    skipped = _mean(metrics, "rollouts_skipped")
+    if skipped < MOSTLY:
         return None
+    without_wrong = _mean(metrics, "contrast_missing")
+    if without_wrong >= skipped / 2:
+        return (
+            f"{share(skipped)} of the rollouts were left out, and {share(without_wrong)} of those "
+            "with a right reference had no wrong one (teacher.contrast): wrong_rollout takes a "
+            "higher rollouts.per_question or harder problems, other_problem several questions a "
+            "step"
+        )
     if any("feedback_missing" in row for row in metrics):
         why = "the grader said nothing of them; train on harder problems"
     else:
@@ -56,9 +64,15 @@ def _mostly_skipped(metrics: Sequence[dict[str, Any]]) -> str | None:
             "rollouts.per_question, train on easier problems"
         )
     return (
-        f"the teacher had no reference for {share(sum(shares) / len(shares))} of the rollouts: "
+        f"the teacher had no reference for {share(skipped)} of the rollouts: "
         f"{why}, or give these rollouts another reference with teacher.without_reference"
     )
+
+
+def _mean(metrics: Sequence[dict[str, Any]], key: str) -> float:
+    """The mean of a metric over the steps that have it; 0 without one."""
+    found = [float(row[key]) for row in metrics if key in row]
+    return sum(found) / max(1, len(found))
 
 
 def _no_gradient(metrics: Sequence[dict[str, Any]]) -> str | None:

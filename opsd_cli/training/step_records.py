@@ -140,16 +140,19 @@ def rollout_rows(
     reports: Sequence[BatchReport],
     builder: PromptBuilder,
     taught: Mapping[RolloutKey, Taught | None],
+    contrasted: bool = False,
 ) -> list[dict[str, Any]]:
     """The lines of `rollouts.jsonl` of one step; `divergence` is a completion's mean, in nats.
 
     The first rollout of each question has the prompts as they were sent: `prompt`, and
-    `teacher_prompt` where the teacher read one. Where each rollout has a reference of its own, each
-    has its `teacher_prompt`, null for one without a reference.
+    `teacher_prompt` where the teacher read one, with `contrast_prompt`, the one with the wrong
+    reference, under `teacher.contrast`. Where each rollout has a reference of its own, right or
+    wrong, each has both prompts, null for one without a reference.
 
     Args:
         builder: the student's prompts.
         taught: what the teacher read of each rollout of this step.
+        contrasted: True under `teacher.contrast`.
     """
     divergence = divergence_of_completions(plan.batches, reports)
     return [
@@ -163,14 +166,17 @@ def rollout_rows(
             "correct": g.correct,
             "divergence": divergence.get((g.rollout.request.prompt_ids, g.rollout.completion_ids)),
             **judged(g.score if g.numeric else None, g.feedback),
-            **_prompts_of(g, builder, taught),
+            **_prompts_of(g, builder, taught, contrasted),
         }
         for g in rollouts.everything
     ]
 
 
 def _prompts_of(
-    graded: GradedRollout, builder: PromptBuilder, taught: Mapping[RolloutKey, Taught | None]
+    graded: GradedRollout,
+    builder: PromptBuilder,
+    taught: Mapping[RolloutKey, Taught | None],
+    contrasted: bool,
 ) -> dict[str, str | None]:
     first = graded.rollout.request.sample_index == 0
     found: dict[str, str | None] = {}
@@ -180,4 +186,6 @@ def _prompts_of(
         read = taught[graded.key]
         if read is None or read.own or first:
             found["teacher_prompt"] = None if read is None else read.prompt.text
+            if contrasted:
+                found["contrast_prompt"] = read.contrast.text if read and read.contrast else None
     return found

@@ -29,6 +29,7 @@ from opsd_cli.methods.base import LossPlan, StepInputs
 from opsd_cli.problems.sources import Splits
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.rollouts.collector import RolloutCollector
+from opsd_cli.rollouts.contrast import NONE
 from opsd_cli.rollouts.importance import SamplerComparison
 from opsd_cli.rollouts.prefetch import Prefetcher
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
@@ -178,7 +179,8 @@ class Trainer:
             self.config, state, rollouts, plan, learnt, rate, self.builder, self.policy, taught,
         )  # fmt: skip
         self.run.append(run_directory.METRICS, row.as_dict())
-        rows = rollout_rows(step, rollouts, plan, learnt.reports, self.builder, taught)
+        contrasted = self.config.teacher.contrast != NONE
+        rows = rollout_rows(step, rollouts, plan, learnt.reports, self.builder, taught, contrasted)
         self.run.append(run_directory.ROLLOUTS, *rows)
         save_analyses(self.run, step, self.analyst.take_unsaved())
         self.listener.step(row)

@@ -14,7 +14,9 @@ from opsd_cli.problems.sources import Splits
 from opsd_cli.statistics import Estimate
 from opsd_cli.tracking.listener import (
     ANALYSES,
+    DIVERGENCE,
     GRADIENT,
+    LIKELIHOOD,
     PREFLIGHT_ATTEMPTS,
     PREFLIGHT_FEEDBACK,
     PREFLIGHT_SCORES,
@@ -29,10 +31,11 @@ from opsd_cli.tracking.listener import (
 from opsd_cli.training.schedule import tested_at_end
 from opsd_cli.training.state import RunState
 
-#: Names of the phases outside the steps, in the order in which a run has them.
+#: Names of the phases outside the steps, in the order in which a run has them; without what the
+#: phases end with that read what was sampled (`DIVERGENCE`, `LIKELIHOOD`).
 PREFLIGHT = (
     PREFLIGHT_SIBLINGS, PREFLIGHT_FEEDBACK, "preflight: student", "preflight: teacher",
-    PREFLIGHT_ATTEMPTS, PREFLIGHT_SCORES,
+    PREFLIGHT_ATTEMPTS, PREFLIGHT_SCORES, "preflight",
 )  # fmt: skip
 BASE, VALIDATION, CURVE, FINAL, BEST = (
     "test (base)", "validation", "test (curve)", "test (final)", "test (best)",
@@ -50,6 +53,7 @@ def work_ahead(config: Config, splits: Splits, state: RunState, phase: str) -> W
         state: of the run; in phases of a step, `state.step` is the step before it.
         phase: its name.
     """
+    phase = phase.removesuffix(DIVERGENCE).removesuffix(LIKELIHOOD)
     in_step = phase in (ROLLOUTS, ANALYSES, GRADIENT)
     ended = (FINAL, WATCH_FINAL, BEST, WATCH_BEST)
     left = 0 if phase in ended else config.train.steps - state.step
@@ -77,7 +81,9 @@ def _problems_ahead(config: Config, splits: Splits, state: RunState, phase: str)
     count = 2 * watch  # at the end and at the best step
     asked = min(config.preflight.problems, len(splits.train.problems))
     # What follows siblings or feedback, student, teacher and attempts: both roles, one, none.
-    count += dict(zip(PREFLIGHT, (2 * asked, 2 * asked, asked, 0, 0, 0), strict=True)).get(phase, 0)
+    count += dict(zip(PREFLIGHT, (2 * asked, 2 * asked, asked, 0, 0, 0, 0), strict=True)).get(
+        phase, 0
+    )
     if phase in PREFLIGHT and not train.test_at_end:
         count += test
     if phase in (*PREFLIGHT, BASE):

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from backends.interface import (
     DivergenceBatch,
     DivergenceItem,
+    RolloutRequest,
+    Sampling,
 )
 from opsd_cli.losses.divergence import DivergenceSpec, compute_divergence
 from tests.support import oracle
@@ -217,6 +219,43 @@ def test_teacher_cache_serves_a_repeated_batch_of_an_initial_teacher(
     spared = 0 if teacher == "initial" else first.teacher_tokens
     assert second_again.teacher_tokens == spared
     assert other.teacher_tokens == first.teacher_tokens
+
+
+def test_teacher_cache_serves_the_anchor_too_with_the_same_bits(
+    load: Load, adapter_folder, tmp_path: Path
+) -> None:
+    def learnt(again: bool) -> tuple[list[tuple[float, int]], bytes]:
+        """Loss and teacher's tokens of each batch of three updates, and the adapter after them."""
+        policy = load(train={"micro_batch_tokens": 40})
+        policy.load_adapter(adapter_folder())
+        batch = DivergenceBatch(ITEMS, DivergenceSpec("jsd"), "initial", again)
+        own = tuple(replace(item, teacher_prompt=item.student_prompt) for item in ITEMS)
+        anchor = DivergenceBatch(own, DivergenceSpec("reverse_kl"), "initial", again)
+        reports = []
+        for update in [(batch, anchor)] * 2 + [(replace(batch), replace(anchor))]:
+            reports += [policy.accumulate(each) for each in update]
+            policy.apply(0.05)
+        folder = tmp_path / str(again)
+        folder.mkdir()
+        policy.save_adapter(folder)
+        weights = (folder / "adapter_model.safetensors").read_bytes()
+        return [(report.loss, report.teacher_tokens) for report in reports], weights
+
+    reports, adapter = learnt(False)
+    kept, adapter_with_cache = learnt(True)
+    assert adapter == adapter_with_cache
+    assert [loss for loss, _ in kept] == [loss for loss, _ in reports]
+    read = [tokens for _, tokens in reports]
+    assert [tokens for _, tokens in kept] == [*read[:2], 0, 0, *read[4:]] and min(read) > 0
+
+
+def test_teacher_cache_is_dropped_before_rollouts_are_sampled(load: Load) -> None:
+    policy = load()
+    batch = DivergenceBatch(ITEMS, DivergenceSpec(), "initial", again=True)
+    read = [policy.accumulate(batch).teacher_tokens for _ in range(2)]
+    list(policy.generate([RolloutRequest("p", 0, (5, 6), 1)], Sampling(max_new_tokens=1)))
+    read.append(policy.accumulate(batch).teacher_tokens)
+    assert read == [read[0], 0, read[0]] and read[0] > 0
 
 
 def test_measure_reports_the_same_and_leaves_no_gradient(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,16 @@ def _resized(folder: Path, settings: dict[str, Any], size: int) -> Path:
     model.save_pretrained(folder)
     (folder / "generation_config.json").write_text(generation)
     return folder
+
+
+def test_encoding_a_text_that_exceeds_the_context_warns_of_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grader's feedback may be that long; the teacher's prompt then loses its middle."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    wrapped = chat_models.tokenizer("base")
+    wrapped.model_max_length = 4
+    assert len(HuggingFaceTokenizer(wrapped).encode("It is not the sum.")) > 4
+    assert not caplog.records
+    wrapped.encode("It is not the sum.")
+    assert "longer than the specified maximum" in caplog.text  # what would have been said

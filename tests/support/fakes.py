@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class FakePolicy:
 
     def __init__(self, skill: float = 0.5, taught: float = 1.0, gain: float = 0.1) -> None:
         self.skill, self.taught, self.gain = skill, taught, gain
-        self._read: LossBatch | None = None
+        self._read: list[LossBatch] = []
         self.drawn: list[RolloutRequest] = []
 
     def generate(
@@ -99,10 +100,10 @@ class FakePolicy:
         )
         trained = sum(len(i.student_prompt) + len(i.completion) for i in batch.items)
         scored = sum(len(i.teacher_prompt) + len(i.completion) for i in batch.items)
-        if batch is self._read:  # the initial teacher scores a batch once
+        if any(batch is each for each in self._read):  # the initial teacher scores a batch once
             scored = 0
         if batch.again and batch.teacher == "initial":
-            self._read = batch
+            self._read = [*self._read[-1:], batch]
         return BatchReport(loss, tuple(tokens), trained, scored)
 
     def _policy_gradient(self, batch: PolicyGradientBatch) -> BatchReport:
@@ -139,6 +140,51 @@ class FakePolicy:
 
     def memory(self) -> Memory:
         return Memory(1, 2)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A call of `Policy.score`, or of `Policy.measure`: then its role is "measure"."""
+
+    role: str
+    teacher: str = "initial"
+    temperature: float = 1.0
+    prompts: tuple[str, ...] = ()
+
+
+class ScoringPolicy(FakePolicy):
+    """A `FakePolicy` with log-probabilities of one's own, which notes what it is asked.
+
+    Attributes:
+        asked: every call of `score` and `measure` so far.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.asked: list[Asked] = []
+
+    def log_probs(self, prompt: str, completion: tuple[int, ...], role: str) -> np.ndarray:
+        """The log-probabilities [N] that `score` gives the tokens of a completion."""
+        return np.zeros(len(completion))
+
+    def score(
+        self,
+        sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+        role: Literal["student", "teacher"] = "student",
+        teacher: TeacherWeights = "initial",
+        sampling: Sampling = PLAIN,
+    ) -> list[np.ndarray]:
+        assert not sampling.filters
+        prompts = tuple(self.tokenizer.decode(prompt) for prompt, _ in sequences)
+        self.asked.append(Asked(role, teacher, sampling.temperature, prompts))
+        return [
+            np.asarray(self.log_probs(prompt, completion, role), np.float32)
+            for prompt, (_, completion) in zip(prompts, sequences, strict=True)
+        ]
+
+    def measure(self, batch: LossBatch) -> BatchReport:
+        self.asked.append(Asked("measure"))
+        return super().measure(batch)
 
 
 class StopAfter(Listener):

@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
+from backends.shared.weight_files import nearest_folder
 from benchmarks.domains import __main__ as command
 from benchmarks.domains import base, kit, results
 from benchmarks.domains.example import Domain
 from benchmarks.domains.registry import DOMAINS
 from benchmarks.domains.rules import score
 from opsd_cli.config.resolve import resolve
+from opsd_cli.domain_files import DOMAINS as made_domains
+from opsd_cli.domain_files import how_to_make
 from opsd_cli.errors import DataError
 from opsd_cli.grading import Item, open_grader
 from opsd_cli.problems.arithmetic import SPLITS, Split
@@ -229,3 +232,21 @@ def test_domain_command_goes_on_after_a_run_that_failed(
     assert "choice: no rows\ngive some" in said.err and "| json | `json` | 1 |" in said.out
     (found,) = json.loads((tmp_path / "results.json").read_text())
     assert found["domain"] == "json" and found["gain"]["value"] == 0.5
+
+
+@each_domain
+def test_missing_files_of_a_domain_preset_name_the_command_that_makes_them(
+    domain: Domain,
+) -> None:
+    config = resolve(domain.preset)
+    paths = [config.model, config.data.train, config.data.validation, config.data.test]
+    for path in paths:
+        hint = how_to_make(path or "") or ""
+        assert f"python -m benchmarks.domains --out domains --only {domain.name} --make-" in hint
+        assert "a clone of the repository" in hint
+    assert nearest_folder(Path(config.model)) == how_to_make(config.model)
+    assert set(made_domains) == set(DOMAINS)
+    grader = config.grading.grader.partition(":")[0]
+    assert (how_to_make(grader) is not None) == (".py" in grader)
+    assert how_to_make(f"data/{domain.name}/train.jsonl") is None
+    assert how_to_make("domains/law/train.jsonl") is None

@@ -19,6 +19,7 @@ from backends.interface import (
     Sampling,
 )
 from backends.parallel.share import PROBE
+from backends.shared.policy_base import PolicyBase
 from opsd_cli.errors import ModelError, UsageError
 from tests.support.ragged_batches import divergence_batch, gradient_batch, tokens
 from tests.support.ranks import Loaded
@@ -163,16 +164,40 @@ def test_rollouts_and_log_probabilities_do_not_depend_on_the_ranks(
 def test_a_batch_that_comes_again_needs_no_second_pass_of_the_teacher(
     loaded: Loaded, sizes: Sequence[int]
 ) -> None:
-    batch, anchor = divergence_batch(9, again=True), divergence_batch(9)
+    batch, anchor = divergence_batch(9, again=True), divergence_batch(9, again=True)
     for size in sizes[:2]:
         with loaded(size) as policy:
-            first = policy.accumulate(batch)
-            policy.accumulate(anchor)
+            first = [policy.accumulate(each).teacher_tokens for each in (batch, anchor)]
             policy.apply(0.01)
-            second = policy.accumulate(batch)
-            policy.accumulate(anchor)
-        assert first.teacher_tokens > 0
-        assert second.teacher_tokens == 0
+            second = [policy.accumulate(each).teacher_tokens for each in (batch, anchor)]
+        assert min(first) > 0
+        assert second == [0, 0]
+
+
+def test_measurements_are_dealt_and_the_same_bits_on_every_number_of_ranks(
+    loaded: Loaded, sizes: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = [divergence_batch(9), divergence_batch(1), gradient_batch(5)]
+    here: list[int] = []
+    measure = PolicyBase.measure
+
+    def counting(self: Any, batch: LossBatch) -> BatchReport:
+        here.append(len(batch.items))
+        return measure(self, batch)
+
+    monkeypatch.setattr(PolicyBase, "measure", counting)  # rank 0's alone
+    found, read = [], []
+    for size in sizes:
+        here.clear()
+        with loaded(size) as policy:
+            found.append([numbers(policy.measure(batch)) for batch in batches])
+        read.append(sum(here))
+    assert all(each == found[0] for each in found)
+    assert read[0] == sum(len(batch.items) for batch in batches)
+    assert read == sorted(read, reverse=True) and read[0] > read[1]
+    with loaded(1, "fast") as policy:
+        alone = [policy.measure(batch).loss for batch in batches]
+    assert [loss for loss, *_ in found[0]] == pytest.approx(alone, rel=1e-5)
 
 
 def test_abandoned_rollouts_do_not_reach_the_next_call(loaded: Loaded) -> None:

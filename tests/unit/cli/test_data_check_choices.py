@@ -34,3 +34,15 @@ def test_data_check_uses_rows_without_a_solution_that_the_teacher_does_not_read(
     assert code == 0 and json.loads(out)["used"] == 3
     code, out, _ = opsd("data check own.jsonl --json")
     assert code == 0 and json.loads(out)["used"] == 2
+
+
+def test_data_check_lists_gold_texts_that_are_no_option(opsd: Opsd, tmp_path: Path) -> None:
+    rows = [
+        {"question": f"Question {answer}?", "options": ["red", "blue"], "answer": answer}
+        for answer in ("Blue.", "(A) red", "green")
+    ]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = opsd(f"data check own.jsonl {CHOICES} --json")
+    assert code == 0, err
+    (found,) = json.loads(out)["findings"]
+    assert found["kind"] == "not_accepted" and found["rows"] == ["row 3: 'green'"]

@@ -87,3 +87,14 @@ def test_the_flexible_column_of_a_run_has_a_caption(opsd: Opsd) -> None:
     assert code == 0, err
     caption = next(line for line in out.splitlines() if line.startswith("flexible: "))
     assert "without a box" in caption
+
+
+def test_page_of_a_sample_shows_its_other_answer(opsd: Opsd, tmp_path: Path) -> None:
+    assert opsd(f"eval --benchmark {NAME} --limit 1 --out e --json")[0] == 0
+    path = tmp_path / "e" / "samples.jsonl"
+    (row,) = read_rows(path)
+    path.write_text(json.dumps(row | {"completion": r"\boxed{5} So the answer is 71."}) + "\n")
+    assert opsd("eval --regrade --out e")[0] == 0
+    (row,) = read_rows(path)
+    assert row["other_answer"] == "71"
+    assert "answer 5; says 71 too" in (tmp_path / "e/pages/0/1.html").read_text()

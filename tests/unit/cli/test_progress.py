@@ -293,7 +293,7 @@ def test_comparison_without_a_terminal_tells_of_its_runs_every_thirty_seconds(
         watch(jobs())
         clock.now += 1
     err = capsys.readouterr().err
-    assert err.count("opsd-s0: test accuracy 50.0%") == 1
+    assert err.count("opsd-s0: test accuracy 50.0% at its last step, after 100 gen") == 1
     assert err.count("grpo-s0: rollouts 1,234/65,536 tokens") == 1
     assert err.count("3 runs: about 5:50 left") == 1
 

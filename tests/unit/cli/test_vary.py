@@ -122,7 +122,7 @@ def test_vary_trains_the_arms_and_resume_goes_on_with_them(
 
 
 def test_vary_result_fits_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from opsd_cli.cli.compare_output import show
+    from opsd_cli.cli.compare_output import CHOSEN, show
     from opsd_cli.cli.console import Output
 
     groups, variation = varied_runs(tmp_path, [0, 1])
@@ -130,4 +130,4 @@ def test_vary_result_fits_the_terminal(tmp_path: Path, capsys: pytest.CaptureFix
     show(Comparison(summary, groups, tmp_path), Output())
     out = capsys.readouterr().out
     assert "against the base" in out and "helped" in out and "four times in five" in out
-    assert "opsd (divergence.kind=forward_kl)" in out
+    assert "opsd (divergence.kind=forward_kl)" in out and CHOSEN in out

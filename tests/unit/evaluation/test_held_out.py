@@ -104,7 +104,7 @@ def test_held_out_divergence_of_a_sampled_vocabulary_is_the_whole_reverse_kl() -
 @pytest.mark.parametrize(("role", "kind"), [("student", "scored"), ("teacher", "teacher_scored")])
 def test_likelihood_of_the_solutions_is_a_mean_over_problems(role: Any, kind: str) -> None:
     policy = Measured()
-    found = reference_log_prob(policy, PROBLEMS, lambda problem: prompts(3)[problem.id], role)
+    found = reference_log_prob(policy, PROBLEMS, lambda problem: prompts(3)[problem.id], None, role)
     own = [tokens_of(str(problem.solution), policy.tokenizer) for problem in PROBLEMS[:2]]
     assert found.reference_log_prob is not None
     assert found.reference_log_prob.value == pytest.approx(-np.mean([np.mean(ids) for ids in own]))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from backends.interface import PLAIN, PolicyGradientBatch, Rollout, RolloutRequest, Sampling
+from backends.interface import PolicyGradientBatch, Rollout, RolloutRequest
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.errors import ConfigError
@@ -17,35 +16,20 @@ from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
 from opsd_cli.rollouts.types import GradedRollout
-from tests.support.fakes import STOP, FakePolicy
+from tests.support.fakes import STOP, ScoringPolicy
 
 PROBLEMS = [Problem(f"p{n}", f"{n} + 1", f"sum {n + 1}", str(n + 1), "made") for n in range(2)]
 #: Text and grade of each rollout, by question.
 GROUPS = [[("so 1", True), ("so 9", False), ("so 8", False)], [("so 2", True), ("so 2!", True)]]
 
 
-class ReadsPrompts(FakePolicy):
+class ReadsPrompts(ScoringPolicy):
     """Gives a token -1 nat, and to the teacher 0.5 more with a right reference, 0.1 with others."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[str, list[str]]] = []
-
-    def score(
-        self,
-        sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
-        role: str = "student",
-        teacher: str = "initial",
-        sampling: Sampling = PLAIN,
-    ) -> list[np.ndarray]:
-        prompts = [self.tokenizer.decode(prompt) for prompt, _ in sequences]
-        self.asked.append((role, prompts))
-        scores = []
-        for prompt, (_, completion) in zip(prompts, sequences, strict=True):
-            n = int(prompt.partition(" + ")[0][-1])
-            extra = 0.5 if f"sum {n + 1}\n" in prompt else 0.1
-            scores.append(np.full(len(completion), -1 + extra * (role == "teacher"), np.float32))
-        return scores
+    def log_probs(self, prompt: str, completion: tuple[int, ...], role: str) -> np.ndarray:
+        n = int(prompt.partition(" + ")[0][-1])
+        extra = 0.5 if f"sum {n + 1}\n" in prompt else 0.1
+        return np.full(len(completion), -1 + extra * (role == "teacher"))
 
 
 def config_of(contrast: str, method: str = "opsd", **sections: Any) -> Config:
@@ -80,11 +64,12 @@ def test_contrast_takes_the_wrong_references_score_from_the_right_ones() -> None
     (batch,) = plan.batches
     assert isinstance(batch, PolicyGradientBatch) and len(batch.items) == 5
     assert batch.items[0].advantages == pytest.approx([0.4] * 3)
-    (right_role, right), (wrong_role, wrong) = policy.asked
-    assert right_role == wrong_role == "teacher"
+    assert [asked.role for asked in policy.asked] == ["teacher", "teacher"]
+    right, wrong = (asked.prompts for asked in policy.asked)
     assert ["sum 1\n" in each for each in right] == [True] * 3 + [False] * 2
-    assert [a.replace("sum 1", "sum 2") for a in right[:3]] == wrong[:3]  # the same words
-    assert plan.metrics == {"contrast_missing": 0.0, "contrast_gap": pytest.approx(0.4)}
+    assert [a.replace("sum 1", "sum 2") for a in right[:3]] == list(wrong[:3])  # the same words
+    skipped = {"contrast_missing": 0.0, "rollouts_skipped": 0.0}
+    assert plan.metrics == {**skipped, "contrast_gap": pytest.approx(0.4)}
     lengths = [len(policy.tokenizer.encode(each)) + 3 for each in (*right, *wrong)]
     assert plan.spent.teacher_scored == sum(lengths) and plan.spent.scored == 0
 
@@ -93,16 +78,17 @@ def test_contrast_with_wrong_rollouts_never_shows_a_rollout_itself() -> None:
     plan, policy = learn(config_of("wrong_rollout"))
     (batch,) = plan.batches
     assert isinstance(batch, PolicyGradientBatch) and len(batch.items) == 3
-    wrong = policy.asked[1][1]
+    wrong = policy.asked[1].prompts
     assert "so 9\n" in wrong[0] or "so 8\n" in wrong[0]
     assert "so 8\n" in wrong[1] and "so 9\n" in wrong[2]
     # The second question has no wrong rollout: its two are not learnt from.
     assert plan.metrics["contrast_missing"] == pytest.approx(2 / 5)
+    assert plan.metrics["rollouts_skipped"] == pytest.approx(2 / 5)
 
 
 def test_contrast_in_hybrid_redistributes_the_advantage() -> None:
     plan, policy = learn(config_of("wrong_rollout", "hybrid"))
-    assert [role for role, _ in policy.asked] == ["teacher", "teacher"]
+    assert [asked.role for asked in policy.asked] == ["teacher", "teacher"]
     (batch,) = plan.batches
     assert isinstance(batch, PolicyGradientBatch)
     right, wrong = (batch.items[row].advantages[0] for row in (0, 1))

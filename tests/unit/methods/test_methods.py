@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 
 from backends.interface import (
-    PLAIN,
     DivergenceBatch,
     PolicyGradientBatch,
     Rollout,
     RolloutRequest,
-    Sampling,
 )
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
@@ -27,27 +25,22 @@ from opsd_cli.methods.sft import target_text
 from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.rollouts.types import GradedRollout
-from tests.support.fakes import STOP, FakePolicy
+from tests.support.fakes import STOP, FakePolicy, ScoringPolicy
 from tests.support.method_steps import PROBLEMS, loss_plan_of
 
 
-class Scored(FakePolicy):
+class Scored(ScoringPolicy):
     """Finds every token likelier with the reference than without, by `gap` nats."""
 
     gap = math.log(1.2)
 
-    def score(
-        self,
-        sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
-        role: str = "student",
-        teacher: str = "initial",
-        sampling: Sampling = PLAIN,
-    ) -> list[np.ndarray]:
-        assert not sampling.filters
-        asked = (role, teacher, sampling.temperature, len(sequences))
-        self.asked = [*getattr(self, "asked", []), asked]
-        extra = self.gap if role == "teacher" else 0.0
-        return [np.full(len(completion), -1.0 + extra) for _, completion in sequences]
+    def log_probs(self, prompt: str, completion: tuple[int, ...], role: str) -> np.ndarray:
+        return np.full(len(completion), -1.0 + self.gap * (role == "teacher"))
+
+    @property
+    def calls(self) -> list[tuple[str, str, float, int]]:
+        """Role, teacher's weights, temperature and sequences of each call."""
+        return [(a.role, a.teacher, a.temperature, len(a.prompts)) for a in self.asked]
 
 
 def config_of(method: str, **sections: Any) -> Config:
@@ -121,7 +114,7 @@ def test_grpo_passes_keep_the_old_log_probs() -> None:
     rollouts = rolled({name: [True, False] for name in ("p0", "p1", "p2")}, config)
     plan = learn(config, rollouts, policy)
     assert [len(batch.items) for batch in plan.batches] == [4, 2, 4, 2]
-    assert policy.asked == [("student", "initial", 0.8, 6)]
+    assert policy.calls == [("student", "initial", 0.8, 6)]
     assert all(len(i.old_log_probs) == len(i.completion) for i in plan.batches[0].items)
     assert isinstance(plan.batches[0], PolicyGradientBatch)
     assert plan.batches[0].clip_high == 0.28
@@ -138,7 +131,7 @@ def test_grpo_with_a_penalty_reads_flat_groups_too() -> None:
     policy = Scored()
     plan = learn(config, rolled({"p0": [True, True]}, config), policy)
     assert [len(batch.items) for batch in plan.batches] == [2]
-    assert policy.asked == [("teacher", "initial", 0.8, 2)]
+    assert policy.calls == [("teacher", "initial", 0.8, 2)]
     assert all(i.initial_log_probs for i in plan.batches[0].items)
 
 
@@ -163,7 +156,7 @@ def test_sampled_token_opsd_is_a_policy_gradient_of_the_log_ratio() -> None:
     (batch,) = plan.batches
     assert isinstance(batch, PolicyGradientBatch) and batch.temperature == 1.3
     assert batch.items[0].advantages == pytest.approx([Scored.gap] * 2)
-    assert policy.asked == [("teacher", "initial", 1.3, 1), ("student", "initial", 1.3, 1)]
+    assert policy.calls == [("teacher", "initial", 1.3, 1), ("student", "initial", 1.3, 1)]
     assert plan.spent.teacher_scored > plan.spent.scored > 0
     assert plan.metrics["sampled_reverse_kl"] == pytest.approx(-Scored.gap)
 
@@ -186,7 +179,7 @@ def test_hybrid_asks_the_teacher_only_where_there_is_a_sign() -> None:
     policy = Scored()
     rollouts = rolled({"p0": [True, False], "p1": [True, True]}, config)
     (batch,) = learn(config, rollouts, policy).batches
-    assert [asked[3] for asked in policy.asked] == [2, 2]
+    assert [asked[3] for asked in policy.calls] == [2, 2]
     right, wrong = batch.items
     plain = advantages([1, 0], "group")
     assert right.advantages == pytest.approx([plain[0] * 1.2] * 2)

@@ -18,7 +18,7 @@ from opsd_cli.problems import Problem
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
 from opsd_cli.rollouts.types import GradedRollout
-from tests.support.fakes import STOP, FakePolicy
+from tests.support.fakes import STOP, FakePolicy, ScoringPolicy
 
 PROBLEMS = [Problem(f"p{n}", f"{n} + 1", None, str(n + 1), "made") for n in range(2)]
 #: Rollouts of the first question: text, length in tokens, grade. The second has no right one.
@@ -120,10 +120,9 @@ def test_completions_a_question_with_feedback() -> None:
 
 
 def test_hybrid_keeps_the_advantage_of_a_rollout_without_a_sibling() -> None:
-    class Higher(FakePolicy):
-        def score(self, sequences: Any, role: str = "student", *rest: Any, **more: Any) -> Any:
-            extra = 1.0 if role == "teacher" else 0.0
-            return [np.full(len(completion), extra) for _, completion in sequences]
+    class Higher(ScoringPolicy):
+        def log_probs(self, prompt: str, completion: tuple[int, ...], role: str) -> np.ndarray:
+            return np.full(len(completion), 1.0 * (role == "teacher"))
 
     config = config_of("hybrid", hybrid={"mix": 1.0, "spread": 0.5})
     policy = Higher()

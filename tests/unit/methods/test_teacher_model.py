@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.interface import PLAIN, DivergenceBatch, Rollout, RolloutRequest, Sampling
+from backends.interface import DivergenceBatch, Rollout, RolloutRequest
 from opsd_cli import methods
 from opsd_cli.config.schema import Config
 from opsd_cli.methods.base import RunSizes, StepInputs
@@ -16,7 +16,7 @@ from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.other_model import OtherModel
 from opsd_cli.rollouts.teacher_analysis import TeacherAnalyst
 from opsd_cli.rollouts.types import GradedRollout
-from tests.support.fakes import STOP, FakePolicy
+from tests.support.fakes import STOP, FakePolicy, ScoringPolicy
 from tests.support.small_tokenizers import CharacterTokenizer
 
 PROBLEM = Problem("p", "1 + 1", "1 + 1 = 2", "2", "made")
@@ -27,21 +27,6 @@ class Shouting(CharacterTokenizer):
 
     def render_chat(self, messages: Any, generation_prompt: bool, **arguments: Any) -> str:
         return super().render_chat(messages, generation_prompt, **arguments).upper()
-
-
-class Asked(FakePolicy):
-    """Notes whose weights are asked to score."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[str, str]] = []
-
-    def score(
-        self, sequences: Any, role: Any = "student", teacher: Any = "initial",
-        sampling: Sampling = PLAIN,
-    ) -> list[np.ndarray]:  # fmt: skip
-        self.asked.append((role, teacher))
-        return super().score(sequences, role, teacher, sampling)
 
 
 @pytest.fixture(autouse=True)
@@ -102,12 +87,13 @@ def test_teacher_prompt_of_another_model_has_the_reference_and_its_own_context()
 
 
 def test_hybrid_asks_the_other_model_and_its_penalty_the_initial_weights() -> None:
-    policy = Asked()
+    policy = ScoringPolicy()
     learnt(config_of("hybrid", grpo={"kl": 0.1}), policy)
-    assert policy.asked == [("teacher", "model"), ("student", "initial"), ("teacher", "initial")]
+    weights = [(asked.role, asked.teacher) for asked in policy.asked]
+    assert weights == [("teacher", "model"), ("student", "initial"), ("teacher", "initial")]
 
 
 def test_sampled_divergence_asks_the_other_model() -> None:
-    policy = Asked()
+    policy = ScoringPolicy()
     learnt(config_of(divergence={"vocabulary": "sampled", "kind": "reverse_kl"}), policy)
-    assert ("teacher", "model") in policy.asked
+    assert ("teacher", "model") in [(asked.role, asked.teacher) for asked in policy.asked]

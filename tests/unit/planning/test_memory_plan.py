@@ -164,3 +164,22 @@ def test_known_shape_of_a_model_by_name() -> None:
     assert known_shape("Qwen/Qwen3-8B") == shape("8B")
     assert known_shape("mlx-community/Qwen3-4B-4bit") == shape("4B", **FOUR_BITS)
     assert known_shape("someone/else-4B") is None
+
+
+def test_kl_anchor_of_several_passes_keeps_hidden_states_of_the_initial_policy() -> None:
+    def divergence(*settings: str) -> int:
+        config = resolve("opsd-qwen3-1.7b", list(settings))
+        return plan(config, shape("1.7B"), Prompts(256, 512), CUDA.memory, False).divergence
+
+    live = "teacher.weights=live"
+    twice = "train.passes=2"
+    anchors = ("train.anchor=kl", twice)
+    assert divergence(live, *anchors[:1]) == divergence(live)
+    config = resolve("opsd-qwen3-1.7b", [])
+    tokens = config.train.questions_per_step * config.sampling.max_new_tokens
+    one = tokens * shape("1.7B").hidden * 2
+    assert divergence(live, *anchors) - divergence(live, twice) == one
+    assert divergence(*anchors) - divergence(twice) == one  # beside those of the teacher
+    assert divergence(twice) - divergence() == one
+    none = (*anchors, "train.anchor_weight=0")
+    assert divergence(live, *none) == divergence(live, twice)

@@ -18,7 +18,7 @@ from backends.shared.vocabulary import require_rows, require_same_vocabulary
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
 from opsd_cli.embedded import MODEL_DIR
-from opsd_cli.errors import BackendMissing, ModelError, RunError, UsageError
+from opsd_cli.errors import BackendMissing, ConfigError, ModelError, RunError, UsageError
 from opsd_cli.planning.memory_plan import MemoryPlan, Prompts, estimated, plan
 from opsd_cli.planning.model_shape import Shape, configured_shape, teacher_shape
 from opsd_cli.planning.planned_device import PlannedDevice
@@ -142,6 +142,19 @@ def test_teacher_model_that_ends_a_turn_with_another_token_is_warned_of(folder: 
     (folder / "chat_template.jinja").write_text(template.replace("<|im_end|>", "<|endoftext|>"))
     require_teacher(taught(folder), warnings)
     assert len(warnings.said) == 1 and "may learn not to end" in warnings.said[0]
+
+
+def test_teacher_that_is_the_student_and_sees_no_reference_is_refused(folder: Path) -> None:
+    for model in ("embedded", folder):  # a copy of its files
+        with pytest.raises(ConfigError, match="teacher and student are the same") as refused:
+            require_teacher(taught(model, "teacher.reference=none"), Listener())
+        assert "larger model" in refused.value.hint
+        require_teacher(taught(model), Listener())  # it reads the solutions
+    begun = taught("embedded", "teacher.reference=none").model_copy(update={"adapter": "runs/a"})
+    require_teacher(begun, Listener())  # a student that has learnt is not its base
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    require_teacher(taught(folder, "teacher.reference=none"), Listener())
 
 
 def test_quantised_teacher_is_refused_where_the_backend_cannot(

@@ -89,6 +89,22 @@ def test_few_shot_examples_leave_problems_to_train_on(data: Path, count: int) ->
         load_splits(few(data, f"prompts.few_shot.examples={count}"))
 
 
+def test_few_shot_examples_are_no_chats_of_several_turns(tmp_path: Path, data: Path) -> None:
+    def row(name: str, turns: int) -> str:
+        said = f"\\boxed{{{name}}}"
+        turn = [{"role": "user", "content": f"{name}?"}, {"role": "assistant", "content": said}]
+        return json.dumps({"messages": turn * turns}) + "\n"
+
+    chats, mixed = tmp_path / "chats.jsonl", tmp_path / "mixed.jsonl"
+    chats.write_text("".join(row(name, 2) for name in "1234"))
+    mixed.write_text(chats.read_text() + "".join(row(name, 1) for name in "567"))
+    # They are looked for beyond the first rows.
+    found = examples_of(few(data, f"prompts.few_shot.source={mixed}"))
+    assert [problem.answer for problem in found] == ["5", "6", "7"]
+    with pytest.raises(DataError, match="4 of its 4 problems are chats of several turns"):
+        examples_of(few(data, f"prompts.few_shot.source={chats}"))
+
+
 def test_few_shot_prompts_hold_the_examples_as_turns_in_both_roles(data: Path) -> None:
     config = few(data, "prompts.student.system=be brief")
     splits = load_splits(config)

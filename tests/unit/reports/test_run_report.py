@@ -281,3 +281,14 @@ def test_each_rollout_shows_the_teacher_prompt_that_is_its_own() -> None:
     own = ({"teacher_prompt": "A prompt"}, {"teacher_prompt": "B prompt"})
     assert shown(student | {"teacher_prompt": None}, *own) == [1, 1]
     assert shown(student | own[0], {"teacher_prompt": None}) == [1, 0]
+
+
+def test_each_rollout_shows_the_prompt_with_the_wrong_reference_that_is_its_own() -> None:
+    prompts = {"prompt": "S prompt", "teacher_prompt": "T prompt", "contrast_prompt": "W <prompt>"}
+    row = {
+        "step": 1, "problem_id": "p", "completion": "c", "tokens": 1, "correct": True,
+        "divergence": None,
+    }  # fmt: skip
+    skipped = row | {"teacher_prompt": None, "contrast_prompt": None}
+    page = rollouts_section([row | prompts, row, skipped])
+    assert page.count("W &lt;prompt&gt;") == page.count("T prompt") == 2

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from opsd_cli.errors import ConfigError, PreflightFailed, RunError
+from opsd_cli.errors import ConfigError, Interrupted, PreflightFailed, RunError
 from opsd_cli.files.jsonl_log import read_rows
 from opsd_cli.planning.before_step_1 import preflight_rollouts
 from opsd_cli.planning.token_plan import Lengths, token_plan
@@ -26,6 +26,7 @@ from tests.support.fakes import FakePolicy
 from tests.support.small_problems import SPLITS
 from tests.support.training_runs import (
     KilledAfter,
+    StopWithin,
     begin,
     resume,
     run_config,
@@ -171,3 +172,17 @@ def test_page_and_remarks_without_grades_show_no_accuracy(tmp_path: Path) -> Non
     assert remarks([], rows) == []
     found = remarks([], [*first, *({**row, "step": 2} for row in first)])
     assert "validation divergence was never below the 0.3" in found[0]
+
+
+@pytest.mark.parametrize(
+    "phase", ["preflight: likelihood", "test (base): divergence", "validation: likelihood"]
+)
+def test_reading_held_out_text_can_be_stopped_and_the_run_resumes_to_the_same_files(
+    tmp_path: Path, phase: str
+) -> None:
+    begin(tmp_path / "whole", NONE, "train.steps=2")
+    stop = StopWithin(phase, 1)
+    with pytest.raises(Interrupted):
+        begin(tmp_path / "run", NONE, "train.steps=2", listener=stop, stop=stop)
+    resume(tmp_path / "run")
+    assert run_contents(tmp_path / "run") == run_contents(tmp_path / "whole")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from opsd_cli.cli.console import Output
+from opsd_cli.cli.preflight import show_sources
 from opsd_cli.errors import UsageError
 from opsd_cli.evaluation.samples import Evaluation, Sample, assemble
 from opsd_cli.files.jsonl_log import read_rows
@@ -17,8 +19,10 @@ from opsd_cli.problems import Problem
 from opsd_cli.problems.sources import Splits
 from opsd_cli.prompts.builder import PromptBuilder
 from opsd_cli.prompts.references import Reference
+from opsd_cli.token_ledger import TokenLedger
 from opsd_cli.training.preflight_check import PreflightResult, check
 from opsd_cli.training.preflight_comparison import (
+    Compared,
     control_does_as_well,
     others_references,
     recommendation,
@@ -62,8 +66,10 @@ def test_possible_sources_are_those_that_problems_and_grader_have() -> None:
     assert possible_sources(config, unsolved) == ("answer", "sibling", "hint")
     judged = run_config("grading.grader=json", "teacher.reason_first=true")
     assert possible_sources(judged, unsolved) == ("solution", "answer")
-    larger = run_config("teacher.model=embedded", "teacher.reference=none")
+    larger = run_config("teacher.model=org/larger", "teacher.reference=none")
     assert possible_sources(larger, PROBLEMS)[:2] == ("none", "solution")
+    same = run_config("model=embedded", "teacher.model=embedded")
+    assert possible_sources(same, PROBLEMS) == ("solution", "answer", "sibling")
     judged = run_config("grading.grader=json")
     assert "feedback" in possible_sources(judged, unsolved)
 
@@ -75,6 +81,8 @@ def test_possible_sources_are_those_that_problems_and_grader_have() -> None:
 def test_named_sources_that_are_not_possible_are_refused(named: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         chosen_sources(run_config(), PROBLEMS, [named])
+    with pytest.raises(UsageError, match="is the student's own model"):
+        chosen_sources(run_config("model=embedded", "teacher.model=embedded"), PROBLEMS, ["none"])
     assert chosen_sources(run_config(), PROBLEMS, ["answer"]) == ("solution", "answer")
 
 
@@ -119,8 +127,8 @@ def test_compared_source_that_no_problem_has_is_said_to_be_absent() -> None:
     unsolved = tuple(Problem(p.id, p.question, None, p.answer, p.source) for p in PROBLEMS)
     train = SPLITS.train.__class__(SPLITS.train.name, unsolved, SPLITS.train.report)
     splits = Splits(train, SPLITS.validation, SPLITS.test)
-    config = run_config(*SMALL, "teacher.reference=answer")
-    found = check(FakePolicy(), splits, config, sources=("answer", "solution"))
+    config = run_config("preflight.problems=10", "teacher.reference=answer")
+    found = check(FakePolicy(skill=0.0), splits, config, sources=("answer", "solution"))
     assert found.compared is not None
     assert found.compared.rows[1] == {"reference": "solution", "problems": 0, "goes_on": False}
     assert found.compared.recommended == "answer"
@@ -156,3 +164,28 @@ def test_control_does_as_well_where_it_helps_within_the_interval_of_the_signal()
     assert control_does_as_well({"signal": signal(0.9, 0.7), "control": signal(0.8, 0.6)})
     assert not control_does_as_well({"signal": signal(0.9, 0.85), "control": signal(0.8, 0.6)})
     assert not control_does_as_well({"signal": signal(0.9, 0.7), "control": signal(0.8, 0.4)})
+
+
+@pytest.mark.parametrize(
+    ("goes_on", "cause", "problems", "said"),
+    [
+        (True, "gain_uncertain", 3, "may be chance"),
+        (True, "gain", 16, "yes"),
+        (False, "too_hard", 3, "too few to tell"),
+        (False, "too_hard", 8, "no"),
+    ],
+)
+def test_table_of_sources_says_what_may_be_chance(
+    goes_on: bool, cause: str, problems: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signal = {"preference": None, "questions": 0, "attempts": 0, "gap": {}}
+    measured = row("answer", [goes_on] + [False] * (problems - 1), goes_on)
+    measured |= {"cause": cause, "signal": signal, "control": signal}
+    recommended, reason = recommendation([measured], {})
+    show_sources(Compared((measured,), recommended, reason, TokenLedger(), {}), Output(json=False))
+    shown = capsys.readouterr().out
+    (line,) = (line for line in shown.splitlines() if line.startswith("answer  "))
+    assert line.rstrip().endswith(f" {said}")
+    assert (recommended == "answer") == (cause == "gain")
+    assert ("that may be chance" in reason) == (cause == "gain_uncertain")
+    assert ("too few problems to tell" in reason) == (said == "too few to tell")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -12,9 +11,8 @@ from unittest.mock import ANY
 import numpy as np
 import pytest
 
-from backends.interface import PLAIN, Sampling
 from opsd_cli.config.resolve import resolve
-from opsd_cli.errors import PreflightFailed
+from opsd_cli.errors import Interrupted, PreflightFailed
 from opsd_cli.evaluation.samples import Sample
 from opsd_cli.planning.token_plan import token_plan
 from opsd_cli.prompts.builder import PromptBuilder
@@ -28,9 +26,9 @@ from opsd_cli.training.preflight_signal import (
     undecided,
 )
 from opsd_cli.training.preflight_verdict import verdict_of
-from tests.support.fakes import FakePolicy
+from tests.support.fakes import ScoringPolicy
 from tests.support.small_problems import SPLITS
-from tests.support.training_runs import begin, run_config
+from tests.support.training_runs import StopWithin, begin, resume, run_config, run_contents
 
 SURE: dict[str, Any] = {
     "preference": {"value": 0.9, "low": 0.7, "high": 0.97},
@@ -40,29 +38,19 @@ SURE: dict[str, Any] = {
 }
 
 
-class Discerning(FakePolicy):
+class Discerning(ScoringPolicy):
     """Answers wrongly as the teacher; scores right attempts `favour` nats a token higher."""
 
     def __init__(self, favour: float, skill: float = 0.5) -> None:
         super().__init__(skill=skill, taught=0.0)
         self.favour = favour
 
-    def score(
-        self,
-        sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
-        role: str = "student",
-        teacher: str = "initial",
-        sampling: Sampling = PLAIN,
-    ) -> list[np.ndarray]:
-        scores = []
-        for prompt, completion in sequences:
-            found = re.search(r"(\d+) \+ (\d+)", self.tokenizer.decode(prompt))
-            assert found is not None
-            answer = int(found[1]) + int(found[2])
-            right = f"{{{answer}}}" in self.tokenizer.decode(completion)
-            gap = self.favour * right * (role == "teacher")
-            scores.append(np.full(len(completion), -1.0 + gap, np.float32))
-        return scores
+    def log_probs(self, prompt: str, completion: tuple[int, ...], role: str) -> np.ndarray:
+        found = re.search(r"(\d+) \+ (\d+)", prompt)
+        assert found is not None
+        answer = int(found[1]) + int(found[2])
+        right = f"{{{answer}}}" in self.tokenizer.decode(completion)
+        return np.full(len(completion), -1.0 + self.favour * right * (role == "teacher"))
 
 
 def sample(problem: str, index: int, reward: float, completion: str = "x") -> Sample:
@@ -176,3 +164,19 @@ def test_signal_does_not_change_a_verdict_that_is_not_about_answers(cause: str) 
     record = {"outcomes": {"student": student, "teacher": teacher}, "problems": 32, "signal": SURE}
     verdict = verdict_of(record, resolve(None, ["sampling.max_new_tokens=8"]))
     assert (verdict.cause, verdict.goes_on) == (cause, False)
+
+
+def test_scoring_attempts_can_be_stopped_and_the_run_resumes_to_the_same_files(
+    tmp_path: Path,
+) -> None:
+    whole, run, policy = tmp_path / "whole", tmp_path / "run", Discerning(0.5)
+    settings = ("preflight.problems=8", "train.steps=1")
+    begin(whole, *settings, policy=Discerning(0.5))
+    stop = StopWithin("preflight: scores", 1)
+    with pytest.raises(Interrupted):
+        begin(run, *settings, policy=policy, listener=stop, stop=stop)
+    assert not (run / run_directory.PREFLIGHT).exists()
+    drawn = len(policy.drawn)
+    resume(run, policy=policy)
+    assert run_contents(run) == run_contents(whole)
+    assert not any(request in policy.drawn[drawn:] for request in policy.drawn[:drawn])

@@ -10,14 +10,9 @@ import pytest
 from opsd_cli.config.resolve import resolve
 from opsd_cli.evaluation.samples import Evaluation, Sample
 from opsd_cli.statistics import Estimate, average_at_k
-from opsd_cli.training.preflight_verdict import (
-    ADVICE,
-    MEANINGS,
-    Outcome,
-    decide,
-    goes_on,
-    verdict_of,
-)
+from opsd_cli.training.preflight_advice import ADVICE, MEANINGS
+from opsd_cli.training.preflight_failure import failure_line
+from opsd_cli.training.preflight_verdict import Outcome, decide, goes_on, verdict_of
 from opsd_cli.training.repetition import ends_in_repetition
 
 SURE, UNSURE, WORSE = Estimate(0.5, 0.3, 0.7), Estimate(0.1, -0.1, 0.3), Estimate(-0.4, -0.6, -0.2)
@@ -69,7 +64,9 @@ def test_preflight_verdict(
 
 
 def test_preflight_verdict_cases_cover_every_cause() -> None:
-    assert {case[-1] for case in CASES} | {"signal"} == set(MEANINGS) == set(ADVICE)
+    assert (
+        {case[-1] for case in CASES} | {"signal", "grader_failed"} == set(MEANINGS) == set(ADVICE)
+    )
 
 
 def record(student: Outcome, teacher: Outcome, **more: Any) -> dict[str, Any]:
@@ -211,3 +208,54 @@ def test_preflight_outcome_of_samples() -> None:
 def test_ends_in_repetition(text: str, repeats: bool) -> None:
     assert ends_in_repetition(text) is repeats
     assert ends_in_repetition("Unlike what follows, this is said once only. " + text) is repeats
+
+
+#: Outcomes of student and teacher, and whether a higher limit is among the suggestions.
+CUT_OFF = [
+    (Outcome(0.0, 0.33, 0.67), Outcome(0.33, 0.0, 0.67), True),
+    (Outcome(0.33, 0.67), Outcome(0.4, 0.0, 0.6), True),
+    (Outcome(0.33, 0.27, 0.4), Outcome(0.4, 0.2, 0.4), False),
+    (Outcome(0.1, 0.9), Outcome(0.4, repeating=0.6), False),
+]
+
+
+@pytest.mark.parametrize(("student", "teacher", "longer"), CUT_OFF)
+@pytest.mark.parametrize("gain", [SURE, UNSURE])
+def test_preflight_verdict_names_the_limit_where_most_completions_are_cut_off(
+    student: Outcome, teacher: Outcome, longer: bool, gain: Estimate
+) -> None:
+    measured = record(student, teacher, outcomes=outcomes(student, teacher), gain=gain.as_dict())
+    found = verdict_of(measured, resolve(None, ["sampling.max_new_tokens=64"]))
+    assert found.goes_on and ("raise sampling.max_new_tokens (now 64)" in found.advice) == longer
+    own = resolve(None, ["evaluation.max_new_tokens=65"])
+    named = "raise evaluation.max_new_tokens (now 65)" in verdict_of(measured, own).advice
+    assert named == longer
+
+
+@pytest.mark.parametrize(("problems", "few"), [(1, True), (7, True), (8, False)])
+def test_preflight_verdict_of_too_few_problems_is_no_finding(problems: int, few: bool) -> None:
+    both = Outcome(0.0, 1.0), Outcome(0.0, 1.0)
+    measured = record(*both, outcomes=outcomes(*both), gain=EQUAL.as_dict()) | {
+        "problems": problems
+    }
+    found = verdict_of(measured, resolve(None, [f"preflight.problems={problems}"]))
+    assert not found.goes_on and found.cause == "too_hard"
+    assert found.conclusion.startswith("too few problems to tell") == few
+    assert found.meaning.startswith(f"on {problems} problem") == few
+    assert found.advice.startswith("measure more problems: --set preflight.problems=32") == few
+    no_more = verdict_of(measured, resolve(None))  # it asks for 32
+    assert no_more.advice.startswith("give more training problems") == few
+    line = failure_line(measured, problems, 64, None)
+    assert ("nothing to distil" in line) != few and ("too few problems to tell" in line) == few
+    assert ("on 1 problem;" in line) == (problems == 1)
+
+
+@pytest.mark.parametrize(("low", "cause"), [(-0.1, "gain_uncertain"), (0.1, "gain")])
+def test_preflight_verdict_on_mean_scores_that_may_differ_by_chance(low: float, cause: str) -> None:
+    both = Outcome(0.0, 1.0), Outcome(0.0, 1.0)
+    scores = {"student": Estimate(0.2, 0.1, 0.3).as_dict(), "teacher": SURE.as_dict()}
+    gain = Estimate(0.3, low, 0.7).as_dict()
+    measured = record(*both, outcomes=outcomes(*both), mean_score=scores, score_gain=gain)
+    found = verdict_of(measured, resolve(None))
+    assert found.goes_on and found.cause == cause
+    assert ("may be chance: +0.300 (-0.100 to +0.700)" in found.meaning) == (low < 0)

@@ -40,6 +40,16 @@ def validation(number: int, value: float, split: str = "validation") -> dict[str
             [],
             ["the teacher had no reference for 60.0% of the rollouts"],
         ),
+        (
+            [step(1, rollouts_skipped=0.6, contrast_missing=0.4, siblings_missing=0.33)],
+            [],
+            ["60.0% of the rollouts were left out, and 40.0% of those with a right reference had"],
+        ),
+        (
+            [step(1, rollouts_skipped=0.6, contrast_missing=0.2, siblings_missing=0.5)],
+            [],
+            ["the teacher had no reference for 60.0% of the rollouts"],
+        ),
         ([step(1, grad_norm=0.0), step(2)], [], []),
         ([step(1, grad_norm=0.0)], [], ["the gradient of every step was 0"]),
         ([step(1, grad_norm=0.0, ledger={"trained": 0})], [], ["no step had a loss batch"]),

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from opsd_cli.problems import ProblemSet
-from opsd_cli.tracking.listener import GRADIENT, ROLLOUTS, Listener, WorkAhead
+from opsd_cli.tracking.listener import (
+    DIVERGENCE,
+    GRADIENT,
+    LIKELIHOOD,
+    ROLLOUTS,
+    Listener,
+    WorkAhead,
+)
 from opsd_cli.training.run_directory import Run
 from opsd_cli.training.trainer import train
 from tests.support.fakes import FakePolicy
@@ -56,3 +63,19 @@ def test_work_ahead_of_each_phase_is_what_the_run_then_does(
         completions = sum(total for n, total, _ in later if n not in (ROLLOUTS, GRADIENT))
         final = name.endswith(("(final)", "(best)"))
         assert work.completions - completions == (0 if final else unknown), name
+
+
+def test_work_ahead_of_reading_what_was_sampled_is_that_of_sampling_it(tmp_path: Path) -> None:
+    listener = Phases()
+    config = run_config("grading.grader=none", "preflight.problems=4", "train.steps=1")
+    with Run.create(tmp_path / "run", config, {"packages": {}}) as held:
+        train(FakePolicy(skill=0.3), SPLITS, held, listener)
+    ahead = {name: work for name, _, work in listener.phases}
+    ahead["preflight"] = ahead["preflight: teacher"] = ahead["preflight: student"]
+    reading = [name for name in ahead if name.endswith((DIVERGENCE, LIKELIHOOD))]
+    assert len(reading) >= 2 * 4  # of the preflight, the base's test, validation, the last test
+    for name in reading:
+        sampled = name.rpartition(": ")[0]
+        asked = 4 if sampled == "preflight" else 0  # the teacher's, which does not come here
+        assert ahead[name].completions == ahead[sampled].completions - asked, name
+        assert ahead[name].rollouts == ahead[sampled].rollouts
