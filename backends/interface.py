@@ -301,6 +301,21 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Device:
+    """A device of a backend.
+
+    Attributes:
+        name: for people.
+        memory: bytes; None if it does not say.
+        reaches: numbers of the other devices whose memory it can read and write directly.
+    """
+
+    name: str
+    memory: int | None
+    reaches: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Capability:
     """Whether a backend can run on this machine.
 
@@ -312,6 +327,7 @@ class Capability:
         memory: bytes that a run may fill; None if the device does not say.
         on_cpu: True if that is the machine's own memory, where `train.dtype` auto means float32.
         devices: how many of its kind this machine has.
+        each_device: those, by number; may be empty.
     """
 
     available: bool
@@ -321,6 +337,7 @@ class Capability:
     memory: int | None = None
     on_cpu: bool = True
     devices: int = 1
+    each_device: tuple[Device, ...] = ()
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ def system_report() -> dict[str, Any]:
 
     `disk_free` is of the current folder, `cache_free` of the hub's cache, whose folder is `cache`.
 
+    `each_device` of a backend has a name, `memory` in bytes or None, and in `reaches` the numbers
+    of the devices that it exchanges with directly.
+
     A backend that cannot run is an entry like the others, never an error.
     """
     found: dict[str, dict[str, Any]] = {}
@@ -34,6 +38,7 @@ def system_report() -> dict[str, Any]:
             "detail": capability.detail,
             "hint": capability.hint,
             "devices": capability.devices if capability.available else 0,
+            "each_device": [asdict(device) for device in capability.each_device],
         }
     choice: dict[str, str | None]
     try:

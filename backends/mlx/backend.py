@@ -12,7 +12,7 @@ import platform
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from backends.interface import Capability
+from backends.interface import Capability, Device
 from backends.mlx.traits import MLX
 from opsd_cli.errors import BackendMissing
 from opsd_cli.machine import memory_limit
@@ -40,13 +40,18 @@ class MlxBackend:
         device = mx.device_info()
         if mx.default_device() == mx.cpu:
             detail = f"MLX {versions['mlx']} on the CPU, for trying and testing"
-            return Capability(True, detail, versions=versions, memory=memory_limit())
+            limit = memory_limit()
+            cpu = Device("the CPU", limit)
+            return Capability(True, detail, versions=versions, memory=limit, each_device=(cpu,))
         name = device.get("device_name", platform.machine())
         whole = int(device.get("memory_size", 0))
         detail = f"{name}, {whole / 2**30:.0f} GiB, MLX {versions['mlx']}"
         # What macOS lets the GPU wire down; more than that is paged out between steps.
         usable = int(device.get("max_recommended_working_set_size", 0)) or None
-        return Capability(True, detail, versions=versions, memory=usable, on_cpu=False)
+        return Capability(
+            True, detail, versions=versions, memory=usable, on_cpu=False,
+            each_device=(Device(str(name), whole or None),),
+        )  # fmt: skip
 
     def load(self, config: Config, trainable: bool) -> MlxPolicy:
         found = self.capability()

@@ -19,6 +19,8 @@ from opsd_cli.errors import BackendMissing
 
 #: Seconds after which a machine that answers nothing counts as cut off: idle time, then probes.
 IDLE, PROBES, INTERVAL = 10, 4, 5
+#: Their sum.
+CUT_OFF = IDLE + PROBES * INTERVAL
 #: Seconds for every rank to start, import its framework and connect.
 MEETING = 300.0
 #: Seconds in which whoever connects has to show that it knows the key.
@@ -122,7 +124,7 @@ def keep_alive(peer: socket.socket) -> None:
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     options = {
         "TCP_KEEPIDLE": IDLE, "TCP_KEEPALIVE": IDLE, "TCP_KEEPINTVL": INTERVAL,
-        "TCP_KEEPCNT": PROBES, "TCP_USER_TIMEOUT": 1000 * (IDLE + PROBES * INTERVAL),
+        "TCP_KEEPCNT": PROBES, "TCP_USER_TIMEOUT": 1000 * CUT_OFF,
         "TCP_NODELAY": 1,
     }  # fmt: skip
     for name, value in options.items():

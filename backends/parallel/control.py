@@ -33,8 +33,9 @@ from opsd_cli.errors import OpsdError, TrainingError
 
 T = TypeVar("T")
 
-#: Seconds that rank 0 may go on computing after a worker is lost, before the process is ended.
-GRACE = 40.0
+#: Seconds that rank 0 may go on computing after a worker is lost, before the process is ended. With
+#: `connections.CUT_OFF`, the time until a loss is noticed, less than a minute.
+GRACE = 25.0
 
 
 class Workers:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from backends.interface import Capability
+from backends.interface import Capability, Device
 from backends.pytorch.traits import CPU, CUDA
 from backends.shared.placement import here
 from opsd_cli.errors import BackendMissing
@@ -45,7 +45,9 @@ class CpuBackend:
         import torch
 
         detail = f"PyTorch {versions['torch']} on {torch.get_num_threads()} CPU threads"
-        return Capability(True, detail, versions=versions, memory=memory_limit())
+        limit = memory_limit()
+        device = Device(f"CPU, {available_cores()} cores", limit)
+        return Capability(True, detail, versions=versions, memory=limit, each_device=(device,))
 
     def load(self, config: Config, trainable: bool) -> TorchPolicy:
         return _load(self, config, trainable, "cpu")
@@ -91,6 +93,7 @@ class CudaBackend:
             memory=gpu.total_memory,
             on_cpu=False,
             devices=torch.cuda.device_count(),
+            each_device=_gpus(),
         )
 
     def load(self, config: Config, trainable: bool) -> TorchPolicy:
@@ -100,6 +103,20 @@ class CudaBackend:
         self, rank: int, size: int, host: str, broadcast: Callable[[Any], Any]
     ) -> TorchExchange:
         return _exchange(rank, size, host, broadcast, _own_gpu())
+
+
+def _gpus() -> tuple[Device, ...]:
+    """The visible GPUs; a pair that reaches each other exchanges without the machine's memory."""
+    import torch
+
+    numbers = range(torch.cuda.device_count())
+    found = []
+    for number in numbers:
+        gpu = torch.cuda.get_device_properties(number)
+        others = [other for other in numbers if other != number]
+        reaches = [o for o in others if torch.cuda.can_device_access_peer(number, o)]
+        found.append(Device(gpu.name, gpu.total_memory, tuple(reaches)))
+    return tuple(found)
 
 
 def _own_gpu() -> str:

@@ -10,6 +10,13 @@ import typer
 
 from opsd_cli.methods import METHODS
 
+#: Options of `opsd train` that this command does not have, and what does the same here.
+INSTEAD = {
+    "--devices": "--jobs N deals N runs at a time over the GPUs; where one run needs several "
+    "devices, train each with `opsd train --devices N` or under torchrun, and compare them when "
+    "they have finished: `opsd compare RUN RUN`",
+}
+
 
 def _sentence(names: Iterable[str]) -> str:
     """The names of a registry in a sentence: "a, b and c"."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from opsd_cli.cli.console import Output
@@ -43,6 +44,26 @@ def devices_line(facts: dict[str, Any]) -> str:
     return f"devices: {chosen}{note}"
 
 
+def device_lines(facts: dict[str, Any]) -> list[str]:
+    """A line for each device of the backend that `auto` chooses, and one for their links."""
+    devices = facts["backends"].get(facts["auto"]["name"], {}).get("each_device", [])
+    lines = []
+    for number, device in enumerate(devices):
+        size = "" if device["memory"] is None else f", {device['memory'] / 2**30:.1f} GiB"
+        lines.append(f"  {number}  {device['name']}{size}")
+    pairs = list(itertools.combinations(range(len(devices)), 2))
+    linked = [
+        f"{one}-{other}"
+        for one, other in pairs
+        if other in devices[one]["reaches"] and one in devices[other]["reaches"]
+    ]
+    if len(linked) == len(pairs):
+        reach = "every pair"
+    else:
+        reach = f"the pairs {', '.join(linked)}, and no other" if linked else "no pair"
+    return [*lines, f"  direct exchange: {reach}"] if pairs else lines
+
+
 def run(as_json: bool) -> None:
     """Print the report."""
     facts = system_report()
@@ -54,6 +75,8 @@ def run(as_json: bool) -> None:
         out.show("packages: " + ", ".join(f"{k} {v}" for k, v in facts["packages"].items()))
         out.show(f"auto chooses: {facts['auto']['name']} ({facts['auto']['reason']})")
         out.exact(devices_line(facts))
+        for line in device_lines(facts):
+            out.show(line)
         width = 1 + max(map(len, facts["backends"]))
         for name, entry in facts["backends"].items():
             mark = "yes" if entry["available"] else "no "

@@ -214,6 +214,10 @@ def _show_memory(memory: PlannedMemory | UnknownMemory, out: Output) -> None:
     if memory.devices > 1:
         held = "divided over the devices (full)" if memory.sharded else "whole on each (none)"
         out.show(f"  train.shard: the base is {held}")
+    if device.sharing > 1 and device.limit is not None:
+        out.show(
+            f"  {device.sharing} processes share this machine's memory: {_size(device.limit)} each"
+        )
     for part, size in plan.parts.items():
         out.show(f"  {part:<24}{_size(size):>10}")
     peak = f"  {'peak':<24}{_size(plan.peak):>10}"

@@ -29,11 +29,13 @@ def hint_for(words: Sequence[str], option: str) -> str | None:
         words: the command, as in ["train"].
         option: as typed, with its dashes.
     """
-    from opsd_cli.cli.compare_options import OF_EACH_METHOD
+    from opsd_cli.cli.compare_options import INSTEAD, OF_EACH_METHOD
 
     command = words[0] if len(words) == 1 else ""
     if command not in WITH_SETTINGS:
         return None
+    if command == "compare" and option in INSTEAD:
+        return INSTEAD[option]
     if command == "compare" and option in OF_EACH_METHOD:
         return _for_methods(option, OF_EACH_METHOD[option])
     name = option.lstrip("-").replace("-", "_")

@@ -88,7 +88,7 @@ def run_on(file: Path, arguments: Sequence[str]) -> NoReturn:
 
 def _require_hosts(file: Path) -> None:
     """Raise `UsageError` unless the file names hosts; mlx.launch starts nothing, and succeeds."""
-    hint = "mlx.distributed_config --hosts mac1,mac2 --output FILE writes one"
+    hint = "mlx.distributed_config --hosts mac1,mac2 --output-hostfile FILE writes one"
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

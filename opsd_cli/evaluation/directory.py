@@ -224,7 +224,7 @@ class EvaluationDirectory:
         write_atomic(self.path / PROMPTS, json.dumps(known, ensure_ascii=False, indent=1) + "\n")
 
     def samples(self, benchmark: str) -> tuple[Sample, ...]:
-        """The samples of a benchmark so far, in the order they were graded.
+        """The samples of a benchmark so far, in the file's order.
 
         Raises:
             RunError: a line of `samples.jsonl` is damaged.
@@ -242,6 +242,30 @@ class EvaluationDirectory:
         if self._log is None:
             self._log = Log(self.path / SAMPLES)
         self._log.append({"benchmark": benchmark, **sample.as_dict()})
+
+    def put_in_order(self) -> None:
+        """Sort `samples.jsonl` by benchmark, problem and sample, in the order of `problems.json`.
+
+        The order of grading depends on how many samples are drawn at once, and by how many devices.
+        The file is replaced atomically, so a kill loses nothing; samples of unknown problems are
+        last.
+        """
+        if self._log is None:
+            self._log = Log(self.path / SAMPLES)
+        places: dict[Any, int] = {}
+        for benchmark, members in self.problems().items():
+            for problem_id in members:
+                places[benchmark, problem_id] = len(places)
+        rows = self._log.rows()
+        self._log.keep(
+            sorted(
+                rows,
+                key=lambda row: (
+                    places.get((row["benchmark"], row["problem_id"]), len(places)),
+                    row["sample_index"],
+                ),
+            )
+        )
 
     def regrade(self, problems: Mapping[str, Sequence[Problem]], grader: Grader) -> tuple[int, int]:
         """Grade every stored sample of the given problems again; nothing is sampled.

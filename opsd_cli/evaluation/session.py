@@ -192,6 +192,8 @@ def measure(
                 )
                 found = replace(found, reference_log_prob=likely.reference_log_prob)
             results[name] = found
+    if directory is not None:
+        directory.put_in_order()
     return results
 
 

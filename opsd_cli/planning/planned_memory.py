@@ -59,7 +59,8 @@ class PlannedMemory:
         """As `--dry-run --json` has it; sizes are bytes."""
         found = {
             "parts": self.plan.parts, "peak": self.plan.peak, "limit": self.device.limit,
-            "devices": self.devices, "shard": "full" if self.sharded else "none",
+            "devices": self.devices, "sharing": self.device.sharing,
+            "shard": "full" if self.sharded else "none",
         }  # fmt: skip
         return found | ({"nearest": self.nearest} if self.fits is False else {})
 
@@ -78,7 +79,7 @@ def planned_memory(
 
     config = with_shard_decided(config, devices)
     try:
-        device = planned_device(config)
+        device = planned_device(config, devices)
         if device.note:
             messages.note(device.note)
         shape, teacher = configured_shape(config), teacher_shape(config, device.memory)

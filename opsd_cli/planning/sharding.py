@@ -19,7 +19,7 @@ def with_shard_decided(config: Config, devices: int) -> Config:
     """
     if config.train.shard != "auto":
         return config
-    needed = devices > 1 and _is_possible(config) and not _fits(config)
+    needed = devices > 1 and _is_possible(config) and not _fits(config, devices)
     train = config.train.model_copy(update={"shard": "full" if needed else "none"})
     return config.model_copy(update={"train": train})
 
@@ -59,10 +59,10 @@ def _is_possible(config: Config) -> bool:
         return False
 
 
-def _fits(config: Config) -> bool:
-    """True if one device suffices, or if that is not known."""
+def _fits(config: Config, devices: int) -> bool:
+    """True if a device of so many can hold the whole base, or if that is not known."""
     try:
-        device, shape = planned_device(config), configured_shape(config)
+        device, shape = planned_device(config, devices), configured_shape(config)
         teacher = teacher_shape(config, device.memory)
     except OpsdError:
         return True

@@ -409,6 +409,7 @@ CASES = [
     Case("compare --out c", 2, "c already holds a comparison", "--resume --out c",
          {"c/plan.json": "{}"}),
     Case("compare --out full", 2, "full is not empty", "empty directory", {"full/x": "x"}),
+    Case("compare --devices 2", 2, "no such option: --devices", "--jobs N deals N runs"),
     Case("compare one", 2, "one run cannot be compared with itself", "two runs"),
     Case("compare one two", 2, "one is not a run", "run directories"),
     Case("compare a b", 2, "the run in a has not finished", "--resume --out a",

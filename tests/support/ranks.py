@@ -50,13 +50,13 @@ def left(run: Path) -> dict[str, Any]:
     return found
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The workers that a command has started, once they run."""
+def workers_of(process: subprocess.Popen[str], number: int = 1) -> list[psutil.Process]:
+    """The workers that a command has started, once so many run."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         children = psutil.Process(process.pid).children()
         found = [c for c in children if "backends.parallel.worker" in c.cmdline()]
-        if found:
+        if len(found) >= number:
             return found
         time.sleep(0.05)
     raise AssertionError(f"no worker was started: {process.communicate()}")

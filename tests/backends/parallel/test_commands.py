@@ -119,12 +119,9 @@ def test_an_evaluation_on_two_ranks_has_the_samples_of_one(tmp_path: Path) -> No
     words = ("eval", "--quiet", "--backend", "cpu", "--limit", "6", "--samples", "2", "--out")
     done(tmp_path, *words, "one")
     done(tmp_path, *words, "two", "--devices", "2")
-    one, two = (
-        sorted((tmp_path / name / "samples.jsonl").read_text().splitlines())
-        for name in ("one", "two")
-    )
+    one, two = ((tmp_path / name / "samples.jsonl").read_bytes() for name in ("one", "two"))
     assert one == two
-    assert len(one) == 12
+    assert one.count(b"\n") == 12
 
 
 @pytest.mark.long  # evaluations, which deal their rollouts alike, are above

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from backends.parallel import connections
+from backends.parallel import connections, control
 from backends.parallel.messages import Close
 from opsd_cli.errors import BackendMissing
 
@@ -47,6 +47,17 @@ def test_a_stranger_who_says_nothing_does_not_keep_the_workers_out() -> None:
     assert not found[1].poll(1.5)
     joined[0].send("late")
     assert found[1].recv() == "late"
+
+
+def test_a_machine_that_is_cut_off_ends_the_run_within_a_minute() -> None:
+    """Until it is noticed, and then until a collective that waits for it is ended."""
+    assert connections.CUT_OFF + control.GRACE < 60
+    peer = socket.socket()
+    with peer:
+        connections.keep_alive(peer)
+        noticed = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
+        noticed *= peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
+    assert noticed + connections.IDLE == connections.CUT_OFF
 
 
 def test_another_key_is_refused() -> None:

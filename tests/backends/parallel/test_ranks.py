@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from backends.interface import (
     BatchReport,
@@ -107,14 +108,24 @@ def test_fast_sums_are_those_of_a_process_alone_to_rounding(
     loaded: Loaded, sizes: Sequence[int], tmp_path: Path
 ) -> None:
     """One process is then the plain policy, without units."""
-    norms = {}
+    numbers_of: dict[int, list[float]] = {}
+    adapters = {}
     for size in sizes:
+        numbers_of[size] = []
         with loaded(size, "fast") as policy:
-            report = policy.accumulate(divergence_batch(33))
-            norms[size] = (report.loss, policy.apply(0.0))
-            assert len(report.tokens) == 33
+            for items in (33, 9):
+                report = policy.accumulate(divergence_batch(items))
+                assert len(report.tokens) == items
+                numbers_of[size] += [report.loss, policy.apply(0.05)]
+            policy.save_adapter(tmp_path / str(size))
+        adapters[size] = load_file(tmp_path / str(size) / "adapter_model.safetensors")
     for size in sizes[1:]:
-        np.testing.assert_allclose(norms[size], norms[1], rtol=1e-5)
+        np.testing.assert_allclose(numbers_of[size], numbers_of[1], rtol=1e-6)
+        assert adapters[size].keys() == adapters[1].keys()
+        for name, weights in adapters[1].items():
+            np.testing.assert_allclose(adapters[size][name], weights, rtol=0, atol=1e-6)
+    # Far more than that bound: AdamW moves a weight by up to the learning rate a step.
+    assert max(abs(w).max() for name, w in adapters[1].items() if "lora_B" in name) > 0.01
 
 
 def test_two_batches_before_a_step_add_up(loaded: Loaded, sizes: Sequence[int]) -> None:

@@ -100,10 +100,12 @@ def test_two_machines_leave_the_files_of_one_process_on_the_first(
 
 
 @pytest.mark.long
-def test_a_machine_that_is_cut_off_ends_the_run_on_both(
+def test_a_machine_that_is_cut_off_ends_the_run_on_both_and_one_goes_on_alone(
     hosts: tuple[str, str], tmp_path: Path
 ) -> None:
-    processes = start(tmp_path, hosts, *TRAIN, "--set", "train.steps=999", "--out", "run")
+    # More than are made before the cut, after which none can be made.
+    steps = ("--set", "train.steps=9")
+    processes = start(tmp_path, hosts, *TRAIN, *steps, "--out", "run")
     run = tmp_path / hosts[0] / "run"
     after_checkpoint(run, 1)
     ip("-n", hosts[1], "link", "set", f"v{os.getpid()}b", "down")
@@ -112,4 +114,7 @@ def test_a_machine_that_is_cut_off_ends_the_run_on_both(
     assert all(process.returncode for process in processes)
     errors = [line for line in ended[0][1].splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "rank 1 of 2 (" in errors[0] and "is lost" in errors[0], ended[0]
-    done(run.parent, "train", "--resume", "--dry-run", "--out", "run")  # the run is whole
+    assert not (run / "result.json").exists()
+    done(run.parent, "train", "--quiet", "--resume", "--out", "run")
+    done(tmp_path, *TRAIN, *steps, "--out", "alone")
+    assert left(run) == left(tmp_path / "alone")

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from backends.interface import Capability
 from opsd_cli import hub, load_config
 from opsd_cli.comparison.jobs import plan_of, write_plan
 from opsd_cli.methods import METHODS
 from tests.support.cli import NOT_AT_HAND, QUICK, Opsd
 from tests.support.fake_vllm import interpreter
+from tests.support.fakes import FakeBackend
 
 
 def test_dry_run_says_what_precedes_step_1(opsd: Opsd) -> None:
@@ -177,3 +179,18 @@ def test_dry_run_shows_the_whole_config_on_request(opsd: Opsd) -> None:
     assert "the whole config:\n" in out and "  dropout: 0.0\n" in out
     code, _, err = opsd("train --show-config")
     assert code == 2 and "give it with --dry-run" in err
+
+
+def test_dry_run_divides_a_machine_s_memory_among_its_processes(
+    opsd: Opsd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peak = json.loads(opsd("train --dry-run --json")[1])["memory"]["peak"]
+    monkeypatch.setattr(
+        FakeBackend, "capability", lambda _: Capability(True, "a processor", memory=7 * peak)
+    )
+    assert "  fits in " in opsd("train --dry-run --devices 4")[1]
+    code, out, _ = opsd("train --dry-run --devices 8")
+    assert code == 0 and "does not fit in" in out
+    assert "  8 processes share this machine's memory: " in out
+    memory = json.loads(opsd("train --dry-run --devices 8 --json")[1])["memory"]
+    assert (memory["limit"], memory["sharing"]) == (7 * peak // 8, 8)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+import backends
+from backends.interface import Capability
 from backends.pytorch.traits import CUDA
 from opsd_cli.config.resolve import resolve
 from opsd_cli.config.schema import Config
@@ -13,7 +15,7 @@ from opsd_cli.errors import UsageError
 from opsd_cli.planning import sharding
 from opsd_cli.planning.memory_plan import Prompts, plan
 from opsd_cli.planning.model_shape import Shape
-from opsd_cli.planning.planned_device import PlannedDevice
+from opsd_cli.planning.planned_device import PlannedDevice, planned_device
 from opsd_cli.planning.planned_memory import PlannedMemory, planned_memory
 from opsd_cli.tracking.listener import Listener
 
@@ -30,7 +32,9 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """GPUs of 80 GiB, and a model of 70B."""
     device = PlannedDevice("cuda", CUDA.memory, 80 * GIB, on_cpu=False)
     for module in ("sharding", "planned_memory"):
-        monkeypatch.setattr(f"opsd_cli.planning.{module}.planned_device", lambda config: device)
+        monkeypatch.setattr(
+            f"opsd_cli.planning.{module}.planned_device", lambda config, devices=1: device
+        )
         monkeypatch.setattr(f"opsd_cli.planning.{module}.configured_shape", lambda config: SHAPE)
 
 
@@ -58,8 +62,38 @@ def test_shard_auto_is_none_where_one_device_suffices(
     gpus: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = PlannedDevice("cuda", CUDA.memory, 400 * GIB, on_cpu=False)
-    monkeypatch.setattr("opsd_cli.planning.sharding.planned_device", lambda config: large)
+    monkeypatch.setattr(
+        "opsd_cli.planning.sharding.planned_device", lambda config, devices=1: large
+    )
     assert sharding.with_shard_decided(config_of(), 8).train.shard == "none"
+
+
+def _capable(monkeypatch: pytest.MonkeyPatch, found: Capability) -> None:
+    """A model of 70B, on a CPU that has been found so."""
+    monkeypatch.setattr(type(backends.get("cpu")), "capability", lambda self: found)
+    monkeypatch.setattr("opsd_cli.planning.sharding.configured_shape", lambda config: SHAPE)
+
+
+@pytest.mark.parametrize(("devices", "shard"), [(1, "none"), (2, "none"), (8, "full")])
+def test_shard_auto_where_processes_share_a_machine_s_memory(
+    monkeypatch: pytest.MonkeyPatch, devices: int, shard: str
+) -> None:
+    _capable(monkeypatch, Capability(True, "a processor", memory=1600 * GIB))
+    config = config_of("backend=cpu")
+    assert sharding.with_shard_decided(config, devices).train.shard == shard
+
+
+def test_planned_device_of_processes_on_several_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one machine share its memory; GPUs share none."""
+    _capable(monkeypatch, Capability(True, "a processor", memory=64 * GIB))
+    config = config_of("backend=cpu")
+    assert planned_device(config, 4).limit == 16 * GIB
+    for name, value in (("RANK", 0), ("WORLD_SIZE", 4), ("LOCAL_WORLD_SIZE", 2)):
+        monkeypatch.setenv(name, str(value))
+    assert planned_device(config, 4).limit == 32 * GIB
+    gpu = Capability(True, "a GPU", memory=64 * GIB, on_cpu=False, devices=4)
+    _capable(monkeypatch, gpu)
+    assert planned_device(config, 4).limit == 64 * GIB
 
 
 def test_memory_plan_of_a_divided_base() -> None:

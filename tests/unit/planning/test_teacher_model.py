@@ -91,7 +91,9 @@ def test_memory_is_unknown_where_the_teachers_architecture_is(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = PlannedDevice("cpu", CPU.memory, None, on_cpu=True)
-    monkeypatch.setattr("opsd_cli.planning.planned_memory.planned_device", lambda config: device)
+    monkeypatch.setattr(
+        "opsd_cli.planning.planned_memory.planned_device", lambda config, devices=1: device
+    )
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"num_experts": 4}))
     assert isinstance(planned_memory(taught(folder), None, Listener()), UnknownMemory)
