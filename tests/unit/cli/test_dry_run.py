@@ -117,7 +117,7 @@ def test_dry_run_of_resume_shows_what_is_left_and_changes_nothing(
     assert "would go on from the checkpoint of step 2: 2 of 4 steps are left" in out
     assert "with 1 validation\n" in out and "nothing was written" in out
     for flags, says in (
-        ("--resume --steps 3", "has finished all of its 4 steps"),
+        ("--resume --steps 3", "has finished its 4 steps"),
         ("--resume-from 1", "no checkpoint of step 1"),
         ("--resume --probe", "--probe estimates the time of a new run"),
     ):
