@@ -86,6 +86,6 @@ def test_train_extends_a_finished_run(opsd: Opsd, flag: str) -> None:
     assert code == 0, err
     assert json.loads(out)["steps"] == 6 and "extended from 4 to 6 steps" in err
     code, _, err = opsd(f"{resume} {more}")
-    assert code == 2 and "has finished all of its 6 steps" in err and "hint: " in err
+    assert code == 2 and "has finished its 6 steps" in err and "hint: " in err
     code, _, err = opsd(f"{resume} {more} --lr 1")
     assert code == 2 and "which flags cannot change" in err

@@ -106,7 +106,7 @@ def test_run_that_was_killed_while_it_was_extended_is_whole_without_it(
 
 @pytest.mark.parametrize(
     ("reached", "steps", "said"),
-    [(6, 6, "all of its 6 steps"), (6, 3, "all of its 6 steps"), (4, 9, "ended at step 4 of 6"),
+    [(6, 6, "finished its 6 steps"), (6, 3, "finished its 6 steps"), (4, 9, "ended at step 4 of 6"),
      (None, 9, "has not finished")],
 )  # fmt: skip
 def test_run_is_not_extended(
