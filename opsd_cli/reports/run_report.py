@@ -79,9 +79,9 @@ def verdict(
 ) -> str:
     """The run's result in a sentence; `metrics` are the rows of metrics.jsonl."""
     if result is None:
-        whole = metrics[-1].get("steps", len(metrics)) if metrics else 0
+        whole = metrics[-1].get("steps") if metrics else None
         done = numbered(len(metrics), "step")
-        if whole > len(metrics):
+        if whole:
             done = f"{len(metrics)} of {numbered(whole, 'step')}"
         done += " is done" if len(metrics) == 1 else " are done"
         return f"Training of {model} has not finished: {done}."

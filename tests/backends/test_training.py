@@ -173,7 +173,7 @@ def test_early_stop_by_patience(start: Callable[..., TrainResult]) -> None:
 def test_preflight_stops_a_run_whose_reference_does_not_help(
     start: Callable[..., TrainResult], tmp_path: Path
 ) -> None:
-    with pytest.raises(PreflightFailed, match="nothing to distil") as caught:
+    with pytest.raises(PreflightFailed, match="too few problems to tell") as caught:
         start("run", preflight={"enabled": True, "problems": 2})
     assert "preflight.enabled=false" in caught.value.hint
     assert not (tmp_path / "run").exists()

@@ -71,7 +71,7 @@ def test_halving_keeps_a_share_and_at_least_two() -> None:
     [
         (arms(2), None, 0.5, "there are 2", "three arms"),
         (arms(4, every=16), None, 0.5, "a has 0 validations", "train.evaluate_every"),
-        (arms(4, every=8), 2, 0.5, "1 validations before its last step", "--halving-rounds"),
+        (arms(4, every=8), 2, 0.5, "1 validation before its last step", "--halving-rounds"),
         (arms(4), None, 0.9, "ends none of 4 arms", "0.5"),
     ],
 )
