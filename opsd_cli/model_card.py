@@ -95,6 +95,10 @@ def card(
     if trained is not None:
         parts += [_prompt(trained), *_worked_examples(use)]
     parts += ["## Use", *([f"**Caution:** {caution}"] if caution else [])]
+    if repository is None and not directory.is_absolute():
+        parts += [
+            f"Run this where `opsd export` ran: it reads the folder `{directory}` from there."
+        ]
     if caution:
         parts += [
             "A merged model is read rightly; this writes one:",

@@ -43,6 +43,9 @@ class PreflightOfRunFailed(TrainingError):
         self.run, self.reason = run, reason
 
 
+_NEW_COMPARISON = (
+    "a comparison keeps the settings that it began with: give others to a new one, in another --out"
+)
 #: Time between two looks at the child processes.
 POLL_SECONDS = 0.5
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
@@ -242,5 +245,5 @@ def _failed(run: Path, code: int, preflights: set[Path]) -> TrainingError:
     hint = next((line for line in lines if line.startswith("hint: ")), "")
     said, hint = said.removeprefix("error: "), hint.removeprefix("hint: ") or f"see {log}"
     if _failed_preflights(run) - preflights:
-        return PreflightOfRunFailed(run.name, said, hint)
+        return PreflightOfRunFailed(run.name, said, f"{hint}; {_NEW_COMPARISON}")
     return TrainingError(f"the run {run.name} failed: {said}", hint)

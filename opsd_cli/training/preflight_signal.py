@@ -126,8 +126,8 @@ def described(signal: Mapping[str, Any] | None) -> str:
         "of two attempts at one question, a right and a wrong one, it favours the right one "
         f"{preference.value:.0%} of the time ({preference.low:.0%} to {preference.high:.0%}, "
         f"{numbered(questions, 'question')}{few}), and 50% is chance; "
-        f"{shown_share(signal)} of what it changes separates right from wrong (from "
-        f"{LEAST_SHARE:.0%} on, training follows it)"
+        f"a right and a wrong attempt differ by {shown_share(signal)} of what it changes in an "
+        f"attempt on average (from {LEAST_SHARE:.0%} on, training follows it)"
     )
 
 

@@ -117,7 +117,8 @@ def test_supervisor_tells_a_failed_preflight_from_other_failures(
     monkeypatch.setattr(supervisor, "start", start)
     with pytest.raises(TrainingError, match="opsd-s0 failed: nothing to distil") as failed:
         supervisor.run_jobs(tmp_path, [made], 1, lambda _: None)
-    assert failed.value.hint == "another reference"
+    assert failed.value.hint is not None and failed.value.hint.startswith("another reference")
+    assert ("a new one, in another --out" in failed.value.hint) is new
     assert isinstance(failed.value, supervisor.PreflightOfRunFailed) is new
 
 

@@ -80,7 +80,7 @@ def test_signal_that_is_clearly_above_chance_on_enough_questions_helps() -> None
     nearly = SURE | {"gap": {"right": 1.0, "wrong": -0.98, "total": 20.0}}
     assert not helps(nearly) and "9% of what it changes" in described(nearly)
     assert not helps(lost) and not undecided(lost)
-    assert "2% of what it changes separates" in described(lost)
+    assert "differ by 2% of what it changes" in described(lost)
     none = {"preference": None, "questions": 0, "attempts": 0}
     assert not helps(none) and "no question had attempts of different grades" in described(none)
 
