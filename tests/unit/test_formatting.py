@@ -15,4 +15,4 @@ def test_counts_of_one_thing_are_singular() -> None:
     assert preflight_line(half, half, 1).startswith("preflight on 1 problem:")
     assert RolloutsBeforeStep1(0, 1, 0).claim == "1 rollout precedes step 1"
     done = [{"step": 1, "steps": 1}]
-    assert verdict(None, done) == "Training of the model has not finished: 1 step is done."
+    assert verdict(None, done) == "Training of the model has not finished: 1 of 1 step is done."

@@ -12,6 +12,7 @@ import pytest
 from backends.interface import Backend, Policy
 from backends.parallel.control import Workers
 from backends.parallel.ranks import loaded_on_all, opened
+from backends.shared import placement
 from opsd_cli.config.resolve import resolve
 from tests.support.backend_fixtures import LORA
 from tests.support.ranks import Loaded
@@ -60,9 +61,14 @@ def loaded(
             **sections,
         }  # fmt: skip
         config = resolve(None, (), tree)
-        with loaded_on_all(
-            config, True, workers_of(size), lambda: backend.load(config, True)
-        ) as policy:
-            yield policy
+        workers = workers_of(size)
+        # The workers stay for other tests. Outside of the block this process is alone: a memory
+        # plan of a later test asks how many share its machine.
+        placement.lead(size)
+        try:
+            with loaded_on_all(config, True, workers, lambda: backend.load(config, True)) as policy:
+                yield policy
+        finally:
+            placement.lead(1)
 
     return loaded
