@@ -28,7 +28,7 @@ from backends.pytorch.optimizer import AdapterOptimizer
 from backends.pytorch.quantization import quantise, quantised_layers
 from backends.pytorch.sharding import is_sharded, shard_base
 from backends.pytorch.split_model import SplitModel
-from backends.pytorch.traits import CPU
+from backends.pytorch.traits import CPU, CUDA
 from backends.shared.adapter_files import permit
 from backends.shared.description import abbreviated
 from backends.shared.loss_batches import EMPTY, has_old, surrogate_of
@@ -161,7 +161,8 @@ class TorchPolicy(PolicyBase[SplitModel, Adapter, AdapterOptimizer, Tensor]):
         return super()._loss_kernels() | ({"triton"} if has_triton else frozenset())
 
     def _load_teacher(self, config: Config, quantize: str) -> TorchPolicy:
-        require_quantizer(self._device.type, CPU, quantize)
+        traits = CUDA if self._device.type == "cuda" else CPU
+        require_quantizer(self._device.type, traits, quantize)
         loaded = load(config, base_dtype(config, self._device))
         bits = BITS[quantize]
         if bits is not None:

@@ -5,21 +5,30 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.support.cli import Opsd
 
 CHOICES = "--set grading.grader=choice --set grading.choices=options"
 
 
-def test_data_check_lists_gold_choices_beyond_the_options(opsd: Opsd, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("answers", "faulty"),
+    [(("A", "blue", "F"), "row 3: 'F'"), (("Blue.", "(A) red", "green"), "row 3: 'green'")],
+    ids=["letter beyond the options", "text that is no option"],
+)
+def test_data_check_lists_gold_choices_that_are_no_option(
+    opsd: Opsd, tmp_path: Path, answers: tuple[str, ...], faulty: str
+) -> None:
     rows = [
         {"question": f"Question {answer}?", "options": ["red", "blue"], "answer": answer}
-        for answer in ("A", "blue", "F")
+        for answer in answers
     ]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, out, err = opsd(f"data check own.jsonl {CHOICES} --json")
     assert code == 0, err
     (found,) = json.loads(out)["findings"]
-    assert found["kind"] == "not_accepted" and found["rows"] == ["row 3: 'F'"]
+    assert found["kind"] == "not_accepted" and found["rows"] == [faulty]
 
 
 def test_data_check_uses_rows_without_a_solution_that_the_teacher_does_not_read(
@@ -34,15 +43,3 @@ def test_data_check_uses_rows_without_a_solution_that_the_teacher_does_not_read(
     assert code == 0 and json.loads(out)["used"] == 3
     code, out, _ = opsd("data check own.jsonl --json")
     assert code == 0 and json.loads(out)["used"] == 2
-
-
-def test_data_check_lists_gold_texts_that_are_no_option(opsd: Opsd, tmp_path: Path) -> None:
-    rows = [
-        {"question": f"Question {answer}?", "options": ["red", "blue"], "answer": answer}
-        for answer in ("Blue.", "(A) red", "green")
-    ]
-    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    code, out, err = opsd(f"data check own.jsonl {CHOICES} --json")
-    assert code == 0, err
-    (found,) = json.loads(out)["findings"]
-    assert found["kind"] == "not_accepted" and found["rows"] == ["row 3: 'green'"]
